@@ -1,0 +1,85 @@
+"""Sessions that check the project; ``nox`` without arguments runs them all.
+
+Each package is installed and tested alone in an environment of its own, which catches undeclared dependencies.
+"""
+
+import os
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|venv"
+nox.options.sessions = ["lint", "types", "symbols", "export", "learner", "tasks", "integration"]
+
+CONSTRAINTS = "constraints.txt"
+PACKAGES = {name: f"packages/sol-{name}" for name in ("symbols", "export", "learner", "tasks")}
+# What a package needs of this repository, itself last.
+NEEDS = {
+    "symbols": ("symbols",),
+    "export": ("symbols", "export"),
+    "learner": ("symbols", "learner"),
+    "tasks": ("symbols", "learner", "tasks"),
+}
+# Two threads on two busy cores are slower than one; results are the same.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+if "PIP_FIND_LINKS" in os.environ:  # uv does not read pip's settings
+    ENVIRONMENT["UV_FIND_LINKS"] = os.environ["PIP_FIND_LINKS"]
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    session.install("-c", CONSTRAINTS, *requirements, env=ENVIRONMENT)
+
+
+def test_alone(session: nox.Session, name: str, *extras: str) -> None:
+    folders = [PACKAGES[need] for need in NEEDS[name]]
+    folders[-1] += f"[{','.join(extras)}]" if extras else ""
+    install(session, "pytest", "hypothesis", *folders)
+    folder = PACKAGES[name]
+    session.run("pytest", f"{folder}/src", f"{folder}/tests", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting (ruff)."""
+    install(session, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types (mypy)."""
+    install(session, "mypy", *PACKAGES.values())
+    for name, folder in PACKAGES.items():
+        session.run("mypy", "-p", f"sol_{name}", env={"MYPYPATH": f"{folder}/src"})
+
+
+@nox.session
+def symbols(session: nox.Session) -> None:
+    """Tests of sol-symbols, installed alone."""
+    test_alone(session, "symbols")
+
+
+@nox.session
+def export(session: nox.Session) -> None:
+    """Tests of sol-export, installed with what it declares."""
+    test_alone(session, "export")
+
+
+@nox.session
+def learner(session: nox.Session) -> None:
+    """Tests of sol-learner, installed with what it declares."""
+    test_alone(session, "learner")
+
+
+@nox.session
+def tasks(session: nox.Session) -> None:
+    """Tests of sol-tasks, installed with what it declares and its extras."""
+    test_alone(session, "tasks", "vision")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Tests of the packages together, and of what a person does with them."""
+    install(session, "pytest", "hypothesis", *list(PACKAGES.values())[:-1], f"{PACKAGES['tasks']}[vision]")
+    session.run("pytest", "tests", *session.posargs, env=ENVIRONMENT)

@@ -1,0 +1,114 @@
+r"""Polishing: the few constants that are left, improved on the whole horizon's loss itself.
+
+CMA-ES (Hansen 2016, by the package cmaes) needs no gradient, so it has no truncation bias, and with a handful of
+constants it is cheap. The search runs in coordinates z with c = c_0 + s M z, where M whitens the terms on recorded
+states, M^T A M = I for their Gram matrix A, and s is the root mean square of phi: a unit of z then changes phi by its
+own size, whatever the sizes of the terms. All candidates of a generation are trained side by side on the same
+episodes (common random numbers), and every generation has episodes of its own, so that nothing is fitted to a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cmaes
+import numpy
+import sympy
+import torch
+
+from sol_learner.episodes import run_rule
+from sol_learner.progress import Clock, Interrupted, Progress
+from sol_learner.prune import Samples, combine, split
+from sol_learner.task import Purpose, Task
+from sol_symbols import UpdateRule, symbol
+
+__all__ = ["DIGITS", "Polished", "polish"]
+
+DIGITS = 4
+"""Significant digits of polished constants: far more than the search resolves, and few enough to read."""
+
+
+@dataclass(frozen=True)
+class Polished:
+    """The result of polishing.
+
+    Attributes:
+        rule: The rule with its new constants.
+        generations: Generations that were run.
+        history: Median objective of each generation's candidates.
+    """
+
+    rule: UpdateRule
+    generations: int
+    history: list[float]
+
+
+def polish(
+    task: Task,
+    rule: UpdateRule,
+    samples: Samples,
+    *,
+    seed: int,
+    first_episode: int,
+    generations: int,
+    population: int,
+    episodes: int,
+    sigma: float,
+    progress: Progress,
+    clock: Clock,
+) -> Polished:
+    """Improve the coefficients of the rule's additive terms.
+
+    Args:
+        task: The task.
+        rule: Where to start.
+        samples: Recorded states, for the scale of each term.
+        seed: Base seed.
+        first_episode: Index in the training stream of the first episode to use.
+        generations: Generations of the search.
+        population: Candidates per generation.
+        episodes: Episodes that each candidate is measured on.
+        sigma: Initial step in units of the root mean square of phi.
+        progress: Where to report.
+        clock: Ends the search early; the mean of the search distribution is returned.
+    """
+    units, start = split(rule)
+    names = [f"c{index}" for index in range(1, len(units) + 1)]
+    open_rule = UpdateRule(
+        sympy.Add(*(symbol(name) * unit for name, unit in zip(names, units))),
+        {**rule.values, **dict.fromkeys(names, 1.0)},
+        rule.lr,
+        vocabulary=rule.vocabulary,
+    )
+    center, matrix = numpy.array(start), _whitening(units, start, samples)
+    search = cmaes.CMA(numpy.zeros(len(units)), sigma, population_size=population, seed=seed % 2**32)
+    history: list[float] = []
+    progress.phase("polishing", generations)
+    try:
+        for generation in range(generations):
+            points = [search.ask() for _ in range(population)]
+            constants = torch.from_numpy(center + numpy.stack(points) @ matrix.T)
+            indices = range(first_episode + generation * episodes, first_episode + (generation + 1) * episodes)
+            values = {name: constants[:, column] for column, name in enumerate(names)}
+            outcome = run_rule(task, open_rule, seed, Purpose.TRAIN, indices, values=values, clock=clock)
+            losses = outcome.objective.mean(1).clamp(max=1e30).tolist()
+            search.tell(list(zip(points, losses)))
+            history.append(float(numpy.median(losses)))
+            progress.step(generation + 1, loss=history[-1], best=min(losses))
+    except Interrupted:
+        progress.note(f"polishing stopped after {len(history)} of {generations} generations")
+    if not history:
+        return Polished(rule, 0, history)
+    rounded = [float(f"{value:.{DIGITS}g}") for value in center + matrix @ search.mean]
+    return Polished(combine(rule, units, rounded), len(history), history)
+
+
+def _whitening(units: list[sympy.Expr], start: list[float], samples: Samples) -> numpy.ndarray:
+    """s M of the module's equation, [k, k]."""
+    table = samples.evaluate(units)
+    table = table * (samples.weights / samples.weights.numel()).sqrt()
+    gram = (table @ table.T).cpu()
+    gram += 1e-9 * gram.diagonal().mean() * torch.eye(len(units), dtype=torch.float64)
+    factor = torch.linalg.cholesky(gram)
+    size = (torch.tensor(start, dtype=torch.float64) @ factor).norm()
+    return (size * torch.linalg.inv(factor).T).numpy()

@@ -1,0 +1,82 @@
+"""The port of the learner: what a task is, and the random streams that keep its uses apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+__all__ = ["SPLITS", "Batch", "Purpose", "Task", "build_seeded", "generator_for"]
+
+Batch = Any
+"""A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step."""
+
+SPLITS = ("train", "valid", "test")
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Something that is optimized again and again: a model, its data and its loss.
+
+    Any object with these members is a task; no base class is needed. Two optional members are used where present:
+    ``vectorizable: bool`` (default true) says whether the loss may be mapped over stacked parameters by
+    :func:`torch.vmap`; ``project(model)`` is called after every inner step and moves the parameters back into their
+    constraint set.
+    """
+
+    name: str
+    """Short, unique; what a person types after ``sol learn``."""
+
+    horizon: int
+    """Inner steps of one episode, T."""
+
+    def build(self, generator: torch.Generator) -> nn.Module:
+        """A fresh optimizee on the task's device, a function of ``generator``'s state alone."""
+
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Batch]:
+        """An endless stream of batches of a split (``train``, ``valid`` or ``test``)."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The scalar to be minimised."""
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Metrics over a whole split; ``loss`` is always among them."""
+
+
+class Purpose(IntEnum):
+    """What random numbers are drawn for. Streams of different purposes never share an episode."""
+
+    TUNE = 0
+    """Choosing the learning rates of baselines."""
+    TRAIN = 1
+    """Meta-training and polishing."""
+    VALID = 2
+    """Keeping the best, choosing on the front."""
+    EVALUATE = 3
+    """The reported comparison; nothing is ever chosen on it."""
+
+
+def generator_for(seed: int, purpose: Purpose, index: int, part: int = 0) -> torch.Generator:
+    """The CPU generator of episode ``index`` of a purpose's stream; ``part`` tells initialisation from data order."""
+    words = numpy.random.SeedSequence([seed, int(purpose), index, part]).generate_state(2, numpy.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> 1))
+
+
+Built = TypeVar("Built")
+
+
+def build_seeded(constructor: Callable[[], Built], generator: torch.Generator) -> Built:
+    """Call ``constructor`` with PyTorch's global generator seeded from ``generator``, and restore it afterwards.
+
+    Modules initialise themselves from the global generator; this makes them a function of an explicit one.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.random.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
+        return constructor()

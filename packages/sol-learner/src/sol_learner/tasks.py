@@ -1,0 +1,63 @@
+"""Finding tasks: whatever the installed packages register under the entry point group ``sol.tasks``.
+
+An entry point is a function ``make(data: Path | None, device: torch.device) -> Task``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from sol_learner.task import Task
+from sol_symbols import SolError
+from sol_symbols.plugins import find_plugins, load_plugin
+
+__all__ = ["find_tasks", "load_task", "parse_device"]
+
+GROUP = "sol.tasks"
+
+
+def find_tasks() -> dict[str, metadata.EntryPoint]:
+    """Entry points of the installed tasks by name."""
+    return find_plugins(GROUP)
+
+
+def load_task(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> Task:
+    """Make the task that is registered as ``name``.
+
+    Args:
+        name: As in ``sol tasks``.
+        data: Folder with data sets; the task's own default data without it.
+        device: Where models and data live.
+
+    Raises:
+        SolError: There is no such task, or its data cannot be read.
+    """
+    known = find_tasks()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        listed = ", ".join(known) or "none; install sol-tasks"
+        raise SolError(f"no task {name!r}{hint} Tasks: {listed}")
+    if data is not None and not data.is_dir():
+        raise SolError(f"no such data folder: {data}")
+    return load_plugin(GROUP, known[name])(data=data, device=parse_device(str(device)))
+
+
+def parse_device(text: str | None) -> torch.device:
+    """The device that ``text`` names; CUDA where there is one and the CPU elsewhere if it is ``None``.
+
+    Raises:
+        SolError: It is not a device, or this machine does not have it.
+    """
+    if text is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SolError(f"device {text!r} cannot be used: {str(error).partition(chr(10))[0]}") from None
+    return device

@@ -1,0 +1,106 @@
+"""The ``sol`` command: finds its sub-commands among the installed packages and runs one.
+
+A sub-command is a class registered under the entry point group ``sol.commands``::
+
+    class Greet:
+        '''Say hello.'''                                  # first line: shown by sol --help
+
+        def add_arguments(self, parser): ...              # an argparse.ArgumentParser
+        def run(self, arguments) -> int: ...              # exit status; raise SolError for the user's mistakes
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Protocol
+
+from sol_symbols.errors import SolError
+from sol_symbols.plugins import find_plugins, load_plugin
+
+__all__ = ["Command", "main"]
+
+GROUP = "sol.commands"
+
+
+class Command(Protocol):
+    """What an entry point of the group ``sol.commands`` is, once called without arguments."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are raised, so that they look like all others."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise SolError(f"{message}\nusage: {self.format_usage().removeprefix('usage: ').strip()}")
+
+
+def _summary(command: type) -> str:
+    return (command.__doc__ or "").strip().partition("\n")[0]
+
+
+def _overview(plugins: dict[str, metadata.EntryPoint]) -> str:
+    width = max(len(name) for name in plugins)
+    lines = [f"  {name:<{width}}  {_summary(load_plugin(GROUP, plugin))}" for name, plugin in sorted(plugins.items())]
+    return "\n".join(
+        [
+            "usage: sol COMMAND ...",
+            "",
+            "Learn an optimizer for a task, as a formula.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "sol COMMAND --help tells a command's options. A RULE is, everywhere, a run folder, a rule file, a zoo",
+            'name (adam) or a formula in quotes ("ad + 0.1*sign(g)").',
+        ]
+    )
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    plugins = find_plugins(GROUP)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(plugins))
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"sol {metadata.version('sol-symbols')}")
+        return 0
+    name = words[0]
+    if name not in plugins:
+        near = difflib.get_close_matches(name, plugins, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SolError(f"no command {name!r}{hint} Commands: {', '.join(sorted(plugins))}")
+    kind = load_plugin(GROUP, plugins[name])
+    command: Command = kind()
+    parser = _Parser(prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(list(words[1:])))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run ``sol`` with ``words`` (the process's own by default) and return the exit status.
+
+    0: done. 2: the request cannot be done; one message on standard error. 130: interrupted.
+    """
+    try:
+        return _dispatch(sys.argv[1:] if words is None else words)
+    except SolError as error:
+        print(f"sol: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("sol: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Errors that a person who uses ``sol`` is meant to read.
+
+Every error that is the caller's to mend derives from :class:`SolError`; the command line prints its message on
+one line and exits with status 2. Anything else that escapes is a defect of this project and keeps its traceback.
+"""
+
+__all__ = ["RuleError", "SolError"]
+
+
+class SolError(Exception):
+    """Something was asked for that cannot be done; the message says what, why, and what is possible instead."""
+
+
+class RuleError(SolError, ValueError):
+    """A rule, expression or rule file is malformed.
+
+    Args:
+        message: What is wrong.
+        text: The source text, if the fault lies in one.
+        offset: Index into ``text`` of the fault; the message then shows the text with a caret under it.
+    """
+
+    def __init__(self, message: str, text: str | None = None, offset: int | None = None) -> None:
+        self.text, self.offset = text, offset
+        if text is not None and offset is not None:
+            message = f"{message}\n{_excerpt(text, offset)}"
+        super().__init__(message)
+
+
+def _excerpt(text: str, offset: int, width: int = 60) -> str:
+    """At most ``2 * width`` characters of the line at ``offset``, and a caret below the fault."""
+    start = text.rfind("\n", 0, offset) + 1
+    end = text.find("\n", offset)
+    end = len(text) if end < 0 else end
+    left, right = max(start, offset - width), min(end, offset + width)
+    line = ("…" if left > start else "") + text[left:right] + ("…" if right < end else "")
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return f"  {line}\n  {' ' * (offset - left + (left > start))}^"

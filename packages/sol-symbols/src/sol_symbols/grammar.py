@@ -1,0 +1,250 @@
+"""The text form of expressions: a printer that loses nothing and a parser that executes nothing.
+
+Grammar (a subset of Python's expression grammar, with Python's precedences)::
+
+    expression  = expression ("+" | "-" | "*" | "/" | "**") expression
+                | ("-" | "+") expression
+                | operator "(" expression ("," expression)* ")"
+                | "(" expression ")"
+                | name | number
+
+``name`` is one of the names that the caller admits, ``operator`` one of :data:`sol_symbols.OPERATORS`, ``number``
+a Python integer or float literal. The text is turned into a tree by :func:`ast.parse`, which runs nothing, and the
+tree is walked with a whitelist of node types: whatever is not in the grammar is refused at its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+from collections.abc import Callable, Collection
+
+import sympy
+from sympy.printing.precedence import PRECEDENCE, precedence
+from sympy.printing.str import StrPrinter
+
+from sol_symbols.errors import RuleError
+from sol_symbols.operators import OPERATORS
+
+__all__ = ["ExpressionPrinter", "expand_terms", "format_expression", "format_number", "parse_expression", "symbol"]
+
+MAX_CHARACTERS = 200_000
+MAX_DEPTH = 100
+MAX_BITS = 1_024
+MAX_EXPONENT = 64
+
+_BINARY: dict[type[ast.operator], Callable[[sympy.Expr, sympy.Expr], sympy.Expr]] = {
+    ast.Add: lambda x, y: x + y,
+    ast.Sub: lambda x, y: x - y,
+    ast.Mult: lambda x, y: x * y,
+    ast.Div: lambda x, y: x / y,
+    ast.Pow: lambda x, y: x**y,
+}
+
+
+def symbol(name: str) -> sympy.Symbol:
+    """The SymPy symbol that stands for ``name`` everywhere in this project (real, commutative)."""
+    return sympy.Symbol(name, real=True)
+
+
+def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
+    """Read an expression.
+
+    Args:
+        text: The expression's text form.
+        names: The names that it may use.
+
+    Returns:
+        The SymPy expression. Integer literals become exact integers, float literals 53-bit floats.
+
+    Raises:
+        RuleError: The text is not in the grammar, uses an unknown name, is larger than 200,000 characters or nested
+            deeper than 100 levels, or holds a constant beyond float64. The message shows where.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise RuleError(f"expression of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+    # Leading blanks would be an indentation error; they are replaced, so that offsets stay those of the text.
+    body = text.replace("\n", " ").replace("\r", " ").replace("\t", " ").replace("\f", " ")
+    lead = len(body) - len(body.lstrip())
+    if lead == len(body):
+        raise RuleError("empty expression", text, 0)
+    try:
+        tree = ast.parse(body[lead:], mode="eval")
+    except SyntaxError as error:
+        offset = lead + min(max((error.offset or 1) - 1, 0), len(body) - lead)
+        raise RuleError(f"not an expression: {error.msg}", text, offset) from None
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise RuleError(f"expression cannot be read: {type(error).__name__}: {error}", text, lead) from None
+    return _Reader(text, body, lead, names).read(tree.body, 0)
+
+
+class _Reader:
+    """Walks a syntax tree; everything outside of the grammar is an error at its place."""
+
+    def __init__(self, text: str, body: str, lead: int, names: Collection[str]) -> None:
+        self.text, self.names, self.lead = text, names, lead
+        # The syntax tree counts UTF-8 bytes; carets count characters.
+        self.encoded = None if body.isascii() else body[lead:].encode()
+
+    def fail(self, message: str, node: ast.expr) -> RuleError:
+        column = node.col_offset
+        if self.encoded is not None:
+            column = len(self.encoded[:column].decode(errors="ignore"))
+        return RuleError(message, self.text, self.lead + column)
+
+    def read(self, node: ast.expr, depth: int) -> sympy.Expr:
+        if depth > MAX_DEPTH:
+            raise self.fail(f"nested deeper than {MAX_DEPTH} levels", node)
+        if isinstance(node, ast.BinOp):
+            return self.read_sum(node, depth)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            value = self.read(node.operand, depth + 1)
+            return -value if isinstance(node.op, ast.USub) else value
+        if isinstance(node, ast.Name):
+            return self.read_name(node)
+        if isinstance(node, ast.Constant):
+            return self.read_number(node)
+        if isinstance(node, ast.Call):
+            return self.read_call(node, depth)
+        raise self.fail(
+            f"{type(node).__name__.lower()} is not allowed; an expression is made of names, numbers, + - * / **, "
+            f"parentheses and the operators",
+            node,
+        )
+
+    def read_sum(self, node: ast.BinOp, depth: int) -> sympy.Expr:
+        """A chain ``a + b + c`` leans left and may be long: it is walked in a loop, without depth."""
+        chain: list[ast.BinOp] = []
+        first: ast.expr = node
+        while isinstance(first, ast.BinOp):
+            chain.append(first)
+            first = first.left
+        value = self.read(first, depth + 1)
+        terms = [value]
+        for link in reversed(chain):
+            if type(link.op) not in _BINARY:
+                raise self.fail(f"operator {type(link.op).__name__} is not allowed; use + - * / **", link)
+            right = self.read(link.right, depth + 1)
+            if isinstance(link.op, ast.Add | ast.Sub):  # collected, because adding one by one is quadratic
+                terms.append(right if isinstance(link.op, ast.Add) else -right)
+                continue
+            left = self.checked(sympy.Add(*terms), link)
+            terms = [self.combine(link, left, right)]
+        return self.checked(sympy.Add(*terms), node)
+
+    def combine(self, node: ast.BinOp, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
+        if isinstance(node.op, ast.Div) and right.is_zero:
+            raise self.fail("division by zero", node.right)
+        if isinstance(node.op, ast.Pow) and right.is_number and abs(right) > MAX_EXPONENT:
+            raise self.fail(f"exponent beyond {MAX_EXPONENT}", node.right)
+        value = _BINARY[type(node.op)](left, right)
+        irrational = value.is_number and value.is_real and not value.is_Rational  # 2**(1/2)
+        return self.checked(sympy.Float(value) if irrational else value, node)
+
+    def checked(self, value: sympy.Expr, node: ast.expr) -> sympy.Expr:
+        """``value``, after a look at it and at its numeric arguments: what is below them was looked at before."""
+        if value.is_Float:
+            value = sympy.Float(float(value))  # float64, like every float of this project
+        for number in (value, *value.args):
+            if number.is_Rational and max(number.p.bit_length(), number.q.bit_length()) > MAX_BITS:
+                raise self.fail("constant beyond the range of float64", node)
+            if number.is_number and not (number.is_Rational or (number.is_Float and math.isfinite(float(number)))):
+                raise self.fail("constant is not a finite real number", node)
+        return value
+
+    def read_name(self, node: ast.Name) -> sympy.Expr:
+        if node.id in self.names:
+            return symbol(node.id)
+        near = difflib.get_close_matches(node.id, [*self.names, *OPERATORS], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self.names))}"
+        raise self.fail(f"unknown name {node.id!r}; {hint}", node)
+
+    def read_number(self, node: ast.Constant) -> sympy.Expr:
+        value = node.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(f"{type(value).__name__} literal is not allowed; only numbers are", node)
+        if (isinstance(value, int) and value.bit_length() > MAX_BITS) or not math.isfinite(value):
+            raise self.fail("number beyond the range of float64", node)
+        return sympy.Integer(value) if isinstance(value, int) else sympy.Float(value)
+
+    def read_call(self, node: ast.Call, depth: int) -> sympy.Expr:
+        if not isinstance(node.func, ast.Name) or node.func.id not in OPERATORS:
+            called = node.func.id if isinstance(node.func, ast.Name) else type(node.func).__name__.lower()
+            raise self.fail(f"{called!r} cannot be called; operators: {', '.join(OPERATORS)}", node)
+        operator = OPERATORS[node.func.id]
+        if node.keywords or len(node.args) != operator.arity:
+            raise self.fail(f"operator {operator.name!r} takes {operator.arity} argument(s)", node)
+        arguments = [self.read(argument, depth + 1) for argument in node.args]
+        # Functions of numbers are numbers: exp(1) is a float here, not a symbol.
+        return self.checked(operator(*(sympy.Float(x) if x.is_number else x for x in arguments)), node)
+
+
+def format_number(value: float) -> str:
+    """The shortest text that reads back as exactly this number: ``0.1``, ``2``, ``1e-08``."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e6 else repr(float(value))
+
+
+class ExpressionPrinter(StrPrinter):
+    """Prints an expression so that reading it back gives the same expression, bit for bit.
+
+    Args:
+        prefix: Put before every function name, ``"torch."`` for source text.
+        functions: Names that replace the operator's own, keyed by it; ``{"abs": "jnp.abs"}`` (no prefix added).
+    """
+
+    def __init__(self, prefix: str = "", functions: dict[str, str] | None = None) -> None:
+        super().__init__({"order": None})
+        self._prefix, self._functions = prefix, functions or {}
+
+    def function_name(self, name: str) -> str:
+        """How the function ``name`` is called in the output."""
+        return self._functions.get(name, self._prefix + name)
+
+    def _print_Float(self, expr: sympy.Float) -> str:
+        return repr(float(expr))
+
+    def _print_Function(self, expr: sympy.Function) -> str:
+        name = self.function_name(type(expr).__name__.lower())
+        return f"{name}({', '.join(self._print(argument) for argument in expr.args)})"
+
+    _print_Abs = _print_Min = _print_ExpBase = _print_Function
+
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        base, exponent = expr.args
+        if exponent is sympy.S.Half:
+            return f"{self.function_name('sqrt')}({self._print(base)})"
+        if exponent is -sympy.S.Half:
+            return f"1/{self.function_name('sqrt')}({self._print(base)})"
+        if exponent == -1:
+            return f"1/{self.parenthesize(base, PRECEDENCE['Pow'])}"
+        power = self._print(exponent)
+        if precedence(exponent) < PRECEDENCE["Atom"] or (exponent.is_Rational and not exponent.is_Integer):
+            power = f"({power})"
+        return f"{self.parenthesize(base, PRECEDENCE['Pow'])}**{power}"
+
+
+_PRINTER = ExpressionPrinter()
+
+
+def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
+    """The additive terms of ``expression``, products and integer powers multiplied out, function arguments as they are.
+
+    >>> [format_expression(term) for term in expand_terms(parse_expression("(a + b)*exp(a + b)", {"a", "b"}))]
+    ['a*exp(a + b)', 'b*exp(a + b)']
+    """
+    calls: dict[sympy.Expr, sympy.Dummy] = {}
+
+    def freeze(node: sympy.Expr) -> sympy.Expr:
+        if node.is_Function:
+            return calls.setdefault(node, sympy.Dummy())
+        return node.func(*(freeze(argument) for argument in node.args)) if node.args else node
+
+    thawed = sympy.expand(freeze(expression), power_base=False, power_exp=False, log=False)
+    names = {dummy: call for call, dummy in calls.items()}
+    return tuple(term.xreplace(names) for term in sympy.Add.make_args(thawed))
+
+
+def format_expression(expression: sympy.Expr) -> str:
+    """The text form of an expression; :func:`parse_expression` is its inverse."""
+    return _PRINTER.doprint(expression)

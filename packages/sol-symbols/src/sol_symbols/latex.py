@@ -1,0 +1,72 @@
+"""LaTeX of expressions, with the customary symbols of the optimization literature."""
+
+from __future__ import annotations
+
+import sympy
+from sympy.printing.latex import LatexPrinter
+
+from sol_symbols.grammar import symbol
+
+__all__ = ["SYMBOLS", "latex"]
+
+SYMBOLS: dict[str, str] = {
+    "g": "g_t",
+    "t": "t",
+    "T": "T",
+    "w": r"\theta_{t-1}",
+    "beta1": r"\beta_1",
+    "beta2": r"\beta_2",
+    "eps": r"\epsilon",
+    "mu": r"\mu",
+    "wd": r"\lambda",
+    "m": "m_t",
+    "v": "v_t",
+    "b": "b_t",
+    "s": "s_t",
+    "m_slow": r"\mu_t",
+    "m_prev": "m_{t-1}",
+    "v_prev": "v_{t-1}",
+    "b_prev": "b_{t-1}",
+    "s_prev": "s_{t-1}",
+    "m_slow_prev": r"\mu_{t-1}",
+    "bc1": "c_{1,t}",
+    "bc2": "c_{2,t}",
+    "m_hat": r"\hat m_t",
+    "v_hat": r"\hat v_t",
+    "ad": r"a_t",
+    "rs": r"r_t",
+    "ld": r"\ell_t",
+    "cd": r"\kappa_t",
+    "ag": r"\tilde g_t",
+    "ag_in": r"\iota_t",
+}
+"""LaTeX of each standard name; other names are set upright."""
+
+
+class _Printer(LatexPrinter):
+    def __init__(self, digits: int | None) -> None:
+        super().__init__({"mul_symbol": None, "order": None})
+        self._digits = digits
+
+    def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
+        return SYMBOLS.get(expr.name, rf"\mathrm{{{expr.name}}}".replace("_", r"\_"))
+
+    def _print_Float(self, expr: sympy.Float) -> str:
+        value = float(expr)
+        text = repr(value) if self._digits is None else f"{value:.{self._digits}g}"
+        mantissa, _, exponent = text.partition("e")
+        return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
+
+    def _print_sign(self, expr: sympy.Expr, exp: str | None = None) -> str:
+        power = f"^{{{exp}}}" if exp is not None else ""
+        return rf"\operatorname{{sign}}{power}\left({self._print(expr.args[0])}\right)"
+
+
+def latex(expression: sympy.Expr | str, digits: int | None = None) -> str:
+    """LaTeX of an expression or of a name.
+
+    Args:
+        expression: A SymPy expression over a vocabulary's names, or one name.
+        digits: Significant digits of floats; all of them where ``None``.
+    """
+    return _Printer(digits).doprint(symbol(expression) if isinstance(expression, str) else expression)

@@ -1,0 +1,43 @@
+"""Finding what the installed packages offer: commands, tasks, exporters, each by an entry point of its group."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+from sol_symbols.errors import SolError
+
+__all__ = ["find_plugins", "load_plugin"]
+
+
+def find_plugins(group: str) -> dict[str, metadata.EntryPoint]:
+    """Entry points of ``group`` by name.
+
+    Raises:
+        SolError: Two installed distributions offer one name.
+    """
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=group):
+        twin = found.get(point.name)
+        if twin is not None and twin.value != point.value:
+            raise SolError(
+                f"{_origin(point)} and {_origin(twin)} both offer {point.name!r} in {group}; uninstall one of them"
+            )
+        found[point.name] = point
+    return dict(sorted(found.items()))
+
+
+def load_plugin(group: str, point: metadata.EntryPoint) -> Any:
+    """The object behind an entry point.
+
+    Raises:
+        SolError: It cannot be imported; the message names the distribution.
+    """
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise SolError(f"{point.name!r} in {group}, offered by {_origin(point)}, cannot be loaded: {error}") from error
+
+
+def _origin(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

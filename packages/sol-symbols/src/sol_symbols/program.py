@@ -1,0 +1,96 @@
+"""A rule as straight-line code: what evaluation, exporters and LaTeX walk through.
+
+scalars  numbers that depend on the step and the hyperparameters only (bias corrections, decays)
+body     states and features, elementwise over the parameters, each after what it needs
+update   phi
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+
+from sol_symbols.grammar import symbol
+from sol_symbols.rule import UpdateRule
+from sol_symbols.vocabulary import Vocabulary
+
+_CALLS = (sympy.Function, sympy.Pow)
+
+__all__ = ["Assignment", "Program", "lower", "lower_features"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``name = value``."""
+
+    name: str
+    value: sympy.Expr
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names that the value mentions, sorted."""
+        return tuple(sorted(free.name for free in self.value.free_symbols))
+
+
+@dataclass(frozen=True)
+class Program:
+    """Straight-line code of one optimizer step.
+
+    Attributes:
+        scalars: Computed once a step, in this order.
+        body: Computed elementwise, in this order; names in ``states`` are new values of states.
+        outputs: The results, elementwise.
+        states: Initial value of each state by name.
+    """
+
+    scalars: tuple[Assignment, ...]
+    body: tuple[Assignment, ...]
+    outputs: tuple[sympy.Expr, ...]
+    states: dict[str, float]
+
+    def uses(self, name: str) -> bool:
+        """Whether any of the code mentions ``name``."""
+        everything = [*(a.value for a in (*self.scalars, *self.body)), *self.outputs]
+        return any(symbol(name) in value.free_symbols for value in everything)
+
+
+def lower(rule: UpdateRule) -> Program:
+    """The straight-line code of ``rule``; its only output is phi."""
+    return lower_features((rule.expression,), rule.vocabulary)
+
+
+def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) -> Program:
+    """Straight-line code for several expressions over one vocabulary, shared definitions computed once."""
+    live = vocabulary.live(*expressions)
+    elementwise = {symbol(name) for name in ("g", "w")}
+    elementwise |= {symbol(name + suffix) for name in vocabulary.recurrences for suffix in ("", "_prev")}
+    scalars: list[Assignment] = []
+    body: list[Assignment] = []
+    for name in live:
+        value = vocabulary.definitions[name]
+        if value.free_symbols & elementwise or name in vocabulary.recurrences:
+            elementwise.add(symbol(name))
+            body.append(Assignment(name, value))
+        else:
+            scalars.append(Assignment(name, value))
+    hoisted: dict[sympy.Expr, sympy.Symbol] = {}
+
+    def hoist(value: sympy.Expr) -> sympy.Expr:
+        """Replace functions and powers of scalars, so that tensor code only multiplies and adds scalars."""
+        if value.is_Atom:
+            return value
+        if value.free_symbols & elementwise:
+            arguments = [hoist(argument) for argument in value.args]
+            return value if tuple(arguments) == value.args else value.func(*arguments)
+        if not any(node.is_Function or (node.is_Pow and not node.exp.is_Integer) for node in value.atoms(*_CALLS)):
+            return value
+        if value not in hoisted:
+            hoisted[value] = symbol(f"s{len(hoisted) + 1}")
+            scalars.append(Assignment(hoisted[value].name, value))
+        return hoisted[value]
+
+    body = [Assignment(assignment.name, hoist(assignment.value)) for assignment in body]
+    outputs = tuple(hoist(expression) for expression in expressions)
+    states = {a.name: vocabulary.recurrences[a.name].init for a in body if a.name in vocabulary.recurrences}
+    return Program(tuple(scalars), tuple(body), outputs, states)

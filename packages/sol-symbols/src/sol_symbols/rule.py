@@ -1,0 +1,351 @@
+"""The update rule: the formula of an optimizer, in a form that can be read, stored, evaluated and emitted.
+
+A rule is an elementwise function phi of the gradient's history, and an optimizer is
+
+    theta_t = theta_{t-1} - lr * phi(g_1..g_t, theta_{t-1}, t/T).
+
+Rules are immutable values. Their text form is an expression and, where something differs from the defaults, a
+list of values::
+
+    0.81*ad + 0.12*ld*sign(g) where lr = 0.0123, T = 100
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import sympy
+
+from sol_symbols.errors import RuleError
+from sol_symbols.files import write_atomically
+from sol_symbols.grammar import expand_terms, format_expression, format_number, parse_expression, symbol
+from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Recurrence, Vocabulary
+
+__all__ = ["SCHEMA", "Complexity", "UpdateRule"]
+
+SCHEMA = 1
+"""Version of the JSON form that this release writes, and the newest that it reads."""
+
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=]*?)\s*$", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """How long a rule is.
+
+    Attributes:
+        terms: Additive terms of the expanded expression; a nested term such as ``exp(ad + g)`` counts once.
+        nodes: Nodes of the expression tree, features being leaves.
+        states: Numbers that the optimizer keeps per parameter.
+    """
+
+    terms: int
+    nodes: int
+    states: int
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """An elementwise update rule phi; the optimizer subtracts ``lr * phi`` from the parameters.
+
+    Args:
+        expression: phi over the vocabulary's names and the given ``values``' names, as SymPy expression or text.
+        values: Numbers for hyperparameters (``beta1``), the horizon ``T`` and named constants of the expression.
+            Hyperparameters that the expression needs and that are missing here take their defaults; those that it
+            does not need are dropped. The horizon may stay open (``None``) until the rule is used.
+        lr: Learning rate that belongs to the rule; ``None`` where it is the user's to tune.
+        name: A name for people. Neither it nor the provenance takes part in comparisons.
+        provenance: JSON-able facts on where the rule is from.
+        vocabulary: Defines the names.
+
+    Raises:
+        RuleError: A name is unknown, a value is out of range, or the expression is not a finite real formula.
+
+    >>> rule = UpdateRule.parse("0.81*ad + 0.12*sign(g)*ld where T = 100")
+    >>> print(rule)
+    0.81*ad + 0.12*ld*sign(g) where T = 100
+    >>> rule.states
+    ('m', 'v')
+    >>> UpdateRule.parse(str(rule)) == rule
+    True
+    """
+
+    expression: sympy.Expr
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    lr: float | None = None
+    name: str = field(default="", compare=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    vocabulary: Vocabulary = field(default=STANDARD, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = {name: value if value is None else float(value) for name, value in dict(self.values).items()}
+        expression = self._canonical(self.expression, {*given} - {*INPUTS})
+        live = self.vocabulary.live(expression)
+        needed = set().union(*(self.vocabulary.definitions[name].free_symbols for name in live))
+        needed = {free.name for free in needed | expression.free_symbols}
+        values: dict[str, float | None] = {}
+        for name, hyperparameter in self.vocabulary.hyperparameters.items():
+            if name in needed:
+                value = given.get(name, hyperparameter.default)
+                if value is None:
+                    raise RuleError(f"the rule needs a value for {name!r}")
+                values[name] = hyperparameter.check(value)
+        if "T" in needed:
+            values["T"] = _checked_horizon(given.get("T"))
+        for name, value in given.items():
+            if name not in self.vocabulary.hyperparameters and name != "T":
+                if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr":
+                    raise RuleError(f"{name!r} cannot name a constant; choose a name that is not taken")
+                if name in needed:
+                    values[name] = _finite(name, value)
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise RuleError(f"lr = {self.lr!r} is not a positive number")
+        object.__setattr__(self, "expression", expression)
+        object.__setattr__(self, "values", MappingProxyType(values))
+        object.__setattr__(self, "lr", None if self.lr is None else float(self.lr))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def _canonical(self, expression: sympy.Expr | str, constants: set[str]) -> sympy.Expr:
+        """The fixed point of format and parse, so that a rule read back is the rule that was written."""
+        names = self.vocabulary.names | constants
+        if isinstance(expression, str):
+            expression = parse_expression(expression, names)
+        expression = self.vocabulary.without_abbreviations(sympy.sympify(expression, strict=True))
+        text = format_expression(_tidy(expression))
+        for _ in range(8):
+            expression = _tidy(parse_expression(text, names))
+            before, text = text, format_expression(expression)
+            if text == before:
+                return expression
+        raise RuleError(f"the expression has no stable text form: {text[:200]}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UpdateRule.from_json, (self.to_json(),)
+
+    # -- what the rule is made of ---------------------------------------------------------------------------
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, UpdateRule):
+            return NotImplemented
+        return self.digest == other.digest
+
+    @cached_property
+    def live(self) -> tuple[str, ...]:
+        """Recurrences and features that the expression needs, each after those that it needs itself."""
+        return self.vocabulary.live(self.expression)
+
+    @cached_property
+    def states(self) -> tuple[str, ...]:
+        """Names of the live states: what an optimizer has to keep per parameter."""
+        return tuple(name for name in self.live if name in self.vocabulary.recurrences)
+
+    @cached_property
+    def terms(self) -> tuple[sympy.Expr, ...]:
+        """Additive terms of the expanded expression, in the order of the text form."""
+        return tuple(sympy.Add(*expand_terms(self.expression)).as_ordered_terms())
+
+    @cached_property
+    def complexity(self) -> Complexity:
+        """Terms, nodes and states."""
+        nodes = sum(1 for _ in sympy.preorder_traversal(self.expression))
+        return Complexity(terms=len(self.terms), nodes=nodes, states=len(self.states))
+
+    @cached_property
+    def needs_horizon(self) -> bool:
+        """Whether the rule's schedule depends on the number of steps."""
+        return "T" in self.values
+
+    @property
+    def horizon(self) -> float | None:
+        """The horizon T in steps, ``None`` where the rule has none or leaves it open."""
+        return self.values.get("T")
+
+    def with_horizon(self, horizon: float) -> UpdateRule:
+        """The same rule with its schedule over ``horizon`` steps; itself where it has no schedule."""
+        return replace(self, values={**self.values, "T": horizon}) if self.needs_horizon else self
+
+    def with_numbered_constants(self, prefix: str = "c") -> UpdateRule:
+        """The same rule with each float of its expression replaced by a named constant ``c1``, ``c2``, ...
+
+        Integers and fractions, which belong to the formula's structure, stay.
+        """
+        floats: dict[sympy.Float, sympy.Symbol] = {}
+        for node in sympy.preorder_traversal(sympy.Tuple(*self.terms)):
+            if isinstance(node, sympy.Float) and abs(node) not in floats:
+                floats[abs(node)] = symbol(f"{prefix}{len(floats) + 1}")
+        taken = {free.name for free in self.expression.free_symbols} & {free.name for free in floats.values()}
+        if taken:
+            raise RuleError(f"the rule uses the name(s) {', '.join(sorted(taken))} already")
+        swap = {**floats, **{-number: -name for number, name in floats.items()}}
+        values = {name.name: float(number) for number, name in floats.items()}
+        return replace(self, expression=self.expression.xreplace(swap), values={**self.values, **values})
+
+    # -- text and JSON ---------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        given = {"lr": self.lr} if self.lr is not None else {}
+        for name, value in self.values.items():
+            hyperparameter = self.vocabulary.hyperparameters.get(name)
+            if value is not None and (hyperparameter is None or value != hyperparameter.default):
+                given[name] = value
+        where = ", ".join(f"{name} = {format_number(value)}" for name, value in given.items())
+        return format_expression(self.expression) + (f" where {where}" if where else "")
+
+    @classmethod
+    def parse(cls, text: str, vocabulary: Vocabulary = STANDARD, **attributes: Any) -> UpdateRule:
+        """Read a rule's text form; see :func:`sol_symbols.parse_expression` for the grammar of expressions.
+
+        Args:
+            text: ``EXPRESSION`` or ``EXPRESSION where NAME = NUMBER, ...``; ``lr`` among the names is the rule's
+                learning rate, ``T`` its horizon, names that the vocabulary lacks are constants of the expression.
+            vocabulary: Defines the names.
+            attributes: Passed on to the constructor (``name``, ``provenance``).
+
+        Raises:
+            RuleError: The text is not a rule; the message shows where.
+        """
+        head, where, tail = text.partition(" where ")
+        values: dict[str, float | None] = {}
+        position = len(head) + len(where)
+        for part in tail.split(",") if where else ():
+            match = _ASSIGNMENT.match(part)
+            if not match or match[1] in values:
+                raise RuleError("expected one NAME = NUMBER for each name after 'where'", text, position)
+            try:
+                values[match[1]] = _finite(match[1], float(match[2]))
+            except ValueError:
+                raise RuleError(f"{match[2]!r} is not a number", text, position + match.start(2)) from None
+            position += len(part) + 1
+        lr = values.pop("lr", None)
+        for name in values:  # an unknown name in the list is a slip; one that the expression uses is a constant
+            if name not in vocabulary.names and not re.search(rf"\b{name}\b", head):
+                raise RuleError(f"{name!r} does not occur in the rule", text, len(head) + len(where))
+        expression = parse_expression(head, vocabulary.names | {*values})
+        return cls(expression, values, lr=lr, vocabulary=vocabulary, **attributes)
+
+    def to_json(self) -> str:
+        """The JSON form: self-contained, because it holds the definitions that the rule uses."""
+        return json.dumps(self._record() | {"name": self.name, "provenance": dict(self.provenance)}, indent=2) + "\n"
+
+    def _record(self) -> dict[str, Any]:
+        texts = {name: format_expression(self.vocabulary.definitions[name]) for name in self.live}
+        return {
+            "schema": SCHEMA,
+            "expression": format_expression(self.expression),
+            "lr": self.lr,
+            "values": dict(sorted(self.values.items())),
+            "states": {
+                name: {"init": self.vocabulary.recurrences[name].init, "update": texts[name]} for name in self.states
+            },
+            "features": {name: texts[name] for name in self.live if name not in self.states},
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> UpdateRule:
+        """Read the JSON form.
+
+        Raises:
+            RuleError: The text is no JSON, not a rule, or of a newer schema than this release reads.
+        """
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RuleError(f"not JSON: {error}") from None
+        if not isinstance(record, dict) or "schema" not in record:
+            raise RuleError("not a rule: a rule is a JSON object with the keys schema, expression, values, ...")
+        if record["schema"] != SCHEMA:
+            raise RuleError(
+                f"rule of schema {record['schema']!r}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
+            )
+        for key, kind in _FIELDS.items():
+            if not isinstance(record.get(key), kind):
+                raise RuleError(f"not a rule: {key!r} is {record.get(key)!r}")
+        vocabulary = STANDARD.extended(
+            *(_read_state(name, state) for name, state in record["states"].items()),
+            *(_read_feature(name, definition) for name, definition in record["features"].items()),
+        )
+        for name, value in record["values"].items():
+            if not (value is None or isinstance(value, int | float)):
+                raise RuleError(f"not a rule: the value of {name!r} is {value!r}")
+        lr, values = record["lr"], record["values"]
+        return cls(
+            record["expression"], values, lr, record["name"], provenance=record["provenance"], vocabulary=vocabulary
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything that the rule means: its formula, definitions and values, not its name."""
+        return hashlib.sha256(json.dumps(self._record(), sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON form to ``path``, atomically."""
+        write_atomically(path, self.to_json())
+
+
+_FIELDS: dict[str, Any] = {
+    "expression": str,
+    "lr": int | float | None,
+    "values": dict,
+    "states": dict,
+    "features": dict,
+    "name": str,
+    "provenance": dict,
+}
+
+
+def _read_state(name: str, state: object) -> Recurrence:
+    if not (isinstance(state, dict) and isinstance(state.get("update"), str)):
+        raise RuleError(f"not a rule: state {name!r} is {state!r}")
+    init = state.get("init")
+    if not isinstance(init, int | float):
+        raise RuleError(f"not a rule: state {name!r} starts at {init!r}")
+    known = STANDARD.recurrences.get(name)
+    read = Recurrence(name, state["update"], float(init), known.description if known else "")
+    return known if known and _same(name, read.update) and known.init == read.init else read
+
+
+def _read_feature(name: str, definition: object) -> Feature:
+    if not isinstance(definition, str):
+        raise RuleError(f"not a rule: feature {name!r} is {definition!r}")
+    known = STANDARD.features.get(name)
+    return known if known and _same(name, definition) else Feature(name, definition)
+
+
+def _same(name: str, definition: str) -> bool:
+    """Whether the standard definition of ``name`` prints as ``definition``."""
+    return format_expression(STANDARD.definitions[name]) == definition
+
+
+def _tidy(expression: sympy.Expr) -> sympy.Expr:
+    """Small integral floats become integers: ``1.0*ad`` is ``ad``, ``g**2.0`` is ``g**2``."""
+    integral = {
+        number: sympy.Integer(int(number))
+        for number in expression.atoms(sympy.Float)
+        if float(number).is_integer() and abs(number) < 1e6
+    }
+    return expression.xreplace(integral)
+
+
+def _finite(name: str, value: float | None) -> float:
+    if value is None or not math.isfinite(value):
+        raise RuleError(f"{name} = {value!r} is not a finite number")
+    return value
+
+
+def _checked_horizon(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 1):
+        raise RuleError(f"horizon T = {value!r} is not a number of steps, 1 or more")
+    return value

@@ -1,0 +1,100 @@
+"""How an expression answers to the gradient's sign and scale.
+
+phi is odd when phi(-g_1..-g_t) = -phi(g_1..g_t): the optimizer then treats a problem and its mirror image alike, as
+all the classics do. Terms that are not odd push every parameter the same way whatever the gradients say.
+
+phi has scaling degree k when phi(c g_1..c g_t) = c^k phi(g_1..g_t) for all c > 0: 0 for Adam, 1 for gradient descent.
+Terms of a degree above 1 are harmless on the gradients that they were fitted on and explode on larger ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import sympy
+
+from sol_symbols.grammar import symbol
+from sol_symbols.vocabulary import Vocabulary
+
+__all__ = ["parity", "scaling_degree"]
+
+
+def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
+    """-1: odd in the gradient's history; 1: even; 0: neither, or not recognised. Zero counts as even.
+
+    The parameter value ``w`` counts as odd, as it does for a problem mirrored at the origin (weight decay).
+
+    >>> from sol_symbols import STANDARD
+    >>> [parity(STANDARD.parse(text), STANDARD) for text in ("ad*ld + g**3", "sqrt(v_hat)", "exp(g)")]
+    [-1, 1, 0]
+    """
+    parities = {"g": -1, "w": -1}
+    for name in vocabulary.live(expression):
+        definition, old = vocabulary.definitions[name], f"{name}_prev"
+        if name not in vocabulary.recurrences:
+            parities[name] = _parity(definition, parities)
+            continue
+        # A state is odd (even) if its update is, its old value being so.
+        possible = (-1, 1) if vocabulary.recurrences[name].init == 0 else (1,)
+        found = [sign for sign in possible if _parity(definition, {**parities, old: sign}) == sign]
+        parities[name] = parities[old] = found[0] if found else 0
+    return _parity(expression, parities)
+
+
+def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
+    if expression.is_Symbol:
+        return parities.get(expression.name, 1)
+    parts = [_parity(argument, parities) for argument in expression.args]
+    if all(part == 1 for part in parts):
+        return 1
+    if 0 in parts:
+        return 0
+    if expression.is_Mul:
+        return math.prod(parts)
+    if expression.is_Pow and expression.exp.is_Integer:
+        return parts[0] ** (int(expression.exp) % 2)
+    if isinstance(expression, sympy.sign | sympy.tanh):
+        return parts[0]
+    if isinstance(expression, sympy.Abs | sympy.cos):
+        return 1
+    return parts[0] if expression.is_Add and len(set(parts)) == 1 else 0
+
+
+def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
+    """The degree k of the module's equation, or ``None`` where there is none. The stabilizer ``eps`` counts as zero.
+
+    >>> from sol_symbols import STANDARD
+    >>> [scaling_degree(STANDARD.parse(text), STANDARD) for text in ("ad + sign(g)", "g**2*ld", "sqrt(v_hat)", "g + ad")]
+    [0, 2, 1, None]
+    """
+    degrees: dict[str, sympy.Expr | None] = {"g": sympy.Integer(1), "w": None}
+    for name in vocabulary.live(expression):
+        definition = vocabulary.definitions[name].subs(symbol("eps"), 0)
+        if name not in vocabulary.recurrences:
+            degrees[name] = _degree(definition, degrees)
+            continue
+        # A state has the degree of what is added to it, if it then stays in keeping with itself.
+        old = f"{name}_prev"
+        fresh = _degree(definition.subs(symbol(old), 0), degrees)
+        degrees[old] = fresh
+        degrees[name] = fresh if _degree(definition, degrees) == fresh else None
+    return _degree(expression.subs(symbol("eps"), 0), degrees)
+
+
+def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sympy.Expr | None:
+    if expression.is_Symbol:
+        return degrees.get(expression.name, sympy.Integer(0))
+    if not expression.args:
+        return sympy.Integer(0)
+    parts = [_degree(argument, degrees) for argument in expression.args]
+    if any(part is None for part in parts):
+        return None
+    if expression.is_Mul:
+        return sympy.Add(*parts)
+    if expression.is_Pow and parts[1] == 0:
+        return parts[0] * expression.exp if expression.exp.is_number or parts[0] == 0 else None
+    if isinstance(expression, sympy.sign):
+        return sympy.Integer(0)
+    if expression.is_Add or isinstance(expression, sympy.Abs | sympy.Min):
+        return parts[0] if len(set(parts)) == 1 else None
+    return sympy.Integer(0) if all(part == 0 for part in parts) else None

@@ -1,0 +1,228 @@
+"""What a rule may speak of: inputs, hyperparameters, states and features, each defined by an expression.
+
+Inputs at inner step t (counted from 1):
+
+========  ===========================================================
+``g``     gradient of the loss at the parameter, elementwise
+``w``     the parameter's value
+``t``     number of this step, 1 at the first
+``T``     horizon: the number of steps that a schedule is laid over
+========  ===========================================================
+
+A state ``s`` is a recurrence: in an expression ``s`` is its value after this step's update and ``s_prev`` the one
+before it. A feature is an expression over all of these. ``m`` and ``v`` are the raw moving averages of Adam,
+``m_hat`` and ``v_hat`` the bias-corrected ones; the features "m" and "v" of the SOL paper are ``m_hat`` and
+``sqrt(v_hat)`` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+import sympy
+
+from sol_symbols.errors import RuleError
+from sol_symbols.grammar import parse_expression, symbol
+
+__all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary"]
+
+INPUTS: Mapping[str, str] = MappingProxyType(
+    {
+        "g": "gradient",
+        "w": "parameter value",
+        "t": "step, counted from 1",
+        "T": "horizon in steps",
+    }
+)
+"""The names that are given from outside at every step."""
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A number that stays the same during a run.
+
+    Attributes:
+        name: Its name in expressions.
+        default: Value where a rule gives none; ``None`` means that a rule that uses it must give one.
+        lower: Smallest value allowed.
+        upper: Values must be below this.
+        description: One line for a person.
+    """
+
+    name: str
+    default: float | None
+    lower: float
+    upper: float
+    description: str
+
+    def check(self, value: float) -> float:
+        """``value``, or a :class:`RuleError` if it is out of range."""
+        if not self.lower <= value < self.upper:
+            raise RuleError(f"{self.name} = {value!r} is outside of [{self.lower}, {self.upper})")
+        return value
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A state kept per coordinate: ``s_0 = init``, ``s_t = update(s_{t-1}, ...)``.
+
+    Attributes:
+        name: ``s``; the value before the update is called ``s_prev``.
+        update: Text of the right-hand side.
+        init: Value before the first step.
+        description: One line for a person.
+    """
+
+    name: str
+    update: str
+    init: float = 0.0
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A named expression over inputs, states, hyperparameters and other features.
+
+    Attributes:
+        name: Its name in expressions.
+        definition: Text of the expression.
+        description: One line for a person.
+        inline: Whether a rule replaces the name by its definition when it is read (for plain abbreviations).
+    """
+
+    name: str
+    definition: str
+    description: str = ""
+    inline: bool = False
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Hyperparameters, recurrences and features by name; immutable.
+
+    Raises:
+        RuleError: Two entries have one name, or a definition cannot be read or refers to itself.
+    """
+
+    hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
+    recurrences: Mapping[str, Recurrence] = field(default_factory=dict)
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
+    def extended(self, *entries: Hyperparameter | Recurrence | Feature) -> Vocabulary:
+        """A vocabulary with these entries added; one of the same name and kind replaces the old.
+
+        >>> wider = STANDARD.extended(Feature("dm", "m - m_prev", "change of the momentum"))
+        >>> sorted(set(wider.features) - set(STANDARD.features))
+        ['dm']
+        """
+        tables: dict[type, dict] = {
+            Hyperparameter: dict(self.hyperparameters),
+            Recurrence: dict(self.recurrences),
+            Feature: dict(self.features),
+        }
+        for entry in entries:
+            tables[type(entry)][entry.name] = entry
+        names = [*INPUTS, *(name for table in tables.values() for name in table)]
+        for name in names:
+            if names.count(name) > 1:
+                raise RuleError(f"the name {name!r} is defined twice")
+        extended = Vocabulary(*tables.values())
+        extended.definitions  # noqa: B018  (reads them all: an error belongs here, not at first use)
+        for name in [*extended.recurrences, *extended.features]:
+            extended.live(symbol(name))
+        return extended
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name that an expression may use."""
+        previous = (f"{name}_prev" for name in self.recurrences)
+        return frozenset([*INPUTS, *self.hyperparameters, *self.recurrences, *previous, *self.features])
+
+    @cached_property
+    def definitions(self) -> Mapping[str, sympy.Expr]:
+        """The defining expression of every recurrence and feature, abbreviations replaced."""
+        inline = {
+            symbol(name): parse_expression(feature.definition, self.names)
+            for name, feature in self.features.items()
+            if feature.inline
+        }
+        texts = {name: state.update for name, state in self.recurrences.items()}
+        texts |= {name: feature.definition for name, feature in self.features.items()}
+        return {name: parse_expression(text, self.names).xreplace(inline) for name, text in texts.items()}
+
+    def parse(self, text: str) -> sympy.Expr:
+        """Read an expression in these names, abbreviations replaced by their definitions."""
+        return self.without_abbreviations(parse_expression(text, self.names))
+
+    def without_abbreviations(self, expression: sympy.Expr) -> sympy.Expr:
+        """``expression`` with every inline feature replaced by its definition."""
+        return expression.xreplace(
+            {symbol(name): self.definitions[name] for name, feature in self.features.items() if feature.inline}
+        )
+
+    def live(self, *expressions: sympy.Expr) -> tuple[str, ...]:
+        """The recurrences and features that ``expressions`` need, each after those that it needs itself.
+
+        Raises:
+            RuleError: A definition refers to itself.
+        """
+        order: dict[str, None] = {}
+        open_: list[str] = []
+
+        def visit(expression: sympy.Expr) -> None:
+            for name in sorted(free.name for free in expression.free_symbols):
+                base = name.removesuffix("_prev")
+                if name != base and base in self.recurrences:
+                    later.append(base)  # needed, but not before: its old value is at hand
+                elif name in self.definitions and name not in order:
+                    if name in open_:
+                        raise RuleError(f"the definition of {name!r} refers to itself: {' -> '.join([*open_, name])}")
+                    open_.append(name)
+                    visit(self.definitions[name])
+                    order[open_.pop()] = None
+
+        later: list[str] = []
+        for expression in expressions:
+            visit(expression)
+        while later:
+            visit(symbol(later.pop()))
+        return tuple(order)
+
+    def differing(self, names: Iterable[str], other: Vocabulary) -> tuple[str, ...]:
+        """Those of ``names`` that ``other`` lacks or defines otherwise."""
+        return tuple(
+            name
+            for name in names
+            if self.recurrences.get(name) != other.recurrences.get(name)
+            or self.features.get(name) != other.features.get(name)
+        )
+
+
+STANDARD = Vocabulary().extended(
+    Hyperparameter("beta1", 0.9, 0.0, 1.0, "decay rate of the first moment"),
+    Hyperparameter("beta2", 0.999, 0.0, 1.0, "decay rate of the second moment"),
+    Hyperparameter("eps", 1e-8, 0.0, float("inf"), "added to the denominator, for numerical stability"),
+    Hyperparameter("mu", 0.9, 0.0, 1.0, "momentum factor"),
+    Hyperparameter("wd", 0.0, 0.0, float("inf"), "decoupled weight decay"),
+    Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient"),
+    Recurrence("v", "beta2*v_prev + (1 - beta2)*g**2", description="moving average of the squared gradient"),
+    Recurrence("b", "mu*b_prev + g", description="momentum buffer"),
+    Recurrence("s", "s_prev + g**2", description="sum of squared gradients"),
+    Recurrence("m_slow", "beta2*m_slow_prev + (1 - beta2)*g", description="moving average of the gradient at beta2"),
+    Feature("g2", "g**2", "squared gradient", inline=True),
+    Feature("g3", "g**3", "cubed gradient", inline=True),
+    Feature("bc1", "1 - beta1**t", "bias correction of m"),
+    Feature("bc2", "1 - beta2**t", "bias correction of v"),
+    Feature("m_hat", "m/bc1", "bias-corrected first moment"),
+    Feature("v_hat", "v/bc2", "bias-corrected second moment"),
+    Feature("ad", "m_hat/(sqrt(v_hat) + eps)", "direction of Adam"),
+    Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected"),
+    Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon"),
+    Feature("cd", "(1 + cos(3.141592653589793*min(t/T, 1)))/2", "cosine decay, 1 to 0 over the horizon"),
+    Feature("ag_in", "(1 + sign(abs(g) - 4.5399929762484854e-05))/2", "1 where |g| > exp(-10), else 0"),
+    Feature("ag", "ag_in*log(abs(g) + 1e-06)/10 + ag_in - 1", "log-preprocessed gradient of the SOL paper"),
+)
+"""The names that come with the project; the Adam family's defaults are PyTorch's."""

