@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 import re
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from sol_learner.compare import compare
-from sol_learner.learn import LearnConfig, learn
+from sol_learner.comparison import compare
+from sol_learner.pipeline import LearnConfig, learn
 from sol_learner.progress import Clock, Interrupted, open_progress
 from sol_learner.run_folder import prepare_folder, write_run
 from sol_learner.tasks import find_tasks, load_task, parse_device
@@ -73,9 +72,12 @@ class Learn:
         clock = Clock(parse_duration(arguments.budget) if arguments.budget else None)
         prepare_folder(arguments.out, arguments.overwrite)
         task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
-        with open_progress() as progress, clock.catching_interrupts():
-            result = learn(task, replace(LearnConfig(), seed=arguments.seed), progress=progress, clock=clock)
-            files = write_run(result, arguments.out)
+        try:
+            with open_progress() as progress, clock.catching_interrupts():
+                result = learn(task, LearnConfig(seed=arguments.seed), progress=progress, clock=clock)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        files = write_run(result, arguments.out)
         size = result.rule.complexity
         print(f"\n  θ ← θ - lr · φ,   φ = {result.rule}\n")
         print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")

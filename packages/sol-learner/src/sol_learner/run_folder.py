@@ -7,8 +7,8 @@ import json
 import textwrap
 from pathlib import Path
 
-from sol_learner.compare import Comparison
-from sol_learner.learn import LearnResult
+from sol_learner.comparison import Comparison
+from sol_learner.pipeline import LearnResult
 from sol_symbols import SolError, UpdateRule, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 

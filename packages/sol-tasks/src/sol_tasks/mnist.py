@@ -64,7 +64,7 @@ def _original(data: Path) -> Splits:
     train = (images[:55_000], labels[:55_000])
     valid = (images[55_000:], labels[55_000:])
     return {
-        name: (x.reshape(len(x), -1).float() / 255, y.long())
+        name: (x.flatten(1).float() / 255, y.long())
         for name, (x, y) in {"train": train, "valid": valid, "test": test}.items()
     }
 

@@ -22,13 +22,23 @@ import torch
 from torch import Tensor
 
 from sol_learner.episodes import run_rule
-from sol_learner.meta_train import run_network
+from sol_learner.meta_training import run_network
 from sol_learner.network import SymbolicNetwork
 from sol_learner.progress import Clock, Interrupted, Progress
 from sol_learner.task import Purpose, Task, generator_for
 from sol_symbols import UpdateRule, Vocabulary, expand_terms, feature_evaluator, parity, scaling_degree
 
-__all__ = ["Point", "Samples", "backward_elimination", "choose", "combine", "measure_front", "record", "split"]
+__all__ = [
+    "Point",
+    "Samples",
+    "backward_elimination",
+    "choose",
+    "combine",
+    "mean_objective",
+    "measure_front",
+    "record",
+    "split",
+]
 
 _MOST_TERMS = 400  # more of them than this are thinned out by their own size before elimination
 
@@ -161,6 +171,11 @@ def combine(rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: Sequenc
     return UpdateRule(expression, rule.values, rule.lr, vocabulary=rule.vocabulary)
 
 
+def mean_objective(task: Task, rule: UpdateRule, seed: int, validation: int, clock: Clock | None = None) -> float:
+    """Mean objective of ``rule`` over the first ``validation`` episodes of the validation stream."""
+    return float(run_rule(task, rule, seed, Purpose.VALID, range(validation), clock=clock).objective.mean())
+
+
 def measure_front(
     task: Task, rules: Sequence[UpdateRule], seed: int, validation: int, progress: Progress, clock: Clock
 ) -> list[Point]:
@@ -169,11 +184,10 @@ def measure_front(
     points: list[Point] = []
     for rule in rules:
         try:
-            outcome = run_rule(task, rule, seed, Purpose.VALID, range(validation), clock=clock)
+            points.append(Point(rule, mean_objective(task, rule, seed, validation, clock)))
         except Interrupted:
             progress.note(f"pruning stopped after {len(points)} of {len(rules)} rules")
             break
-        points.append(Point(rule, float(outcome.objective.mean())))
         progress.step(len(points), terms=points[-1].terms, loss=points[-1].loss)
     return points
 

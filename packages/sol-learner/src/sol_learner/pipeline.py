@@ -14,13 +14,13 @@ import numpy
 import sympy
 import torch
 
-from sol_learner.compare import Comparison, compare
+from sol_learner.comparison import Comparison, compare
 from sol_learner.episodes import tune_learning_rate
-from sol_learner.meta_train import MetaTraining, meta_train
+from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
-from sol_learner.polish import Polished, polish
+from sol_learner.polishing import Polished, polish
 from sol_learner.progress import Clock, Interrupted, Progress, Silent
-from sol_learner.prune import Point, Samples, backward_elimination, choose, measure_front, record
+from sol_learner.pruning import Point, Samples, backward_elimination, choose, measure_front, record
 from sol_learner.task import Purpose, Task, generator_for
 from sol_symbols import ZOO, SolError, UpdateRule, feature_evaluator
 
@@ -117,8 +117,8 @@ def learn(
         clock: Limits the time. A cancelled or expired clock ends the present phase, and what was reached is returned.
 
     Raises:
-        SolError: The task cannot be learned on: no learning rate trains it, or it was stopped before anything
-            was reached.
+        SolError: The task cannot be learned on: no learning rate trains it.
+        Interrupted: The clock was cancelled before anything was reached.
     """
     config, progress, clock = config or LearnConfig(), progress or Silent(), clock or Clock()
     if config.start not in ZOO:
@@ -127,10 +127,7 @@ def learn(
 
     with _timed(timings, "tune"):
         progress.phase(f"tuning {config.start}", 1)
-        try:
-            lr, tuning = tune_learning_rate(task, start, config.seed, config.tuning_episodes, clock=clock)
-        except Interrupted:
-            raise SolError("stopped before anything was reached") from None
+        lr, tuning = tune_learning_rate(task, start, config.seed, config.tuning_episodes, clock=clock)
         progress.step(1, lr=lr, loss=min(loss for _, loss in tuning))
 
     with _timed(timings, "meta_train"):
@@ -179,6 +176,7 @@ def learn(
             population=config.population,
             episodes=config.polish_episodes,
             sigma=config.sigma,
+            validation=config.validation,
             progress=progress,
             clock=clock,
         )
@@ -262,7 +260,7 @@ def _summary(
         },
         "readout": {"terms": result.readout.complexity.terms, "error": result.readout_error},
         "front": [{"terms": p.terms, "loss": p.loss, "rule": str(p.rule)} for p in result.front],
-        "polish": {"generations": polished.generations, "history": polished.history},
+        "polish": {"generations": polished.generations, "loss": polished.loss, "history": polished.history},
         "comparison": result.comparison.record() if result.comparison else None,
         "seconds": timings,
         "versions": {"sol": metadata.version("sol-learner"), "python": platform.python_version(), **modules},

@@ -1,0 +1,91 @@
+"""The conformance test that the author of a task runs: ``check_task(my_task)``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sol_learner.optimizees import Optimizees
+from sol_learner.task import SPLITS, Batch, Purpose, Task, generator_for
+
+__all__ = ["check_task"]
+
+
+def check_task(task: Task) -> None:
+    """Check that ``task`` keeps the promises of :class:`~sol_learner.Task`.
+
+    Builds are fresh and a function of the generator; batches are a function of the generator and keep their shapes;
+    losses are finite scalars with gradients; the splits' batches differ; ``evaluate`` reports a finite loss and leaves
+    the model alone; side-by-side training agrees with one at a time; ``project``, if there is one, is idempotent.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    _require(isinstance(task, Task), "not a task: name, horizon, build, batches, loss or evaluate is missing")
+    _require(isinstance(task.name, str) and task.name != "", "name is not a text")
+    _require(isinstance(task.horizon, int) and task.horizon >= 1, f"horizon = {task.horizon!r}: not a number of steps")
+
+    model, again, other = (task.build(generator_for(seed, Purpose.TRAIN, 0)) for seed in (0, 0, 1))
+    _require(_parameters(model).numel() > 0, "build: the model has no trainable parameters")
+    _require({*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())), "build: models share parameters")
+    _require(torch.equal(_parameters(model), _parameters(again)), "build: one generator state gave two models")
+    _require(not torch.equal(_parameters(model), _parameters(other)), "build: the generator does not matter")
+
+    first: dict[str, list[Batch]] = {}
+    for split in SPLITS:
+        first[split] = _take(task, split, 0)
+        _require(_same(first[split], _take(task, split, 0)), f"batches({split!r}): one generator gave two streams")
+        shapes = [[leaf.shape for leaf in pytree.tree_leaves(batch)] for batch in first[split]]
+        _require(all(shape == shapes[0] for shape in shapes), f"batches({split!r}): shapes change from batch to batch")
+    for left, right in itertools.combinations(SPLITS, 2):
+        _require(not _same(first[left], first[right]), f"batches: the splits {left!r} and {right!r} are the same")
+
+    loss = task.loss(model, first["train"][0])
+    _require(isinstance(loss, Tensor) and loss.shape == (), "loss is not a scalar tensor")
+    _require(bool(torch.isfinite(loss)), f"loss = {float(loss.detach())} at the start")
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
+    _require(all(g is not None for g in gradients), "loss does not depend on every trainable parameter")
+    _require(any(bool((g != 0).any()) for g in gradients), "every gradient is zero at the start")
+
+    before = _parameters(model).clone()
+    for split in SPLITS:
+        with torch.no_grad():
+            metrics = task.evaluate(model, split)
+        _require("loss" in metrics, f"evaluate({split!r}) reports no 'loss'")
+        _require(all(isinstance(v, float) for v in metrics.values()), f"evaluate({split!r}): a metric is not a float")
+        _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
+    _require(torch.equal(before, _parameters(model)), "evaluate changes the model")
+
+    both = Optimizees(task, 0, Purpose.TRAIN, range(2)).losses_and_gradients()[1][0]
+    single = [Optimizees(task, 0, Purpose.TRAIN, [index]).losses_and_gradients()[1][0, 0] for index in range(2)]
+    _require(torch.allclose(both, torch.stack(single), rtol=1e-3, atol=1e-6), "trained side by side, gradients differ")
+
+    project = getattr(task, "project", None)
+    if project is not None:
+        project(model)
+        once = _parameters(model).clone()
+        project(model)
+        _require(torch.allclose(once, _parameters(model)), "project: a second call moves the parameters again")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
+
+
+def _parameters(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters() if p.requires_grad] or [torch.empty(0)])
+
+
+def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
+    return list(itertools.islice(task.batches(split, generator_for(seed, Purpose.TRAIN, 0, 1)), count))
+
+
+def _same(left: list[Batch], right: list[Batch]) -> bool:
+    pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right))
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)

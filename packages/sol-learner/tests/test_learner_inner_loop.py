@@ -1,0 +1,169 @@
+"""Optimizees side by side, random streams, running and tuning rules."""
+
+import pytest
+import torch
+
+from sol_learner import Clock, Interrupted, Optimizees, Purpose, generator_for, run_rule, tune_learning_rate
+from sol_learner.episodes import learning_rates
+from sol_learner.testing import check_task
+from sol_symbols import ZOO, RuleError, SolError, UpdateRule
+
+
+def test_the_toy_task_conforms(task):
+    check_task(task)
+
+
+def broken(make_task, **members):
+    return type("Broken", (make_task,), members)()
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ({"build": lambda self, generator, model=torch.nn.Linear(5, 2): model}, "models share parameters"),
+        ({"build": lambda self, generator: torch.nn.Linear(5, 2)}, "one generator state gave two models"),
+        ({"loss": lambda self, model, batch: (model(batch[0]) ** 2).mean(0)}, "not a scalar"),
+        ({"loss": lambda self, model, batch: (model(batch[0]) / 0).mean()}, "at the start"),
+        ({"evaluate": lambda self, model, split: {"accuracy": 1.0}}, "no 'loss'"),
+        ({"horizon": 0}, "horizon"),
+        ({"project": lambda self, model: [p.data.mul_(0.5) for p in model.parameters()]}, "second call"),
+    ],
+)
+def test_check_task_names_the_broken_promise(make_task, member, message):
+    task = broken(make_task, **member)
+    if "horizon" in member:
+        task.horizon = 0
+    with pytest.raises(AssertionError, match=message):
+        check_task(task)
+
+
+def test_check_task_refuses_equal_splits(make_task):
+    task = make_task()
+    task.data["valid"] = task.data["train"]
+    with pytest.raises(AssertionError, match="'train' and 'valid' are the same"):
+        check_task(task)
+
+
+def test_streams_of_different_purposes_parts_and_indices_differ():
+    draws = {
+        (purpose, index, part, seed): torch.rand((), generator=generator_for(seed, purpose, index, part)).item()
+        for purpose in Purpose
+        for index in range(4)
+        for part in range(4)
+        for seed in range(3)
+    }
+    assert len(set(draws.values())) == len(draws)
+
+
+def test_vectorized_and_looped_optimizees_agree(make_task):
+    results = []
+    for vectorizable in (True, False):
+        optimizees = Optimizees(make_task(vectorizable), 0, Purpose.TRAIN, range(3), candidates=2)
+        for _ in range(3):
+            losses, gradients = optimizees.losses_and_gradients()
+            optimizees.move(-torch.tensor([0.1, 0.2]).view(-1, 1, 1) * gradients)
+        results.append((losses, gradients, optimizees.theta, optimizees.evaluate("valid")["loss"]))
+    for fast, slow in zip(*results):
+        torch.testing.assert_close(fast, slow)
+    assert not torch.allclose(results[0][0][0], results[0][0][1])
+
+
+def test_gradients_are_those_of_the_model_alone(task):
+    optimizees = Optimizees(task, 3, Purpose.TRAIN, [5])
+    losses, gradients = optimizees.losses_and_gradients()
+    model = task.build(generator_for(3, Purpose.TRAIN, 5, 0))
+    loss = task.loss(model, next(task.batches("train", generator_for(3, Purpose.TRAIN, 5, 1))))
+    expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, model.parameters())])
+    torch.testing.assert_close(losses[0, 0], loss.detach())
+    torch.testing.assert_close(gradients[0, 0], expected)
+
+
+def test_projection_is_applied_after_each_move(make_task):
+    task = make_task()
+    task.project = lambda model: [parameter.data.clamp_(-0.1, 0.1) for parameter in model.parameters()]
+    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
+    optimizees.move(torch.zeros_like(optimizees.theta))
+    assert optimizees.theta.abs().max() == pytest.approx(0.1)
+
+
+def test_modules_with_buffers_keep_them_apart(make_task):
+    task = make_task()
+    build = task.build
+    task.build = lambda generator: torch.nn.Sequential(build(generator), torch.nn.BatchNorm1d(2))
+    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2), candidates=2)
+    optimizees.losses_and_gradients()
+    means = [optimizees._models[c][s][1].running_mean for c in range(2) for s in range(2)]
+    assert not torch.equal(means[0], means[1])
+    assert torch.equal(means[0], means[2])
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "lion"])
+def test_candidates_side_by_side_equal_single_runs(task, name):
+    rates = torch.tensor([0.01, 0.03], dtype=torch.float64)
+    together = run_rule(task, ZOO[name], 0, Purpose.VALID, range(2), rates)
+    for index, rate in enumerate(rates.tolist()):
+        alone = run_rule(task, ZOO[name], 0, Purpose.VALID, range(2), rate)
+        torch.testing.assert_close(together.losses[:, index], alone.losses[:, 0])
+        torch.testing.assert_close(together.objective[index], alone.objective[0], rtol=1e-4, atol=1e-6)
+
+
+def test_run_rule_equals_torch_optim(task):
+    outcome = run_rule(task, ZOO["adam"], 0, Purpose.VALID, [4], 0.02)
+    model = task.build(generator_for(0, Purpose.VALID, 4, 0))
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    stream = task.batches("train", generator_for(0, Purpose.VALID, 4, 1))
+    for step in range(task.horizon):
+        optimizer.zero_grad()
+        loss = task.loss(model, next(stream))
+        loss.backward()
+        optimizer.step()
+        assert outcome.losses[step, 0, 0] == pytest.approx(loss.item(), rel=1e-5)
+    assert outcome.metrics["train"]["loss"][0, 0] == pytest.approx(task.evaluate(model, "train")["loss"], rel=1e-5)
+
+
+def test_run_rule_needs_a_learning_rate(task):
+    with pytest.raises(SolError, match="no learning rate"):
+        run_rule(task, ZOO["adam"], 0, Purpose.VALID, [0])
+
+
+def test_schedules_are_laid_over_the_horizon_of_the_run(task):
+    rule = UpdateRule.parse("ld*g where lr = 0.1, T = 999")
+    outcome = run_rule(task, rule, 0, Purpose.VALID, [0])
+    same = run_rule(task, UpdateRule.parse("ld*g where lr = 0.1"), 0, Purpose.VALID, [0])
+    assert torch.equal(outcome.losses, same.losses)
+    with pytest.raises(RuleError, match="horizon"):
+        run_rule(task, rule, 0, Purpose.VALID, [0], horizon=0)
+
+
+def test_a_diverging_rule_has_an_infinite_objective(task):
+    outcome = run_rule(task, UpdateRule.parse("g**3 where lr = 1e30"), 0, Purpose.VALID, [0])
+    assert outcome.objective.item() == float("inf")
+
+
+def test_a_cancelled_clock_stops_a_run(task):
+    clock = Clock()
+    clock.cancelled = True
+    with pytest.raises(Interrupted):
+        run_rule(task, ZOO["sgd"], 0, Purpose.VALID, [0], 0.1, clock=clock)
+
+
+def test_learning_rates_are_log_spaced_around_the_center():
+    assert learning_rates(1e-2, 10.0, 3).tolist() == [1e-3, 1e-2, 1e-1]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_tuning_brackets_the_optimum_wherever_it_lies(task, scale):
+    rule = UpdateRule.parse(f"{scale!r}*g")
+    best, measured = tune_learning_rate(task, rule, 0, episodes=2)
+    rates, losses = zip(*measured)
+    assert best == rates[losses.index(min(losses))]
+    assert rates[0] < best < rates[-1]
+    assert len(rates) >= 13
+    assert 0.05 < best * scale < 5
+
+
+def test_tuning_says_when_nothing_trains(make_task):
+    task = make_task()
+    task.loss = lambda model, batch: (model(batch[0]) * float("nan")).mean()
+    with pytest.raises(SolError, match="not finite at any rate"):
+        tune_learning_rate(task, ZOO["sgd"], 0, episodes=1)

@@ -1,0 +1,200 @@
+"""The emitted PyTorch file is the rule, and rules of the zoo are the optimizers of torch.optim."""
+
+import copy
+import importlib.util
+
+import pytest
+import torch
+
+from sol_export import export_rule
+from sol_symbols import ZOO, UpdateRule, evaluator
+
+LEARNED = [
+    "0.391*ad + 0.115*sign(g) + 0.0287*sign(m) + 0.362*cd*sign(g) + 105.0*m_hat - 4.72*ld*m_hat where T = 50",
+    "0.5*exp(ld)*g - 0.1*tanh(rs) + ag*g where lr = 0.01, T = 30",
+    "1 where lr = 0.001",
+    "ld where lr = 0.001, T = 20",
+    "g + 0.01*w where lr = 0.1",
+    "c1*ad + (rs + c2)**2*sign(m_prev) where lr = 0.01, beta1 = 0.8, c1 = 0.3, c2 = 0.5",
+    "s*abs(g)/(1 + s) + sqrt(v) where lr = 0.01, beta2 = 0.9",
+]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Import the emitted file of a rule and return its class."""
+
+    def load_rule(rule, name="Emitted"):
+        path = tmp_path / f"{name.lower()}.py"
+        path.write_text(export_rule(rule, "torch", name))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+
+    return load_rule
+
+
+def parameters(dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(7, 3), (5,), (), (2, 1, 4)]
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in shapes]
+
+
+def gradients(dtype, steps, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        yield [
+            10 ** (-3 * torch.rand(p.shape, generator=generator, dtype=dtype))
+            * torch.randn(p.shape, generator=generator, dtype=dtype)
+            for p in parameters(dtype)
+        ]
+
+
+def train(optimizer, params, dtype, steps, start=0):
+    for step, grads in enumerate(gradients(dtype, steps)):
+        if step < start:
+            continue
+        for p, g in zip(params, grads):
+            p.grad = g.clone()
+        optimizer.step()
+        assert all(torch.equal(p.grad, g) for p, g in zip(params, grads)), "the gradient was changed"
+
+
+def rules():
+    yield from ((name, rule) for name, rule in ZOO.items())
+    yield from ((text[:30], UpdateRule.parse(text)) for text in LEARNED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in rules()])
+def test_the_emitted_file_is_the_rule(load, rule, dtype):
+    rule = rule.with_horizon(rule.horizon or 40)
+    lr = rule.lr or 0.01
+    ours, theirs = parameters(dtype), [p.detach().clone() for p in parameters(dtype)]
+    optimizer = load(rule)(ours, lr=lr)
+    phi = evaluator(rule, torch)
+    states = [phi.init(w) for w in theirs]
+    for t, grads in enumerate(gradients(dtype, 50), start=1):
+        for p, g in zip(ours, grads):
+            p.grad = g
+        optimizer.step()
+        for i, g in enumerate(grads):
+            update, states[i] = phi(g, states[i], theirs[i], t)
+            theirs[i] = theirs[i] - lr * update
+    for p, expected in zip(ours, theirs):
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-6, atol=1e-6 if dtype == torch.float32 else 1e-12)
+        assert p.dtype == dtype
+
+
+OPTIM = torch.optim
+REFERENCES = {
+    "sgd": (OPTIM.SGD, {}),
+    "momentum": (OPTIM.SGD, {"momentum": 0.9}),
+    "nesterov": (OPTIM.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adagrad": (OPTIM.Adagrad, {}),
+    "rmsprop": (OPTIM.RMSprop, {}),
+    "adam": (OPTIM.Adam, {}),
+    "adamw": (OPTIM.AdamW, {}),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_zoo_rules_are_the_optimizers_of_torch(load, name):
+    kind, settings = REFERENCES[name]
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    train(load(ZOO[name])(ours, lr=0.01), ours, torch.float64, 100)
+    train(kind(theirs, lr=0.01, **settings), theirs, torch.float64, 100)
+    for p, expected in zip(ours, theirs):
+        torch.testing.assert_close(p, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["adam", "lion", "momentum", "sgd"])
+def test_save_load_and_resume_change_nothing(load, name, tmp_path):
+    kind = load(ZOO[name])
+    straight, stopped = parameters(torch.float32), parameters(torch.float32)
+    train(kind(straight, lr=0.01), straight, torch.float32, 20)
+    first = kind(stopped, lr=0.01)
+    train(first, stopped, torch.float32, 8)
+    torch.save({"optimizer": first.state_dict(), "params": [p.detach() for p in stopped]}, tmp_path / "checkpoint")
+    saved = torch.load(tmp_path / "checkpoint", weights_only=True)
+    resumed = [torch.nn.Parameter(p) for p in saved["params"]]
+    second = kind(resumed, lr=0.5)
+    second.load_state_dict(saved["optimizer"])
+    train(second, resumed, torch.float32, 20, start=8)
+    assert all(torch.equal(a, b) for a, b in zip(straight, resumed))
+
+
+def test_maximize_weight_decay_groups_and_closures(load):
+    kind = load(ZOO["adam"])
+    up, down = parameters(torch.float64), parameters(torch.float64)
+    train(kind(up, lr=0.01, maximize=True), up, torch.float64, 5)
+    train(kind(down, lr=-0.0 + 0.01), down, torch.float64, 5)
+    start = parameters(torch.float64)
+    for a, b, p in zip(up, down, start):
+        torch.testing.assert_close(a - p, p - b)
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    train(kind(ours, lr=0.01, weight_decay=0.1), ours, torch.float64, 20)
+    train(OPTIM.AdamW(theirs, lr=0.01, weight_decay=0.1), theirs, torch.float64, 20)
+    for p, expected in zip(ours, theirs):
+        torch.testing.assert_close(p, expected, rtol=1e-12, atol=1e-14)
+
+    p, q = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = kind([{"params": [p], "lr": 0.5}, {"params": [q]}], lr=0.25)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (p + q).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 6.0
+    torch.testing.assert_close(p.detach(), torch.full((3,), 0.5))
+    torch.testing.assert_close(q.detach(), torch.full((3,), 0.75))
+
+
+def test_only_live_states_are_allocated(load):
+    params = parameters(torch.float32)
+    optimizer = load(ZOO["lion"])(params)
+    train(optimizer, params, torch.float32, 2)
+    assert {key for p in params for key in optimizer.state[p]} == {"m_slow"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lr": -1}, "lr = -1, but it must be 0 or more"),
+        ({"beta1": 1.0}, r"beta1 = 1.0, but it must be in \[0, 1\)"),
+        ({"eps": -1e-8}, "eps = -1e-08"),
+        ({"lr": float("nan")}, "lr = nan"),
+    ],
+)
+def test_wrong_hyperparameters_are_refused(load, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(ZOO["adam"])(parameters(torch.float32), **arguments)
+
+
+def test_a_rule_without_a_horizon_asks_for_one(load):
+    with pytest.raises(TypeError, match="horizon"):
+        load(ZOO["powersign-ld"])(parameters(torch.float32), lr=0.01)
+
+
+def test_sparse_and_complex_gradients_are_refused(load):
+    table = torch.nn.Embedding(4, 2, sparse=True)
+    optimizer = load(ZOO["sgd"])(table.parameters())
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="dense real gradients"):
+        optimizer.step()
+
+
+def test_learning_rate_schedulers_drive_it(load):
+    params = parameters(torch.float32)
+    optimizer = load(ZOO["adam"])(params, lr=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.1)
+    before = copy.deepcopy(params)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    schedule.step()
+    optimizer.step()
+    torch.testing.assert_close(params[0], before[0] - 1.1, rtol=1e-4, atol=1e-4)
