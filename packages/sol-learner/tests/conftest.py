@@ -37,7 +37,7 @@ class Regression:
         return ((model(x) - y) ** 2).mean()
 
     def evaluate(self, model, split):
-        return {"loss": float(self.loss(model, self.data[split]))}
+        return {"loss": self.loss(model, self.data[split]).item()}
 
 
 @pytest.fixture

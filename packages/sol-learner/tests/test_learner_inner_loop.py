@@ -13,6 +13,9 @@ def test_the_toy_task_conforms(task):
     check_task(task)
 
 
+SHARED = torch.nn.Linear(5, 2)
+
+
 def broken(make_task, **members):
     return type("Broken", (make_task,), members)()
 
@@ -20,7 +23,7 @@ def broken(make_task, **members):
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        ({"build": lambda self, generator, model=torch.nn.Linear(5, 2): model}, "models share parameters"),
+        ({"build": lambda self, generator: SHARED}, "models share parameters"),
         ({"build": lambda self, generator: torch.nn.Linear(5, 2)}, "one generator state gave two models"),
         ({"loss": lambda self, model, batch: (model(batch[0]) ** 2).mean(0)}, "not a scalar"),
         ({"loss": lambda self, model, batch: (model(batch[0]) / 0).mean()}, "at the start"),

@@ -101,7 +101,7 @@ def autograd_window(task, network, lr, unroll):
         theta = optimizees.theta
         if t > 4:  # the loss at theta on the batch whose gradient comes next; theta depends on the network
             optimizees.theta = theta.detach()
-            loss, gradient = optimizees.losses_and_gradients()
+            _, gradient = optimizees.losses_and_gradients()
             total = total + (gradient * theta).sum()  # has the loss's gradient at theta
         else:
             _, gradient = optimizees.losses_and_gradients()
@@ -154,13 +154,13 @@ def test_chunks_do_not_change_phi(monkeypatch):
     torch.testing.assert_close(parts, whole)
 
 
-SETTINGS = dict(meta_batch=4, unroll=4, outer_lr=1e-2, coordinates=64, validation=4, every=1)
+SETTINGS = {"meta_batch": 4, "unroll": 4, "outer_lr": 1e-2, "coordinates": 64, "validation": 4, "every": 1}
 
 
 def train(task, lr=0.03, episodes=6, clock=None):
     network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
-    arguments = dict(seed=0, episodes=episodes, progress=Silent(), clock=clock or Clock(), **SETTINGS)
-    return meta_train(task, network, lr, **arguments)
+    clock = clock or Clock()
+    return meta_train(task, network, lr, seed=0, episodes=episodes, progress=Silent(), clock=clock, **SETTINGS)
 
 
 def test_meta_training_improves_on_its_start_and_keeps_the_best(task):

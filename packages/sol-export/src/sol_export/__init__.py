@@ -1,7 +1,7 @@
 """Stand-alone source from update rules: each file needs nothing of this project and provably is the rule."""
 
-from sol_export.exporter import Exporter, class_name, export_rule, exporters
+from sol_export.exporter import Exporter, export_rule, exporters
 
 __version__ = "0.1.0"
 
-__all__ = ["Exporter", "class_name", "export_rule", "exporters"]
+__all__ = ["Exporter", "export_rule", "exporters"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import keyword
-import re
 from importlib import metadata
 from typing import Protocol
 
 from sol_symbols import SolError, UpdateRule
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["Exporter", "class_name", "export_rule", "exporters", "provenance_lines"]
+__all__ = ["Exporter", "export_rule", "exporters", "provenance_lines"]
 
 GROUP = "sol.exporters"
 
@@ -51,22 +50,11 @@ def export_rule(rule: UpdateRule, to: str, name: str | None = None) -> str:
     plugins = find_plugins(GROUP)
     if to not in plugins:
         raise SolError(f"no exporter {to!r}; installed: {', '.join(plugins)}")
-    name = class_name(rule) if name is None else name
+    name = rule.class_name if name is None else name
     if not name.isidentifier() or keyword.iskeyword(name):
         raise SolError(f"{name!r} is not a name that a class can have")
     exporter: Exporter = load_plugin(GROUP, plugins[to])()
     return exporter.export(rule, name)
-
-
-def class_name(rule: UpdateRule) -> str:
-    """The rule's name in CamelCase, ``Learned`` where it has none.
-
-    >>> class_name(UpdateRule.parse("g", name="powersign-ld"))
-    'PowersignLd'
-    """
-    words = re.findall(r"[A-Za-z0-9]+", rule.name)
-    name = "".join(word[0].upper() + word[1:] for word in words)
-    return name if name.isidentifier() and not keyword.iskeyword(name) else "Learned"
 
 
 def provenance_lines(rule: UpdateRule, to: str) -> list[str]:

@@ -18,8 +18,11 @@ _WIDTH = 110
 # Names of hyperparameters in the emitted signature, where they differ from the rule's.
 _ARGUMENTS = {"T": "horizon", "wd": "weight_decay"}
 
-# Names that the emitted code uses itself and that a rule's constants therefore cannot have.
-_RESERVED = {"p", "group", "state", "lr", "closure", "loss", "params", "maximize", "math", "torch", "self", "update"}
+# Names that the emitted code uses itself and that a rule's constants and definitions therefore cannot have.
+_RESERVED = {
+    *("p", "group", "state", "step", "lr", "closure", "loss", "params", "maximize", "math", "torch", "self", "update"),
+    *("horizon", "weight_decay", "defaults", "super", "dict", "ValueError", "RuntimeError"),
+}
 
 _DESCRIPTIONS = {
     "horizon": "number of steps that the schedule is laid over",
@@ -76,8 +79,6 @@ class {name}(torch.optim.Optimizer):
                     continue
                 if p.grad.is_sparse or p.grad.is_complex():
                     raise RuntimeError("{name} takes dense real gradients only")
-                g = -p.grad if group["maximize"] else p.grad
-                state = self.state[p]
 {body}
         return loss
 '''
@@ -91,9 +92,10 @@ class TorchExporter:
     def export(self, rule: UpdateRule, name: str) -> str:
         """The source text; see :class:`sol_export.Exporter`."""
         numbered = rule.with_numbered_constants()
-        taken = _RESERVED.intersection(numbered.values)
+        names = {*numbered.values, *numbered.live}
+        taken = {free for free in names if free in _RESERVED or free.startswith("__")}
         if taken:
-            raise SolError(f"the emitted code uses the name(s) {', '.join(sorted(taken))} itself; rename the constants")
+            raise SolError(f"the emitted code cannot use the name(s) {', '.join(sorted(taken))} for this; rename them")
         arguments = _arguments(numbered)
         return _TEMPLATE.format(
             name=name,
@@ -137,6 +139,8 @@ def _checks(arguments: dict[str, float | None], rule: UpdateRule) -> list[str]:
             lower_ = 1.0
         elif known is None and argument not in ("lr", "weight_decay"):
             continue  # a constant of the formula may be any number
+        if lower_ == -math.inf and upper == math.inf:
+            continue
         condition = f"{_bound(lower_)} <= {argument}" + (f" < {_bound(upper)}" if math.isfinite(upper) else "")
         lines += [
             f"        if not {condition}:",
@@ -175,9 +179,9 @@ def _body(rule: UpdateRule) -> list[str]:
     program = lower(rule)
     if any(a.value.has(sympy.sign) for a in program.scalars):
         raise SolError("the sign of a schedule cannot be emitted; it is constant: write the number instead")
-    lines = []
+    lines = ['g = -p.grad if group["maximize"] else p.grad'] if program.uses("g") else []
     if program.states or program.uses("t"):
-        lines.append("if not state:")
+        lines += ["state = self.state[p]", "if not state:"]
         lines += ['    state["step"] = 0'] if program.uses("t") else []
         for name, init in program.states.items():
             empty = f"torch.full_like(p, {init!r}" if init else "torch.zeros_like(p"

@@ -49,12 +49,11 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
 
 
 def _emitted(rule: UpdateRule) -> dict[str, str]:
-    """The file of each installed exporter: source of the rule, under a class name made from the rule's name."""
-    name = "".join(word.capitalize() for word in rule.name.replace("_", "-").split("-"))
+    """The file of each installed exporter: source of the rule."""
     files = {}
     for point in find_plugins("sol.exporters").values():
         exporter = load_plugin("sol.exporters", point)()
-        files[exporter.filename] = exporter.export(rule, name if name.isidentifier() else "Learned")
+        files[exporter.filename] = exporter.export(rule, rule.class_name)
     return files
 
 

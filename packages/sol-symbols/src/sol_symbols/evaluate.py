@@ -51,7 +51,7 @@ class Evaluator:
     def __init__(self, program: Program, xp: ModuleType = numpy, constants: Sequence[str] = ()) -> None:
         self.program, self.xp, self.constants = program, xp, tuple(constants)
         arrays = _array_functions(xp)
-        self._scalars = [(a.name, a.needs, _function(a, _SCALAR_FUNCTIONS)) for a in program.scalars]
+        self._scalars = [(a.name, a.needs, _scalar_function(a)) for a in program.scalars]
         self._body = [(a.name, a.needs, _function(a, arrays)) for a in program.body]
         outputs = [Assignment("", value) for value in program.outputs]
         self._outputs = [(a.needs, _function(a, arrays)) for a in outputs]
@@ -128,6 +128,24 @@ def feature_evaluator(expressions: Sequence[sympy.Expr], vocabulary: Vocabulary,
 def _function(assignment: Assignment, functions: dict[str, Any]) -> Callable[..., Any]:
     arguments = [symbol(name) for name in assignment.needs]
     return sympy.lambdify(arguments, assignment.value, modules=[functions], printer=ExpressionPrinter(), cse=False)
+
+
+def _scalar_function(assignment: Assignment) -> Callable[..., Any]:
+    """On Python floats; where these raise an error or leave the reals, what NumPy gives: inf or nan."""
+    function = _function(assignment, _SCALAR_FUNCTIONS)
+    unguarded = _function(assignment, _array_functions(numpy))
+
+    def compute(*arguments: Any) -> Any:
+        try:
+            value = function(*arguments)
+        except (ArithmeticError, ValueError, TypeError):  # the last: math's functions of a complex number
+            value = None
+        if value is not None and not isinstance(value, complex):
+            return value
+        with numpy.errstate(all="ignore"):
+            return float(unguarded(*(numpy.float64(argument) for argument in arguments)))
+
+    return compute
 
 
 def array_function(operator: Operator, xp: ModuleType) -> Callable[..., Any]:

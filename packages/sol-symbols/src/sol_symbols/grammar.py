@@ -31,6 +31,9 @@ __all__ = ["ExpressionPrinter", "expand_terms", "format_expression", "format_num
 
 MAX_CHARACTERS = 200_000
 MAX_DEPTH = 100
+MAX_FACTORS = 100
+MAX_MINIMA = 8
+MAX_TERMS = 2_000
 MAX_BITS = 1_024
 MAX_EXPONENT = 64
 
@@ -69,6 +72,8 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
     lead = len(body) - len(body.lstrip())
     if lead == len(body):
         raise RuleError("empty expression", text, 0)
+    if "#" in body:
+        raise RuleError("comments are not allowed in an expression", text, body.index("#"))
     try:
         tree = ast.parse(body[lead:], mode="eval")
     except SyntaxError as error:
@@ -76,7 +81,10 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
         raise RuleError(f"not an expression: {error.msg}", text, offset) from None
     except (RecursionError, MemoryError, ValueError) as error:
         raise RuleError(f"expression cannot be read: {type(error).__name__}: {error}", text, lead) from None
-    return _Reader(text, body, lead, names).read(tree.body, 0)
+    try:
+        return _Reader(text, body, lead, names).read(tree.body, 0)
+    except RecursionError:  # an operator's meaning may be deeper than its text
+        raise RuleError("the expression is nested too deeply", text, lead) from None
 
 
 class _Reader:
@@ -121,14 +129,18 @@ class _Reader:
             chain.append(first)
             first = first.left
         value = self.read(first, depth + 1)
-        terms = [value]
+        terms, factors = [value], 0
         for link in reversed(chain):
             if type(link.op) not in _BINARY:
                 raise self.fail(f"operator {type(link.op).__name__} is not allowed; use + - * / **", link)
             right = self.read(link.right, depth + 1)
             if isinstance(link.op, ast.Add | ast.Sub):  # collected, because adding one by one is quadratic
                 terms.append(right if isinstance(link.op, ast.Add) else -right)
+                factors = 0
                 continue
+            factors += 1
+            if factors > MAX_FACTORS:
+                raise self.fail(f"product of more than {MAX_FACTORS} factors", link)
             left = self.checked(sympy.Add(*terms), link)
             terms = [self.combine(link, left, right)]
         return self.checked(sympy.Add(*terms), node)
@@ -156,6 +168,8 @@ class _Reader:
     def read_name(self, node: ast.Name) -> sympy.Expr:
         if node.id in self.names:
             return symbol(node.id)
+        if node.id in OPERATORS:
+            raise self.fail(f"{node.id!r} is an operator and needs its argument(s) in parentheses", node)
         near = difflib.get_close_matches(node.id, [*self.names, *OPERATORS], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self.names))}"
         raise self.fail(f"unknown name {node.id!r}; {hint}", node)
@@ -177,7 +191,13 @@ class _Reader:
             raise self.fail(f"operator {operator.name!r} takes {operator.arity} argument(s)", node)
         arguments = [self.read(argument, depth + 1) for argument in node.args]
         # Functions of numbers are numbers: exp(1) is a float here, not a symbol.
-        return self.checked(operator(*(sympy.Float(x) if x.is_number else x for x in arguments)), node)
+        try:
+            value = operator(*(sympy.Float(x) if x.is_number else x for x in arguments))
+        except ZeroDivisionError:
+            raise self.fail("division by zero", node) from None
+        if isinstance(value, sympy.Min) and len(value.args) > MAX_MINIMA:  # SymPy compares all pairs, slowly
+            raise self.fail(f"min of more than {MAX_MINIMA} arguments", node)
+        return self.checked(value, node)
 
 
 def format_number(value: float) -> str:
@@ -208,7 +228,13 @@ class ExpressionPrinter(StrPrinter):
         name = self.function_name(type(expr).__name__.lower())
         return f"{name}({', '.join(self._print(argument) for argument in expr.args)})"
 
-    _print_Abs = _print_Min = _print_ExpBase = _print_Function
+    _print_Abs = _print_ExpBase = _print_Function
+
+    def _print_Min(self, expr: sympy.Min) -> str:
+        *others, text = (self._print(argument) for argument in expr.args)
+        for other in reversed(others):  # SymPy's takes any number of arguments, the operator two
+            text = f"{self.function_name('min')}({other}, {text})"
+        return text
 
     def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
         base, exponent = expr.args
@@ -230,9 +256,13 @@ _PRINTER = ExpressionPrinter()
 def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
     """The additive terms of ``expression``, products and integer powers multiplied out, function arguments as they are.
 
+    An expression that would have more than 2,000 terms is not multiplied out.
+
     >>> [format_expression(term) for term in expand_terms(parse_expression("(a + b)*exp(a + b)", {"a", "b"}))]
     ['a*exp(a + b)', 'b*exp(a + b)']
     """
+    if _count_terms(expression) > MAX_TERMS:
+        return sympy.Add.make_args(expression)
     calls: dict[sympy.Expr, sympy.Dummy] = {}
 
     def freeze(node: sympy.Expr) -> sympy.Expr:
@@ -243,6 +273,19 @@ def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
     thawed = sympy.expand(freeze(expression), power_base=False, power_exp=False, log=False)
     names = {dummy: call for call, dummy in calls.items()}
     return tuple(term.xreplace(names) for term in sympy.Add.make_args(thawed))
+
+
+def _count_terms(expression: sympy.Expr) -> int:
+    """An upper bound on the number of terms of the expanded expression."""
+    counts = [_count_terms(argument) for argument in expression.args]
+    if expression.is_Add:
+        return sum(counts)
+    if expression.is_Mul:
+        return math.prod(counts)
+    if expression.is_Pow and expression.exp.is_Integer and counts[0] > 1:
+        power = abs(int(expression.exp))
+        return math.comb(counts[0] + power - 1, power)
+    return 1
 
 
 def format_expression(expression: sympy.Expr) -> str:

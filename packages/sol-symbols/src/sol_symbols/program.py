@@ -7,6 +7,7 @@ update   phi
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import sympy
@@ -75,18 +76,22 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) 
         else:
             scalars.append(Assignment(name, value))
     hoisted: dict[sympy.Expr, sympy.Symbol] = {}
+    taken = vocabulary.names.union(*({free.name for free in expression.free_symbols} for expression in expressions))
+    fresh = (symbol(name) for name in (f"s{number}" for number in itertools.count(1)) if name not in taken)
 
-    def hoist(value: sympy.Expr) -> sympy.Expr:
-        """Replace functions and powers of scalars, so that tensor code only multiplies and adds scalars."""
+    def hoist(value: sympy.Expr, factor: bool = False) -> sympy.Expr:
+        """Replace functions and powers of scalars, so that tensor code only adds, multiplies and divides by scalars."""
         if value.is_Atom:
             return value
         if value.free_symbols & elementwise:
-            arguments = [hoist(argument) for argument in value.args]
+            arguments = [hoist(argument, value.is_Mul) for argument in value.args]
             return value if tuple(arguments) == value.args else value.func(*arguments)
-        if not any(node.is_Function or (node.is_Pow and not node.exp.is_Integer) for node in value.atoms(*_CALLS)):
+        if factor and value.is_Pow and value.base.is_Symbol and value.exp.is_Integer:
+            return value  # the tensor is divided by it: well defined where it is zero, as 1/0 of numbers is not
+        if not any(node.is_Function or (node.is_Pow and not _polynomial(node)) for node in value.atoms(*_CALLS)):
             return value
         if value not in hoisted:
-            hoisted[value] = symbol(f"s{len(hoisted) + 1}")
+            hoisted[value] = next(fresh)
             scalars.append(Assignment(hoisted[value].name, value))
         return hoisted[value]
 
@@ -94,3 +99,7 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) 
     outputs = tuple(hoist(expression) for expression in expressions)
     states = {a.name: vocabulary.recurrences[a.name].init for a in body if a.name in vocabulary.recurrences}
     return Program(tuple(scalars), tuple(body), outputs, states)
+
+
+def _polynomial(power: sympy.Pow) -> bool:
+    return bool(power.exp.is_Integer and power.exp.is_positive)

@@ -26,7 +26,7 @@ def resolve_rule(text: str) -> UpdateRule:
         return ZOO[text]
     path = Path(text)
     try:
-        if path.is_dir():
+        if path.is_dir() and text:
             return _read(path / "rule.json")
         if path.is_file():
             return _read(path)

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import keyword
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,15 +29,23 @@ import sympy
 
 from sol_symbols.errors import RuleError
 from sol_symbols.files import write_atomically
-from sol_symbols.grammar import expand_terms, format_expression, format_number, parse_expression, symbol
-from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Recurrence, Vocabulary
+from sol_symbols.grammar import (
+    MAX_CHARACTERS,
+    expand_terms,
+    format_expression,
+    format_number,
+    parse_expression,
+    symbol,
+)
+from sol_symbols.operators import OPERATORS
+from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary
 
 __all__ = ["SCHEMA", "Complexity", "UpdateRule"]
 
 SCHEMA = 1
 """Version of the JSON form that this release writes, and the newest that it reads."""
 
-_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=]*?)\s*$", re.ASCII)
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 
 
@@ -88,7 +98,7 @@ class UpdateRule:
     vocabulary: Vocabulary = field(default=STANDARD, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        given = {name: value if value is None else float(value) for name, value in dict(self.values).items()}
+        given = {name: value if value is None else _float(name, value) for name, value in dict(self.values).items()}
         expression = self._canonical(self.expression, {*given} - {*INPUTS})
         live = self.vocabulary.live(expression)
         needed = set().union(*(self.vocabulary.definitions[name].free_symbols for name in live))
@@ -102,17 +112,18 @@ class UpdateRule:
                 values[name] = hyperparameter.check(value)
         if "T" in needed:
             values["T"] = _checked_horizon(given.get("T"))
-        for name, value in given.items():
+        for name, value in sorted(given.items(), key=lambda item: (len(item[0]), item[0])):  # c2 before c10
             if name not in self.vocabulary.hyperparameters and name != "T":
-                if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr":
+                if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr" or name in OPERATORS:
                     raise RuleError(f"{name!r} cannot name a constant; choose a name that is not taken")
                 if name in needed:
                     values[name] = _finite(name, value)
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise RuleError(f"lr = {self.lr!r} is not a positive number")
+        lr = None if self.lr is None else _float("lr", self.lr)
+        if lr is not None and not (math.isfinite(lr) and lr > 0):
+            raise RuleError(f"lr = {lr!r} is not a positive number")
         object.__setattr__(self, "expression", expression)
         object.__setattr__(self, "values", MappingProxyType(values))
-        object.__setattr__(self, "lr", None if self.lr is None else float(self.lr))
+        object.__setattr__(self, "lr", lr)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
     def _canonical(self, expression: sympy.Expr | str, constants: set[str]) -> sympy.Expr:
@@ -121,12 +132,15 @@ class UpdateRule:
         if isinstance(expression, str):
             expression = parse_expression(expression, names)
         expression = self.vocabulary.without_abbreviations(sympy.sympify(expression, strict=True))
-        text = format_expression(_tidy(expression))
-        for _ in range(8):
-            expression = _tidy(parse_expression(text, names))
-            before, text = text, format_expression(expression)
-            if text == before:
-                return expression
+        try:
+            text = format_expression(_tidy(expression))
+            for _ in range(8):
+                expression = _tidy(parse_expression(text, names))
+                before, text = text, format_expression(expression)
+                if text == before:
+                    return expression
+        except RecursionError:
+            raise RuleError("the expression is nested too deeply") from None
         raise RuleError(f"the expression has no stable text form: {text[:200]}")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,6 +187,17 @@ class UpdateRule:
         """The horizon T in steps, ``None`` where the rule has none or leaves it open."""
         return self.values.get("T")
 
+    @property
+    def class_name(self) -> str:
+        """The rule's name in CamelCase, for emitted source; ``Learned`` where it has none that can be used.
+
+        >>> UpdateRule.parse("g", name="powersign-ld").class_name
+        'PowersignLd'
+        """
+        words = re.findall(r"[A-Za-z0-9]+", self.name)
+        name = "".join(word[0].upper() + word[1:] for word in words)
+        return name if name.isidentifier() and not keyword.iskeyword(name) else "Learned"
+
     def with_horizon(self, horizon: float) -> UpdateRule:
         """The same rule with its schedule over ``horizon`` steps; itself where it has no schedule."""
         return replace(self, values={**self.values, "T": horizon}) if self.needs_horizon else self
@@ -183,7 +208,7 @@ class UpdateRule:
         Integers and fractions, which belong to the formula's structure, stay.
         """
         floats: dict[sympy.Float, sympy.Symbol] = {}
-        for node in sympy.preorder_traversal(sympy.Tuple(*self.terms)):
+        for node in sympy.preorder_traversal(sympy.Tuple(*self.expression.as_ordered_terms())):
             if isinstance(node, sympy.Float) and abs(node) not in floats:
                 floats[abs(node)] = symbol(f"{prefix}{len(floats) + 1}")
         taken = {free.name for free in self.expression.free_symbols} & {free.name for free in floats.values()}
@@ -217,8 +242,13 @@ class UpdateRule:
         Raises:
             RuleError: The text is not a rule; the message shows where.
         """
-        head, where, tail = text.partition(" where ")
+        if len(text) > MAX_CHARACTERS:
+            raise RuleError(f"rule of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+        separator = re.search(r"\swhere\s", text)
+        where = separator[0] if separator else ""
+        head, tail = (text[: separator.start()], text[separator.end() :]) if separator else (text, "")
         values: dict[str, float | None] = {}
+        places: dict[str, int] = {}
         position = len(head) + len(where)
         for part in tail.split(",") if where else ():
             match = _ASSIGNMENT.match(part)
@@ -228,11 +258,13 @@ class UpdateRule:
                 values[match[1]] = _finite(match[1], float(match[2]))
             except ValueError:
                 raise RuleError(f"{match[2]!r} is not a number", text, position + match.start(2)) from None
+            places[match[1]] = position + match.start(1)
             position += len(part) + 1
         lr = values.pop("lr", None)
+        words = {*re.findall(r"\w+", head)}
         for name in values:  # an unknown name in the list is a slip; one that the expression uses is a constant
-            if name not in vocabulary.names and not re.search(rf"\b{name}\b", head):
-                raise RuleError(f"{name!r} does not occur in the rule", text, len(head) + len(where))
+            if name not in vocabulary.names and name not in words:
+                raise RuleError(f"{name!r} does not occur in the rule", text, places[name])
         expression = parse_expression(head, vocabulary.names | {*values})
         return cls(expression, values, lr=lr, vocabulary=vocabulary, **attributes)
 
@@ -266,20 +298,23 @@ class UpdateRule:
             raise RuleError(f"not JSON: {error}") from None
         if not isinstance(record, dict) or "schema" not in record:
             raise RuleError("not a rule: a rule is a JSON object with the keys schema, expression, values, ...")
-        if record["schema"] != SCHEMA:
+        if type(record["schema"]) is not int or record["schema"] != SCHEMA:
             raise RuleError(
                 f"rule of schema {record['schema']!r}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
             )
         for key, kind in _FIELDS.items():
-            if not isinstance(record.get(key), kind):
-                raise RuleError(f"not a rule: {key!r} is {record.get(key)!r}")
+            if key not in record:
+                raise RuleError(f"not a rule: it has no {key!r}")
+            if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
+                raise RuleError(f"not a rule: {key!r} is {reprlib.repr(record.get(key))}")
         vocabulary = STANDARD.extended(
+            *_read_hyperparameters(record),
             *(_read_state(name, state) for name, state in record["states"].items()),
             *(_read_feature(name, definition) for name, definition in record["features"].items()),
         )
         for name, value in record["values"].items():
-            if not (value is None or isinstance(value, int | float)):
-                raise RuleError(f"not a rule: the value of {name!r} is {value!r}")
+            if not (value is None or _is_number(value)):
+                raise RuleError(f"not a rule: the value of {name!r} is {reprlib.repr(value)}")
         lr, values = record["lr"], record["values"]
         return cls(
             record["expression"], values, lr, record["name"], provenance=record["provenance"], vocabulary=vocabulary
@@ -306,20 +341,30 @@ _FIELDS: dict[str, Any] = {
 }
 
 
+def _read_hyperparameters(record: dict[str, Any]) -> list[Hyperparameter]:
+    """Those of the definitions that the standard vocabulary lacks: any finite number, given in the values."""
+    texts = [definition for definition in record["features"].values() if isinstance(definition, str)]
+    texts += [str(state.get("update")) for state in record["states"].values() if isinstance(state, dict)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)} - {*record["states"], *record["features"]}
+    unknown = [name for name in record["values"] if name in words and name not in STANDARD.names]
+    return [Hyperparameter(name, None, -math.inf, math.inf, "constant of the definitions") for name in unknown]
+
+
 def _read_state(name: str, state: object) -> Recurrence:
     if not (isinstance(state, dict) and isinstance(state.get("update"), str)):
-        raise RuleError(f"not a rule: state {name!r} is {state!r}")
+        raise RuleError(f"not a rule: state {name!r} is {reprlib.repr(state)}")
     init = state.get("init")
-    if not isinstance(init, int | float):
-        raise RuleError(f"not a rule: state {name!r} starts at {init!r}")
+    if not _is_number(init):
+        raise RuleError(f"not a rule: state {name!r} starts at {reprlib.repr(init)}")
     known = STANDARD.recurrences.get(name)
-    read = Recurrence(name, state["update"], float(init), known.description if known else "")
+    start = _finite(name, _float(name, init))
+    read = Recurrence(name, state["update"], start, known.description if known else "")
     return known if known and _same(name, read.update) and known.init == read.init else read
 
 
 def _read_feature(name: str, definition: object) -> Feature:
     if not isinstance(definition, str):
-        raise RuleError(f"not a rule: feature {name!r} is {definition!r}")
+        raise RuleError(f"not a rule: feature {name!r} is {reprlib.repr(definition)}")
     known = STANDARD.features.get(name)
     return known if known and _same(name, definition) else Feature(name, definition)
 
@@ -337,6 +382,17 @@ def _tidy(expression: sympy.Expr) -> sympy.Expr:
         if float(number).is_integer() and abs(number) < 1e6
     }
     return expression.xreplace(integral)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise RuleError(f"{name} is beyond the range of float64") from None
 
 
 def _finite(name: str, value: float | None) -> float:

@@ -17,6 +17,8 @@ before it. A feature is an expression over all of these. ``m`` and ``v`` are the
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +28,7 @@ import sympy
 
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import parse_expression, symbol
+from sol_symbols.operators import OPERATORS
 
 __all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary"]
 
@@ -38,6 +41,11 @@ INPUTS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The names that are given from outside at every step."""
+
+
+MAX_DEPTH = 100
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
+_RESERVED = frozenset([*OPERATORS, "lr"])
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,8 @@ class Vocabulary:
     """Hyperparameters, recurrences and features by name; immutable.
 
     Raises:
-        RuleError: Two entries have one name, or a definition cannot be read or refers to itself.
+        RuleError: Two entries have one name, a name is no identifier or is taken by an operator, or a definition
+            cannot be read or refers to itself.
     """
 
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
@@ -125,14 +134,16 @@ class Vocabulary:
         }
         for entry in entries:
             tables[type(entry)][entry.name] = entry
-        names = [*INPUTS, *(name for table in tables.values() for name in table)]
-        for name in names:
-            if names.count(name) > 1:
-                raise RuleError(f"the name {name!r} is defined twice")
         extended = Vocabulary(*tables.values())
-        extended.definitions  # noqa: B018  (reads them all: an error belongs here, not at first use)
-        for name in [*extended.recurrences, *extended.features]:
-            extended.live(symbol(name))
+        taken: set[str] = set()
+        previous = (f"{name}_prev" for name in extended.recurrences)
+        for name in [*INPUTS, *previous, *(name for table in tables.values() for name in table)]:
+            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in _RESERVED:
+                raise RuleError(f"{name!r} cannot be a name of a vocabulary")
+            if name in taken:
+                raise RuleError(f"the name {name!r} is defined twice")
+            taken.add(name)
+        extended.live(*map(symbol, extended.definitions))  # reads all: an error belongs here, not at first use
         return extended
 
     @cached_property
@@ -181,6 +192,8 @@ class Vocabulary:
                     if name in open_:
                         raise RuleError(f"the definition of {name!r} refers to itself: {' -> '.join([*open_, name])}")
                     open_.append(name)
+                    if len(open_) > MAX_DEPTH:
+                        raise RuleError(f"definitions nested deeper than {MAX_DEPTH} levels, at {name!r}")
                     visit(self.definitions[name])
                     order[open_.pop()] = None
 

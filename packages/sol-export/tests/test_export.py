@@ -1,0 +1,119 @@
+"""The emitted source: complete, clean, and honest about where it is from. (That it computes the rule: tests/.)"""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sol_export import export_rule, exporters
+from sol_symbols import STANDARD, ZOO, Feature, SolError, UpdateRule
+from sol_symbols.cli import main
+
+TEXTS = [
+    "0.391*ad + 0.115*sign(g) + 0.0287*sign(m) + 0.362*cd*sign(g) + 105.0*m_hat - 4.72*ld*m_hat where lr = 0.038",
+    "0.5*exp(ld)*g - 0.1*tanh(rs) + ag*g where lr = 0.01, T = 30",
+    "1",
+    "c1*ad + (rs + c2)**2*sign(m_prev) where beta1 = 0.8, c1 = 0.3, c2 = 0.5",
+]
+RULES = [*ZOO.values(), *(UpdateRule.parse(text) for text in TEXTS)]
+
+
+@pytest.fixture(params=RULES, ids=lambda rule: rule.name or str(rule)[:25])
+def rule(request):
+    return request.param
+
+
+def constructor(source):
+    (definition,) = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    (init,) = [node for node in definition.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    return init.args
+
+
+def test_the_signature_holds_every_number_of_the_rule(rule):
+    arguments = constructor(export_rule(rule, "torch"))
+    names = [argument.arg for argument in arguments.args]
+    first = len(names) - len(arguments.defaults)
+    defaults = {name: ast.literal_eval(value) for name, value in zip(names[first:], arguments.defaults)}
+    assert defaults["lr"] == (rule.lr or 1e-3)
+    for name, value in rule.with_numbered_constants().values.items():
+        name = {"T": "horizon", "wd": "weight_decay"}.get(name, name)
+        assert (defaults[name] == value) if value is not None else (name in names and name not in defaults)
+
+
+def test_the_source_imports_torch_and_executes_no_text(rule):
+    tree = ast.parse(export_rule(rule, "torch"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= {"torch", "math"}
+    assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not called & {"eval", "exec", "compile", "__import__"}
+
+
+def test_only_live_states_are_allocated(rule):
+    source = export_rule(rule, "torch")
+    assert set(re.findall(r'state\["(\w+)"\] = torch\.', source)) == set(rule.states)
+
+
+def test_every_file_says_where_it_is_from(rule):
+    for language in exporters():
+        source = export_rule(rule, language)
+        assert rule.digest in source
+        assert any(line.lstrip("% ") == str(rule) for line in source.splitlines())
+    assert UpdateRule.parse(str(rule)).digest == rule.digest
+
+
+def test_latex_is_balanced(rule):
+    source = export_rule(rule, "latex")
+    assert source.count("{") == source.count("}")
+    assert re.findall(r"\\begin{(.+?)}", source) == re.findall(r"\\end{(.+?)}", source)[::-1]
+    assert source.count(r"\left") == source.count(r"\right")
+    rows = source.partition(r"\begin{align*}")[2].partition(r"\end{align*}")[0]
+    assert rows.count("&=") == len(rule.live) + 2
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ruff"), reason="ruff is not installed")
+def test_the_source_is_clean(rule, tmp_path):
+    (tmp_path / "emitted.py").write_text(export_rule(rule, "torch"))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E4,E7,E9,I,B,UP", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("powersign-ld", "PowersignLd"),
+        ("mnistnet-optimizer", "MnistnetOptimizer"),
+        ("", "Learned"),
+        ("3d", "Learned"),
+        ("none", "Learned"),
+    ],
+)
+def test_class_names_are_made_from_rule_names(name, expected):
+    rule = UpdateRule.parse("g", name=name)
+    assert rule.class_name == expected
+    assert f"class {expected}(torch.optim.Optimizer)" in export_rule(rule, "torch")
+
+
+def test_what_cannot_be_emitted_is_said():
+    with pytest.raises(SolError, match="no exporter 'cobol'; installed: latex, torch"):
+        export_rule(ZOO["adam"], "cobol")
+    with pytest.raises(SolError, match="'class' is not a name"):
+        export_rule(ZOO["adam"], "torch", "class")
+    with pytest.raises(SolError, match=r"cannot use the name\(s\) group"):
+        export_rule(UpdateRule.parse("group*g where group = 2.5"), "torch")
+    with pytest.raises(SolError, match="the sign of a schedule"):
+        export_rule(UpdateRule.parse("sign(ld - 0.5)*g"), "torch")
+    with pytest.raises(SolError, match=r"name\(s\) state"):
+        export_rule(UpdateRule.parse("state", STANDARD.extended(Feature("state", "2*g"))), "torch")
+
+
+def test_the_command_writes_or_prints(tmp_path, capsys):
+    assert main(["export", "adam", "--to", "torch", "-o", str(tmp_path / "adam.py"), "--name", "Mine"]) == 0
+    assert "class Mine(torch.optim.Optimizer)" in (tmp_path / "adam.py").read_text()
+    capsys.readouterr()
+    assert main(["export", "adam", "--to", "torch", "--name", "Mine"]) == 0
+    assert capsys.readouterr().out == (tmp_path / "adam.py").read_text()

@@ -1,0 +1,152 @@
+"""What a person does with the command, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sol_symbols import ZOO, resolve_rule
+from sol_symbols.cli import main
+
+SOL = [sys.executable, "-m", "sol_symbols.cli"]
+QUIET = {key: value for key, value in os.environ.items() if key != "SOL_DATA"}
+
+
+def sol(*words, **options):
+    return subprocess.run([*SOL, *map(str, words)], capture_output=True, text=True, env=QUIET, **options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The main job, as the README has it."""
+    folder = tmp_path_factory.mktemp("runs") / "mnistnet"
+    done = sol("learn", "mnistnet", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_learn_writes_everything_and_says_what_it_found(run):
+    folder, done = run
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"rule.json", "rule.txt", "optimizer.py", "formula.tex", "curves.png", "summary.json"}
+    rule = resolve_rule(str(folder))
+    assert str(rule) in done.stdout
+    assert resolve_rule(str(folder / "rule.txt")) == rule
+    assert rule.complexity.terms <= 15
+    summary = json.loads((folder / "summary.json").read_text())
+    learned, adam = summary["comparison"]["contenders"][:2]
+    assert len(learned["metrics"]["test"]["loss"]) == 10
+    assert sum(learned["metrics"]["train"]["loss"]) <= 0.80 * sum(adam["metrics"]["train"]["loss"])
+    assert sum(learned["metrics"]["test"]["loss"]) <= sum(adam["metrics"]["test"]["loss"])
+    assert len(adam["tuning"]) >= 9
+    assert summary["readout"]["error"] < 1e-6
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_emitted_file_needs_torch_alone(run):
+    folder, _ = run
+    code = (
+        "import sys; sys.modules.update(sol_symbols=None, sol_learner=None)\n"
+        "import torch, optimizer\n"
+        "p = torch.nn.Parameter(torch.ones(3)); o = optimizer.MnistnetOptimizer([p])\n"
+        "p.grad = torch.ones(3); o.step(); assert p.isfinite().all() and (p != 1).all()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+
+def test_a_run_can_be_shown_exported_and_compared(run, tmp_path):
+    folder, _ = run
+    shown = sol("show", folder)
+    assert str(resolve_rule(str(folder))) in shown.stdout
+    exported = sol("export", folder, "--to", "torch", "-o", tmp_path / "mine.py", "--name", "Mine")
+    assert exported.returncode == 0
+    assert "class Mine(torch.optim.Optimizer)" in (tmp_path / "mine.py").read_text()
+    assert r"\begin{align*}" in sol("export", "lion", "--to", "latex").stdout
+    compared = sol("compare", "mnistnet", folder, "g where lr = 0.1", "--seeds", "2", "--json", tmp_path / "c.json")
+    assert compared.returncode == 0, compared.stderr
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert [contender["tuning"] for contender in record["contenders"]] == [[], []]
+    assert "mnistnet" in sol("tasks").stdout
+
+
+def test_a_run_is_not_overwritten(run):
+    folder, _ = run
+    again = sol("learn", "mnistnet", "--out", folder)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_control_c_keeps_what_was_reached(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [*SOL, "learn", "mnistnet", "--out", str(folder)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=QUIET,
+    )  # fmt: skip
+    for line in process.stderr:  # the tuning of Adam is done: something is reached
+        if "meta-training" in line:
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert str(resolve_rule(str(folder))) in out
+    assert json.loads((folder / "summary.json").read_text())["interrupted"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["learn", "mnistnt", "--out", "x"], "no task 'mnistnt'; did you mean 'mnistnet'?"),
+        (["learn", "mnistnet"], "required: --out"),
+        (["learn", "mnistnet", "--out", "x", "--seed", "-1"], "not a whole number"),
+        (["learn", "mnistnet", "--out", "x", "--seed", "one"], "not a whole number"),
+        (["learn", "mnistnet", "--out", "x", "--budget", "soon"], "'soon' is not a time"),
+        (["learn", "mnistnet", "--out", "x", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["learn", "mnistnet", "--out", "x", "--data", "nowhere"], "no such data folder: nowhere"),
+        (["learn", "mnistnet", "--out", "x", "--data", "."], "no MNIST in"),
+        (["learn", "mnistnet", "--out", "README.md/x"], "cannot make the folder"),
+        (["learn", "mnistnet", "--out", "x", "--fast"], "unrecognized arguments: --fast"),
+        (["compare", "mnistnet", "adma"], "did you mean"),
+        (["compare", "mnistnet", "adam", "adam"], "given twice"),
+        (["compare", "mnistnet", "adam", "--seeds", "0"], "not a whole number"),
+        (["compare", "mnistnet", "runs/none"], "no such run folder or rule file: runs/none"),
+        (["export", "adam", "--to", "cobol"], "invalid choice: 'cobol'"),
+        (["export", "adam", "--to", "torch", "-o", "nowhere/file.py"], "cannot write"),
+        (["export", "adam", "--to", "torch", "--name", "1st"], "not a name that a class can have"),
+        (["show", "__import__('os').system('x')"], "cannot be called"),
+        (["shwo", "adam"], "did you mean 'show'?"),
+    ],
+)
+def test_nonsense_gets_one_clear_message(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOL_DATA", raising=False)
+    (tmp_path / "README.md").write_text("a file")
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.startswith("sol: error: ")
+    assert printed.out == ""
+
+
+def test_a_hostile_rule_file_is_refused_and_not_run(tmp_path, capsys):
+    bad = tmp_path / "rule.json"
+    record = json.loads(ZOO["adam"].to_json())
+    record["expression"] = f"__import__('os').system('touch {tmp_path}/ran')"
+    bad.write_text(json.dumps(record))
+    assert main(["show", str(bad)]) == 2
+    message = capsys.readouterr().err
+    assert "__import__" in message
+    assert message.rstrip().endswith("^")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in ("learn", "show", "export", "compare", "tasks"))
