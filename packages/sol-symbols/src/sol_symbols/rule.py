@@ -354,7 +354,7 @@ def _read_state(name: str, state: object) -> Recurrence:
     if not (isinstance(state, dict) and isinstance(state.get("update"), str)):
         raise RuleError(f"not a rule: state {name!r} is {reprlib.repr(state)}")
     init = state.get("init")
-    if not _is_number(init):
+    if init is None or not _is_number(init):
         raise RuleError(f"not a rule: state {name!r} starts at {reprlib.repr(init)}")
     known = STANDARD.recurrences.get(name)
     start = _finite(name, _float(name, init))
