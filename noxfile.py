@@ -33,7 +33,7 @@ def install(session: nox.Session, *requirements: str) -> None:
 def test_alone(session: nox.Session, name: str, *extras: str) -> None:
     folders = [PACKAGES[need] for need in NEEDS[name]]
     folders[-1] += f"[{','.join(extras)}]" if extras else ""
-    install(session, "pytest", "hypothesis", *folders)
+    install(session, "pytest", "hypothesis", "ruff", *folders)
     folder = PACKAGES[name]
     session.run("pytest", f"{folder}/src", f"{folder}/tests", *session.posargs, env=ENVIRONMENT)
 

@@ -117,3 +117,15 @@ def test_the_command_writes_or_prints(tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", "adam", "--to", "torch", "--name", "Mine"]) == 0
     assert capsys.readouterr().out == (tmp_path / "adam.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("min(g, 2)", "torch.clamp(g, max=2)"),
+        ("min(g, m)", "torch.minimum(g, m)"),
+        ("min(min(g, ld), min(m, cd))", "torch.clamp(torch.minimum(g, m), max=min(cd, ld))"),
+    ],
+)
+def test_minima_with_numbers_are_emitted_as_torch_takes_them(text, code):
+    assert f"update = {code}\n" in export_rule(UpdateRule.parse(text), "torch")

@@ -9,7 +9,7 @@ import textwrap
 import sympy
 
 from sol_export.exporter import provenance_lines
-from sol_symbols import Assignment, ExpressionPrinter, SolError, UpdateRule, lower, symbol
+from sol_symbols import ExpressionPrinter, SolError, UpdateRule, lower, symbol
 
 __all__ = ["TorchExporter"]
 
@@ -162,10 +162,27 @@ def _renamed(value: sympy.Expr) -> sympy.Expr:
 
 
 _SCALAR = ExpressionPrinter("math.", {"abs": "abs", "min": "min"})
-_TENSOR = ExpressionPrinter("torch.", {"min": "torch.minimum"})
 
 
-def _code(value: sympy.Expr, printer: ExpressionPrinter = _TENSOR) -> str:
+class _TensorPrinter(ExpressionPrinter):
+    """Code on tensors; ``elementwise`` names those that are tensors, all others are numbers."""
+
+    def __init__(self, elementwise: frozenset[str]) -> None:
+        super().__init__("torch.", {"min": "torch.minimum"})
+        self._elementwise = elementwise
+
+    def _print_Min(self, expr: sympy.Min) -> str:  # noqa: N802  (SymPy dispatches on it)
+        tensors = [x for x in expr.args if self._elementwise & {free.name for free in x.free_symbols}]
+        numbers = [x for x in expr.args if x not in tensors]
+        text = self._print(tensors[0]) if len(tensors) == 1 else super()._print_Min(sympy.Min(*tensors, evaluate=False))
+        if not numbers:
+            return text
+        bounds = [_SCALAR.doprint(number) for number in numbers]  # torch.minimum takes tensors only
+        bound = bounds[0] if len(bounds) == 1 else f"min({', '.join(bounds)})"
+        return f"torch.clamp({text}, max={bound})"
+
+
+def _code(value: sympy.Expr, printer: ExpressionPrinter) -> str:
     """Source text with blanks around * and /, as formatters put them."""
     return re.sub(r"(?<!\*)([*/])(?!\*)", r" \1 ", printer.doprint(value))
 
@@ -179,6 +196,8 @@ def _body(rule: UpdateRule) -> list[str]:
     program = lower(rule)
     if any(a.value.has(sympy.sign) for a in program.scalars):
         raise SolError("the sign of a schedule cannot be emitted; it is constant: write the number instead")
+    tensors = frozenset({"g", "w", *(a.name for a in program.body), *(f"{state}_prev" for state in program.states)})
+    printer = _TensorPrinter(tensors)
     lines = ['g = -p.grad if group["maximize"] else p.grad'] if program.uses("g") else []
     if program.states or program.uses("t"):
         lines += ["state = self.state[p]", "if not state:"]
@@ -193,32 +212,23 @@ def _body(rule: UpdateRule) -> list[str]:
     if program.uses("w"):
         lines.append("w = p")
     for assignment in program.body:
-        lines.append(_statement(assignment))
+        lines.append(f"{assignment.name} = {_code(_renamed(assignment.value), printer)}")
         if assignment.name in program.states:
             lines.append(f'state["{assignment.name}"] = {assignment.name}')
     (phi,) = program.outputs
-    lines += _sum("update", _renamed(phi))
+    lines += _sum("update", _renamed(phi), printer)
     if "wd" not in rule.values:
         lines += ["if weight_decay:", "    p.mul_(1 - lr * weight_decay)"]
-    return [*lines, "p.sub_(lr * update)" if _elementwise(phi, rule) else "p.sub_(torch.full_like(p, lr * update))"]
+    elementwise = bool(tensors & {free.name for free in phi.free_symbols})
+    return [*lines, "p.sub_(lr * update)" if elementwise else "p.sub_(torch.full_like(p, lr * update))"]
 
 
-def _elementwise(phi: sympy.Expr, rule: UpdateRule) -> bool:
-    program = lower(rule)
-    names = {"g", "w", *(a.name for a in program.body), *(f"{state}_prev" for state in program.states)}
-    return bool(names & {free.name for free in phi.free_symbols})
-
-
-def _statement(assignment: Assignment) -> str:
-    return f"{assignment.name} = {_code(_renamed(assignment.value))}"
-
-
-def _sum(name: str, value: sympy.Expr) -> list[str]:
+def _sum(name: str, value: sympy.Expr, printer: ExpressionPrinter) -> list[str]:
     """``name = value``, one additive term a line where it would not fit on one."""
-    line = f"{name} = {_code(value)}"
+    line = f"{name} = {_code(value, printer)}"
     if len(line) + 16 <= _WIDTH:
         return [line]
-    terms = [_code(term) for term in value.as_ordered_terms()]
+    terms = [_code(term, printer) for term in value.as_ordered_terms()]
     signed = [f"- {term[1:]}" if term.startswith("-") else f"+ {term}" for term in terms]
     signed[0] = terms[0]
     return [f"{name} = (", *(f"    {term}" for term in signed), ")"]

@@ -5,7 +5,7 @@ constants it is cheap. The search runs in coordinates z with c = c_0 + s M z, wh
 states, M^T A M = I for their Gram matrix A, and s is the root mean square of phi: a unit of z then changes phi by its
 own size, whatever the sizes of the terms. All candidates of a generation are trained side by side on the same
 episodes (common random numbers), and every generation has episodes of its own, so that nothing is fitted to a seed.
-The start and some of the search's means, rounded, are then measured on the validation stream, and the best is kept.
+The start and some of the search's means are then measured on the validation stream, and the best is kept.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from sol_learner.pruning import Point, Samples, combine, mean_objective, split
 from sol_learner.task import Purpose, Task
 from sol_symbols import UpdateRule, symbol
 
-__all__ = ["DIGITS", "Polished", "polish"]
-
-DIGITS = 4
-"""Significant digits of polished constants: far more than the search resolves, and few enough to read."""
+__all__ = ["Polished", "polish"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,7 @@ def polish(
             history.append(float(numpy.median(losses)))
             progress.step(generation, loss=history[-1], best=min(losses))
             if generation % max(1, generations // 8) == 0 or generation == generations:
-                rounded = [float(f"{value:.{DIGITS}g}") for value in center + matrix @ search.mean]
-                reached.append(combine(rule, units, rounded))
+                reached.append(combine(rule, units, (center + matrix @ search.mean).tolist()))
     except Interrupted:
         progress.note(f"polishing stopped after {len(history)} of {generations} generations")
     if clock.cancelled:

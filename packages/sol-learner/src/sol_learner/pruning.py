@@ -40,6 +40,9 @@ __all__ = [
     "split",
 ]
 
+DIGITS = 4
+"""Significant digits of the constants of short rules: more than their choice resolves, and few enough to read."""
+
 _MOST_TERMS = 400  # more of them than this are thinned out by their own size before elimination
 
 
@@ -166,8 +169,9 @@ def split(rule: UpdateRule) -> tuple[list[sympy.Expr], list[float]]:
 
 
 def combine(rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: Sequence[float]) -> UpdateRule:
-    """The rule sum_j c_j u_j with the values of ``rule``."""
-    expression = sympy.Add(*(sympy.Float(c) * unit for c, unit in zip(coefficients, units, strict=True)))
+    """The rule sum_j c_j u_j with the values of ``rule``, each c_j rounded to :data:`DIGITS` significant digits."""
+    rounded = [sympy.Float(float(f"{coefficient:.{DIGITS}g}")) for coefficient in coefficients]
+    expression = sympy.Add(*(c * unit for c, unit in zip(rounded, units, strict=True)))
     return UpdateRule(expression, rule.values, rule.lr, vocabulary=rule.vocabulary)
 
 

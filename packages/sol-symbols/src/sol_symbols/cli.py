@@ -44,13 +44,17 @@ class _Parser(argparse.ArgumentParser):
         raise SolError(f"{message}\nusage: {self.format_usage().removeprefix('usage: ').strip()}")
 
 
-def _summary(command: type) -> str:
+def _summary(plugin: metadata.EntryPoint) -> str:
+    try:
+        command = load_plugin(GROUP, plugin)
+    except SolError as error:  # one broken package leaves the others usable
+        return f"({error})"
     return (command.__doc__ or "").strip().partition("\n")[0]
 
 
 def _overview(plugins: dict[str, metadata.EntryPoint]) -> str:
     width = max(len(name) for name in plugins)
-    lines = [f"  {name:<{width}}  {_summary(load_plugin(GROUP, plugin))}" for name, plugin in sorted(plugins.items())]
+    lines = [f"  {name:<{width}}  {_summary(plugin)}" for name, plugin in sorted(plugins.items())]
     return "\n".join(
         [
             "usage: sol COMMAND ...",

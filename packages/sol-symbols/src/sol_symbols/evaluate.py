@@ -35,8 +35,12 @@ _SCALAR_FUNCTIONS = _scalar_functions()
 
 
 def _array_functions(xp: ModuleType) -> dict[str, Any]:
-    names = {"min": "minimum"}
-    return {name: getattr(xp, names.get(name, name)) for name in OPERATORS if hasattr(xp, names.get(name, name))}
+    def minimum(x: Any, y: Any) -> Any:
+        if isinstance(x, int | float):
+            x, y = y, x
+        return xp.clip(x, None, y) if isinstance(y, int | float) else xp.minimum(x, y)  # torch.minimum: tensors only
+
+    return {name: getattr(xp, name) for name in OPERATORS if hasattr(xp, name)} | {"min": minimum}
 
 
 class Evaluator:

@@ -16,7 +16,7 @@ from sol_symbols.grammar import symbol
 from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
 
-_CALLS = (sympy.Function, sympy.Pow)
+_CALLS = (sympy.Function, sympy.Min, sympy.Pow)
 
 __all__ = ["Assignment", "Program", "lower", "lower_features"]
 

@@ -1,0 +1,212 @@
+"""Edges of evaluation, reading, files and the command line."""
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+from sol_symbols import (
+    STANDARD,
+    ZOO,
+    Feature,
+    Hyperparameter,
+    Recurrence,
+    RuleError,
+    SolError,
+    UpdateRule,
+    cli,
+    evaluator,
+    format_expression,
+    resolve_rule,
+    scaling_degree,
+    write_atomically,
+)
+from sol_symbols.cli import main
+
+G = np.array([1.0, -2.0, 0.5])
+
+
+def value(text, t, g=G, w=None):
+    phi = evaluator(UpdateRule.parse(text))
+    with np.errstate(all="ignore"):
+        return phi(g, phi.init(g), w, t)[0]
+
+
+def test_constants_do_not_collide_with_schedules_computed_ahead():
+    np.testing.assert_allclose(value("s1*g*exp(ld) + s2*exp(cd) where s1 = 3, s2 = 2, T = 10", 10), 3 * G + 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("log(ld)*g where T = 10", [-np.inf, np.inf, -np.inf]),
+        ("sqrt(ld - 0.5)*g where T = 10", [np.nan] * 3),
+        ("(cd - 1)**0.3*g where T = 10", [np.nan] * 3),
+        ("g/ld where T = 10", [np.inf, -np.inf, np.inf]),
+        ("(1 + 1/ld)*g where T = 10", [np.inf, -np.inf, np.inf]),
+        ("1/ld where T = 10", [np.inf] * 3),
+        ("exp(c)*g where c = 1000", [np.inf, -np.inf, np.inf]),
+    ],
+)
+def test_schedules_outside_of_the_reals_are_what_numpy_says(text, expected):
+    np.testing.assert_array_equal(value(text, 10), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("min(g, 0.25)", np.minimum(G, 0.25)),
+        ("min(min(g, ld), min(cd, 0.4)) where T = 4", np.minimum(G, 0.4)),
+        ("min(g, 0.25)*min(ld, 0.3) where T = 4", np.minimum(G, 0.25) * 0.3),
+        ("min(g, min(w, 0.1*g))", np.minimum(np.minimum(G, -G), 0.1 * G)),
+    ],
+)
+def test_minima_of_several_numbers_and_arrays(text, expected):
+    rule = UpdateRule.parse(text)
+    assert UpdateRule.parse(str(rule)) == rule
+    np.testing.assert_allclose(value(text, 1, w=-G), expected, rtol=1e-15)
+    single = value(text, 1, g=G.astype(np.float32), w=-G.astype(np.float32))
+    assert single.dtype == np.float32
+
+
+def test_rmsprop_is_torchs():
+    rng = np.random.default_rng(3)
+    phi, v = evaluator(ZOO["rmsprop"]), np.zeros(6)
+    state = phi.init(v)
+    for t in range(1, 51):
+        g = rng.normal(size=6)
+        v = 0.99 * v + 0.01 * g**2
+        update, state = phi(g, state, None, t)
+        np.testing.assert_allclose(update, g / (np.sqrt(v) + 1e-8), rtol=1e-12)
+
+
+def test_states_have_the_shape_of_the_parameter_and_inputs_are_not_written_to():
+    for shape in [(), (0,), (2, 3, 4)]:
+        g = np.full(shape, 0.5)
+        phi = evaluator(ZOO["adam"])
+        first = phi.init(g)
+        update, second = phi(g, first, g, 1)
+        assert {array.shape for array in (*second.values(), update)} == {shape}
+        assert all((array == 0).all() for array in first.values())
+
+
+def test_scaling_of_what_is_infinite_without_eps_is_not_recognised():
+    assert scaling_degree(STANDARD.parse("min(ad, log(eps))"), STANDARD) is None
+    assert scaling_degree(STANDARD.parse("min(g, 2/eps)"), STANDARD) is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([Feature("m_prev", "g")], "defined twice"),
+        ([Feature("z_prev", "g"), Recurrence("z", "g")], "defined twice"),
+        ([Hyperparameter("ad", 0.5, 0, 1, "")], "defined twice"),
+        ([Feature("g", "m")], "defined twice"),
+        ([Feature("lr", "g")], "cannot be a name"),
+        ([Feature("if", "g")], "cannot be a name"),
+        ([Recurrence("q", "q + g")], "q -> q"),
+        ([Recurrence("q", "r + g"), Recurrence("r", "q + g")], "refers to itself"),
+        ([Feature("x", "y"), Feature("y", "x")], "refers to itself"),
+        ([Feature("x", "import os")], "not an expression"),
+        ([Feature("x", "")], "empty expression"),
+    ],
+)
+def test_extending_refuses(entries, message):
+    with pytest.raises(RuleError, match=message):
+        STANDARD.extended(*entries)
+
+
+def test_states_may_need_each_others_past():
+    wider = STANDARD.extended(Recurrence("p", "q_prev + g"), Recurrence("q", "p_prev - g"), Feature("twice", "2*p"))
+    rule = UpdateRule.parse("twice", wider)
+    assert set(rule.states) == {"p", "q"}
+    phi, state, (p, q) = evaluator(rule), {"p": G * 0, "q": G * 0}, (G * 0, G * 0)
+    for t in range(1, 6):
+        update, state = phi(G * t, state, None, t)
+        p, q = q + G * t, p - G * t
+        np.testing.assert_array_equal(update, 2 * p)
+
+
+def test_numbers_are_printed_in_full():
+    rule = UpdateRule.parse("0.1*g + 0.30000000000000004*m + g/3")
+    assert "0.30000000000000004" in str(rule)
+    assert "0.43333333333333335*g" in format_expression(rule.expression)
+
+
+@pytest.mark.parametrize("content", ["text ∂", b"\x00\xff"])
+def test_files_are_replaced_whole(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_text("old")
+    write_atomically(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SolError, match=r"cannot write .*: No space left on device"):
+        write_atomically(path, "new")
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
+
+
+def test_faults_in_rule_files_name_the_file(tmp_path):
+    large = tmp_path / "large.txt"
+    with large.open("wb") as file:
+        file.truncate(10_000_001)
+    with pytest.raises(SolError, match=r"large\.txt is larger than 10,000,000 bytes"):
+        resolve_rule(str(large))
+    (tmp_path / "bad.txt").write_text("ad + foo")
+    with pytest.raises(SolError, match=r"bad\.txt: unknown name 'foo'"):
+        resolve_rule(str(tmp_path / "bad.txt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shwo", "adam"], "no command 'shwo'; did you mean 'show'?"),
+        (["qqq"], "no command 'qqq' "),
+        (["show"], "the following arguments are required: RULE"),
+        (["show", "adam", "--nope"], "unrecognized arguments: --nope"),
+        (["show", "ad + foo"], "unknown name 'foo'"),
+        (["show", "__import__('os').system('x')"], "'attribute' cannot be called"),
+        (["show", "none.json"], "no such run folder or rule file: none.json"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_said_in_a_line(words, message, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sol: error: ")
+    assert message in err.split("\n")[0]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"], ["-h"]])
+def test_the_overview_lists_the_commands(words, capsys):
+    assert main(words) == 0
+    assert "show" in capsys.readouterr().out
+
+
+def test_the_process_exits_with_the_status_and_no_traceback():
+    done = subprocess.run([sys.executable, "-m", "sol_symbols.cli", "show", "ad +"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sol: error: not an expression")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_package_leaves_the_overview_whole(capsys, monkeypatch):
+    broken = metadata.EntryPoint("broken", "no_such_module:Command", "sol.commands")
+    found = {**cli.find_plugins("sol.commands"), "broken": broken}
+    monkeypatch.setattr(cli, "find_plugins", lambda group: found)
+    assert main(["--help"]) == 0
+    assert "cannot be loaded: No module named 'no_such_module'" in capsys.readouterr().out
+    assert main(["broken"]) == 2
+    assert "sol: error: 'broken' in sol.commands" in capsys.readouterr().err
