@@ -210,3 +210,9 @@ def test_a_broken_package_leaves_the_overview_whole(capsys, monkeypatch):
     assert "cannot be loaded: No module named 'no_such_module'" in capsys.readouterr().out
     assert main(["broken"]) == 2
     assert "sol: error: 'broken' in sol.commands" in capsys.readouterr().err
+
+
+def test_an_expression_is_text_or_sympy():
+    for wrong in (None, 3, ["ad"]):
+        with pytest.raises(RuleError, match="text or a SymPy expression"):
+            UpdateRule(wrong)

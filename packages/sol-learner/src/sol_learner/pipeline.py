@@ -22,7 +22,7 @@ from sol_learner.polishing import Polished, polish
 from sol_learner.progress import Clock, Interrupted, Progress, Silent
 from sol_learner.pruning import Point, Samples, backward_elimination, choose, measure_front, record
 from sol_learner.task import Purpose, Task, generator_for
-from sol_symbols import ZOO, SolError, UpdateRule, feature_evaluator
+from sol_symbols import ZOO, SolError, UpdateRule
 
 __all__ = ["LearnConfig", "LearnResult", "learn", "readout_error"]
 
@@ -218,13 +218,8 @@ def _device(task: Task) -> torch.device:
 @torch.no_grad()
 def readout_error(network: SymbolicNetwork, rule: UpdateRule, samples: Samples) -> float:
     """Largest |network - rule| over the samples, relative to the largest |network|; both in float64."""
-    features = feature_evaluator(network.features, network.vocabulary, torch)
-    state, inputs = features.init(samples.parameters[0]), []
-    for t, (gradient, parameter) in enumerate(zip(samples.gradients, samples.parameters), start=1):
-        outputs, state = features.step(gradient, state, parameter, t, samples.values)
-        inputs.append(torch.stack(outputs))
     parameters = {name: value.double() for name, value in network.named_parameters()}
-    phi = torch.func.functional_call(network, parameters, (torch.cat(inputs, 1),))
+    phi = torch.func.functional_call(network, parameters, (samples.evaluate(network.features),))
     (formula,) = samples.evaluate([rule.expression])
     return float((phi - formula).abs().max() / phi.abs().max())
 

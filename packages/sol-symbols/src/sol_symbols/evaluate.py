@@ -49,11 +49,10 @@ class Evaluator:
     Args:
         program: What to compute.
         xp: ``numpy``, ``torch`` or ``jax.numpy``.
-        constants: Names that the caller gives at every call, as numbers or arrays that broadcast.
     """
 
-    def __init__(self, program: Program, xp: ModuleType = numpy, constants: Sequence[str] = ()) -> None:
-        self.program, self.xp, self.constants = program, xp, tuple(constants)
+    def __init__(self, program: Program, xp: ModuleType = numpy) -> None:
+        self.program, self.xp = program, xp
         arrays = _array_functions(xp)
         self._scalars = [(a.name, a.needs, _scalar_function(a)) for a in program.scalars]
         self._body = [(a.name, a.needs, _function(a, arrays)) for a in program.body]

@@ -131,7 +131,9 @@ class UpdateRule:
         names = self.vocabulary.names | constants
         if isinstance(expression, str):
             expression = parse_expression(expression, names)
-        expression = self.vocabulary.without_abbreviations(sympy.sympify(expression, strict=True))
+        if not isinstance(expression, sympy.Expr):
+            raise RuleError(f"an expression is text or a SymPy expression, not {type(expression).__name__}")
+        expression = self.vocabulary.without_abbreviations(expression)
         try:
             text = format_expression(_tidy(expression))
             for _ in range(8):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -203,15 +203,6 @@ class Vocabulary:
         while later:
             visit(symbol(later.pop()))
         return tuple(order)
-
-    def differing(self, names: Iterable[str], other: Vocabulary) -> tuple[str, ...]:
-        """Those of ``names`` that ``other`` lacks or defines otherwise."""
-        return tuple(
-            name
-            for name in names
-            if self.recurrences.get(name) != other.recurrences.get(name)
-            or self.features.get(name) != other.features.get(name)
-        )
 
 
 STANDARD = Vocabulary().extended(
