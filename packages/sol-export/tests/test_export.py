@@ -52,6 +52,12 @@ def test_the_source_imports_torch_and_executes_no_text(rule):
     assert not called & {"eval", "exec", "compile", "__import__"}
 
 
+def test_the_documentation_says_what_each_constant_multiplies():
+    source = export_rule(UpdateRule.parse("0.5*ad - 0.25*ld*sign(g) + tanh(0.3*g)"), "torch")
+    for line in ("c1: coefficient of ad.", "c2: coefficient of -ld*sign(g).", "c3: constant of the formula."):
+        assert line in source
+
+
 def test_only_live_states_are_allocated(rule):
     source = export_rule(rule, "torch")
     assert set(re.findall(r'state\["(\w+)"\] = torch\.', source)) == set(rule.states)

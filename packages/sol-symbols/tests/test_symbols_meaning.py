@@ -91,6 +91,20 @@ def test_rules_with_schedules_keep_shape_and_type(text):
             assert (update.shape, update.dtype) == (shape, dtype)
 
 
+def test_momenta_of_other_speeds():
+    gradients = history()
+    m = fast = long = slow = np.zeros_like(gradients[0])
+    expected = []
+    for t, g in enumerate(gradients, start=1):
+        before, m, slow = slow, 0.9 * m + 0.1 * g, 0.999 * slow + 0.001 * g
+        fast, long = 0.5 * fast + 0.5 * g, 0.99 * long + 0.01 * g
+        ahead = 0.9 * m / (1 - 0.9**t) + 0.1 * g
+        expected.append([ahead, 0.9 * before + 0.1 * g, fast / (1 - 0.5**t), long / (1 - 0.99**t), 0 * g + np.log(t)])
+    for index, name in enumerate(("la", "li", "m_fast_hat", "m_long_hat", "lt")):
+        found = run(UpdateRule.parse(name), gradients)
+        np.testing.assert_allclose(found, np.stack(expected)[:, index], rtol=1e-12, atol=1e-15, err_msg=name)
+
+
 def test_schedules_end_with_the_horizon():
     ld = run(UpdateRule.parse("ld where T = 4"), history(steps=8, count=1))[:, 0]
     assert ld.tolist() == [0.75, 0.5, 0.25, 0, 0, 0, 0, 0]
@@ -211,6 +225,10 @@ def test_what_is_not_a_rule_is_said(text, message, tmp_path, monkeypatch):
     (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 2}))
     with pytest.raises(SolError, match=message):
         resolve_rule(text)
+
+
+def test_notebooks_show_the_formula():
+    assert UpdateRule.parse("0.123456*ad")._repr_latex_() == r"$\displaystyle \phi_t = 0.1235 a_t$"
 
 
 def test_show_spells_a_rule_out(capsys):

@@ -9,7 +9,7 @@ import textwrap
 import sympy
 
 from sol_export.exporter import provenance_lines
-from sol_symbols import ExpressionPrinter, SolError, UpdateRule, lower, symbol
+from sol_symbols import ExpressionPrinter, SolError, UpdateRule, format_expression, lower, symbol
 
 __all__ = ["TorchExporter"]
 
@@ -127,7 +127,14 @@ def _describe(argument: str, rule: UpdateRule) -> str:
     if argument == "lr":
         return "learning rate"
     known = rule.vocabulary.hyperparameters.get(argument)
-    return known.description if known else _DESCRIPTIONS.get(argument, "constant of the formula")
+    if known or argument in _DESCRIPTIONS:
+        return known.description if known else _DESCRIPTIONS[argument]
+    constant = symbol(argument)
+    for term in rule.expression.as_ordered_terms():
+        factor, rest = term.as_independent(constant, as_Add=False)
+        if rest in (constant, -constant) and not factor.is_number:
+            return f"coefficient of {format_expression(factor if rest == constant else -factor)}"
+    return "constant of the formula"
 
 
 def _checks(arguments: dict[str, float | None], rule: UpdateRule) -> list[str]:

@@ -15,7 +15,8 @@ from sol_symbols.latex import latex
 from sol_symbols.operators import OPERATORS, Operator
 from sol_symbols.program import Assignment, Program, lower, lower_features
 from sol_symbols.resolve import resolve_rule
-from sol_symbols.rule import SCHEMA, Complexity, UpdateRule
+from sol_symbols.rule import Complexity, UpdateRule
+from sol_symbols.storage import SCHEMA
 from sol_symbols.symmetry import parity, scaling_degree
 from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary
 from sol_symbols.zoo import ZOO

@@ -17,7 +17,6 @@ import json
 import keyword
 import math
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,13 +36,12 @@ from sol_symbols.grammar import (
     parse_expression,
     symbol,
 )
+from sol_symbols.latex import latex
 from sol_symbols.operators import OPERATORS
-from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary
+from sol_symbols.storage import SCHEMA, read_record
+from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
 
-__all__ = ["SCHEMA", "Complexity", "UpdateRule"]
-
-SCHEMA = 1
-"""Version of the JSON form that this release writes, and the newest that it reads."""
+__all__ = ["Complexity", "UpdateRule"]
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
@@ -98,7 +96,7 @@ class UpdateRule:
     vocabulary: Vocabulary = field(default=STANDARD, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        given = {name: value if value is None else _float(name, value) for name, value in dict(self.values).items()}
+        given = {name: value if value is None else as_float(name, value) for name, value in dict(self.values).items()}
         expression = self._canonical(self.expression, {*given} - {*INPUTS})
         live = self.vocabulary.live(expression)
         needed = set().union(*(self.vocabulary.definitions[name].free_symbols for name in live))
@@ -117,8 +115,8 @@ class UpdateRule:
                 if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr" or name in OPERATORS:
                     raise RuleError(f"{name!r} cannot name a constant; choose a name that is not taken")
                 if name in needed:
-                    values[name] = _finite(name, value)
-        lr = None if self.lr is None else _float("lr", self.lr)
+                    values[name] = finite(name, value)
+        lr = None if self.lr is None else as_float("lr", self.lr)
         if lr is not None and not (math.isfinite(lr) and lr > 0):
             raise RuleError(f"lr = {lr!r} is not a positive number")
         object.__setattr__(self, "expression", expression)
@@ -257,7 +255,7 @@ class UpdateRule:
             if not match or match[1] in values:
                 raise RuleError("expected one NAME = NUMBER for each name after 'where'", text, position)
             try:
-                values[match[1]] = _finite(match[1], float(match[2]))
+                values[match[1]] = finite(match[1], float(match[2]))
             except ValueError:
                 raise RuleError(f"{match[2]!r} is not a number", text, position + match.start(2)) from None
             places[match[1]] = position + match.start(1)
@@ -269,6 +267,17 @@ class UpdateRule:
                 raise RuleError(f"{name!r} does not occur in the rule", text, places[name])
         expression = parse_expression(head, vocabulary.names | {*values})
         return cls(expression, values, lr=lr, vocabulary=vocabulary, **attributes)
+
+    def latex(self, digits: int | None = None) -> str:
+        r"""LaTeX of phi on one line, floats rounded to ``digits`` significant digits (all of them by default).
+
+        >>> print(UpdateRule.parse("0.5*m_hat + sign(g)").latex())
+        0.5 \hat m_t + \operatorname{sign}\left(g_t\right)
+        """
+        return latex(self.expression, digits)
+
+    def _repr_latex_(self) -> str:
+        return rf"$\displaystyle \phi_t = {self.latex(4)}$"
 
     def to_json(self) -> str:
         """The JSON form: self-contained, because it holds the definitions that the rule uses."""
@@ -294,33 +303,7 @@ class UpdateRule:
         Raises:
             RuleError: The text is no JSON, not a rule, or of a newer schema than this release reads.
         """
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RuleError(f"not JSON: {error}") from None
-        if not isinstance(record, dict) or "schema" not in record:
-            raise RuleError("not a rule: a rule is a JSON object with the keys schema, expression, values, ...")
-        if type(record["schema"]) is not int or record["schema"] != SCHEMA:
-            raise RuleError(
-                f"rule of schema {record['schema']!r}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
-            )
-        for key, kind in _FIELDS.items():
-            if key not in record:
-                raise RuleError(f"not a rule: it has no {key!r}")
-            if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
-                raise RuleError(f"not a rule: {key!r} is {reprlib.repr(record.get(key))}")
-        vocabulary = STANDARD.extended(
-            *_read_hyperparameters(record),
-            *(_read_state(name, state) for name, state in record["states"].items()),
-            *(_read_feature(name, definition) for name, definition in record["features"].items()),
-        )
-        for name, value in record["values"].items():
-            if not (value is None or _is_number(value)):
-                raise RuleError(f"not a rule: the value of {name!r} is {reprlib.repr(value)}")
-        lr, values = record["lr"], record["values"]
-        return cls(
-            record["expression"], values, lr, record["name"], provenance=record["provenance"], vocabulary=vocabulary
-        )
+        return cls(**read_record(text))
 
     @cached_property
     def digest(self) -> str:
@@ -332,50 +315,6 @@ class UpdateRule:
         write_atomically(path, self.to_json())
 
 
-_FIELDS: dict[str, Any] = {
-    "expression": str,
-    "lr": int | float | None,
-    "values": dict,
-    "states": dict,
-    "features": dict,
-    "name": str,
-    "provenance": dict,
-}
-
-
-def _read_hyperparameters(record: dict[str, Any]) -> list[Hyperparameter]:
-    """Those of the definitions that the standard vocabulary lacks: any finite number, given in the values."""
-    texts = [definition for definition in record["features"].values() if isinstance(definition, str)]
-    texts += [str(state.get("update")) for state in record["states"].values() if isinstance(state, dict)]
-    words = {word for text in texts for word in re.findall(r"\w+", text)} - {*record["states"], *record["features"]}
-    unknown = [name for name in record["values"] if name in words and name not in STANDARD.names]
-    return [Hyperparameter(name, None, -math.inf, math.inf, "constant of the definitions") for name in unknown]
-
-
-def _read_state(name: str, state: object) -> Recurrence:
-    if not (isinstance(state, dict) and isinstance(state.get("update"), str)):
-        raise RuleError(f"not a rule: state {name!r} is {reprlib.repr(state)}")
-    init = state.get("init")
-    if init is None or not _is_number(init):
-        raise RuleError(f"not a rule: state {name!r} starts at {reprlib.repr(init)}")
-    known = STANDARD.recurrences.get(name)
-    start = _finite(name, _float(name, init))
-    read = Recurrence(name, state["update"], start, known.description if known else "")
-    return known if known and _same(name, read.update) and known.init == read.init else read
-
-
-def _read_feature(name: str, definition: object) -> Feature:
-    if not isinstance(definition, str):
-        raise RuleError(f"not a rule: feature {name!r} is {reprlib.repr(definition)}")
-    known = STANDARD.features.get(name)
-    return known if known and _same(name, definition) else Feature(name, definition)
-
-
-def _same(name: str, definition: str) -> bool:
-    """Whether the standard definition of ``name`` prints as ``definition``."""
-    return format_expression(STANDARD.definitions[name]) == definition
-
-
 def _tidy(expression: sympy.Expr) -> sympy.Expr:
     """Small integral floats become integers: ``1.0*ad`` is ``ad``, ``g**2.0`` is ``g**2``."""
     integral = {
@@ -384,23 +323,6 @@ def _tidy(expression: sympy.Expr) -> sympy.Expr:
         if float(number).is_integer() and abs(number) < 1e6
     }
     return expression.xreplace(integral)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _float(name: str, value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise RuleError(f"{name} is beyond the range of float64") from None
-
-
-def _finite(name: str, value: float | None) -> float:
-    if value is None or not math.isfinite(value):
-        raise RuleError(f"{name} = {value!r} is not a finite number")
-    return value
 
 
 def _checked_horizon(value: float | None) -> float | None:

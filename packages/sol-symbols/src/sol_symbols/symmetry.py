@@ -29,7 +29,9 @@ def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
     [-1, 1, 0]
     """
     parities = {"g": -1, "w": -1}
-    for name in vocabulary.live(expression):
+    order = _states_first(expression, vocabulary)
+    parities |= {f"{name}_prev": 0 for name in order if name in vocabulary.recurrences}  # not known yet
+    for name in order:
         definition, old = vocabulary.definitions[name], f"{name}_prev"
         if name not in vocabulary.recurrences:
             parities[name] = _parity(definition, parities)
@@ -39,6 +41,12 @@ def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
         found = [sign for sign in possible if _parity(definition, {**parities, old: sign}) == sign]
         parities[name] = parities[old] = found[0] if found else 0
     return _parity(expression, parities)
+
+
+def _states_first(expression: sympy.Expr, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Live names, states (after what they need) before the features that may use their old values."""
+    states = [symbol(name) for name in vocabulary.live(expression) if name in vocabulary.recurrences]
+    return vocabulary.live(*states, expression)
 
 
 def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
@@ -76,7 +84,9 @@ def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr
 
 def _stable_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
     degrees: dict[str, sympy.Expr | None] = {"g": sympy.Integer(1), "w": None}
-    for name in vocabulary.live(expression):
+    order = _states_first(expression, vocabulary)
+    degrees |= {f"{name}_prev": None for name in order if name in vocabulary.recurrences}  # not known yet
+    for name in order:
         definition = vocabulary.definitions[name].subs(symbol("eps"), 0)
         if name not in vocabulary.recurrences:
             degrees[name] = _degree(definition, degrees)

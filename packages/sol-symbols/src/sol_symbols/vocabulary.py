@@ -18,6 +18,7 @@ before it. A feature is an expression over all of these. ``m`` and ``v`` are the
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from sol_symbols.errors import RuleError
 from sol_symbols.grammar import parse_expression, symbol
 from sol_symbols.operators import OPERATORS
 
-__all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary"]
+__all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary", "as_float", "finite"]
 
 INPUTS: Mapping[str, str] = MappingProxyType(
     {
@@ -46,6 +47,21 @@ INPUTS: Mapping[str, str] = MappingProxyType(
 MAX_DEPTH = 100
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 _RESERVED = frozenset([*OPERATORS, "lr"])
+
+
+def as_float(name: str, value: float) -> float:
+    """``value`` as a float; a :class:`RuleError` that calls it ``name`` where an integer is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise RuleError(f"{name} is beyond the range of float64") from None
+
+
+def finite(name: str, value: float | None) -> float:
+    """``value``; a :class:`RuleError` that calls it ``name`` where it is not a finite number."""
+    if value is None or not math.isfinite(value):
+        raise RuleError(f"{name} = {value!r} is not a finite number")
+    return value
 
 
 @dataclass(frozen=True)
@@ -211,11 +227,15 @@ STANDARD = Vocabulary().extended(
     Hyperparameter("eps", 1e-8, 0.0, float("inf"), "added to the denominator, for numerical stability"),
     Hyperparameter("mu", 0.9, 0.0, 1.0, "momentum factor"),
     Hyperparameter("wd", 0.0, 0.0, float("inf"), "decoupled weight decay"),
+    Hyperparameter("beta_fast", 0.5, 0.0, 1.0, "decay rate of the fast moment"),
+    Hyperparameter("beta_long", 0.99, 0.0, 1.0, "decay rate of the long moment"),
     Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient"),
     Recurrence("v", "beta2*v_prev + (1 - beta2)*g**2", description="moving average of the squared gradient"),
     Recurrence("b", "mu*b_prev + g", description="momentum buffer"),
     Recurrence("s", "s_prev + g**2", description="sum of squared gradients"),
     Recurrence("m_slow", "beta2*m_slow_prev + (1 - beta2)*g", description="moving average of the gradient at beta2"),
+    Recurrence("m_fast", "beta_fast*m_fast_prev + (1 - beta_fast)*g", description="moving average at beta_fast"),
+    Recurrence("m_long", "beta_long*m_long_prev + (1 - beta_long)*g", description="moving average at beta_long"),
     Feature("g2", "g**2", "squared gradient", inline=True),
     Feature("g3", "g**3", "cubed gradient", inline=True),
     Feature("bc1", "1 - beta1**t", "bias correction of m"),
@@ -226,6 +246,11 @@ STANDARD = Vocabulary().extended(
     Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected"),
     Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon"),
     Feature("cd", "(1 + cos(3.141592653589793*min(t/T, 1)))/2", "cosine decay, 1 to 0 over the horizon"),
+    Feature("la", "beta1*m_hat + (1 - beta1)*g", "look-ahead momentum, after Nesterov"),
+    Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion"),
+    Feature("m_fast_hat", "m_fast/(1 - beta_fast**t)", "bias-corrected fast moment"),
+    Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment"),
+    Feature("lt", "log(t)", "logarithm of the step"),
     Feature("ag_in", "(1 + sign(abs(g) - 4.5399929762484854e-05))/2", "1 where |g| > exp(-10), else 0"),
     Feature("ag", "ag_in*log(abs(g) + 1e-06)/10 + ag_in - 1", "log-preprocessed gradient of the SOL paper"),
 )

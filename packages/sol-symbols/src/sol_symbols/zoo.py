@@ -18,7 +18,7 @@ _TABLE = (
     ("adam", "ad", "Kingma and Ba 2015; torch.optim.Adam"),
     ("adamw", "ad + wd*w where wd = 0.01", "Loshchilov and Hutter 2019; torch.optim.AdamW(weight_decay=wd)"),
     ("signum", "sign(m)", "Bernstein et al. 2018"),
-    ("lion", "sign(beta1*m_slow_prev + (1 - beta1)*g) where beta2 = 0.99", "Chen et al. 2023; optax.lion"),
+    ("lion", "sign(li) where beta2 = 0.99", "Chen et al. 2023; optax.lion"),
     ("powersign-ld", "exp(ld*sign(g)*sign(m))*g", "Bello et al. 2017, linear decay; optax has no twin"),
     ("powersign-cd", "exp(cd*sign(g)*sign(m))*g", "Bello et al. 2017, cosine decay"),
     ("addsign-ld", "(1 + ld*sign(g)*sign(m))*g", "Bello et al. 2017, linear decay"),

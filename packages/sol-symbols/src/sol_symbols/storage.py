@@ -1,0 +1,98 @@
+"""Reading the JSON form of rules: every field checked before anything is made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import reprlib
+from typing import Any
+
+from sol_symbols.errors import RuleError
+from sol_symbols.grammar import format_expression
+from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, as_float, finite
+
+__all__ = ["SCHEMA", "read_record"]
+
+SCHEMA = 1
+"""Version of the JSON form that this release writes, and the newest that it reads."""
+
+_FIELDS: dict[str, Any] = {
+    "expression": str,
+    "lr": int | float | None,
+    "values": dict,
+    "states": dict,
+    "features": dict,
+    "name": str,
+    "provenance": dict,
+}
+
+
+def read_record(text: str) -> dict[str, Any]:
+    """The arguments of :class:`~sol_symbols.UpdateRule` that the JSON ``text`` holds.
+
+    Raises:
+        RuleError: The text is no JSON, not a rule, or of a newer schema than this release reads.
+    """
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RuleError(f"not JSON: {error}") from None
+    if not isinstance(record, dict) or "schema" not in record:
+        raise RuleError("not a rule: a rule is a JSON object with the keys schema, expression, values, ...")
+    if type(record["schema"]) is not int or record["schema"] != SCHEMA:
+        raise RuleError(
+            f"rule of schema {record['schema']!r}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
+        )
+    for key, kind in _FIELDS.items():
+        if key not in record:
+            raise RuleError(f"not a rule: it has no {key!r}")
+        if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
+            raise RuleError(f"not a rule: {key!r} is {reprlib.repr(record.get(key))}")
+    vocabulary = STANDARD.extended(
+        *_read_hyperparameters(record),
+        *(_read_state(name, state) for name, state in record["states"].items()),
+        *(_read_feature(name, definition) for name, definition in record["features"].items()),
+    )
+    for name, value in record["values"].items():
+        if not (value is None or _is_number(value)):
+            raise RuleError(f"not a rule: the value of {name!r} is {reprlib.repr(value)}")
+    fields = ("expression", "values", "lr", "name", "provenance")
+    return {**{field: record[field] for field in fields}, "vocabulary": vocabulary}
+
+
+def _read_hyperparameters(record: dict[str, Any]) -> list[Hyperparameter]:
+    """Those of the definitions that the standard vocabulary lacks: any finite number, given in the values."""
+    texts = [definition for definition in record["features"].values() if isinstance(definition, str)]
+    texts += [str(state.get("update")) for state in record["states"].values() if isinstance(state, dict)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)} - {*record["states"], *record["features"]}
+    unknown = [name for name in record["values"] if name in words and name not in STANDARD.names]
+    return [Hyperparameter(name, None, -math.inf, math.inf, "constant of the definitions") for name in unknown]
+
+
+def _read_state(name: str, state: object) -> Recurrence:
+    if not (isinstance(state, dict) and isinstance(state.get("update"), str)):
+        raise RuleError(f"not a rule: state {name!r} is {reprlib.repr(state)}")
+    init = state.get("init")
+    if init is None or not _is_number(init):
+        raise RuleError(f"not a rule: state {name!r} starts at {reprlib.repr(init)}")
+    known = STANDARD.recurrences.get(name)
+    start = finite(name, as_float(name, init))
+    read = Recurrence(name, state["update"], start, known.description if known else "")
+    return known if known and _same(name, read.update) and known.init == read.init else read
+
+
+def _read_feature(name: str, definition: object) -> Feature:
+    if not isinstance(definition, str):
+        raise RuleError(f"not a rule: feature {name!r} is {reprlib.repr(definition)}")
+    known = STANDARD.features.get(name)
+    return known if known and _same(name, definition) else Feature(name, definition)
+
+
+def _same(name: str, definition: str) -> bool:
+    """Whether the standard definition of ``name`` prints as ``definition``."""
+    return format_expression(STANDARD.definitions[name]) == definition
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
