@@ -152,7 +152,7 @@ class _Reader:
             raise self.fail(f"exponent beyond {MAX_EXPONENT}", node.right)
         value = _BINARY[type(node.op)](left, right)
         irrational = value.is_number and value.is_real and not value.is_Rational  # 2**(1/2)
-        return self.checked(sympy.Float(value) if irrational else value, node)
+        return self.checked(sympy.Float(float(value.evalf(20))) if irrational else value, node)
 
     def checked(self, value: sympy.Expr, node: ast.expr) -> sympy.Expr:
         """``value``, after a look at it and at its numeric arguments: what is below them was looked at before."""
