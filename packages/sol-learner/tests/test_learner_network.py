@@ -171,6 +171,11 @@ def test_meta_training_improves_on_its_start_and_keeps_the_best(task):
     assert result.dropped == 0
 
 
+@pytest.mark.parametrize(("horizon", "windows"), [(10, 3), (12, 3), (3, 1), (1, 1)])
+def test_an_episode_that_ends_within_a_window_uses_what_it_has(make_task, horizon, windows):
+    assert train(make_task(horizon=horizon), episodes=1).windows == windows
+
+
 def test_meta_training_drops_windows_that_are_not_finite(task):
     result = train(task, lr=1e25, episodes=2)
     assert result.dropped == 2

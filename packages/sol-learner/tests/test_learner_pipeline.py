@@ -251,6 +251,19 @@ def test_a_run_folder_is_never_overwritten_by_accident(result, tmp_path):
         prepare_folder(tmp_path / "file" / "run")
 
 
+def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
+    class Point:
+        dist, value, name = None, "broken:Exporter", "broken"
+
+        def load(self):
+            raise ImportError("no such thing")
+
+    monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: {"broken": Point()})
+    with pytest.raises(SolError, match=r"rule.json, .* are in .*broken.*no such thing"):
+        write_run(result, tmp_path)
+    assert resolve_rule(str(tmp_path)) == result.rule
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5min", 300), ("2m", 120), ("1.5h", 5400)])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds

@@ -64,14 +64,19 @@ class FirstOrder:
         return value if self._chosen is None else value.index_select(-1, self._chosen)
 
     def observe(self, gradient: Tensor, theta: Tensor) -> bool:
-        """Take note of the gradient at ``theta``; true when the window holds the U + 1 gradients that it needs."""
+        """Take note of the gradient at ``theta``; true when the window holds the U + 1 gradients of a whole one."""
         self._gradients.append(self._pick(gradient))
         if len(self._gradients) > 1:
             self._theta.append(self._pick(theta))
-        return len(self._gradients) == self.unroll + 1
+        return self.steps == self.unroll
+
+    @property
+    def steps(self) -> int:
+        """Inner steps that the window holds; fewer than U where an episode ends within it."""
+        return len(self._gradients) - 1
 
     def meta_gradient(self) -> tuple[Tensor, ...]:
-        """dL/dw for each parameter of the network, the mean over optimizees."""
+        """dL/dw for each parameter of the network, the mean over optimizees; needs one step or more in the window."""
         state, inputs = self._state, []
         for offset, gradient in enumerate(self._gradients[:-1]):
             outputs, state = self.features.step(gradient, state, self._theta[offset], self._first + offset, self.values)
@@ -79,5 +84,5 @@ class FirstOrder:
         later = torch.stack(self._gradients[1:]).flip(0).cumsum(0).flip(0)  # G_r, r = 1..U
         phi = self.network(torch.stack(inputs, 1))
         optimizees = later[0].numel() / later.shape[-1]
-        weight = -self.lr * self._scale / (self.unroll * optimizees)
+        weight = -self.lr * self._scale / (self.steps * optimizees)
         return torch.autograd.grad((later * phi).sum() * weight, list(self.network.parameters()))

@@ -208,7 +208,8 @@ def _episode(
         clock.check()
         loss, gradient = optimizees.losses_and_gradients()
         losses.append(loss.mean())
-        if estimator.observe(gradient, optimizees.theta):
+        whole = estimator.observe(gradient, optimizees.theta)
+        if whole or (t > task.horizon and estimator.steps):
             meta_gradient = estimator.meta_gradient()
             # One check a window: anything that is not finite in it reaches the meta-gradient or the last loss.
             if not all(bool(torch.isfinite(part).all()) for part in (*meta_gradient, loss)):

@@ -36,25 +36,29 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
     """Write everything that ``result`` holds; returns the names of the files, most important first.
 
     ``rule.json`` and ``rule.txt`` are the rule, ``summary.json`` all numbers, ``curves.png`` the comparison; every
-    installed exporter adds its file (``optimizer.py``, ``formula.tex``).
+    installed exporter adds its file (``optimizer.py``, ``formula.tex``). What an exporter cannot express is left out,
+    after the rest is safely written.
+
+    Raises:
+        SolError: A file cannot be written, or an exporter failed.
     """
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
-    files |= _emitted(result.rule)
     files["summary.json"] = json.dumps(result.summary, indent=1) + "\n"
     if result.comparison is not None:
         files["curves.png"] = curves_png(result.comparison, result.rule)
     for name, content in files.items():
         write_atomically(folder / name, content)
-    return list(files)
-
-
-def _emitted(rule: UpdateRule) -> dict[str, str]:
-    """The file of each installed exporter: source of the rule."""
-    files = {}
-    for point in find_plugins("sol.exporters").values():
-        exporter = load_plugin("sol.exporters", point)()
-        files[exporter.filename] = exporter.export(rule, rule.class_name)
-    return files
+    written, failed = list(files), []
+    for name, point in find_plugins("sol.exporters").items():
+        try:
+            exporter = load_plugin("sol.exporters", point)()
+            write_atomically(folder / exporter.filename, exporter.export(result.rule, result.rule.class_name))
+            written.insert(2, exporter.filename)
+        except SolError as error:
+            failed.append(f"{name}: {error}")
+    if failed:
+        raise SolError(f"{', '.join(written)} are in {folder}, but not every exporter worked: {'; '.join(failed)}")
+    return written
 
 
 def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
