@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
     run = json.loads((arguments.run / "summary.json").read_text())
-    task, seed, rule = load_task(run["task"]), run["config"]["seed"], resolve_rule(str(arguments.run))
+    task, seed, rule = load_task(run["tasks"][0]), run["config"]["seed"], resolve_rule(str(arguments.run))
     kind = load_class(arguments.run / "optimizer.py")
 
     contenders, tuning = {"emitted file": kind}, {}

@@ -47,7 +47,7 @@ def test_the_arrows_are_all_packages():
         ("sol_symbols", ["torch", "sol_learner", "matplotlib"]),
         ("sol_symbols.cli", ["torch", "sol_learner"]),
         ("sol_export", ["torch", "sol_learner"]),
-        ("sol_tasks", ["transformers", "torch_geometric", "mlxtend", "matplotlib"]),
+        ("sol_tasks", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
     ],
 )
 def test_importing_loads_nothing_heavy(module, absent):
@@ -58,13 +58,13 @@ def test_importing_loads_nothing_heavy(module, absent):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_no_text_is_executed(path):
-    """No eval, exec, compile, pickle, or SymPy's readers of text."""
+    """No eval, exec, compile, unrestricted pickle, or SymPy's readers of text."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
         assert name not in {"eval", "exec", "compile", "__import__"}, f"{path}:{node.lineno}"
-        assert not re.search(r"\b(parse_expr|sympify|S)$|pickle\.", name), f"{path}:{node.lineno}"
+        assert not re.search(r"\b(parse_expr|sympify|S)$|pickle\.(loads?|Unpickler)$", name), f"{path}:{node.lineno}"
 
 
 def test_all_packages_have_one_version():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,13 +34,16 @@ def run(tmp_path_factory):
 def test_learn_writes_everything_and_says_what_it_found(run):
     folder, done = run
     files = {path.name for path in folder.iterdir()}
-    assert files == {"rule.json", "rule.txt", "optimizer.py", "formula.tex", "curves.png", "summary.json"}
+    emitted = {"optimizer.py", "optimizer_optax.py", "formula.tex", "formula.md", "formula.html"}
+    assert files == emitted | {
+        *("rule.json", "rule.txt", "summary.json", "metrics.jsonl", "front.json", "front.png", "curves.png"),
+    }
     rule = resolve_rule(str(folder))
     assert str(rule) in done.stdout
     assert resolve_rule(str(folder / "rule.txt")) == rule
     assert rule.complexity.terms <= 15
     summary = json.loads((folder / "summary.json").read_text())
-    learned, adam = summary["comparison"]["contenders"][:2]
+    learned, adam = summary["comparison"][0]["contenders"][:2]
     assert len(learned["metrics"]["test"]["loss"]) == 10
     assert sum(learned["metrics"]["train"]["loss"]) <= 0.80 * sum(adam["metrics"]["train"]["loss"])
     assert sum(learned["metrics"]["test"]["loss"]) <= sum(adam["metrics"]["test"]["loss"])
@@ -75,6 +79,19 @@ def test_a_run_can_be_shown_exported_and_compared(run, tmp_path):
     assert "mnistnet" in sol("tasks").stdout
 
 
+def test_any_rule_on_the_front_can_be_taken(run):
+    folder, _ = run
+    shown = sol("show", folder, "--complexity", "3")
+    assert re.search(r"complexity  [123] terms", shown.stdout), shown.stderr
+    exported = sol("export", folder, "--complexity", "3", "--to", "torch")
+    assert str(resolve_rule(str(folder), 3).expression) != str(resolve_rule(str(folder)).expression)
+    assert resolve_rule(str(folder), 3).digest not in ("", resolve_rule(str(folder)).digest)
+    assert "class " in exported.stdout
+    missing = sol("show", "adam", "--complexity", "3")
+    assert missing.returncode == 2
+    assert "not the folder of a finished run" in missing.stderr
+
+
 def test_a_run_is_not_overwritten(run):
     folder, _ = run
     again = sol("learn", "mnistnet", "--out", folder)
@@ -105,8 +122,12 @@ def test_control_c_keeps_what_was_reached(tmp_path):
     [
         (["learn", "mnistnt", "--out", "x"], "no task 'mnistnt'; did you mean 'mnistnet'?"),
         (["learn", "mnistnet"], "required: --out"),
-        (["learn", "mnistnet", "--out", "x", "--seed", "-1"], "not a whole number"),
-        (["learn", "mnistnet", "--out", "x", "--seed", "one"], "not a whole number"),
+        (["learn", "mnistnet", "--out", "x", "--seed", "-1"], "seed = -1; it must be 0 or more"),
+        (["learn", "mnistnet", "--out", "x", "--seed", "one"], "seed = 'one'; it must be a whole number"),
+        (["learn", "mnistnet", "--out", "x", "--estimator", "magic"], "choose one of: first-order, exact, pes"),
+        (["learn", "mnistnet", "--out", "x", "--config", "no.toml"], "cannot read the settings no.toml"),
+        (["learn", "mnistnet", "--out", "x", "--jobs", "2", "--backend", "magic"], "no back end 'magic'"),
+        (["learn", "mnistnet", "mnistnet", "--out", "x"], "need different names"),
         (["learn", "mnistnet", "--out", "x", "--budget", "soon"], "'soon' is not a time"),
         (["learn", "mnistnet", "--out", "x", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["learn", "mnistnet", "--out", "x", "--data", "nowhere"], "no such data folder: nowhere"),

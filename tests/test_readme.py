@@ -32,7 +32,7 @@ def test_the_emitted_optimizer_in_ten_lines(run_block):
 
 
 def test_learning_on_ones_own_task(run_block):
-    fewer = "LearnConfig(seed=0, episodes=4, generations=8, evaluation=4)"
+    fewer = "LearnConfig(seed=0, episodes=4, library_generations=4, generations=4, evaluation=4)"
     assert "LearnConfig(seed=0)" in BLOCKS[1]
     done = run_block(BLOCKS[1].replace("LearnConfig(seed=0)", fewer))
     assert done.returncode == 0, done.stderr

@@ -11,20 +11,20 @@ class Regression:
     name = "regression"
     horizon = 12
 
-    def __init__(self, vectorizable=True, horizon=12):
-        self.vectorizable, self.horizon = vectorizable, horizon
+    def __init__(self, vectorizable=True, horizon=12, dtype=torch.float32):
+        self.vectorizable, self.horizon, self.dtype = vectorizable, horizon, dtype
         generator = torch.Generator().manual_seed(7)
         teacher = torch.randn(5, 2, generator=generator)
         self.data = {}
         for split in ("train", "valid", "test"):
             x = torch.randn(48, 5, generator=generator)
-            self.data[split] = (x, torch.tanh(x @ teacher))
+            self.data[split] = (x.to(dtype), torch.tanh(x @ teacher).to(dtype))
 
     def build(self, generator):
         model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.4, generator=generator)
-        return model
+        return model.to(self.dtype)
 
     def batches(self, split, generator):
         x, y = self.data[split]

@@ -47,6 +47,39 @@ def test_check_task_refuses_equal_splits(make_task):
         check_task(task)
 
 
+def pooled(make_task, distinct=True):
+    """Every episode is a problem of its own: its model holds the problem."""
+
+    class Pooled(make_task):
+        def __init__(self, split="train"):
+            super().__init__()
+            self.split = split if distinct else "train"
+
+        def pool(self, split):
+            return Pooled(split)
+
+        def build(self, generator):
+            model = super().build(generator)
+            model.register_buffer("problem", self.data[self.split][0])
+            return model
+
+    return Pooled()
+
+
+def test_every_purpose_draws_problems_of_a_split_of_its_own(make_task):
+    task = pooled(make_task)
+    check_task(task)
+    for purpose, split in zip(Purpose, ("train", "train", "valid", "test")):
+        (model,) = Optimizees(task, 0, purpose, [0])._models[0]
+        assert torch.equal(model.problem, task.data[split][0])
+
+
+def test_check_task_refuses_equal_pools(make_task):
+    task = pooled(make_task, distinct=False)
+    with pytest.raises(AssertionError, match="'train' and 'valid' are the same"):
+        check_task(task)
+
+
 def test_streams_of_different_purposes_parts_and_indices_differ():
     draws = {
         (purpose, index, part, seed): torch.rand((), generator=generator_for(seed, purpose, index, part)).item()
@@ -107,7 +140,7 @@ def test_candidates_side_by_side_equal_single_runs(task, name):
     for index, rate in enumerate(rates.tolist()):
         alone = run_rule(task, ZOO[name], 0, Purpose.VALID, range(2), rate)
         torch.testing.assert_close(together.losses[:, index], alone.losses[:, 0])
-        torch.testing.assert_close(together.objective[index], alone.objective[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(together.objective()[index], alone.objective()[0], rtol=1e-4, atol=1e-6)
 
 
 def test_run_rule_equals_torch_optim(task):
@@ -140,7 +173,7 @@ def test_schedules_are_laid_over_the_horizon_of_the_run(task):
 
 def test_a_diverging_rule_has_an_infinite_objective(task):
     outcome = run_rule(task, UpdateRule.parse("g**3 where lr = 1e30"), 0, Purpose.VALID, [0])
-    assert outcome.objective.item() == float("inf")
+    assert outcome.objective().item() == float("inf")
 
 
 def test_a_cancelled_clock_stops_a_run(task):

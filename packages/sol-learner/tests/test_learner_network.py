@@ -1,12 +1,12 @@
 """The EQL network: its start, its exact read-out, its meta-gradient."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from sol_learner import FirstOrder, NetworkOptimizer, Optimizees, Purpose, SymbolicNetwork
-from sol_learner.meta_training import meta_train
+from sol_learner import Family, LearnConfig, NetworkOptimizer, SymbolicNetwork, meta_train
 from sol_learner.progress import Clock, Silent
 from sol_symbols import STANDARD, ZOO, RuleError, UpdateRule, evaluator, feature_evaluator
 
@@ -36,10 +36,10 @@ def histories(steps=20, count=200, seed=0, largest=1.0):
 @pytest.mark.parametrize("units", UNITS)
 def test_before_training_the_network_is_the_start_rule(start, units):
     network = SymbolicNetwork(ZOO[start], units=units, generator=torch.Generator().manual_seed(0)).double()
-    optimizer, phi = NetworkOptimizer(network, 20), evaluator(ZOO[start], torch, 20)
+    optimizer, phi = NetworkOptimizer(network), evaluator(ZOO[start], torch, 20)
     gradients = histories()
     w = torch.zeros_like(gradients[0])
-    state, expected_state = optimizer.init(w), phi.init(w)
+    state, expected_state = optimizer.begin(w, 20), phi.init(w)
     for t, g in enumerate(gradients, start=1):
         update, state = optimizer.step(g, state, w, t)
         expected, expected_state = phi(g, expected_state, w, t)
@@ -52,9 +52,9 @@ def test_before_training_the_network_is_the_start_rule(start, units):
 def test_the_read_out_rule_equals_the_network(start, units, seed):
     network = random_network(start, units, seed)
     rule = UpdateRule.from_json(network.rule(0.01, 20).to_json())
-    optimizer, phi = NetworkOptimizer(network.double(), 20), evaluator(rule, torch)
+    optimizer, phi = NetworkOptimizer(network.double()), evaluator(rule, torch)
     w = torch.zeros(200, dtype=torch.float64)
-    state, rule_state = optimizer.init(w), phi.init(w)
+    state, rule_state = optimizer.begin(w, 20), phi.init(w)
     for t, g in enumerate(histories(seed=seed, largest=10.0), start=1):
         update, state = optimizer.step(g, state, w, t)
         value, rule_state = phi(g, rule_state, w, t)
@@ -72,95 +72,99 @@ def test_wrong_units_and_features_are_named():
         SymbolicNetwork(ZOO["adam"], features=("gg",))
 
 
-def window(task, network, lr, unroll, coordinates, draw=0):
-    """A window's estimator, fed, and what is needed to check it."""
-    optimizer = NetworkOptimizer(network, task.horizon)
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
-    state = optimizer.init(optimizees.theta)
-    generator = torch.Generator().manual_seed(draw)
-    estimator = FirstOrder(network, optimizer.features, optimizer.values, lr, unroll, coordinates, generator)
-    # A window that does not start at the first step: states are not zero.
-    for t in range(1, unroll + 5):
-        if t == 4:
-            estimator.begin(state, optimizees.theta, t)
-        _, gradient = optimizees.losses_and_gradients()
-        if t >= 4 and estimator.observe(gradient, optimizees.theta):
-            return estimator.meta_gradient()
-        phi, state = optimizer.step(gradient, state, optimizees.theta, t)
-        optimizees.move(-lr * phi)
-    raise AssertionError("the window never filled")
-
-
-def autograd_window(task, network, lr, unroll):
-    """The same by ordinary back-propagation, gradients entering phi as constants."""
-    optimizer = NetworkOptimizer(network, task.horizon)
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
-    state = optimizer.init(optimizees.theta)
-    total = 0.0
-    for t in range(1, unroll + 5):
-        theta = optimizees.theta
-        if t > 4:  # the loss at theta on the batch whose gradient comes next; theta depends on the network
-            optimizees.theta = theta.detach()
-            _, gradient = optimizees.losses_and_gradients()
-            total = total + (gradient * theta).sum()  # has the loss's gradient at theta
-        else:
-            _, gradient = optimizees.losses_and_gradients()
-        if t == unroll + 4:
-            break
-        outputs, state = optimizer.features.step(gradient, state, theta.detach(), t, optimizer.values)
-        phi = network(torch.stack(outputs))
-        optimizees.theta = theta - lr * (phi if t >= 4 else phi.detach())
-    return torch.autograd.grad(total / unroll / 2, list(network.parameters()))
-
-
-@pytest.mark.parametrize("units", UNITS)
-def test_the_closed_form_equals_autograd(task, units):
-    network = SymbolicNetwork(ZOO["adam"], units=units, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        network.readout.add_(0.1)
-    closed = window(task, network, 0.01, 5, 10**9)
-    reference = autograd_window(task, network, 0.01, 5)
-    for part, expected in zip(closed, reference, strict=True):
-        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-
-
-def test_sampled_coordinates_are_unbiased(task):
-    network = random_network(units=UNITS[1])
-    full = torch.cat([part.reshape(-1) for part in window(task, network, 0.01, 4, 10**9)])
-    draws = torch.stack(
-        [torch.cat([p.reshape(-1) for p in window(task, network, 0.01, 4, 6, draw=draw)]) for draw in range(150)]
-    )
-    error = (draws.mean(0) - full) / (draws.std(0) / math.sqrt(len(draws))).clamp(min=1e-12)
-    assert draws.std(0).max() > 0
-    assert error.abs().max() < 4.5  # 60-odd weights; P(any beyond 4.5 by chance) < 1e-3
-
-
 def test_features_and_phi_stay_on_the_parameters_device():
     network = random_network().to("meta")
-    optimizer = NetworkOptimizer(network, 10)
+    optimizer = NetworkOptimizer(network)
     theta = torch.empty(3, 7, device="meta")
-    phi, state = optimizer.step(theta, optimizer.init(theta), theta, 1)
+    phi, state = optimizer.step(theta, optimizer.begin(theta, 10), theta, 1)
     assert phi.device.type == "meta"
     assert phi.shape == theta.shape
     assert {value.device.type for value in state.values()} == {"meta"}
 
 
+def run_steps(optimizer, gradients):
+    state, phis = optimizer.begin(gradients[0], 10), []
+    for t, g in enumerate(gradients, 1):
+        phi, state = optimizer.step(g, state, g, t)
+        phis.append(phi)
+    return torch.stack(phis), state
+
+
 def test_chunks_do_not_change_phi(monkeypatch):
-    network, g = random_network(), torch.randn(2, 333)
-    optimizer = NetworkOptimizer(network, 10)
-    whole, _ = optimizer.step(g, optimizer.init(g), g, 1)
-    monkeypatch.setattr("sol_learner.meta_training._CHUNK", 100)
-    parts, _ = optimizer.step(g, optimizer.init(g), g, 1)
+    network, gradients = random_network(), torch.randn(5, 2, 333)
+    whole, _ = run_steps(NetworkOptimizer(network), gradients)
+    monkeypatch.setattr("sol_learner.network_optimizer._CHUNK", 100)
+    parts, _ = run_steps(NetworkOptimizer(network), gradients)
     torch.testing.assert_close(parts, whole)
 
 
-SETTINGS = {"meta_batch": 4, "unroll": 4, "outer_lr": 1e-2, "coordinates": 64, "validation": 4, "every": 1}
+@pytest.mark.parametrize("gates", [False, True])
+def test_the_compiled_kernel_equals_eager_tensors(gates):
+    network = SymbolicNetwork(ZOO["adam"], gates=gates, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.readout.normal_(generator=torch.Generator().manual_seed(1))
+    network.draw_gates(torch.Generator().manual_seed(2))
+    gradients = 0.1 * torch.randn(4, 2, 77, generator=torch.Generator().manual_seed(3))
+    eager, compiled = (run_steps(NetworkOptimizer(network, kernel), gradients) for kernel in ("eager", "compiled"))
+    torch.testing.assert_close(compiled[0], eager[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(compiled[1], eager[1])
 
 
-def train(task, lr=0.03, episodes=6, clock=None):
-    network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
-    clock = clock or Clock()
-    return meta_train(task, network, lr, seed=0, episodes=episodes, progress=Silent(), clock=clock, **SETTINGS)
+def test_without_a_compiler_eager_tensors_are_used(monkeypatch):
+    def failing(*arguments):
+        raise torch._dynamo.exc.BackendCompilerFailed(failing, RuntimeError("no g++"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: failing)
+    network, gradients = random_network(), torch.randn(3, 2, 33)
+    optimizer = NetworkOptimizer(network, "compiled")
+    with pytest.warns(UserWarning, match="no fused kernel"):
+        phi, _ = run_steps(optimizer, gradients)  # one warning, not three
+    torch.testing.assert_close(phi, run_steps(NetworkOptimizer(network), gradients)[0])
+
+
+def test_gates_start_open_close_exactly_and_are_read_out():
+    network = SymbolicNetwork(ZOO["adam"], gates=True, generator=torch.Generator().manual_seed(0))
+    plain = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
+    for gated, weight in zip(network.weights(), plain.weights(), strict=True):
+        assert torch.equal(gated, weight)
+    with torch.no_grad():
+        network.readout.normal_(generator=torch.Generator().manual_seed(1))
+        network.gates[0][1:] = -10.0
+    assert all(not row.any() for row in network.weights()[0][1:])
+    assert len(network.rule(0.1, 10).expression.free_symbols) < len(plain.features)
+    before = network.open_gates().item()
+    network.draw_gates(torch.Generator().manual_seed(5))
+    drawn = torch.cat([w.reshape(-1) for w in network.weights()])
+    network.settle_gates()
+    assert not torch.equal(drawn, torch.cat([w.reshape(-1) for w in network.weights()]))
+    assert 0 < before < 1
+
+
+def test_the_gates_frequencies_are_those_of_the_penalty():
+    network = SymbolicNetwork(ZOO["adam"], units=(("identity",),), gates=True)
+    with torch.no_grad():
+        network.readout.fill_(1.0)
+        network.hidden[0].fill_(1.0)
+        for index, gate in enumerate(network.gates):
+            gate.fill_([-1.0, 0.5][index])
+    generator, open_, total = torch.Generator().manual_seed(0), 0, 0
+    for _ in range(2000):
+        network.draw_gates(generator)
+        values = torch.cat([w.reshape(-1) for w in network.weights()])
+        open_, total = open_ + int((values > 0).sum()), total + len(values)
+    assert open_ / total == pytest.approx(network.open_gates().item(), abs=0.01)
+
+
+SETTINGS = LearnConfig(
+    meta_batch=4, unroll=(4,), outer_lr=1e-2, coordinates=64, validation=4, validate_every=1, episodes=6
+)
+
+
+def train(*tasks, lr=0.03, clock=None, **settings):
+    config = replace(SETTINGS, **settings)
+    network = SymbolicNetwork(ZOO["adam"], gates=config.gates, generator=torch.Generator().manual_seed(0))
+    family = Family(tasks, (1.0,) * len(tasks), 0.5)
+    return meta_train(family, network, lr, config, progress=Silent(), clock=clock or Clock())
 
 
 def test_meta_training_improves_on_its_start_and_keeps_the_best(task):
@@ -178,8 +182,65 @@ def test_an_episode_that_ends_within_a_window_uses_what_it_has(make_task, horizo
 
 def test_meta_training_drops_windows_that_are_not_finite(task):
     result = train(task, lr=1e25, episodes=2)
-    assert result.dropped == 2
+    assert (result.windows, result.dropped) == (0, 2)
     assert all(torch.isfinite(parameter).all() for parameter in result.network.parameters())
+    first = result.divergences[0]
+    assert 1 <= first["step"] <= 4
+    assert first["update"] > 1e20
+    assert first["feature"] in ("ad", "rs", "sqrt(v_hat)", "ag", "m_hat", "sign(g)", "sign(m)", "ld", "cd", "g")
+    assert "every one of the 2 windows diverged" in result.advice
+    assert "outer_lr" in result.advice
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"estimator": "exact"},
+        {"estimator": "pes", "particles": 4, "outer_lr": 3e-3},
+        {"meta_loss": "log"},
+        {"meta_loss": "last"},
+        {"outer_split": "valid"},
+        {"unroll": (2, 6)},
+        {"horizons": (4, 12)},
+        {"scaling": 1.0},
+        {"gates": True},
+        {"clip": 1.0},
+        {"precision": "bf16"},
+        {"validate_every": 3},
+    ],
+    ids=str,
+)
+def test_every_way_of_meta_training_improves_on_its_start(task, settings):
+    result = train(task, **settings)
+    assert result.loss < 0.97 * result.history[0]["loss"]
+    assert result.dropped == 0
+
+
+def test_without_validation_the_last_network_is_kept(task):
+    result = train(task, validate_every=0)
+    assert result.loss == math.inf
+    assert [record for record in result.history if "loss" in record] == [{"episode": 0, "loss": math.inf}]
+    assert not torch.equal(result.network.readout, SymbolicNetwork(ZOO["adam"]).readout)
+
+
+def test_curricula_take_their_stages_in_equal_shares(task):
+    windows = [train(task, episodes=4, **s).windows for s in ({"unroll": (3, 6)}, {"horizons": (4, 12)}, {})]
+    assert windows == [2 * 4 + 2 * 2, 2 * 1 + 2 * 3, 4 * 3]
+
+
+def test_sparsity_closes_gates(task):
+    open_ = [
+        train(task, gates=True, sparsity=s, sparsity_from=0.0, validate_every=0, gate_lr=0.5).network.open_gates()
+        for s in (0.0, 10.0)
+    ]
+    assert open_[1] < 0.7 * open_[0]
+
+
+def test_a_rule_can_be_meta_trained_for_several_tasks(make_task):
+    short = make_task(horizon=6)
+    result = train(make_task(), short)
+    assert result.windows == 3 * 3 + 3 * 2  # the tasks take turns
+    assert result.loss < 0.97 * result.history[0]["loss"]
 
 
 def test_meta_training_stops_with_what_it_has(task):

@@ -9,37 +9,43 @@ import pytest
 import torch
 
 from sol_learner import (
+    Candidates,
     Clock,
+    Family,
     Interrupted,
     LearnConfig,
+    Learner,
     Purpose,
+    RuleOptimizer,
     Samples,
     Silent,
-    SymbolicNetwork,
-    backward_elimination,
+    Trajectories,
     compare,
     generator_for,
-    learn,
     polish,
+    prune,
     record,
+    widen,
     write_run,
 )
-from sol_learner.commands import parse_duration
-from sol_learner.progress import open_progress
-from sol_learner.pruning import Point, choose, mean_objective
+from sol_learner.progress import open_progress, parse_duration
 from sol_learner.run_folder import prepare_folder
+from sol_learner.terms import Fit, leading_terms
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule, resolve_rule
 
 SMALL = LearnConfig(
     tuning_episodes=2,
     episodes=3,
     meta_batch=3,
-    unroll=4,
+    unroll=(4,),
     coordinates=40,
     validation=3,
     record_episodes=2,
     record_coordinates=40,
-    generations=4,
+    library_generations=3,
+    terms=6,
+    prune_episodes=1,
+    generations=3,
     population=6,
     evaluation=3,
 )
@@ -50,85 +56,133 @@ def samples():
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(10, 300, generator=generator, dtype=torch.float64)
     values = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "T": 10.0}
-    return Samples(gradients, torch.zeros_like(gradients), values, STANDARD)
+    return Samples((Trajectories(gradients, torch.zeros_like(gradients), values),), STANDARD)
 
 
-def test_elimination_finds_the_terms_that_matter(samples):
+def test_the_leading_terms_are_those_that_matter(samples):
     rule = UpdateRule.parse("0.7*ad - 0.2*ld*sign(g) + 1e-4*rs + 1e-5*cd*ad + 0.05*rs*ld where T = 10")
-    rules = backward_elimination(rule, samples)
-    assert [len(short.terms) for short in rules] == [5, 4, 3, 2, 1]
-    names = {unit.as_coeff_Mul()[1] for unit in rules[2].terms}
-    assert names == {STANDARD.parse(text) for text in ("ad", "ld*sign(g)", "ld*rs")}
-    assert rules[0].values["T"] == 10
+    assert set(leading_terms(rule, samples, 3)) == {STANDARD.parse(text) for text in ("ad", "ld*sign(g)", "ld*rs")}
+    assert leading_terms(rule, samples, 0) == []
 
 
-def test_elimination_refits_what_is_left(samples):
-    # sign(g) is nearly rs here; without a refit, leaving it out would lose its share.
-    rule = UpdateRule.parse("rs + 1e-3*sign(g)")
-    (kept,) = [r for r in backward_elimination(rule, samples) if len(r.terms) == 1]
-    (unit,) = kept.terms
-    coefficient, unit = unit.as_coeff_Mul()
-    columns = samples.evaluate([unit, rule.expression])
-    weight = samples.weights
-    best = (weight * columns[0] * columns[1]).sum() / (weight * columns[0] ** 2).sum()
-    assert float(coefficient) == pytest.approx(float(best), rel=1e-3)
-
-
-def test_elimination_leaves_out_terms_that_no_optimizer_should_have(samples):
+def test_leading_terms_leave_out_what_no_optimizer_should_have(samples):
     rule = UpdateRule.parse("ad + ld + g**3 + exp(ad + ld) + sign(g)*rs + sqrt(v_hat) + g where T = 10")
-    longest = backward_elimination(rule, samples)[0]
-    assert {str(term.as_coeff_Mul()[1]) for term in longest.terms} == {"ad", "g"}
+    assert {str(term) for term in leading_terms(rule, samples, 9)} == {"ad", "g"}
 
 
-def test_the_longest_rule_near_the_best_is_chosen():
-    points = [
-        Point(UpdateRule.parse(text), loss) for text, loss in (("ad + rs + g", 1.2), ("ad + rs", 1.04), ("ad", 1.0))
-    ]
-    assert str(choose(points).rule) == "ad + rs"
+def test_a_fit_makes_up_for_what_is_left_out(samples):
+    # sign(g) is nearly rs here; without a refit, leaving it out would lose its share.
+    units = [STANDARD.parse(text) for text in ("rs", "sign(g)")]
+    (fitted,) = Fit(samples, units, (units, [1.0, 0.5])).coefficients([0])
+    columns = samples.evaluate(units)
+    weight, target = samples.weights, columns[0] + 0.5 * columns[1]
+    best = (weight * columns[0] * target).sum() / (weight * columns[0] ** 2).sum()
+    assert fitted == pytest.approx(float(best), rel=2e-3)
+    assert fitted > 1.2
+
+
+def test_a_fit_uses_no_term_that_is_not_finite_or_zero(samples):
+    units = [STANDARD.parse(text) for text in ("ad", "1/w", "w", "rs")]
+    assert Fit(samples, units, (units[:1], [1.0])).usable == [0, 3]
+
+
+def test_terms_that_repeat_each_other_do_not_cancel_at_large_coefficients(samples):
+    units = [STANDARD.parse(text) for text in ("ad", "ad*(1 + 1e-6*ld)", "rs")]
+    fit = Fit(samples, units, (units[:1], [1.0]))
+    assert max(abs(c) for c in fit.coefficients(fit.usable)) < 2
+
+
+def test_a_step_in_whitened_coordinates_changes_phi_by_its_own_size(samples):
+    units = [STANDARD.parse(text) for text in ("ad", "ld*sign(g)", "m_hat")]
+    fit = Fit(samples, units, (units, [1.0, 0.1, 0.1]))
+    table = samples.evaluate(units) * samples.weights.sqrt()
+    size = (torch.tensor([1.0, 0.1, 0.1], dtype=torch.float64) @ table).norm()
+    for column in fit.whitening(fit.usable).T:
+        assert float((column @ table).norm() / size) == pytest.approx(1, rel=0.05)
+
+
+def test_widening_keeps_what_the_readout_does(samples):
+    readout = UpdateRule.parse("0.7*ad + 0.2*cd*sign(g) + 0.1*tanh(m_hat) where lr = 0.1, T = 10")
+    wide = widen(readout, samples, ("ad", "sign(g)"), ("1", "cd"), own=1)
+    assert {str(term.as_coeff_Mul()[1]) for term in wide.terms} == {"ad", "ad*cd", "sign(g)", "cd*sign(g)"}
+    assert (wide.lr, wide.values["T"]) == (0.1, 10)
+    target, found = samples.evaluate([readout.expression, wide.expression])
+    assert (target - found).norm() < 0.1 * target.norm()
+
+
+def family_of(*tasks):
+    return Family(tasks, (1.0,) * len(tasks), 0.5)
+
+
+def recorded_from(task, per_episode):
+    values = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    return record(
+        family_of(task), RuleOptimizer(ZOO["adam"]), 0.03, values, STANDARD, 0, range(2), per_episode=per_episode
+    )
 
 
 def test_recorded_samples_are_those_of_the_episodes(task):
-    network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
-    taken = record(task, network, 0.03, 0, range(2), per_episode=10**9)
-    assert taken.gradients.shape == (task.horizon, 2 * 34)
-    assert taken.gradients.dtype == torch.float64
+    taken = recorded_from(task, per_episode=10**9)
+    (part,) = taken.parts
+    assert part.gradients.shape == (task.horizon, 2 * 34)
+    assert part.gradients.dtype == torch.float64
     assert taken.weights.mean() == pytest.approx(1.0)
     fresh = task.build(generator_for(0, Purpose.TRAIN, 0)).parameters()
-    assert taken.parameters[0][:34].sum() == pytest.approx(sum(float(p.detach().sum()) for p in fresh), rel=1e-5)
+    assert part.parameters[0][:34].sum() == pytest.approx(sum(float(p.detach().sum()) for p in fresh), rel=1e-5)
+    assert part.values["T"] == task.horizon
 
 
-POLISH = {
-    "seed": 0,
-    "first_episode": 50,
-    "generations": 12,
-    "population": 8,
-    "episodes": 2,
-    "sigma": 0.3,
-    "validation": 6,
-}
+POLISH = {"seed": 0, "generations": 12, "population": 8, "episodes": 2, "sigma": 0.3}
 
 
 @pytest.fixture
 def recorded(task):
-    network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
-    return record(task, network, 0.03, 0, range(2), per_episode=20)
+    return recorded_from(task, per_episode=20)
+
+
+def candidates_of(task, **options):
+    return Candidates(family_of(task), 0, 50, 6, **options)
 
 
 def test_polishing_improves_a_rule_far_from_its_optimum(task, recorded):
     start = UpdateRule.parse("0.05*ad + 0.01*rs where lr = 0.03")
-    polished = polish(task, start, recorded, progress=Silent(), clock=Clock(), **POLISH)
-    assert polished.loss == mean_objective(task, polished.rule, 0, 6)
-    assert polished.loss < 0.9 * mean_objective(task, start, 0, 6)
-    assert polished.generations == 12
-    again = polish(task, start, recorded, progress=Silent(), clock=Clock(), **POLISH)
+    polished = polish(start, recorded, candidates_of(task), progress=Silent(), **POLISH)
+    measured = candidates_of(task)
+    assert polished.loss == measured.validated(polished.rule)
+    assert polished.loss < 0.9 * measured.validated(start)
+    assert len(polished.history) == 12
+    again = polish(start, recorded, candidates_of(task), progress=Silent(), **POLISH)
     assert again.rule == polished.rule
 
 
-def test_polishing_keeps_the_start_where_nothing_better_is_found(task, recorded):
+@pytest.mark.parametrize("settings", [{"generations": 1, "sigma": 30.0}, {"generations": 0}], ids=str)
+def test_polishing_keeps_the_start_where_nothing_better_is_found(task, recorded, settings):
     start = UpdateRule.parse("ad where lr = 0.1")
-    settings = {**POLISH, "generations": 1, "sigma": 30.0}
-    polished = polish(task, start, recorded, progress=Silent(), clock=Clock(), **settings)
+    polished = polish(start, recorded, candidates_of(task), progress=Silent(), **{**POLISH, **settings})
     assert polished.rule == start
+
+
+def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
+    rule = UpdateRule.parse("ad + 0.01*sign(m) + 1e-3*ld*rs + 1e-3*cd*sign(g) where lr = 0.05, T = 12")
+    path = prune(rule, 1, recorded, candidates_of(task), 4, Silent())
+    assert [len(short.terms) for short in path] == [3, 2, 1]
+    losses = [candidates_of(task).validated(short) for short in (rule, path[-1])]
+    assert losses[1] < 1.1 * losses[0]
+    assert prune(path[-1], 1, recorded, candidates_of(task), 4, Silent()) == []
+
+
+def test_pruning_without_time_goes_by_the_fit(task, recorded):
+    clock = Clock()
+    clock.cancelled = True
+    rule = UpdateRule.parse("ad + 0.01*ld*sign(m) + 1e-3*g where lr = 0.05, T = 12")
+    path = prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, Silent())
+    assert [len(short.terms) for short in path] == [2, 1]
+    assert path[-1].expression.has(STANDARD.parse("ad"))
+
+
+def test_candidates_never_see_an_episode_twice(task):
+    candidates = candidates_of(task)
+    assert [list(candidates.fresh(2)), list(candidates.fresh(1))] == [[50, 51], [52]]
 
 
 def cancelled_in(phase):
@@ -142,30 +196,33 @@ def cancelled_in(phase):
             self.name = name
 
         def step(self, done, **numbers):
-            clock.cancelled = clock.cancelled or self.name == phase
+            clock.cancelled = clock.cancelled or self.name.startswith(phase)
 
     return {"clock": clock, "progress": Cancelling()}
 
 
 @pytest.fixture(scope="module")
 def result(make_task):
-    return learn(make_task(), SMALL)
+    return Learner([make_task()], SMALL).run()
 
 
 def test_learning_beats_the_tuned_start(result):
-    learned, adam = (c.outcome.objective.mean() for c in result.comparison.contenders[:2])
+    learned, adam = (c.outcome.objective().mean() for c in result.comparisons[0].contenders[:2])
     assert learned < adam
     assert 1 <= result.rule.complexity.terms <= SMALL.terms
     assert result.readout_error < 1e-6
-    assert [point.terms for point in result.front] == sorted((p.terms for p in result.front), reverse=True)
+    lengths = [point.terms for point in result.front]
+    assert lengths == sorted(lengths, reverse=True)
+    assert (lengths[0], lengths[-1]) == (16, 1)  # two went at once above twelve
+    assert result.rule in [point.rule for point in result.front]
 
 
 def test_the_same_seed_gives_the_same_rule_and_numbers(result, task):
-    again = learn(task, SMALL)
+    again = Learner([task], SMALL).run()
     assert again.rule == result.rule
     assert str(again.rule) == str(result.rule)
-    assert again.comparison.record() == result.comparison.record()
-    other = learn(task, replace(SMALL, seed=1))
+    assert again.comparisons[0].record() == result.comparisons[0].record()
+    other = Learner([task], replace(SMALL, seed=1)).run()
     assert other.rule != result.rule
 
 
@@ -174,14 +231,16 @@ def test_the_summary_is_json_and_says_how_to_repeat_the_run(result):
     assert summary["config"]["seed"] == 0
     assert UpdateRule.parse(summary["rule"]) == result.rule
     assert summary["digest"] == result.rule.digest
-    assert set(summary["seconds"]) == {"tune", "meta_train", "prune", "polish", "compare"}
+    assert set(summary["seconds"]) == {"tune", "meta-train", "widen", "prune", "polish", "front", "compare"}
     assert summary["meta_training"]["dropped"] == 0
 
 
-@pytest.mark.parametrize("phase", ["meta-training", "pruning", "polishing", "comparing"])
+@pytest.mark.parametrize(
+    "phase", ["meta-training", "polishing 18", "pruning to 6", "polishing 6", "measuring", "comparing"]
+)
 def test_an_interrupted_run_keeps_what_it_reached(task, phase, tmp_path):
-    reached = learn(task, SMALL, **cancelled_in(phase))
-    assert reached.comparison is None
+    reached = Learner([task], SMALL, **cancelled_in(phase)).run()
+    assert reached.comparisons == []
     assert reached.summary["interrupted"] is True
     files = write_run(reached, tmp_path)
     assert "curves.png" not in files
@@ -192,14 +251,14 @@ def test_interrupted_before_anything_was_reached(task):
     clock = Clock()
     clock.cancelled = True
     with pytest.raises(Interrupted):
-        learn(task, SMALL, clock=clock)
+        Learner([task], SMALL, clock=clock).run()
 
 
 def test_a_budget_shortens_the_run(task):
-    slow = replace(SMALL, episodes=100_000, generations=100_000)
+    slow = replace(SMALL, episodes=100_000, generations=100_000, library_generations=100_000)
     clock = Clock(2.0)
-    short = learn(task, slow, clock=clock)
-    assert short.comparison is not None
+    short = Learner([task], slow, clock=clock).run()
+    assert len(short.comparisons) == 1
     assert clock.elapsed < 20
     assert short.summary["polish"]["generations"] < 100_000
 

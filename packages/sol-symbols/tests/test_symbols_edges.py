@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import numpy as np
@@ -48,6 +49,9 @@ def test_constants_do_not_collide_with_schedules_computed_ahead():
         ("g/ld where T = 10", [np.inf, -np.inf, np.inf]),
         ("(1 + 1/ld)*g where T = 10", [np.inf, -np.inf, np.inf]),
         ("1/ld where T = 10", [np.inf] * 3),
+        ("(beta2 - 1e200)**2*g", [np.inf, -np.inf, np.inf]),
+        ("c**2*g where c = 1e200", [np.inf, -np.inf, np.inf]),
+        ("g/c**2 where c = 1e200", [0.0, 0.0, 0.0]),
         ("exp(c)*g where c = 1000", [np.inf, -np.inf, np.inf]),
     ],
 )
@@ -210,6 +214,45 @@ def test_a_broken_package_leaves_the_overview_whole(capsys, monkeypatch):
     assert "cannot be loaded: No module named 'no_such_module'" in capsys.readouterr().out
     assert main(["broken"]) == 2
     assert "sol: error: 'broken' in sol.commands" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 9000, "exp" * 3000, "x" * 9000 + "(g)", "g where " + "x" * 9000 + " = 1", "g where lr = " + "x" * 9000],
+)
+def test_long_words_are_quoted_shortly(text):
+    with pytest.raises(RuleError) as caught:
+        UpdateRule.parse(text)
+    assert len(str(caught.value).partition("\n")[0]) < 400
+    record = ZOO["adam"].to_json().replace('"expression": "ad"', f'"expression": "{text[:9000]}"')
+    with pytest.raises(RuleError) as caught:
+        UpdateRule.from_json(record)
+    assert len(str(caught.value).partition("\n")[0]) < 400
+
+
+def test_sums_beyond_the_readers_reach_are_refused():
+    with pytest.raises(RuleError, match="a sum of too many terms"):
+        UpdateRule.parse(" + ".join(f"g*{i}.5" for i in range(12_000)))
+
+
+@pytest.mark.parametrize("text", ["1if g else m", "0x1for", "exp(1)or 2"])
+def test_reading_warns_of_nothing(text):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(RuleError):
+            UpdateRule.parse(text)
+    assert caught == []
+
+
+@pytest.mark.parametrize(
+    "text", ["(1 - beta2)*(g + 1)*2", "1.0*g + g**2.0", "g/3*3.0", "0.5*(g + m)*4", "exp(g)*exp(m)"]
+)
+def test_definitions_survive_the_json_form_exactly(text):
+    wider = STANDARD.extended(Recurrence("k", f"0.5*k_prev + {text}"), Feature("z", f"k - {text}"))
+    rule = UpdateRule.parse("z", wider)
+    twin = UpdateRule.from_json(rule.to_json())
+    assert (twin, twin.to_json()) == (rule, rule.to_json())
+    assert wider.extended().definitions == wider.definitions
 
 
 def test_an_expression_is_text_or_sympy():

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from sol_learner import Clock, Purpose, Silent, SymbolicNetwork, generator_for, meta_train, run_rule
+from sol_learner import (
+    Clock,
+    Family,
+    LearnConfig,
+    Purpose,
+    Silent,
+    SymbolicNetwork,
+    generator_for,
+    meta_train,
+    run_rule,
+)
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import load_mnist, mnistnet
@@ -72,21 +82,9 @@ def test_adam_trains_it(task):
 
 def test_a_few_outer_steps_on_real_digits(task):
     network = SymbolicNetwork(ZOO["adam"], generator=generator_for(0, Purpose.TRAIN, 0, 3))
-    result = meta_train(
-        task,
-        network,
-        0.03,
-        seed=0,
-        episodes=2,
-        meta_batch=4,
-        unroll=20,
-        outer_lr=3e-3,
-        coordinates=512,
-        validation=4,
-        every=2,
-        progress=Silent(),
-        clock=Clock(),
-    )
+    config = LearnConfig(episodes=2, meta_batch=4, coordinates=512, validation=4, validate_every=2)
+    family = Family((task,), (1.0,), config.objective)
+    result = meta_train(family, network, 0.03, config, progress=Silent(), clock=Clock())
     assert result.windows == 10
     assert result.loss < result.history[0]["loss"]
 

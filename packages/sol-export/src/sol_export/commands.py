@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from sol_export.exporter import export_rule, exporters
-from sol_symbols import resolve_rule, write_atomically
+from sol_export.exporter import export_rule, exporters, verify_source
+from sol_symbols import UpdateRule, add_rule_argument, rule_of, write_atomically
 
 __all__ = ["Export"]
 
@@ -16,19 +17,43 @@ class Export:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        parser.add_argument("rule", metavar="RULE", help='run folder, rule file, zoo name, or "formula"')
+        add_rule_argument(parser)
         parser.add_argument("--to", required=True, choices=exporters(), help="language")
         parser.add_argument(
             "-o", "--output", metavar="FILE", type=Path, help="file to write; standard output if absent"
         )
         parser.add_argument("--name", help="name of the class; made from the rule's name if absent")
+        parser.add_argument(
+            "--digits", metavar="N", type=int, help="significant digits of constants in LaTeX and the like"
+        )
+        parser.add_argument(
+            "--verify",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="run the source and compare it with the rule before it is written (default)",
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
-        text = export_rule(resolve_rule(arguments.rule), arguments.to, arguments.name)
+        rule = rule_of(arguments)
+        text = export_rule(rule, arguments.to, arguments.name, arguments.digits)
+        note = _verified(rule, text, arguments.to, arguments.name) if arguments.verify else "not verified"
         if arguments.output is None:
             print(text, end="")
+            print(note, file=sys.stderr)
         else:
             write_atomically(arguments.output, text)
-            print(f"wrote {arguments.output}")
+            print(f"wrote {arguments.output}; {note}")
         return 0
+
+
+def _verified(rule: UpdateRule, source: str, to: str, name: str | None) -> str:
+    """What came out of the verification, in one line."""
+    try:
+        differences = verify_source(rule, source, to, name)
+    except ImportError as error:
+        return f"not verified, because {error.name or 'what runs it'} is not installed"
+    if differences is None:
+        return f"{to} does not run, so there is nothing to verify"
+    each = ", ".join(f"{difference:.2g} in {dtype}" for dtype, difference in differences.items())
+    return f"verified against the rule: largest relative difference in a step {each}"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import sympy
+import re
 
-from sol_export.exporter import provenance_lines
-from sol_symbols import UpdateRule, latex
+from sol_export.equations import Meaning, equations, meanings
+from sol_export.text import provenance
+from sol_symbols import UpdateRule
 
-__all__ = ["LatexExporter"]
-
-_TERMS_PER_LINE = 3
+__all__ = ["LatexExporter", "align"]
 
 _TEMPLATE = r"""% {title}
 {provenance}
 \documentclass{{article}}
 \usepackage{{amsmath}}
 \begin{{document}}
-\begin{{align*}}
-{rows}
-\end{{align*}}
-with gradient $g_t$ at step $t$, parameters $\theta_t$, {values}.
+\allowdisplaybreaks
+{equations}
+\begin{{flushleft}}
+where \\
+{meanings}
+\end{{flushleft}}
+In one line, $\phi_t = {one_line}$.
 \end{{document}}
 """
 
@@ -34,31 +36,23 @@ class LatexExporter:
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """The source text; see :class:`sol_export.Exporter`."""
-        rows = [
-            rf"{latex(definition)} &= {latex(rule.vocabulary.definitions[definition], self.digits)} \\"
-            for definition in rule.live
-        ]
-        terms = rule.expression.as_ordered_terms()
-        lines = [
-            latex(sympy.Add(*terms[start : start + _TERMS_PER_LINE], evaluate=False), self.digits)
-            for start in range(0, len(terms), _TERMS_PER_LINE)
-        ]
-        continued = [lines[0], *(line if line.startswith("-") else f"+ {line}" for line in lines[1:])]
-        rows.append(r"\phi_t &= " + " \\\\\n&\\quad ".join(continued) + r" \\")
-        rows.append(r"\theta_t &= \theta_{t-1} - \alpha\,\phi_t")
         return _TEMPLATE.format(
             title=name,
-            provenance="\n".join(f"% {line}" for line in provenance_lines(rule, "latex")),
-            rows="\n".join(rows),
-            values=self._values(rule),
+            provenance="\n".join(f"% {line}".rstrip() for line in provenance(rule, "latex", name).splitlines()),
+            equations=align(rule, self.digits),
+            meanings=" \\\\\n".join(_item(meaning) for meaning in meanings(rule, self.digits)),
+            one_line=rule.latex(self.digits),
         )
 
-    def _values(self, rule: UpdateRule) -> str:
-        values = {r"\alpha": rule.lr, **{latex(name): value for name, value in rule.values.items()}}
-        given = [
-            f"${name} = {latex(sympy.Float(value), self.digits)}$"
-            for name, value in values.items()
-            if value is not None
-        ]
-        free = [f"${name}$ chosen by the user" for name, value in values.items() if value is None]
-        return ", ".join([*given, *free])
+
+def align(rule: UpdateRule, digits: int | None = 4, environment: str = "align*") -> str:
+    """The rule's equations as one block of an ``amsmath`` environment, to be pasted into a paper."""
+    rows = [rf"{equation.left} &= " + " \\\\\n&\\quad ".join(equation.right) for equation in equations(rule, digits)]
+    body = " \\\\\n".join(rows)
+    return f"\\begin{{{environment}}}\n{body}\n\\end{{{environment}}}"
+
+
+def _item(meaning: Meaning) -> str:
+    symbol = meaning.symbol + (f" = {meaning.value}" if meaning.value is not None else "")
+    words = re.sub(r"[|<>=]+", lambda match: f"${match[0]}$", meaning.description.replace("_", r"\_"))
+    return f"${symbol}$" + (f": {words}" if words else "")

@@ -5,246 +5,281 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Callable, Collection, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
 
+import numpy as np
 import sympy
 
-from sol_export.exporter import provenance_lines
-from sol_symbols import ExpressionPrinter, SolError, UpdateRule, format_expression, lower, symbol
+from sol_export.modules import imported
+from sol_export.signature import Argument, arguments, checked_names, renamed
+from sol_export.source import WIDTH, ArrayPrinter, listed, statement
+from sol_export.text import described_formula, provenance
+from sol_export.verification import Trajectory
+from sol_symbols import Program, UpdateRule, lower, symbol
 
 __all__ = ["TorchExporter"]
 
-_WIDTH = 110
-
-# Names of hyperparameters in the emitted signature, where they differ from the rule's.
-_ARGUMENTS = {"T": "horizon", "wd": "weight_decay"}
-
 # Names that the emitted code uses itself and that a rule's constants and definitions therefore cannot have.
-_RESERVED = {
-    *("p", "group", "state", "step", "lr", "closure", "loss", "params", "maximize", "math", "torch", "self", "update"),
-    *("horizon", "weight_decay", "defaults", "super", "dict", "ValueError", "RuntimeError"),
-}
-
-_DESCRIPTIONS = {
-    "horizon": "number of steps that the schedule is laid over",
-    "weight_decay": "decoupled weight decay: adds weight_decay * parameter to the update",
-}
-
-_TEMPLATE = '''\
-"""{name}: an optimizer for PyTorch.
-
-{formula}
-
-{provenance}
-"""
-
-{imports}
-
-__all__ = ["{name}"]
-
-
-class {name}(torch.optim.Optimizer):
-    """Subtracts ``lr * phi`` from each parameter, phi as above.
-
-    Args:
-        params: Parameters, or dictionaries that define parameter groups.
-{documentation}
-        maximize: Ascend instead of descend.
-    """
-
-    def __init__(
-        self,
-        params,
-{signature}
-        *,
-        maximize=False,
-    ):
-{checks}
-        defaults = dict(
-{defaults}
-            maximize=maximize,
-        )
-        super().__init__(params, defaults)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """One step; returns the loss that ``closure``, if given, evaluates anew."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-{unpack}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p.grad.is_sparse or p.grad.is_complex():
-                    raise RuntimeError("{name} takes dense real gradients only")
-{body}
-        return loss
-'''
+_RESERVED = frozenset(
+    (
+        *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
+        *("p", "w", "g", "t", "x", "lr", "phi", "new", "betas", "horizon", "weight_decay", "momentum"),
+        *("maximize", "foreach", "capturable", "differentiable", "fused", "torch", "math", "warnings"),
+    )
+)
 
 
 class TorchExporter:
     """Source of a ``torch.optim.Optimizer``: live states only, constants and hyperparameters as arguments."""
 
     filename = "optimizer.py"
+    dtypes = ("float64", "float32", "bfloat16")
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """The source text; see :class:`sol_export.Exporter`."""
-        numbered = rule.with_numbered_constants()
-        names = {*numbered.values, *numbered.live}
-        taken = {free for free in names if free in _RESERVED or free.startswith("__")}
-        if taken:
-            raise SolError(f"the emitted code cannot use the name(s) {', '.join(sorted(taken))} for this; rename them")
-        arguments = _arguments(numbered)
-        return _TEMPLATE.format(
+        numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "torch")
+        given = arguments(numbered)
+        writer = _Writer(numbered, given, name)
+        template = resources.files("sol_export").joinpath("templates/torch.txt").read_text(encoding="utf-8")
+        text = Template(template).substitute(
             name=name,
-            formula=textwrap.indent(_formula(rule), "    "),
-            provenance=_wrapped(provenance_lines(rule, "torch")),
-            imports="import math\n\nimport torch" if _uses_math(numbered) else "import torch",
-            documentation="\n".join(f"        {a}: {_describe(a, numbered)}." for a in arguments),
-            signature="\n".join(f"        {a}{'' if v is None else f'={_number(v)}'}," for a, v in arguments.items()),
-            checks="\n".join(_checks(arguments, numbered)),
-            defaults="\n".join(f"            {a}={a}," for a in arguments),
-            unpack="\n".join(f'            {a} = group["{a}"]' for a in arguments),
-            body=textwrap.indent("\n".join(_body(numbered)), " " * 16),
+            formula=described_formula(rule, decays="wd" not in rule.values),
+            provenance=provenance(rule, "torch", name),
+            states_in_float32=", from states in float32" if writer.states else "",
+            documentation=_indented(8, [f"{a.name}: {a.description[0].upper()}{a.description[1:]}." for a in given]),
+            signature=_indented(8, [f"{a.signature}," for a in given]),
+            defaults=_indented(12, [f'"{a.name}": {a.name},' for a in given]),
+            checks=_indented(8, [line for a in given for line in _checks(a)]),
+            loop=_indented(16, writer.loop()),
+            collect=_indented(4, writer.collect()),
+            load=_indented(4, writer.load()),
+            numbers=_indented(0, writer.numbers()),
+            advance=_indented(0, writer.advance()),
         )
+        return re.sub(r"\n{4,}", "\n\n\n", text)
+
+    def load(self, path: Path, name: str) -> Callable[[Trajectory], np.ndarray]:
+        """Runs the emitted file; see :class:`sol_export.Executable`."""
+        import torch
+
+        kind = getattr(imported(path), name)
+
+        def run(trajectory: Trajectory) -> np.ndarray:
+            dtype = getattr(torch, trajectory.dtype)
+            p = torch.nn.Parameter(torch.tensor(trajectory.parameters[0], dtype=dtype))
+            horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
+            optimizer = kind([p], lr=trajectory.lr, **horizon)
+            found = []
+            for value, gradient in zip(trajectory.parameters, trajectory.gradients):
+                p.data = torch.tensor(value, dtype=dtype)
+                p.grad = torch.tensor(gradient, dtype=dtype)
+                optimizer.step()
+                found.append(p.detach().double().numpy())
+            return np.array(found)
+
+        return run
 
 
-def _arguments(rule: UpdateRule) -> dict[str, float | None]:
-    """Arguments of the constructor with their defaults, those without one first."""
-    values: dict[str, float | None] = {"lr": 1e-3 if rule.lr is None else rule.lr}
-    values |= {_ARGUMENTS.get(name, name): value for name, value in rule.values.items()}
-    values.setdefault("weight_decay", 0.0)
-    return dict(sorted(values.items(), key=lambda item: item[1] is not None))
+def _indented(columns: int, lines: list[str]) -> str:
+    return textwrap.indent("\n".join(lines), " " * columns)
 
 
-def _number(value: float) -> str:
-    return repr(int(value)) if float(value).is_integer() and 1 < abs(value) < 1e15 else repr(float(value))
+def _checks(argument: Argument) -> list[str]:
+    names = [f"[{i}]" for i in range(2)] if argument.parts else [""]
+    bounds = f"{argument.low:g}" + (f", {argument.high:g}" if math.isfinite(argument.high) else "")
+    if math.isinf(argument.low):
+        return []  # a constant of the formula may be any number
+    return [f'_check("{argument.name}{i}", values["{argument.name}"]{i}, {bounds})' for i in names]
 
 
-def _describe(argument: str, rule: UpdateRule) -> str:
-    if argument == "lr":
-        return "learning rate"
-    known = rule.vocabulary.hyperparameters.get(argument)
-    if known or argument in _DESCRIPTIONS:
-        return known.description if known else _DESCRIPTIONS[argument]
-    constant = symbol(argument)
-    for term in rule.expression.as_ordered_terms():
-        factor, rest = term.as_independent(constant, as_Add=False)
-        if rest in (constant, -constant) and not factor.is_number:
-            return f"coefficient of {format_expression(factor if rest == constant else -factor)}"
-    return "constant of the formula"
+class _Writer:
+    """The parts of the file that depend on the rule's program."""
 
+    def __init__(self, rule: UpdateRule, given: list[Argument], name: str) -> None:
+        self.program: Program = lower(rule)
+        self.given, self.name = given, name
+        self.states = tuple(self.program.states)
+        self.timed = self.program.uses("t")
+        self.decays = "wd" not in rule.values  # beside the formula
+        code = [*(a.value for a in self.program.body), *self.program.outputs]
+        used = {free.name for value in code for free in renamed(value).free_symbols}
+        scalars = [a.name for a in self.program.scalars]
+        hyper = [number for a in given for number in a.numbers if number not in ("lr", "weight_decay")]
+        beside = ["lr", "weight_decay"] if self.decays or "weight_decay" in used else ["lr"]
+        self.passed = [*beside, *(number for number in (*hyper, *scalars) if number in used)]
 
-def _checks(arguments: dict[str, float | None], rule: UpdateRule) -> list[str]:
-    lines = []
-    for argument in arguments:
-        known = rule.vocabulary.hyperparameters.get(argument)
-        lower_, upper = (known.lower, known.upper) if known else (0.0, math.inf)
-        if argument == "horizon":
-            lower_ = 1.0
-        elif known is None and argument not in ("lr", "weight_decay"):
-            continue  # a constant of the formula may be any number
-        if lower_ == -math.inf and upper == math.inf:
-            continue
-        condition = f"{_bound(lower_)} <= {argument}" + (f" < {_bound(upper)}" if math.isfinite(upper) else "")
-        lines += [
-            f"        if not {condition}:",
-            f'            raise ValueError(f"{argument} = {{{argument}}}, but it must be {_phrase(lower_, upper)}")',
+    @property
+    def _names(self) -> str:
+        """The states' names as a tuple in source text."""
+        return "(" + _tuple([f'"{name}"' for name in self.states]) + ")"
+
+    # -- the optimizer's methods ---------------------------------------------------------------------------
+
+    def loop(self) -> list[str]:
+        """The statements for one parameter group."""
+        if self.timed:
+            batch, call = "rows, step", "_numbers(step, **group)"
+        else:
+            batch, call = "rows", "_numbers(**group)"
+        return [f"for {batch} in self._batches(group):", f"    _advance_all(rows, {call}, group)"]
+
+    def collect(self) -> list[str]:
+        """The method that gathers parameters, gradients and states."""
+        tensors = ["p", "p.grad", *(f'state["{name}"]' for name in self.states)]
+        what = f"parameter, gradient{', states' if self.states else ''}"
+        where = "Rows of one device and dtype" + (" at one step, and the step" if self.timed else "")
+        lines = [
+            "def _batches(self, group):",
+            f'    """{where}; a row is ({what})."""',
+            "    batches = {}",
+            '    for p in group["params"]:',
+            "        if p.grad is None:",
+            "            continue",
+            "        if p.grad.layout != torch.strided or p.grad.is_complex():",
+            f'            raise RuntimeError("{self.name} takes dense real gradients, not sparse or complex ones")',
         ]
-    return lines
+        if self.states or self.timed:
+            lines += [f"        {line}" for line in self._read_state()]
+        lines += [f"        {line}" for line in listed("tensors = (", tensors, ")", 12, brackets=True)]
+        lines.append("        row = [_local(x, p) for x in tensors]")
+        if self.timed:
+            lines += [
+                '        key = (row[0].device, p.dtype, p if group["capturable"] else state["step"])',
+                '        batches.setdefault(key, ([], state["step"]))[0].append(row)',
+            ]
+        else:
+            lines.append("        batches.setdefault((row[0].device, p.dtype), []).append(row)")
+        return [*lines, "    return batches.values()"]
+
+    def _read_state(self) -> list[str]:
+        lines = ["state = self.state[p]", "if not state:"]
+        if self.timed:
+            lines.append('    state["step"] = torch.zeros((), device=p.device) if group["capturable"] else 0')
+        for name, init in self.program.states.items():
+            make = f"torch.full_like(p, {init!r}" if init else "torch.zeros_like(p"
+            lines.append(f'    state["{name}"] = {make}, dtype=_precision(p), memory_format=torch.preserve_format)')
+        if self.states:
+            lines += [
+                'elif group["differentiable"]:  # the old values belong to what is recorded',
+                f"    state.update({{name: state[name].clone() for name in {self._names}}})",
+            ]
+        return [*lines, 'state["step"] += 1'] if self.timed else lines
+
+    def load(self) -> list[str]:
+        """The method that loads a state, where there is one."""
+        if not self.states:
+            return []
+        return [
+            "",
+            "def load_state_dict(self, state_dict):",
+            '    """As any optimizer does, but the float32 states of low-precision parameters are not rounded."""',
+            "    super().load_state_dict(state_dict)",
+            '    saved = [i for group in state_dict["param_groups"] for i in group["params"]]',
+            '    params = [p for group in self.param_groups for p in group["params"]]',
+            "    for i, p in zip(saved, params):",
+            '        if i in state_dict["state"] and p.dtype != _precision(p):',
+            f"            for name in {self._names}:",
+            '                self.state[p][name] = state_dict["state"][i][name].to(p.device, _precision(p))',
+        ]
+
+    # -- the formula ---------------------------------------------------------------------------------------
+
+    def numbers(self) -> list[str]:
+        """The function of the step and the hyperparameters."""
+        scalars = {a.name: renamed(a.value) for a in self.program.scalars}
+        taken = {free.name for value in scalars.values() for free in value.free_symbols} | {*self.passed}
+        given = [a for a in self.given if not taken.isdisjoint(a.numbers)]
+        names = [*(["t"] if self.timed else []), *(number for a in given for number in a.numbers)]
+        values = [*(["step"] if self.timed else []), *(f"*{a.name}" if a.parts else a.name for a in given)]
+        printer = _TorchPrinter(taken | {"t"})
+        what = "The numbers of the formula" + (" at this step" if self.timed else "")
+        keywords = ["step", "*"] if self.timed else ["*"]
+        lines = [
+            *listed("numbers = (", values, ")", brackets=len(values) > 1),
+            *listed("", names, " = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)"),
+            *(line for name, value in scalars.items() for line in statement(name, printer.doprint(value))),
+            *listed("return ", self.passed, ""),
+        ]
+        return [
+            *listed("def _numbers(", [*keywords, *(a.name for a in given), "**_"], "):", 0, brackets=True),
+            f'    """{what}; float64 tensors, because these divide by zero without an error."""',
+            *(f"    {line}" for line in lines),
+        ]
+
+    def advance(self) -> list[str]:
+        """The elementwise function, in place."""
+        program = self.program
+        lines = listed("", self.passed, " = numbers")
+        if program.uses("w") or self.decays:
+            lines.append("w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes below")
+        if program.uses("g"):
+            lines.append("g = (-g if maximize else g).to(_precision(p))")
+        lines += self._body()
+        lines.append("p.sub_(lr * (phi + weight_decay * w))" if self.decays else "p.sub_(lr * phi)")
+        states = "".join(f", {name}" for name in self.states)
+        what = "one parameter" + (" and its state" if self.states else "") + ("s" if len(self.states) > 1 else "")
+        return [
+            f"def _advance(p, g{states}, numbers, maximize):",
+            f'    """Update {what} in place, by the formula: all is elementwise."""',
+            *(f"    {line}" for line in lines),
+        ]
+
+    def _body(self) -> list[str]:
+        """The statements of the states, the features and phi. A state's tensor holds the old value, then the new."""
+        steps = [(a.name, renamed(a.value)) for a in self.program.body] + [("phi", renamed(self.program.outputs[0]))]
+        printer = _TorchPrinter({"g", "w", *(name for name, _ in steps), *(f"{state}_prev" for state in self.states)})
+        old = {symbol(f"{state}_prev"): symbol(state) for state in self.states}
+        lines: list[str] = []
+        for i, (name, value) in enumerate(steps):
+            if name not in self.states:
+                lines += statement(name, printer.doprint(value.xreplace(old)))
+                continue
+            previous = symbol(f"{name}_prev")
+            if any(previous in later.free_symbols for _, later in steps[i + 1 :]):
+                lines.append(f"{previous} = {name}.clone()")
+            lines += _recurrence(name, value, previous, value.xreplace(old), printer)
+            del old[previous]
+        return lines
 
 
-def _bound(value: float) -> str:
-    return repr(int(value)) if value.is_integer() else repr(value)
+def _recurrence(
+    name: str, value: sympy.Expr, previous: sympy.Symbol, current: sympy.Expr, printer: _TorchPrinter
+) -> list[str]:
+    """``name`` becomes ``value``, in place: ``factor * name + rest`` as ``name.mul_(factor).add_(rest)``."""
+    terms = [term for term in sympy.Add.make_args(value) if previous in term.free_symbols]
+    factor = terms[0] / previous if len(terms) == 1 else sympy.nan
+    if factor is sympy.nan or previous in factor.free_symbols or printer.is_array(factor):
+        text = printer.doprint(current)
+        call = f"{name}.copy_({text})" if printer.is_array(current) else f"{name}.fill_({text})"
+        return [call] if len(call) + 4 <= WIDTH else [*statement("new", text), f"{name}.copy_(new)"]
+    rest = current - (terms[0].xreplace({previous: symbol(name)}))
+    scaled = f".mul_({printer.doprint(factor)})" if factor != 1 else ""
+    added = printer.doprint(rest)
+    call = name + scaled + (f".add_({added})" if rest != 0 else "")
+    return [call] if len(call) + 4 <= WIDTH else [*statement("new", added), f"{name}{scaled}.add_(new)"]
 
 
-def _phrase(lower_: float, upper: float) -> str:
-    return f"in [{_bound(lower_)}, {_bound(upper)})" if math.isfinite(upper) else f"{_bound(lower_)} or more"
+class _TorchPrinter(ArrayPrinter):
+    """Code on tensors; ``torch.minimum`` takes no numbers."""
+
+    def __init__(self, elementwise: Collection[str]) -> None:
+        super().__init__("torch.", elementwise)
+
+    def _print_Min(self, expr: sympy.Min) -> str:
+        text = ""
+        for value in sorted(expr.args, key=self.is_array, reverse=True):
+            printed = self._print(value)
+            if not text:
+                text = printed
+            elif self.is_array(value):
+                text = f"torch.minimum({text}, {printed})"
+            else:
+                text = f"torch.clamp({text}, max={printed})"
+        return text
 
 
-def _renamed(value: sympy.Expr) -> sympy.Expr:
-    return value.xreplace({symbol(old): symbol(new) for old, new in _ARGUMENTS.items()})
-
-
-_SCALAR = ExpressionPrinter("math.", {"abs": "abs", "min": "min"})
-
-
-class _TensorPrinter(ExpressionPrinter):
-    """Code on tensors; ``elementwise`` names those that are tensors, all others are numbers."""
-
-    def __init__(self, elementwise: frozenset[str]) -> None:
-        super().__init__("torch.", {"min": "torch.minimum"})
-        self._elementwise = elementwise
-
-    def _print_Min(self, expr: sympy.Min) -> str:  # noqa: N802  (SymPy dispatches on it)
-        tensors = [x for x in expr.args if self._elementwise & {free.name for free in x.free_symbols}]
-        numbers = [x for x in expr.args if x not in tensors]
-        text = self._print(tensors[0]) if len(tensors) == 1 else super()._print_Min(sympy.Min(*tensors, evaluate=False))
-        if not numbers:
-            return text
-        bounds = [_SCALAR.doprint(number) for number in numbers]  # torch.minimum takes tensors only
-        bound = bounds[0] if len(bounds) == 1 else f"min({', '.join(bounds)})"
-        return f"torch.clamp({text}, max={bound})"
-
-
-def _code(value: sympy.Expr, printer: ExpressionPrinter) -> str:
-    """Source text with blanks around * and /, as formatters put them."""
-    return re.sub(r"(?<!\*)([*/])(?!\*)", r" \1 ", printer.doprint(value))
-
-
-def _uses_math(rule: UpdateRule) -> bool:
-    return any("math." in _SCALAR.doprint(a.value) for a in lower(rule).scalars)
-
-
-def _body(rule: UpdateRule) -> list[str]:
-    """The statements for one parameter."""
-    program = lower(rule)
-    if any(a.value.has(sympy.sign) for a in program.scalars):
-        raise SolError("the sign of a schedule cannot be emitted; it is constant: write the number instead")
-    tensors = frozenset({"g", "w", *(a.name for a in program.body), *(f"{state}_prev" for state in program.states)})
-    printer = _TensorPrinter(tensors)
-    lines = ['g = -p.grad if group["maximize"] else p.grad'] if program.uses("g") else []
-    if program.states or program.uses("t"):
-        lines += ["state = self.state[p]", "if not state:"]
-        lines += ['    state["step"] = 0'] if program.uses("t") else []
-        for name, init in program.states.items():
-            empty = f"torch.full_like(p, {init!r}" if init else "torch.zeros_like(p"
-            lines.append(f'    state["{name}"] = {empty}, memory_format=torch.preserve_format)')
-    if program.uses("t"):
-        lines += ['state["step"] += 1', 't = state["step"]']
-    lines += [f"{a.name} = {_code(_renamed(a.value), _SCALAR)}" for a in program.scalars]
-    lines += [f'{name}_prev = state["{name}"]' for name in program.states]
-    if program.uses("w"):
-        lines.append("w = p")
-    for assignment in program.body:
-        lines.append(f"{assignment.name} = {_code(_renamed(assignment.value), printer)}")
-        if assignment.name in program.states:
-            lines.append(f'state["{assignment.name}"] = {assignment.name}')
-    (phi,) = program.outputs
-    lines += _sum("update", _renamed(phi), printer)
-    if "wd" not in rule.values:
-        lines += ["if weight_decay:", "    p.mul_(1 - lr * weight_decay)"]
-    elementwise = bool(tensors & {free.name for free in phi.free_symbols})
-    return [*lines, "p.sub_(lr * update)" if elementwise else "p.sub_(torch.full_like(p, lr * update))"]
-
-
-def _sum(name: str, value: sympy.Expr, printer: ExpressionPrinter) -> list[str]:
-    """``name = value``, one additive term a line where it would not fit on one."""
-    line = f"{name} = {_code(value, printer)}"
-    if len(line) + 16 <= _WIDTH:
-        return [line]
-    terms = [_code(term, printer) for term in value.as_ordered_terms()]
-    signed = [f"- {term[1:]}" if term.startswith("-") else f"+ {term}" for term in terms]
-    signed[0] = terms[0]
-    return [f"{name} = (", *(f"    {term}" for term in signed), ")"]
-
-
-def _formula(rule: UpdateRule) -> str:
-    """The rule in its own text form, wrapped between terms."""
-    return "\n".join(textwrap.wrap(f"phi = {rule}", _WIDTH - 10, break_long_words=False, break_on_hyphens=False))
-
-
-def _wrapped(lines: list[str]) -> str:
-    return re.sub(r'["\\]', "'", "\n".join(lines))
+def _tuple(names: Sequence[str]) -> str:
+    return ", ".join(names) + ("," if len(names) == 1 else "")

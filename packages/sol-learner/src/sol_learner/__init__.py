@@ -1,33 +1,47 @@
 """The symbolic optimizer learner: an EQL network meta-trained on a task and read out as an update rule."""
 
+from sol_learner.candidates import Candidates
+from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparison import Comparison, Contender, compare
+from sol_learner.config import LearnConfig
 from sol_learner.episodes import Outcome, run_rule, tune_learning_rate
-from sol_learner.meta_gradient import FirstOrder
-from sol_learner.meta_training import MetaTraining, NetworkOptimizer, meta_train
+from sol_learner.family import Family
+from sol_learner.inner_loop import RuleOptimizer, run_episodes
+from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
+from sol_learner.network_optimizer import NetworkOptimizer
 from sol_learner.optimizees import Optimizees
-from sol_learner.pipeline import LearnConfig, LearnResult, learn, readout_error
+from sol_learner.pipeline import Learner, LearnResult, learn, readout_error
 from sol_learner.polishing import Polished, polish
 from sol_learner.progress import Clock, Interrupted, Progress, Silent, open_progress
-from sol_learner.pruning import Point, Samples, backward_elimination, record
+from sol_learner.pruning import Point, prune
+from sol_learner.ranks import Ranks, joined_ranks
 from sol_learner.run_folder import write_run
-from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for
+from sol_learner.samples import Samples, Trajectories, record
+from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
 from sol_learner.tasks import find_tasks, load_task
+from sol_learner.terms import DECAYS, DIRECTIONS, widen
+from sol_learner.workers import Workers
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DECAYS",
+    "DIRECTIONS",
     "FEATURES",
     "SPLITS",
     "UNITS",
     "Batch",
+    "Candidates",
+    "Checkpoints",
     "Clock",
     "Comparison",
     "Contender",
-    "FirstOrder",
+    "Family",
     "Interrupted",
     "LearnConfig",
     "LearnResult",
+    "Learner",
     "MetaTraining",
     "NetworkOptimizer",
     "Optimizees",
@@ -36,23 +50,31 @@ __all__ = [
     "Polished",
     "Progress",
     "Purpose",
+    "Ranks",
+    "RuleOptimizer",
     "Samples",
     "Silent",
     "SymbolicNetwork",
     "Task",
-    "backward_elimination",
+    "Trajectories",
+    "Workers",
     "build_seeded",
     "compare",
     "find_tasks",
     "generator_for",
+    "joined_ranks",
     "learn",
     "load_task",
     "meta_train",
     "open_progress",
     "polish",
+    "prune",
     "readout_error",
     "record",
+    "run_episodes",
     "run_rule",
+    "task_for",
     "tune_learning_rate",
+    "widen",
     "write_run",
 ]

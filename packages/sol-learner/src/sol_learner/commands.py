@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
-import re
 from importlib import metadata
 from pathlib import Path
 
+import torch
+from rich.console import Console
+
+from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparison import compare
-from sol_learner.pipeline import LearnConfig, learn
-from sol_learner.progress import Clock, Interrupted, open_progress
-from sol_learner.run_folder import prepare_folder, write_run
-from sol_learner.tasks import find_tasks, load_task, parse_device
+from sol_learner.config import LearnConfig
+from sol_learner.pipeline import Learner, LearnResult
+from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, TensorBoard, open_progress
+from sol_learner.ranks import Ranks, joined_ranks
+from sol_learner.run_folder import CHECKPOINTS, prepare_folder, write_run
+from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
+from sol_learner.workers import Workers
 from sol_symbols import SolError, resolve_rule, write_atomically
 
-__all__ = ["Compare", "Learn", "Tasks", "parse_duration"]
-
-
-def parse_duration(text: str) -> float:
-    """Seconds in ``90``, ``90s``, ``5min``, ``1.5h``.
-
-    Raises:
-        SolError: The text is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(s|m|min|h|)", text.strip())
-    if not match or not float(match[1]):
-        raise SolError(f"{text!r} is not a time; write 90s, 5min or 1h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+__all__ = ["Compare", "Learn", "Tasks"]
 
 
 def _count(text: str) -> int:
@@ -43,9 +38,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _add_task_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
-    parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data = os.environ.get("SOL_DATA")
     parser.add_argument(
         "--data",
@@ -58,36 +51,105 @@ def _add_task_options(parser: argparse.ArgumentParser) -> None:
 
 
 class Learn:
-    """Learn an optimizer for a task, as a formula and as a PyTorch file."""
+    """Learn an optimizer for a task, as a formula and as a PyTorch file.
+
+    Started by torchrun, every process trains optimizees of its own and meta-gradients are averaged.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare options and operands."""
-        _add_task_options(parser)
+        """Declare options and operands; every setting of the configuration is an option of its name."""
+        parser.add_argument(
+            "tasks", metavar="TASK", nargs="+", help="name of a task, or of several; sol tasks lists them"
+        )
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the results")
         parser.add_argument("--budget", metavar="TIME", help="stop meta-training and polishing in time: 90s, 5min, 1h")
+        parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted in the folder")
         parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+        _add_data_options(parser)
+        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="processes for polishing (default 1)")
+        parser.add_argument("--backend", default="loky", metavar="B", help="of joblib, for these: loky, ray, dask, ...")
+        parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard")
+        parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of the settings below")
+        settings = parser.add_argument_group("settings")
+        explanations = LearnConfig.explanations()
+        for field in dataclasses.fields(LearnConfig):
+            settings.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                dest=f"setting {field.name}",
+                metavar="X",
+                help=f"{explanations[field.name]} (default {_shown(field.default)})".replace("%", "%%"),
+            )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
-        clock = Clock(parse_duration(arguments.budget) if arguments.budget else None)
-        prepare_folder(arguments.out, arguments.overwrite)
-        task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
+        given = {name.split()[1]: v for name, v in vars(arguments).items() if name.startswith("setting ")}
+        given = {name: value for name, value in given.items() if value is not None}
+        config = (
+            LearnConfig.from_toml(arguments.config, **given) if arguments.config else LearnConfig.from_mapping(given)
+        )
+        device = parse_device(arguments.device)
+        with joined_ranks(device) as ranks:
+            if device.type == "cuda" and ranks.size > 1:
+                device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            return self._run(arguments, config, device, ranks)
+
+    def _run(self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks) -> int:
+        if arguments.budget and ranks.size > 1:
+            raise SolError("several processes cannot share a --budget of time; limit --episodes and --generations")
+        clock = Clock(arguments.budget)
+        out: Path = arguments.out
+        if ranks.rank == 0:
+            prepare_folder(out, arguments.overwrite, arguments.resume)
+        tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
+        identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
         try:
-            with open_progress() as progress, clock.catching_interrupts():
-                result = learn(task, LearnConfig(seed=arguments.seed), progress=progress, clock=clock)
+            with open_progress() as shown, clock.catching_interrupts():
+                reporters = [shown, MetricsFile(out / "metrics.jsonl")] if ranks.rank == 0 else []
+                if arguments.tensorboard and ranks.rank == 0:
+                    reporters.append(TensorBoard(out / "tensorboard"))
+                progress = Several(*reporters)
+                memory = Checkpoints(
+                    out / CHECKPOINTS,
+                    {**identity, "jobs": arguments.jobs, **dataclasses.asdict(config)},
+                    resume=arguments.resume,
+                    report=progress.note,
+                    ranks=ranks,
+                )
+                clock.credit(memory.elapsed)
+                learner = Learner(
+                    tasks,
+                    config,
+                    memory=memory,
+                    progress=progress,
+                    clock=clock,
+                    ranks=ranks,
+                    workers=Workers(arguments.jobs, arguments.backend),
+                )
+                result = learner.run()
         except Interrupted:
             raise KeyboardInterrupt from None
-        files = write_run(result, arguments.out)
+        if ranks.rank == 0:
+            self._finish(result, out, clock, memory)
+        return 130 if clock.cancelled else 0
+
+    def _finish(self, result: LearnResult, out: Path, clock: Clock, memory: Checkpoints) -> None:
+        files = write_run(result, out)
+        memory.clear()
         size = result.rule.complexity
         print(f"\n  θ ← θ - lr · φ,   φ = {result.rule}\n")
         print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")
-        if result.comparison is not None:
-            print(result.comparison.table())
-            print()
-        print(f"in {arguments.out}/: {', '.join(files)}")
+        for comparison in result.comparisons:
+            print(f"{comparison.table()}\n")
+        print(f"in {out}/: {', '.join(files)}")
         if "optimizer.py" not in files:
             print("for a PyTorch file: pip install sol-export, then sol export RUN --to torch")
-        return 130 if clock.cancelled else 0
+
+
+def _shown(value: object) -> str:
+    """A setting's value as it is written on the command line."""
+    if isinstance(value, tuple):
+        return ",".join(_shown(item) for item in value) if value else "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Compare:
@@ -95,10 +157,12 @@ class Compare:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        _add_task_options(parser)
+        parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
         parser.add_argument("optimizers", metavar="OPT", nargs="+", help="rules: run folder, file, zoo name, formula")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
+        parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+        _add_data_options(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
@@ -132,13 +196,18 @@ class Tasks:
         if not tasks:
             raise SolError("no tasks are installed; pip install sol-tasks")
         width = max(len(name) for name in tasks)
+        console = Console(highlight=False, soft_wrap=True)
         for name, point in tasks.items():
-            print(f"{name:<{width}}  {_first_line(point)}")
+            summary, ready = _summary(point)
+            console.print(f"{name:<{width}}  {summary}", style=None if ready else "dim", markup=False)
         return 0
 
 
-def _first_line(point: metadata.EntryPoint) -> str:
+def _summary(point: metadata.EntryPoint) -> tuple[str, bool]:
+    """One line on a task, and whether it can be made here."""
     try:
-        return (point.load().__doc__ or "").strip().partition("\n")[0]
+        absent = missing(point)
+        summary = (point.load().__doc__ or "").strip().partition("\n")[0]
     except Exception as error:  # a task that cannot be loaded must not hide the others
-        return f"cannot be loaded: {error}"
+        return str(error), False
+    return (f"{summary} Needs: {install_line(absent)}", False) if absent else (summary, True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sol_learner.checkpoints import Checkpoints
 from sol_learner.episodes import Outcome, run_rule, tune_learning_rate
 from sol_learner.progress import Clock, Progress
 from sol_learner.task import Purpose, Task
@@ -104,6 +106,8 @@ def compare(
     progress: Progress,
     clock: Clock | None = None,
     tuned: Mapping[str, tuple[float, list[tuple[float, float]]]] | None = None,
+    objective: float = 0.5,
+    memory: Checkpoints | None = None,
 ) -> Comparison:
     """Run each rule on the same held-out episodes.
 
@@ -118,21 +122,36 @@ def compare(
         progress: Where to report.
         clock: Interrupts.
         tuned: Results of :func:`tune_learning_rate` that are at hand already.
+        objective: Weight of the training loss in what baselines are tuned by; the rest is the validation loss's.
+        memory: Keeps each rule's result, so that an interrupted comparison goes on where it was.
 
     Raises:
         Interrupted: By the clock.
     """
-    progress.phase("comparing", len(rules))
-    contenders = []
-    for name, rule in rules.items():
+    memory = memory or Checkpoints()
+    splits = ("train", "valid", "test")
+
+    def measured(name: str, rule: UpdateRule) -> dict[str, Any]:
         if rule.lr is not None:
             lr, tuning = rule.lr, list[tuple[float, float]]()
         else:
-            lr, tuning = (tuned or {}).get(name) or tune_learning_rate(task, rule, seed, clock=clock)
-        splits = ("train", "valid", "test")
+            lr, tuning = (tuned or {}).get(name) or tune_learning_rate(task, rule, seed, clock=clock, weight=objective)
         outcome = run_rule(
             task, rule, seed, Purpose.EVALUATE, range(episodes), torch.tensor([lr]).double(), splits=splits, clock=clock
         )
-        contenders.append(Contender(name, rule, lr, tuning, outcome))
-        progress.step(len(contenders), loss=float(outcome.objective.mean()))
+        metrics = {split: {k: v.tolist() for k, v in table.items()} for split, table in outcome.metrics.items()}
+        return {"lr": lr, "tuning": tuning, "losses": outcome.losses.tolist(), "metrics": metrics}
+
+    progress.phase("comparing", len(rules))
+    contenders = []
+    for name, rule in rules.items():
+        found = memory.once(f"compare/{task.name}/{rule.digest}", partial(measured, name, rule))
+        metrics = {
+            split: {k: torch.tensor(v, dtype=torch.float64) for k, v in table.items()}
+            for split, table in found["metrics"].items()
+        }
+        outcome = Outcome(torch.tensor(found["losses"]), metrics)
+        tuning = [(rate, loss) for rate, loss in found["tuning"]]
+        contenders.append(Contender(name, rule, found["lr"], tuning, outcome))
+        progress.step(len(contenders), loss=float(outcome.objective(objective).mean()))
     return Comparison(task.name, seed, episodes, task.horizon, contenders)

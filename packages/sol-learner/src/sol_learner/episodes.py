@@ -13,12 +13,22 @@ from sol_learner.progress import Clock
 from sol_learner.task import Purpose, Task
 from sol_symbols import SolError, UpdateRule, evaluator
 
-__all__ = ["OBJECTIVE", "Outcome", "learning_rates", "run_rule", "tune_learning_rate"]
+__all__ = ["SPLITS", "Outcome", "Value", "learning_rates", "objective", "run_rule", "tune_learning_rate"]
 
 Value = float | Tensor
 
-OBJECTIVE = ("train", "valid")
-"""Splits whose losses after the last step make up the objective, in equal parts."""
+SPLITS = ("train", "valid")
+"""Splits whose losses after the last step make up the objective."""
+
+
+def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) -> Tensor:
+    """What every choice is made by, [C, S]; infinite where it is not a number.
+
+    ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
+    optimizer gets far, and not by overfitting.
+    """
+    parts = [share * metrics[split]["loss"] for split, share in zip(SPLITS, (weight, 1 - weight)) if share]
+    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf)
 
 
 @dataclass(frozen=True)
@@ -33,15 +43,9 @@ class Outcome:
     losses: Tensor
     metrics: dict[str, dict[str, Tensor]]
 
-    @property
-    def objective(self) -> Tensor:
-        """What every choice is made by, [C, S]; infinite where it is not a number.
-
-        The mean of the losses on the training and the validation split after the last step: a good optimizer gets
-        far, and not by overfitting.
-        """
-        losses = [self.metrics[split]["loss"] for split in OBJECTIVE]
-        return torch.nan_to_num(torch.stack(losses).mean(0), nan=torch.inf)
+    def objective(self, weight: float = 0.5) -> Tensor:
+        """See :func:`objective`."""
+        return objective(self.metrics, weight)
 
 
 def run_rule(
@@ -52,7 +56,7 @@ def run_rule(
     episodes: Sequence[int],
     lr: Value | None = None,
     values: Mapping[str, Value] | None = None,
-    splits: Sequence[str] = OBJECTIVE,
+    splits: Sequence[str] = SPLITS,
     horizon: int | None = None,
     clock: Clock | None = None,
 ) -> Outcome:
@@ -115,6 +119,7 @@ def tune_learning_rate(
     clock: Clock | None = None,
     coarse: int = 9,
     fine: int = 9,
+    weight: float = 0.5,
 ) -> tuple[float, list[tuple[float, float]]]:
     """The learning rate with the lowest mean objective over the tuning stream.
 
@@ -125,6 +130,7 @@ def tune_learning_rate(
         task, rule, seed, horizon, clock: As in :func:`run_rule`.
         episodes: Episodes of the tuning stream; the same for every rate.
         coarse, fine: Number of rates in each grid.
+        weight: Of the training loss in the objective.
 
     Returns:
         The rate, and every (rate, mean objective) that was measured, sorted by rate.
@@ -137,7 +143,7 @@ def tune_learning_rate(
     def measure(rates: Tensor) -> float:
         new = torch.tensor([rate for rate in rates.tolist() if rate not in measured], dtype=torch.float64)
         outcome = run_rule(task, rule, seed, Purpose.TUNE, range(episodes), new, horizon=horizon, clock=clock)
-        measured.update(zip(new.tolist(), outcome.objective.mean(1).tolist()))
+        measured.update(zip(new.tolist(), outcome.objective(weight).mean(1).tolist()))
         return min(measured, key=lambda rate: measured[rate])
 
     center = 1e-2

@@ -1,59 +1,30 @@
-"""Meta-training: truncated back-propagation over episodes of B optimizees, the best network kept."""
+"""Meta-training: episodes of B optimizees, an outer step after every window, the best network kept."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sol_learner.episodes import OBJECTIVE
-from sol_learner.meta_gradient import FirstOrder
+from sol_learner.checkpoints import Checkpoints
+from sol_learner.config import LearnConfig
+from sol_learner.estimators import ESTIMATORS, Estimator, Window
+from sol_learner.family import Family
+from sol_learner.inner_loop import run_episodes
 from sol_learner.network import SymbolicNetwork
 from sol_learner.optimizees import Optimizees
 from sol_learner.progress import Clock, Interrupted, Progress
+from sol_learner.ranks import Ranks
 from sol_learner.task import Purpose, Task, generator_for
-from sol_symbols import Evaluator, feature_evaluator
+from sol_symbols import format_expression
 
-__all__ = ["MetaTraining", "NetworkOptimizer", "meta_train"]
+__all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
 
-_CHUNK = 1 << 16  # coordinates evaluated at once: temporaries then stay within the processor's cache
-
-
-class NetworkOptimizer:
-    """Runs a network as the optimizer of optimizees: features, phi, states.
-
-    Args:
-        network: phi.
-        horizon: T of the decays.
-    """
-
-    def __init__(self, network: SymbolicNetwork, horizon: int) -> None:
-        self.network, self.values = network, network.values(horizon)
-        self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
-
-    def init(self, theta: Tensor) -> dict[str, Tensor]:
-        """States before the first step."""
-        return self.features.init(theta)
-
-    @torch.no_grad()
-    def step(
-        self, gradient: Tensor, state: dict[str, Tensor], theta: Tensor, t: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """phi and the new state, computed in chunks of coordinates; all tensors of one shape."""
-        flat = [gradient.reshape(-1), theta.reshape(-1), *(value.reshape(-1) for value in state.values())]
-        phi = torch.empty_like(flat[0])
-        new = {name: torch.empty_like(flat[0]) for name in state}
-        for start in range(0, len(phi), _CHUNK):
-            g, w, *old = (value[start : start + _CHUNK] for value in flat)
-            outputs, after = self.features.step(g, dict(zip(state, old)), w, t, self.values)
-            phi[start : start + _CHUNK] = self.network(torch.stack(outputs))
-            for name, value in after.items():
-                new[name][start : start + _CHUNK] = value
-        return phi.view_as(theta), {name: value.view_as(theta) for name, value in new.items()}
+_COMPILE_FROM = 3e9  # coordinates times steps from which compiling a kernel is repaid
 
 
 @dataclass
@@ -62,166 +33,263 @@ class MetaTraining:
 
     Attributes:
         network: The network, at its best by the objective over the validation stream.
-        loss: That objective.
-        history: One record per measured episode: ``episode``, ``loss`` (validation) and ``meta_loss``.
+        loss: That objective; infinite where none was measured.
+        history: One record per episode: ``episode``, ``meta_loss``, ``best`` objective so far, and ``loss`` where the
+            objective was measured.
         windows: Windows that gave a meta-gradient.
-        dropped: Windows that were left out because a gradient or an update was not finite.
+        dropped: Windows that were left out because a gradient or a loss was not finite.
+        divergences: What was seen in the first of them: step, largest feature, its size, and the largest update.
     """
 
     network: SymbolicNetwork
-    loss: float
+    loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     windows: int = 0
     dropped: int = 0
+    divergences: list[dict[str, float | str]] = field(default_factory=list)
+
+    @property
+    def advice(self) -> str:
+        """What to do where windows were dropped; empty where none was."""
+        if not self.dropped:
+            return ""
+        first = self.divergences[0]
+        where = f"step {first['step']:.0f}"
+        if "feature" in first:
+            where += (
+                f", an update of {first['update']:.3g} (the largest feature, {first['feature']}: {first['size']:.3g})"
+            )
+        every = "every one of the" if not self.windows else f"{self.dropped} of"
+        return (
+            f"{every} {self.dropped + self.windows} windows diverged and were dropped, the first at {where}. "
+            f"A lower outer_lr, a clip of 1, fewer features or fewer exp units may help."
+        )
 
 
-def run_network(
-    task: Task,
-    network: SymbolicNetwork,
-    lr: float,
-    seed: int,
-    purpose: Purpose,
-    episodes: Sequence[int],
-    clock: Clock | None = None,
-) -> Iterator[tuple[int, Optimizees, Tensor, dict[str, Tensor]]]:
-    """Train optimizees with a network; yields (t, optimizees, gradient, state before) ahead of each move."""
-    optimizees = Optimizees(task, seed, purpose, episodes)
-    optimizer = NetworkOptimizer(network, task.horizon)
-    state = optimizer.init(optimizees.theta)
-    for t in range(1, task.horizon + 1):
-        if clock is not None:
-            clock.check()
-        _, gradient = optimizees.losses_and_gradients()
-        yield t, optimizees, gradient, state
-        phi, state = optimizer.step(gradient, state, optimizees.theta, t)
-        optimizees.move(-lr * phi)
-    yield task.horizon + 1, optimizees, gradient, state
+def kernel_for(config: LearnConfig, family: Family) -> str:
+    """The configuration's kernel, ``auto`` decided by how much work there is for it."""
+    if config.kernel != "auto":
+        return config.kernel
+    work = 0.0
+    for task in family.tasks:
+        size = sum(p.numel() for p in task.build(torch.Generator().manual_seed(0)).parameters() if p.requires_grad)
+        runs = config.meta_batch + (config.validation / config.validate_every if config.validate_every else 0)
+        work += config.episodes / len(family.tasks) * runs * task.horizon * size
+    return "compiled" if work > _COMPILE_FROM else "eager"
 
 
-def objective(
-    task: Task,
-    network: SymbolicNetwork,
-    lr: float,
-    seed: int,
-    purpose: Purpose,
-    episodes: Sequence[int],
-    clock: Clock | None = None,
-) -> float:
-    """Mean objective of episodes with the network; infinite where it is not a number."""
-    for _, optimizees, _, _ in run_network(task, network, lr, seed, purpose, episodes, clock):  # noqa: B007
-        pass
-    loss = float(sum(optimizees.evaluate(split)["loss"].mean() for split in OBJECTIVE)) / len(OBJECTIVE)
-    return loss if math.isfinite(loss) else math.inf
+class MetaTrainer:
+    """Trains a network in place; see :func:`meta_train`."""
+
+    def __init__(
+        self,
+        family: Family,
+        network: SymbolicNetwork,
+        lr: float,
+        config: LearnConfig,
+        progress: Progress,
+        clock: Clock,
+        ranks: Ranks,
+    ) -> None:
+        self.family, self.network, self.lr, self.config = family, network, lr, config
+        self.progress, self.clock, self.ranks = progress, clock, ranks
+        self.drawing = generator_for(config.seed, Purpose.TRAIN, 0, part=2)
+        gates = list(network.gates.parameters())
+        weights = [p for p in network.parameters() if not any(p is gate for gate in gates)]
+        groups = [{"params": weights, "lr": config.outer_lr}, {"params": gates, "lr": config.gate_lr}]
+        self.outer = torch.optim.Adam([group for group in groups if group["params"]])
+        self.estimator: Estimator = ESTIMATORS[config.estimator](
+            network,
+            self.drawing,
+            kernel=kernel_for(config, family),
+            meta_loss=config.meta_loss,
+            outer_split=config.outer_split,
+            coordinates=config.coordinates,
+            particles=config.particles,
+            sigma=config.pes_sigma,
+        )
+        self.result, self.best = MetaTraining(network), copy.deepcopy(network.state_dict())
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def restore(self, memory: Checkpoints) -> None:
+        """Go on from what ``memory`` holds, if it does."""
+        record = memory.kept("meta-training")
+        if record is None:
+            return
+        self.result = MetaTraining(self.network, **record)
+        tensors = memory.tensors
+        self.network.load_state_dict({n: tensors[f"network/{n}"] for n in self.best})
+        self.best = {n: tensors[f"best/{n}"] for n in self.best}
+        self.drawing.set_state(tensors["drawing"])
+        for index, parameter in enumerate(p for group in self.outer.param_groups for p in group["params"]):
+            prefix = f"outer/{index}/"
+            state = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+            if state:
+                self.outer.state[parameter] = {
+                    n: value if n == "step" else value.to(parameter) for n, value in state.items()
+                }
+        for line in self.result.history[1:]:
+            self._report(line)
+
+    def keep(self, memory: Checkpoints) -> None:
+        """Put everything that the next episode depends on into ``memory``."""
+        tensors = {f"network/{n}": value for n, value in self.network.state_dict().items()}
+        tensors |= {f"best/{n}": value for n, value in self.best.items()}
+        tensors["drawing"] = self.drawing.get_state()
+        for index, parameter in enumerate(p for group in self.outer.param_groups for p in group["params"]):
+            tensors |= {f"outer/{index}/{n}": value for n, value in self.outer.state.get(parameter, {}).items()}
+        r = self.result
+        record = {"loss": r.loss, "history": r.history, "windows": r.windows, "dropped": r.dropped}
+        memory.keep("meta-training", {**record, "divergences": r.divergences}, tensors)
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def validate(self) -> float:
+        """Mean objective of the network over the validation episodes, each rank running its share."""
+        self.network.settle_gates()
+        episodes, config = self.ranks.own(range(self.config.validation)), self.config
+
+        def measure(task: Task) -> Tensor:
+            if not len(episodes):
+                return torch.zeros(1, 0)
+            optimizer = self.estimator.optimizer
+            steps = run_episodes(task, optimizer, self.lr, config.seed, Purpose.VALID, episodes, self.clock)
+            *_, (_, optimizees, _) = steps
+            return self.family.evaluate(optimizees)
+
+        losses = self.ranks.gathered(self.family.mean(measure)[0].tolist())
+        loss = sum(losses) / len(losses)
+        return loss if math.isfinite(loss) else math.inf
+
+    def sparsity(self, episode: int) -> float:
+        """Weight of the gates' penalty in this episode."""
+        first = self.config.sparsity_from * self.config.episodes
+        return self.config.sparsity * min(1.0, max(0.0, (episode - first) / max(self.config.episodes - first, 1)))
+
+    def episode(self, episode: int) -> float:
+        """One episode with its outer steps; returns the mean loss over its inner steps."""
+        config = self.config
+        which = (episode - 1) % len(self.family.tasks)
+        task, scale = self.family.tasks[which], self.family.scales[which]
+        horizon = _stage(config.horizons or (task.horizon,), episode, config.episodes)
+        unroll = _stage(config.unroll, episode, config.episodes)
+        batch = config.meta_batch * self.ranks.size
+        indices = self.ranks.own(range((episode - 1) * batch, episode * batch))
+        candidates = self.estimator.candidates
+        optimizees = Optimizees(task, config.seed, Purpose.TRAIN, indices, candidates, config.precision, config.scaling)
+        self.estimator.begin(optimizees, self.lr, horizon)
+        losses, weight = [], self.sparsity(episode) if config.gates else 0.0
+        for first in range(1, horizon + 1, unroll):
+            self.clock.check()
+            self.network.draw_gates(self.drawing)
+            window = self.estimator.window(min(unroll, horizon + 1 - first))
+            *gradient, loss = self.ranks.mean([*window.meta_gradient, window.losses.mean()])
+            # One check a window: anything that is not finite in it reaches the meta-gradient or the losses.
+            if not all(bool(torch.isfinite(part).all()) for part in (*gradient, loss)):
+                self.result.dropped += 1
+                self.result.divergences = [*self.result.divergences, self._diagnose(window, first)][:20]
+                break
+            self._outer_step([part / scale for part in gradient], weight)
+            losses.append(float(loss))
+        return sum(losses) / len(losses) if losses else math.nan
+
+    def _outer_step(self, gradient: Sequence[Tensor], weight: float) -> None:
+        for parameter, part in zip(self.network.parameters(), gradient):
+            parameter.grad = part.to(parameter)
+        if weight:
+            for gate, part in zip(self.network.gates, self._penalty_gradient(weight)):
+                gate.grad += part
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.outer.step()
+        self.result.windows += 1
+
+    def _penalty_gradient(self, weight: float) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(weight * self.network.open_gates(), list(self.network.gates))
+
+    def _diagnose(self, window: Window, first: int) -> dict[str, float | str]:
+        """Where a window left the range of finite numbers: the step, the largest feature before it and its size, and
+        the largest update."""
+        bad = (~torch.isfinite(window.losses)).nonzero()
+        offset = int(bad[0]) if len(bad) else len(window.losses) - 1
+        found: dict[str, float | str] = {"step": float(first + offset)}
+        if window.features is None:
+            return found
+        features = window.features[:, offset]
+        with torch.no_grad():
+            update = self.lr * self.network(features).abs().nan_to_num(nan=math.inf).max()
+        sizes = features.abs().flatten(1).nan_to_num(nan=math.inf).amax(1)
+        names = [format_expression(feature) for feature in self.network.features]
+        largest = max((i for i, f in enumerate(self.network.features) if not f.is_number), key=lambda i: sizes[i])
+        return found | {"feature": names[largest], "size": float(sizes[largest]), "update": float(update)}
+
+    def train(self, memory: Checkpoints) -> MetaTraining:
+        """All episodes that are left, then the best network."""
+        config, result = self.config, self.result
+        self.progress.phase("meta-training", config.episodes)
+        self.restore(memory)
+        result = self.result
+        try:
+            if not result.history:
+                result.loss = self.validate() if config.validate_every else math.inf
+                result.history.append({"episode": 0, "loss": result.loss})
+            for episode in range(len(result.history), config.episodes + 1):
+                record = {"episode": float(episode), "meta_loss": self.episode(episode)}
+                due = config.validate_every and (episode % config.validate_every == 0 or episode == config.episodes)
+                if due:
+                    record["loss"] = self.validate()
+                if not config.validate_every or (due and record["loss"] < result.loss):
+                    result.loss = record.get("loss", math.inf)
+                    self.best = copy.deepcopy(self.network.state_dict())
+                result.history.append(record | {"best": result.loss})
+                self._report(result.history[-1])
+                self.keep(memory)
+        except Interrupted:
+            self.progress.note(f"meta-training stopped after {len(result.history) - 1} of {config.episodes} episodes")
+        self.network.load_state_dict(self.best)
+        self.network.settle_gates()
+        if result.advice:
+            self.progress.note(result.advice)
+        return result
+
+    def _report(self, record: dict[str, float]) -> None:
+        numbers = {name: value for name, value in record.items() if name != "episode"}
+        self.progress.step(int(record["episode"]), **numbers)
+
+
+def _stage(values: Sequence[int], episode: int, episodes: int) -> int:
+    """The value of a curriculum, whose stages take equal shares of the episodes."""
+    return values[min(len(values) * (episode - 1) // max(episodes, 1), len(values) - 1)]
 
 
 def meta_train(
-    task: Task,
+    family: Family,
     network: SymbolicNetwork,
     lr: float,
+    config: LearnConfig,
     *,
-    seed: int,
-    episodes: int,
-    meta_batch: int,
-    unroll: int,
-    outer_lr: float,
-    coordinates: int,
-    validation: int,
-    every: int,
     progress: Progress,
     clock: Clock,
+    memory: Checkpoints | None = None,
+    ranks: Ranks | None = None,
 ) -> MetaTraining:
     """Meta-train ``network`` in place and leave it at the best that it was.
 
-    Each episode trains ``meta_batch`` fresh optimizees over the task's horizon and takes an outer Adam step after
-    every ``unroll`` inner steps. Every ``every`` episodes the network is run over the whole horizon on ``validation``
-    episodes of a stream of their own, because truncated meta-gradients are biased and longer training is not always
-    better.
+    Each episode trains a meta-batch of fresh optimizees of one task (several tasks take turns) over the horizon and
+    takes an outer Adam step after every window. Every ``validate_every`` episodes the network is run over the whole
+    horizon on episodes of the validation stream, because truncated meta-gradients are biased and longer training is not
+    always better.
 
     Args:
-        task: The task.
+        family: The tasks.
         network: Trained in place.
         lr: Inner learning rate.
-        seed: Base seed.
-        episodes: Number of episodes.
-        meta_batch: B, optimizees per episode.
-        unroll: U, inner steps per window.
-        outer_lr: Learning rate of the outer Adam.
-        coordinates: K, coordinates sampled for the meta-gradient.
-        validation: Validation episodes.
-        every: Episodes between validations.
+        config: Settings of meta-training.
         progress: Where to report.
         clock: Ends meta-training early; what was reached is returned.
+        memory: Checkpoints to go on from and to write.
+        ranks: Processes that share the work.
     """
-    outer = torch.optim.Adam(network.parameters(), lr=outer_lr)
-    drawing = generator_for(seed, Purpose.TRAIN, 0, part=2)
-
-    def validate() -> float:
-        return objective(task, network, lr, seed, Purpose.VALID, range(validation), clock)
-
-    progress.phase("meta-training", episodes)
-    result, best = MetaTraining(network, math.inf), copy.deepcopy(network.state_dict())
-    try:
-        result.loss = validate()
-        result.history.append({"episode": 0, "loss": result.loss})
-        for episode in range(1, episodes + 1):
-            indices = range((episode - 1) * meta_batch, episode * meta_batch)
-            meta_loss = _episode(task, network, lr, seed, indices, unroll, coordinates, drawing, outer, result, clock)
-            record = {"episode": float(episode), "meta_loss": meta_loss}
-            if episode % every == 0 or episode == episodes:
-                record["loss"] = validate()
-                if record["loss"] < result.loss:
-                    result.loss, best = record["loss"], copy.deepcopy(network.state_dict())
-            result.history.append(record)
-            progress.step(episode, meta_loss=meta_loss, best=result.loss)
-    except Interrupted:
-        progress.note(f"meta-training stopped after {len(result.history) - 1} of {episodes} episodes")
-    network.load_state_dict(best)
-    if result.dropped:
-        progress.note(
-            f"{result.dropped} of {result.dropped + result.windows} windows were dropped: the loss left the range of "
-            f"finite numbers. A lower learning rate or fewer features may help."
-        )
-    return result
-
-
-def _episode(
-    task: Task,
-    network: SymbolicNetwork,
-    lr: float,
-    seed: int,
-    indices: Sequence[int],
-    unroll: int,
-    coordinates: int,
-    drawing: torch.Generator,
-    outer: torch.optim.Optimizer,
-    result: MetaTraining,
-    clock: Clock,
-) -> float:
-    """One episode with outer steps; returns the mean loss over its inner steps."""
-    optimizees = Optimizees(task, seed, Purpose.TRAIN, indices)
-    optimizer = NetworkOptimizer(network, task.horizon)
-    estimator = FirstOrder(network, optimizer.features, optimizer.values, lr, unroll, coordinates, drawing)
-    state = optimizer.init(optimizees.theta)
-    estimator.begin(state, optimizees.theta, 1)
-    losses = []
-    for t in range(1, task.horizon + 2):
-        clock.check()
-        loss, gradient = optimizees.losses_and_gradients()
-        losses.append(loss.mean())
-        whole = estimator.observe(gradient, optimizees.theta)
-        if whole or (t > task.horizon and estimator.steps):
-            meta_gradient = estimator.meta_gradient()
-            # One check a window: anything that is not finite in it reaches the meta-gradient or the last loss.
-            if not all(bool(torch.isfinite(part).all()) for part in (*meta_gradient, loss)):
-                result.dropped += 1
-                break
-            for parameter, part in zip(network.parameters(), meta_gradient):
-                parameter.grad = part
-            outer.step()
-            result.windows += 1
-            estimator.begin(state, optimizees.theta, t)
-            estimator.observe(gradient, optimizees.theta)
-        if t <= task.horizon:
-            phi, state = optimizer.step(gradient, state, optimizees.theta, t)
-            optimizees.move(-lr * phi)
-    return float(torch.stack(losses).mean())
+    trainer = MetaTrainer(family, network, lr, config, progress, clock, ranks or Ranks())
+    return trainer.train(memory or Checkpoints())

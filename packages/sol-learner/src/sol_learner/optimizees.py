@@ -1,20 +1,30 @@
 """Optimizees trained side by side: all their parameters in one tensor, one gradient evaluation for all.
 
 Shapes: C candidates of a rule, S episodes (a seed each), P parameters of one optimizee. Candidates of one episode
-share its initial parameters and its batches (common random numbers), and the batches are not copied for them.
+share its initial parameters, its batches and its dropout masks (common random numbers), and the batches are not
+copied for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sol_learner.task import Purpose, Task, generator_for
+from sol_learner.task import Batch, Purpose, Task, generator_for, task_for
+from sol_symbols import SolError
 
-__all__ = ["Optimizees"]
+__all__ = ["PRECISIONS", "Optimizees"]
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
+"""Type that the forward pass is cast to automatically, by name; parameters and rules stay as they are."""
+
+
+Drawn = tuple[list[Batch], int]
+"""A batch of each episode, and the seed of its dropout masks."""
 
 
 class _Loss(nn.Module):
@@ -24,8 +34,24 @@ class _Loss(nn.Module):
         super().__init__()
         self.task, self.model = task, model
 
-    def forward(self, batch: object) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         return self.task.loss(self.model, batch)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of layers (dropout) from ``seed``; the caller's own stream goes on afterwards as if never used."""
+    cuda = torch.cuda.is_available()
+    before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+    torch.random.default_generator.manual_seed(seed)
+    if cuda:
+        torch.cuda.manual_seed_all(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        if cuda:
+            torch.cuda.set_rng_state_all(before[1])
 
 
 class Optimizees:
@@ -37,10 +63,16 @@ class Optimizees:
         purpose: Which random stream the episodes belong to.
         episodes: Index of each episode in its stream; S of them.
         candidates: C.
-        split: The split that inner batches come from.
+        precision: A key of :data:`PRECISIONS`.
+        scaling: Random parameter scaling: coordinate j is trained as theta_j / c_j with log c_j uniform in
+            [-scaling, scaling], drawn anew in every episode. The loss is the same function of other coordinates, which
+            keeps a rule from relying on the sizes of this task's gradients. Source: Lv, Jiang, Li, ICML 2017.
 
     Attributes:
         theta: Parameters, shape [C, S, P], on the device of the models that the task builds.
+
+    Raises:
+        SolError: ``scaling`` is asked for on a task that projects its parameters.
     """
 
     def __init__(
@@ -50,79 +82,135 @@ class Optimizees:
         purpose: Purpose,
         episodes: Sequence[int],
         candidates: int = 1,
-        split: str = "train",
+        precision: str = "float32",
+        scaling: float = 0.0,
     ) -> None:
-        self.task = task
-        models = [task.build(generator_for(seed, purpose, episode, 0)).train() for episode in episodes]
-        parameters = [[p for p in model.parameters() if p.requires_grad] for model in models]
-        rows = [torch.cat([p.detach().reshape(-1) for p in row]) for row in parameters]
-        self.theta = torch.stack(rows).expand(candidates, -1, -1).contiguous()
-        self._batches = [task.batches(split, generator_for(seed, purpose, episode, 1)) for episode in episodes]
-        buffers = any(True for _ in models[0].buffers())
-        self._vectorized = getattr(task, "vectorizable", True) and not buffers
-        self._project = getattr(task, "project", None)
+        self.task = task = task_for(task, purpose)
+        self._seed, self._purpose, self._episodes = seed, purpose, list(episodes)
+        models = [self._fresh(episode) for episode in episodes]
         self._template = models[0]
         named = [(n, p) for n, p in _Loss(task, self._template).named_parameters() if p.requires_grad]
         self._names = [name for name, _ in named]
         self._shapes = [p.shape for _, p in named]
         self._sizes = [p.numel() for _, p in named]
+        theta = torch.stack([torch.cat([p.detach().reshape(-1) for p in _trainable(model)]) for model in models])
+        self._project: Callable[[nn.Module], None] | None = getattr(task, "project", None)
+        self._scales = self._draw_scales(theta, scaling) if scaling else None
+        if self._scales is not None:
+            theta = theta / self._scales
+        self.theta = theta.expand(candidates, -1, -1).contiguous()
+        self._streams: dict[str, list[Iterator[Batch]]] = {}
+        self._randomness = generator_for(seed, purpose, self._episodes[0], part=4)
+        self._autocast = PRECISIONS[precision]
+        buffers = any(True for _ in models[0].buffers())
+        several = candidates * len(self._episodes) > 1  # one alone is faster without vmap
+        self._vectorized = several and getattr(task, "vectorizable", True) and not buffers
+        self._stacked: dict[object, list[Tensor]] = {}
         if self._vectorized:
             module = _Loss(task, self._template)
-
-            def loss(theta: Tensor, batch: object) -> Tensor:
-                return torch.func.functional_call(module, dict(zip(self._names, self._views(theta))), (batch,))
-
-            self._losses = torch.vmap(loss, randomness="different")
+            self._mapped = torch.vmap(lambda row, batch: self._loss(module, row, batch), randomness="different")
             if candidates > 1:
-                self._losses = torch.vmap(self._losses, in_dims=(0, None), randomness="different")
+                self._mapped = torch.vmap(self._mapped, in_dims=(0, None), randomness="same")
         else:
             # Every optimizee keeps its own module, because modules may hold state besides their parameters.
-            extra = range(candidates - 1)
-            self._models = [models, *([self._fresh(seed, purpose, e) for e in episodes] for _ in extra)]
+            self._models = [models, *([self._fresh(e) for e in episodes] for _ in range(candidates - 1))]
 
-    def _fresh(self, seed: int, purpose: Purpose, episode: int) -> nn.Module:
-        return self.task.build(generator_for(seed, purpose, episode, 0)).train()
+    def _fresh(self, episode: int) -> nn.Module:
+        return self.task.build(generator_for(self._seed, self._purpose, episode, 0)).train()
 
-    def _views(self, theta: Tensor) -> list[Tensor]:
-        pieces = theta.split(self._sizes)
-        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes)]
+    def _draw_scales(self, theta: Tensor, scaling: float) -> Tensor:
+        if self._project is not None:
+            raise SolError(f"{self.task.name} projects its parameters, which random scaling would change; leave it off")
+        generators = [generator_for(self._seed, self._purpose, episode, 5) for episode in self._episodes]
+        draws = torch.stack([torch.rand(theta.shape[1], generator=generator) for generator in generators])
+        return torch.exp(scaling * (2 * draws - 1)).to(theta)
 
-    def _load(self, model: nn.Module, theta: Tensor) -> nn.Module:
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        with torch.no_grad():
-            for parameter, view in zip(trainable, self._views(theta)):
-                parameter.copy_(view)
-        return model
+    def _loss(self, module: nn.Module, row: Tensor, batch: Batch) -> Tensor:
+        views = dict(zip(self._names, self._views(row)))
+        with torch.autocast(row.device.type, self._autocast, enabled=self._autocast is not None):
+            return torch.func.functional_call(module, views, (batch,))
+
+    def _views(self, row: Tensor) -> list[Tensor]:
+        return [piece.view(shape) for piece, shape in zip(row.split(self._sizes), self._shapes)]
+
+    def _weights(self, theta: Tensor) -> Tensor:
+        """The models' parameters, which are ``theta`` unless it is scaled."""
+        return theta if self._scales is None else theta * self._scales
 
     def _module(self, candidate: int, episode: int) -> nn.Module:
         """The module of one optimizee with its present parameters loaded."""
         model = self._template if self._vectorized else self._models[candidate][episode]
-        return self._load(model, self.theta[candidate, episode])
+        row = self._weights(self.theta[candidate : candidate + 1])[0, episode]
+        with torch.no_grad():
+            for parameter, view in zip(_trainable(model), self._views(row)):
+                parameter.copy_(view)
+        return model
 
-    def losses_and_gradients(self) -> tuple[Tensor, Tensor]:
-        """Losses [C, S] at ``theta`` on each episode's next batch, and their gradients [C, S, P]."""
-        batches = [next(stream) for stream in self._batches]
+    def draw(self, split: str = "train") -> Drawn:
+        """What the next loss is a function of: a batch of each episode, and the seed of its dropout masks."""
+        if split not in self._streams:
+            part = 1 if split == "train" else 6
+            self._streams[split] = [
+                self.task.batches(split, generator_for(self._seed, self._purpose, episode, part))
+                for episode in self._episodes
+            ]
+        batches = [next(stream) for stream in self._streams[split]]
+        return batches, int(torch.randint(2**62, (), generator=self._randomness))
+
+    def losses(self, theta: Tensor, drawn: Drawn) -> Tensor:
+        """Losses [C, S] at ``theta`` [C, S, P] on what :meth:`draw` gave; differentiable in ``theta``."""
+        batches, seed = drawn
+        weights = self._weights(theta)
         if not self._vectorized:
-            return self._loop(batches)
-        stacked = pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
-        candidates = self.theta.shape[0]
-        theta = (self.theta if candidates > 1 else self.theta[0]).detach().requires_grad_()
-        losses = self._losses(theta, stacked)
-        (gradients,) = torch.autograd.grad(losses.sum(), theta)
-        return losses.detach().view(candidates, -1), gradients.view_as(self.theta)
+            rows = [
+                torch.stack([self._alone(m, w, b, seed + s) for s, (m, w, b) in enumerate(zip(models, row, batches))])
+                for models, row in zip(self._models, weights)
+            ]
+            return torch.stack(rows)
+        return self._mapped_losses(weights, pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches), seed)
 
-    def _loop(self, batches: list[object]) -> tuple[Tensor, Tensor]:
+    def _mapped_losses(self, weights: Tensor, stacked: Batch, seed: int) -> Tensor:
+        with _seeded(seed):
+            if len(weights) == 1:
+                return self._mapped(weights[0], stacked).unsqueeze(0)
+            return self._mapped(weights, stacked)
+
+    def _stack(self, batches: list[Batch]) -> Batch:
+        """Batches stacked into memory that is used again at every step: fresh memory of that size costs page faults."""
+        leaves, structure = zip(*(pytree.tree_flatten(batch) for batch in batches))
+        columns = list(zip(*leaves))
+        key = tuple((column[0].shape, column[0].dtype) for column in columns)
+        if key not in self._stacked:
+            self._stacked[key] = [column[0].new_empty((len(column), *column[0].shape)) for column in columns]
+        filled = [torch.stack(column, out=buffer) for column, buffer in zip(columns, self._stacked[key])]
+        return pytree.tree_unflatten(filled, structure[0])
+
+    def _alone(self, model: nn.Module, row: Tensor, batch: Batch, seed: int) -> Tensor:
+        with _seeded(seed):
+            return self._loss(_Loss(self.task, model), row, batch)
+
+    def losses_and_gradients(self, drawn: Drawn | None = None) -> tuple[Tensor, Tensor]:
+        """Losses [C, S] at ``theta`` and their gradients [C, S, P], on ``drawn`` or else each episode's next batch."""
+        drawn = self.draw() if drawn is None else drawn
+        if not self._vectorized:
+            return self._loop(*drawn)
+        theta = self.theta.detach().requires_grad_()
+        losses = self._mapped_losses(self._weights(theta), self._stack(drawn[0]), drawn[1])
+        (gradients,) = torch.autograd.grad(losses.sum(), theta)
+        return losses.detach(), gradients
+
+    def _loop(self, batches: list[Batch], seed: int) -> tuple[Tensor, Tensor]:
+        """One optimizee after the other, so that only one graph is alive at a time."""
         losses = self.theta.new_empty(self.theta.shape[:2])
         gradients = torch.empty_like(self.theta)
-        for c in range(self.theta.shape[0]):
-            for s, batch in enumerate(batches):
-                model = self._module(c, s)
-                loss = self.task.loss(model, batch)
-                trainable = [p for p in model.parameters() if p.requires_grad]
-                parts = torch.autograd.grad(loss, trainable)
+        weights = self._weights(self.theta)
+        for c, models in enumerate(self._models):
+            for s, (model, batch) in enumerate(zip(models, batches)):
+                row = weights[c, s].detach().requires_grad_()
+                loss = self._alone(model, row, batch, seed + s)
+                (gradients[c, s],) = torch.autograd.grad(loss, row)
                 losses[c, s] = loss.detach()
-                gradients[c, s] = torch.cat([part.reshape(-1) for part in parts])
-        return losses, gradients
+        return losses, gradients if self._scales is None else gradients * self._scales
 
     def move(self, delta: Tensor) -> None:
         """``theta <- project(theta + delta)``; ``delta`` has the shape of ``theta``."""
@@ -132,8 +220,7 @@ class Optimizees:
         for c, s in self._indices():
             model = self._module(c, s)
             self._project(model)
-            trainable = [p for p in model.parameters() if p.requires_grad]
-            self.theta[c, s] = torch.cat([p.detach().reshape(-1) for p in trainable])
+            self.theta[c, s] = torch.cat([p.detach().reshape(-1) for p in _trainable(model)])
 
     def evaluate(self, split: str) -> dict[str, Tensor]:
         """The task's metrics at ``theta`` over a whole split, each of shape [C, S], float64 on the CPU."""
@@ -150,3 +237,7 @@ class Optimizees:
 
     def _indices(self) -> list[tuple[int, int]]:
         return [(c, s) for c in range(self.theta.shape[0]) for s in range(self.theta.shape[1])]
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,12 +1,14 @@
-"""The whole way from a task to a rule: tune Adam, meta-train, read out, prune, polish, compare."""
+"""The whole way from tasks to a rule: tune the start, meta-train, read out, widen, prune, polish, compare."""
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -14,82 +16,40 @@ import numpy
 import sympy
 import torch
 
+from sol_learner.candidates import Candidates
+from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparison import Comparison, compare
-from sol_learner.episodes import tune_learning_rate
-from sol_learner.meta_training import MetaTraining, meta_train
-from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
+from sol_learner.config import LearnConfig
+from sol_learner.episodes import learning_rates, tune_learning_rate
+from sol_learner.family import Family
+from sol_learner.inner_loop import Optimizer, RuleOptimizer
+from sol_learner.meta_training import MetaTrainer, MetaTraining
+from sol_learner.network import SymbolicNetwork
 from sol_learner.polishing import Polished, polish
 from sol_learner.progress import Clock, Interrupted, Progress, Silent
-from sol_learner.pruning import Point, Samples, backward_elimination, choose, measure_front, record
+from sol_learner.pruning import Point, measured_front, prune
+from sol_learner.ranks import Ranks
+from sol_learner.samples import Samples, record
 from sol_learner.task import Purpose, Task, generator_for
+from sol_learner.terms import widen
+from sol_learner.workers import Workers
 from sol_symbols import ZOO, SolError, UpdateRule
 
-__all__ = ["LearnConfig", "LearnResult", "learn", "readout_error"]
+__all__ = ["LearnResult", "Learner", "learn", "readout_error"]
 
-
-@dataclass(frozen=True)
-class LearnConfig:
-    """Every number of a run.
-
-    Attributes:
-        seed: Base seed; all random streams follow from it.
-        start: Zoo rule that the network equals before training, tuned first.
-        features: Input features of the network, expressions of the standard vocabulary.
-        units: Operators of its hidden layer.
-        tuning_episodes: Episodes that each learning rate of a baseline is measured on.
-        episodes: Episodes of meta-training.
-        meta_batch: Optimizees trained side by side in each, B.
-        unroll: Inner steps per window, U.
-        outer_lr: Learning rate of the outer Adam.
-        coordinates: Coordinates sampled for the meta-gradient, K.
-        validation: Episodes on which the best network and the length of the rule are chosen.
-        validate_every: Episodes of meta-training between validations.
-        record_episodes: Episodes recorded for pruning.
-        record_coordinates: Coordinates recorded of each.
-        front: Most terms of a rule on the front.
-        terms: Most terms of the rule that is polished.
-        generations: Generations of CMA-ES in polishing.
-        population: Candidates per generation.
-        polish_episodes: Episodes that each candidate is measured on, new ones in every generation.
-        sigma: Initial step of the search, in units of the root mean square of phi.
-        evaluation: Held-out episodes of the final comparison.
-        baselines: Zoo rules, each tuned, that the learned rule is compared with.
-    """
-
-    seed: int = 0
-    start: str = "adam"
-    features: tuple[str, ...] = FEATURES
-    units: tuple[str, ...] = UNITS
-    tuning_episodes: int = 4
-    episodes: int = 12
-    meta_batch: int = 8
-    unroll: int = 20
-    outer_lr: float = 3e-3
-    coordinates: int = 2048
-    validation: int = 8
-    validate_every: int = 2
-    record_episodes: int = 4
-    record_coordinates: int = 150
-    front: int = 15
-    terms: int = 8
-    generations: int = 40
-    population: int = 12
-    polish_episodes: int = 2
-    sigma: float = 0.2
-    evaluation: int = 10
-    baselines: tuple[str, ...] = ("adam", "momentum")
+Tuning = list[tuple[float, float]]
 
 
 @dataclass
 class LearnResult:
-    """What a run reached. Parts that an interrupted run did not come to are ``None``.
+    """What a run reached. Parts that an interrupted run did not come to are ``None`` or empty.
 
     Attributes:
         rule: The learned rule, with its learning rate and horizon.
         readout: The network's formula, nothing dropped.
         readout_error: Largest difference of network and formula on recorded states, relative to the largest phi.
-        front: Rules of several lengths with their losses.
-        comparison: Learned rule and tuned baselines on held-out seeds.
+        front: Rules of several lengths with their losses on the validation stream.
+        comparisons: Learned rule and tuned baselines on held-out seeds, for each task.
         summary: Configuration, versions, timings and all numbers; JSON-able.
     """
 
@@ -97,118 +57,290 @@ class LearnResult:
     readout: UpdateRule
     readout_error: float
     front: list[Point]
-    comparison: Comparison | None
+    comparisons: list[Comparison]
     summary: dict[str, Any] = field(default_factory=dict)
 
 
 def learn(
-    task: Task,
+    *tasks: Task,
+    budget: float | str | None = None,
     config: LearnConfig | None = None,
-    *,
     progress: Progress | None = None,
-    clock: Clock | None = None,
-) -> LearnResult:
-    """Learn an update rule for ``task``.
+    **settings: Any,
+) -> UpdateRule:
+    """Learn an update rule for a task, or one for several tasks.
 
     Args:
-        task: Anything that satisfies :class:`~sol_learner.Task`.
+        tasks: Anything that satisfies :class:`~sol_learner.Task`.
+        budget: Time for the run, in seconds or as text (``"5min"``); as long as the plan takes by default.
         config: Settings; the defaults are meant for small tasks on a CPU.
-        progress: Where to report; nowhere by default.
-        clock: Limits the time. A cancelled or expired clock ends the present phase, and what was reached is returned.
+        progress: Where to report, for example ``open_progress()``; nowhere by default.
+        settings: Replace single settings of ``config`` by name; see :class:`~sol_learner.LearnConfig`.
+
+    Returns:
+        The rule with its learning rate; ``rule.save(path)`` writes it, sol-export makes an optimizer of it.
 
     Raises:
-        SolError: The task cannot be learned on: no learning rate trains it.
-        Interrupted: The clock was cancelled before anything was reached.
+        SolError: A setting is wrong, no learning rate trains the task, or meta-training diverged throughout.
     """
-    config, progress, clock = config or LearnConfig(), progress or Silent(), clock or Clock()
-    if config.start not in ZOO:
-        raise SolError(f"no zoo rule {config.start!r} to start from; known: {', '.join(ZOO)}")
-    start, timings = ZOO[config.start], dict[str, float]()
+    config = LearnConfig.from_mapping({**asdict(config or LearnConfig()), "baselines": (), "evaluation": 1, **settings})
+    return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
 
-    with _timed(timings, "tune"):
-        progress.phase(f"tuning {config.start}", 1)
-        lr, tuning = tune_learning_rate(task, start, config.seed, config.tuning_episodes, clock=clock)
-        progress.step(1, lr=lr, loss=min(loss for _, loss in tuning))
 
-    with _timed(timings, "meta_train"):
-        clock.allow(0.45)
-        generator = generator_for(config.seed, Purpose.TRAIN, 0, part=3)
-        network = SymbolicNetwork(start, config.features, (config.units,), generator=generator).to(_device(task))
-        training = meta_train(
-            task,
-            network,
-            lr,
-            seed=config.seed,
-            episodes=config.episodes,
-            meta_batch=config.meta_batch,
-            unroll=config.unroll,
-            outer_lr=config.outer_lr,
-            coordinates=config.coordinates,
-            validation=config.validation,
-            every=config.validate_every,
-            progress=progress,
-            clock=clock,
+class Learner:
+    """A run: its phases in order, with whatever they share.
+
+    Args:
+        tasks: One task, or several that one rule is learned for.
+        config: Settings; the defaults are meant for small tasks on a CPU.
+        memory: Checkpoints to write and to go on from.
+        progress: Where to report; nowhere by default.
+        clock: Limits the time. A cancelled or expired clock ends the present phase, and what was reached is returned.
+        ranks: Processes that share meta-training and polishing.
+        workers: Processes that share polishing.
+
+    Raises:
+        SolError: There is no task, or two have one name.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        config: LearnConfig | None = None,
+        *,
+        memory: Checkpoints | None = None,
+        progress: Progress | None = None,
+        clock: Clock | None = None,
+        ranks: Ranks | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        names = [task.name for task in tasks]
+        if not tasks:
+            raise SolError("no task to learn on")
+        if len({*names}) < len(names):
+            raise SolError(f"tasks of one run need different names, not {', '.join(names)}")
+        self.tasks, self.config = tuple(tasks), config or LearnConfig()
+        self.memory, self.progress, self.clock = memory or Checkpoints(), progress or Silent(), clock or Clock()
+        self.ranks, self.workers = ranks or Ranks(), workers or Workers()
+        self.start, self.timings = ZOO[self.config.start], dict[str, float]()
+
+    def run(self) -> LearnResult:
+        """All phases.
+
+        Raises:
+            SolError: The tasks cannot be learned on: no learning rate trains one, or every window diverges.
+            Interrupted: The clock was cancelled before anything was reached.
+        """
+        config = self.config
+        with self._phase("tune"):
+            family, lr, tunings = self.tune()
+        with self._phase("meta-train", 0.45):
+            trainer = self.trainer(family, lr)
+            training = trainer.train(self.memory)
+            if training.dropped and not training.windows:
+                raise SolError(training.advice)
+        candidates = self._candidates(family)
+        with self._phase("widen", 0.6):
+            readout, error, wide = self.widen(family, lr, trainer, candidates)
+        with self._phase("prune", 0.75):
+            samples = self._record(RuleOptimizer(wide), lr, candidates)
+            short = prune(wide, config.terms, samples, candidates, config.prune_episodes, self.progress)
+        with self._phase("polish", 0.9):
+            polished = self.polish(short[-1] if short else wide, samples, candidates, config.generations, 1)
+        with self._phase("front", 0.95):
+            front = self.front(polished.rule, short, samples, candidates) if config.front else []
+        provenance = {
+            "learned on": family.name,
+            "seed": config.seed,
+            "sol": metadata.version("sol-learner"),
+        }
+        rule = replace(polished.rule, name=f"{self.tasks[0].name}-optimizer", provenance=provenance)
+        result = LearnResult(rule, readout, error, front, [])
+        with self._phase("compare"):
+            result.comparisons = self.compare(rule, tunings)
+        self.memory.save(force=True)
+        result.summary = self._summary(result, training, polished, lr, tunings)
+        return result
+
+    @contextmanager
+    def _phase(self, name: str, share: float = math.inf) -> Iterator[None]:
+        self.clock.allow(share)
+        start = time.monotonic()
+        yield
+        self.timings[name] = round(time.monotonic() - start, 3)
+
+    # -- phases ----------------------------------------------------------------------------------------------
+
+    def tune(self) -> tuple[Family, float, dict[str, tuple[float, Tuning]]]:
+        """The start rule tuned on each task, and one learning rate for all: the best on average.
+
+        Returns:
+            The family, each task scaled by its tuned start where there are several; the rate; each task's own rate and
+            everything that was measured for it.
+        """
+        config, tunings = self.config, dict[str, tuple[float, Tuning]]()
+        self.progress.phase(f"tuning {config.start}", len(self.tasks))
+        for number, task in enumerate(self.tasks, 1):
+            tuned = partial(
+                tune_learning_rate,
+                task,
+                self.start,
+                config.seed,
+                config.tuning_episodes,
+                clock=self.clock,
+                weight=config.objective,
+            )
+            lr, measured = self.memory.once(f"tune/{task.name}", tuned)
+            tunings[task.name] = (lr, [(rate, loss) for rate, loss in measured])
+            self.progress.step(number, lr=lr, loss=min(loss for _, loss in measured))
+        if len(self.tasks) == 1:
+            return Family(self.tasks, (1.0,), config.objective), lr, tunings
+        scales = tuple(min(loss for _, loss in measured) for _, measured in tunings.values())
+        family = Family(self.tasks, scales, config.objective)
+        own = [rate for rate, _ in tunings.values()]
+        middle, width = math.sqrt(min(own) * max(own)), (max(own) / min(own)) ** (1 / 8)
+        rates = learning_rates(middle, width, 9)
+        losses = self.memory.once(
+            "tune/family",
+            lambda: (
+                family.run(
+                    self.start, config.seed, Purpose.TUNE, range(config.tuning_episodes), lr=rates, clock=self.clock
+                )
+                .mean(1)
+                .tolist()
+            ),
+        )
+        return family, float(rates[int(numpy.argmin(losses))]), tunings
+
+    def trainer(self, family: Family, lr: float) -> MetaTrainer:
+        """The meta-trainer of a fresh network on the tasks' device."""
+        config = self.config
+        network = SymbolicNetwork(
+            self.start,
+            config.features,
+            config.units,
+            gates=config.gates,
+            generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3),
+        ).to(_device(self.tasks[0]))
+        return MetaTrainer(family, network, lr, config, self.progress, self.clock, self.ranks)
+
+    def _candidates(self, family: Family) -> Candidates:
+        """The measuring of rules, from the first episode of the training stream that meta-training has left."""
+        spent = self.config.episodes * self.config.meta_batch * self.ranks.size
+        return Candidates(
+            family, self.config.seed, spent, self.config.validation, self.clock, self.memory, self.ranks, self.workers
         )
 
-    with _timed(timings, "prune"):
-        clock.allow(0.6)
-        readout = network.rule(lr, task.horizon)
-        used = config.episodes * config.meta_batch  # episodes of the training stream that are spent
-        samples = record(
-            task, network, lr, config.seed, range(used, used + config.record_episodes), config.record_coordinates
+    def _record(self, optimizer: Optimizer, lr: float, candidates: Candidates) -> Samples:
+        """States that ``optimizer`` sees."""
+        config, vocabulary = self.config, self.start.vocabulary
+        defaults = {name: h.default for name, h in vocabulary.hyperparameters.items() if h.default is not None}
+        values = {**defaults, **{name: v for name, v in self.start.values.items() if v is not None}}
+        episodes = candidates.fresh(config.record_episodes)
+        return record(
+            candidates.family, optimizer, lr, values, vocabulary, config.seed, episodes, config.record_coordinates
         )
-        used += config.record_episodes
-        error = readout_error(network, readout, samples)
-        rules = backward_elimination(readout, samples, config.front)
-        front = measure_front(task, rules, config.seed, config.validation, progress, clock)
-        short = [point for point in front if point.terms <= config.terms]
-        chosen = choose(short).rule if short else min(rules, key=lambda rule: abs(len(rule.terms) - config.terms))
 
-    with _timed(timings, "polish"):
-        clock.allow(0.9)
-        polished = polish(
-            task,
-            chosen,
+    def widen(
+        self, family: Family, lr: float, trainer: MetaTrainer, candidates: Candidates
+    ) -> tuple[UpdateRule, float, UpdateRule]:
+        """The read-out, its error, and the best rule over the library that starts from it."""
+        config = self.config
+        readout = trainer.network.rule(lr, family.horizon)
+        samples = self._record(trainer.estimator.optimizer, lr, candidates)
+        error = readout_error(trainer.network, readout, samples)
+        wide = widen(readout, samples, config.directions, config.decays, config.own_terms)
+        return readout, error, self.polish(wide, samples, candidates, config.library_generations, 0).rule
+
+    def polish(
+        self, rule: UpdateRule, samples: Samples, candidates: Candidates, generations: int, search: int
+    ) -> Polished:
+        """The rule with better constants; ``search`` numbers the searches of a run."""
+        config = self.config
+        return polish(
+            rule,
             samples,
-            seed=config.seed,
-            first_episode=used,
-            generations=config.generations,
+            candidates,
+            generations=generations,
             population=config.population,
             episodes=config.polish_episodes,
             sigma=config.sigma,
-            validation=config.validation,
-            progress=progress,
-            clock=clock,
+            seed=2 * config.seed + search,
+            progress=self.progress,
         )
-    provenance = {"learned on": task.name, "seed": config.seed, "sol": metadata.version("sol-learner")}
-    rule = replace(polished.rule, name=f"{task.name}-optimizer", provenance=provenance)
 
-    comparison = None
-    with _timed(timings, "compare"):
-        clock.allow(float("inf"))
-        rules_by_name = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
+    def front(
+        self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, candidates: Candidates
+    ) -> list[Point]:
+        """The rule, the longer ones that it was pruned from, and shorter ones that it can be pruned to."""
+        shorter = prune(rule, 1, samples, candidates, self.config.polish_episodes, self.progress)
+        return measured_front([*longer[:-1], rule, *shorter], candidates, self.progress)
+
+    def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:
+        """Learned rule and tuned baselines on held-out seeds of each task; none where there is no time."""
+        config, comparisons = self.config, []
+        rules = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
         try:
-            comparison = compare(
-                task,
-                rules_by_name,
-                seed=config.seed,
-                episodes=config.evaluation,
-                progress=progress,
-                clock=clock,
-                tuned={config.start: (lr, tuning)},
-            )
+            for task in self.tasks:
+                comparison = compare(
+                    task,
+                    rules,
+                    seed=config.seed,
+                    episodes=config.evaluation,
+                    progress=self.progress,
+                    clock=self.clock,
+                    tuned={config.start: tunings[task.name]},
+                    objective=config.objective,
+                    memory=self.memory,
+                )
+                comparisons.append(comparison)
         except Interrupted:
-            progress.note("the comparison with the baselines was skipped")
-    result = LearnResult(rule, readout, error, front, comparison)
-    result.summary = _summary(task, config, result, training, polished, lr, tuning, timings, clock)
-    return result
+            self.progress.note("the comparison with the baselines was skipped")
+        return comparisons
 
+    # -- the record ------------------------------------------------------------------------------------------
 
-@contextmanager
-def _timed(timings: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    timings[phase] = round(time.monotonic() - start, 3)
+    def _summary(
+        self,
+        result: LearnResult,
+        training: MetaTraining,
+        polished: Polished,
+        lr: float,
+        tunings: dict[str, tuple[float, Tuning]],
+    ) -> dict[str, Any]:
+        modules = {"torch": torch.__version__, "sympy": sympy.__version__, "numpy": numpy.__version__}
+        return {
+            "tasks": [task.name for task in self.tasks],
+            "horizon": [task.horizon for task in self.tasks],
+            "config": asdict(self.config),
+            "rule": str(result.rule),
+            "digest": result.rule.digest,
+            "complexity": asdict(result.rule.complexity),
+            "interrupted": self.clock.cancelled,
+            "budget": self.clock.budget,
+            "tuning": {
+                "rule": self.config.start,
+                "lr": lr,
+                "tasks": {name: {"lr": rate, "measured": table} for name, (rate, table) in tunings.items()},
+            },
+            "meta_training": {
+                "loss": training.loss,
+                "history": training.history,
+                "windows": training.windows,
+                "dropped": training.dropped,
+                "divergences": training.divergences,
+            },
+            "readout": {"terms": result.readout.complexity.terms, "error": result.readout_error},
+            "front": [{"terms": p.terms, "loss": p.loss, "rule": str(p.rule)} for p in result.front],
+            "polish": {"generations": len(polished.history), "loss": polished.loss, "history": polished.history},
+            "comparison": [comparison.record() for comparison in result.comparisons],
+            "seconds": self.timings,
+            "versions": {"sol": metadata.version("sol-learner"), "python": platform.python_version(), **modules},
+            "threads": torch.get_num_threads(),
+            "ranks": self.ranks.size,
+            "jobs": self.workers.jobs,
+            "machine": platform.machine(),
+        }
 
 
 def _device(task: Task) -> torch.device:
@@ -222,43 +354,3 @@ def readout_error(network: SymbolicNetwork, rule: UpdateRule, samples: Samples) 
     phi = torch.func.functional_call(network, parameters, (samples.evaluate(network.features),))
     (formula,) = samples.evaluate([rule.expression])
     return float((phi - formula).abs().max() / phi.abs().max())
-
-
-def _summary(
-    task: Task,
-    config: LearnConfig,
-    result: LearnResult,
-    training: MetaTraining,
-    polished: Polished,
-    lr: float,
-    tuning: list[tuple[float, float]],
-    timings: dict[str, float],
-    clock: Clock,
-) -> dict[str, Any]:
-    modules = {"torch": torch.__version__, "sympy": sympy.__version__, "numpy": numpy.__version__}
-    size = result.rule.complexity
-    return {
-        "task": task.name,
-        "horizon": task.horizon,
-        "config": asdict(config),
-        "rule": str(result.rule),
-        "digest": result.rule.digest,
-        "complexity": asdict(size),
-        "interrupted": clock.cancelled,
-        "budget": clock.budget,
-        "tuning": {"rule": config.start, "lr": lr, "measured": tuning},
-        "meta_training": {
-            "loss": training.loss,
-            "history": training.history,
-            "windows": training.windows,
-            "dropped": training.dropped,
-        },
-        "readout": {"terms": result.readout.complexity.terms, "error": result.readout_error},
-        "front": [{"terms": p.terms, "loss": p.loss, "rule": str(p.rule)} for p in result.front],
-        "polish": {"generations": polished.generations, "loss": polished.loss, "history": polished.history},
-        "comparison": result.comparison.record() if result.comparison else None,
-        "seconds": timings,
-        "versions": {"sol": metadata.version("sol-learner"), "python": platform.python_version(), **modules},
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-    }

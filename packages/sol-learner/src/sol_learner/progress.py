@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -16,21 +20,47 @@ from rich.progress import Progress as Bars
 
 from sol_symbols import SolError
 
-__all__ = ["Clock", "Interrupted", "Progress", "Silent", "open_progress"]
+__all__ = [
+    "Clock",
+    "Interrupted",
+    "MetricsFile",
+    "Progress",
+    "Several",
+    "Silent",
+    "TensorBoard",
+    "open_progress",
+    "parse_duration",
+]
 
 
 class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
     """The clock asks the present phase to stop with what it has."""
 
 
+def parse_duration(text: str) -> float:
+    """Seconds in ``90``, ``90s``, ``5min``, ``1.5h``.
+
+    Raises:
+        SolError: The text is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(s|m|min|h|)", text.strip())
+    if not match or not float(match[1]):
+        raise SolError(f"{text!r} is not a time; write 90s, 5min or 1h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+
+
 class Clock:
     """Measures a run and says when a phase has to end.
 
     Args:
-        budget: Seconds for the whole run, or ``None`` for as long as the plan takes.
+        budget: Time for the whole run, in seconds or as text (``"5min"``), or ``None`` for as long as the plan takes.
+
+    Raises:
+        SolError: The budget is not a time.
     """
 
-    def __init__(self, budget: float | None = None) -> None:
+    def __init__(self, budget: float | str | None = None) -> None:
+        budget = parse_duration(budget) if isinstance(budget, str) else budget
         if budget is not None and not budget > 0:
             raise SolError(f"a budget of {budget} seconds; give more than 0")
         self.budget, self.cancelled = budget, False
@@ -41,6 +71,10 @@ class Clock:
     def elapsed(self) -> float:
         """Seconds since the run began."""
         return time.monotonic() - self._start
+
+    def credit(self, seconds: float) -> None:
+        """Count ``seconds`` that an earlier part of the run took."""
+        self._start -= seconds
 
     def allow(self, share: float) -> None:
         """Let the present phase go on until ``share`` of the budget is used up."""
@@ -122,6 +156,100 @@ class _Lines:
 
     def note(self, text: str) -> None:
         self._print(text)
+
+
+class MetricsFile:
+    """Every number of every step as a line of JSON: ``{"phase", "step", "seconds", ...}``.
+
+    A resumed run tells its finished steps again, so the file is whole without going on where an old one ended.
+
+    Args:
+        path: Written anew.
+
+    Raises:
+        SolError: It cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._name, self._start = path, "", time.monotonic()
+        self._write("w", "")
+
+    def _write(self, mode: str, text: str) -> None:
+        try:
+            with open(self._path, mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise SolError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _line(self, **record: object) -> None:
+        self._write("a", json.dumps({"phase": self._name, **record}) + "\n")
+
+    def phase(self, name: str, steps: int) -> None:
+        """Steps from now on belong to ``name``."""
+        self._name = name
+
+    def step(self, done: int, **numbers: float) -> None:
+        """One line."""
+        seconds = round(time.monotonic() - self._start, 3)
+        finite = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
+        self._line(step=done, seconds=seconds, **finite)
+
+    def note(self, text: str) -> None:
+        """One line."""
+        self._line(note=text)
+
+
+class TensorBoard:
+    """The same numbers as TensorBoard events, one tag ``phase/number`` each.
+
+    Args:
+        folder: For the events.
+
+    Raises:
+        SolError: The package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise SolError("TensorBoard events need the package tensorboard: pip install tensorboard") from None
+        self._writer, self._name = SummaryWriter(str(folder)), ""
+
+    def phase(self, name: str, steps: int) -> None:
+        """Tags from now on begin with ``name``."""
+        self._name = name
+
+    def step(self, done: int, **numbers: float) -> None:
+        """One event a number."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(f"{self._name}/{name}", value, done)
+
+    def note(self, text: str) -> None:
+        """A text event."""
+        self._writer.add_text("note", text)
+
+
+class Several:
+    """Reports to all of ``reporters``."""
+
+    def __init__(self, *reporters: Progress) -> None:
+        self._reporters = reporters
+
+    def phase(self, name: str, steps: int) -> None:
+        """To all."""
+        for reporter in self._reporters:
+            reporter.phase(name, steps)
+
+    def step(self, done: int, **numbers: float) -> None:
+        """To all."""
+        for reporter in self._reporters:
+            reporter.step(done, **numbers)
+
+    def note(self, text: str) -> None:
+        """To all."""
+        for reporter in self._reporters:
+            reporter.note(text)
 
 
 @contextmanager

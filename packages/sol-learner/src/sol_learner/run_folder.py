@@ -1,28 +1,38 @@
-"""The folder that ``sol learn`` leaves: rule, emitted files, picture, numbers."""
+"""The folder that ``sol learn`` leaves: rule, front, emitted files, pictures, numbers."""
 
 from __future__ import annotations
 
 import io
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sol_learner.comparison import Comparison
 from sol_learner.pipeline import LearnResult
+from sol_learner.pruning import Point
 from sol_symbols import SolError, UpdateRule, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["curves_png", "prepare_folder", "write_run"]
+__all__ = ["CHECKPOINTS", "curves_png", "front_png", "prepare_folder", "write_run"]
+
+CHECKPOINTS = "checkpoints"
+"""Sub-folder of a run that is not finished."""
 
 
-def prepare_folder(folder: Path, overwrite: bool = False) -> None:
+def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Make sure, before any work is done, that a run can be written to ``folder``.
 
     Raises:
-        SolError: It cannot be made or written to, or holds a run already.
+        SolError: It cannot be made or written to, or holds a run already, finished or not.
     """
-    if (folder / "rule.json").exists() and not overwrite:
-        raise SolError(f"{folder} holds a run already; choose another folder, or add --overwrite")
+    if not overwrite:
+        if (folder / "rule.json").exists():
+            hint = "it is finished; sol show tells its rule" if resume else "choose another folder, or add --overwrite"
+            raise SolError(f"{folder} holds a run already; {hint}")
+        if not resume and any((folder / CHECKPOINTS).glob("*.safetensors")):
+            raise SolError(f"{folder} holds a run that is not finished; add --resume to go on with it, or --overwrite")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,23 +45,27 @@ def prepare_folder(folder: Path, overwrite: bool = False) -> None:
 def write_run(result: LearnResult, folder: Path) -> list[str]:
     """Write everything that ``result`` holds; returns the names of the files, most important first.
 
-    ``rule.json`` and ``rule.txt`` are the rule, ``summary.json`` all numbers, ``curves.png`` the comparison; every
-    installed exporter adds its file (``optimizer.py``, ``formula.tex``). What an exporter cannot express is left out,
-    after the rest is safely written.
+    ``rule.json`` and ``rule.txt`` are the rule, ``front.json`` and ``front.png`` the rules of other lengths,
+    ``summary.json`` all numbers, ``curves.png`` the comparison; every installed exporter adds its file
+    (``optimizer.py``, ``formula.tex``). What an exporter cannot express is left out, after the rest is safely written.
 
     Raises:
         SolError: A file cannot be written, or an exporter failed.
     """
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
     files["summary.json"] = json.dumps(result.summary, indent=1) + "\n"
-    if result.comparison is not None:
-        files["curves.png"] = curves_png(result.comparison, result.rule)
+    for comparison in result.comparisons:
+        name = "curves.png" if len(result.comparisons) == 1 else f"curves-{comparison.task}.png"
+        files[name] = curves_png(comparison, result.rule)
+    if result.front:
+        files["front.json"] = json.dumps([_entry(point) for point in result.front], indent=1) + "\n"
+        files["front.png"] = front_png(result.front, result.rule)
     for name, content in files.items():
         write_atomically(folder / name, content)
     written, failed = list(files), []
-    for name, point in find_plugins("sol.exporters").items():
+    for name, plugin in find_plugins("sol.exporters").items():
         try:
-            exporter = load_plugin("sol.exporters", point)()
+            exporter = load_plugin("sol.exporters", plugin)()
             write_atomically(folder / exporter.filename, exporter.export(result.rule, result.rule.class_name))
             written.insert(2, exporter.filename)
         except SolError as error:
@@ -61,14 +75,59 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
     return written
 
 
-def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
-    """Loss on each step's batch: mean over held-out seeds, with a band of one standard deviation; PNG."""
+def _entry(point: Point) -> dict[str, object]:
+    return {
+        "terms": point.terms,
+        "loss": point.loss,
+        "text": str(point.rule),
+        "rule": json.loads(point.rule.to_json()),
+    }
+
+
+def _figure() -> tuple[Any, Any]:
+    """A canvas and its axes; matplotlib is loaded only when a picture is drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    return FigureCanvasAgg(figure), figure.add_subplot()
+
+
+def _png(canvas: Any) -> bytes:
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    return buffer.getvalue()
+
+
+def front_png(front: Sequence[Point], chosen: UpdateRule) -> bytes:
+    """Loss against length, one dot a rule, the best of each length joined; PNG."""
+    canvas, axes = _figure()
+    points = sorted(front, key=lambda point: (point.terms, -point.loss))
+    best = [p for p in points if p.loss <= min(q.loss for q in points if q.terms <= p.terms)]
+    axes.plot([p.terms for p in best], [p.loss for p in best], drawstyle="steps-post", alpha=0.5, color="C0")
+    axes.scatter([p.terms for p in points], [p.loss for p in points], color="C0", zorder=3)
+    mine = [point for point in points if point.rule == chosen]
+    axes.scatter(
+        [p.terms for p in mine],
+        [p.loss for p in mine],
+        s=120,
+        facecolor="none",
+        edgecolor="C3",
+        label="the rule",
+        zorder=4,
+    )
+    axes.set_xlabel("additive terms of the formula")
+    axes.set_ylabel("objective on the validation seeds")
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3)
+    if mine:
+        axes.legend(frameon=False)
+    return _png(canvas)
+
+
+def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
+    """Loss on each step's batch: mean over held-out seeds, with a band of one standard deviation; PNG."""
+    canvas, axes = _figure()
     for contender in comparison.contenders:
         losses = contender.outcome.losses[:, 0].double().cpu()
         mean, spread = losses.mean(1), losses.std(1)
@@ -85,9 +144,7 @@ def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
     axes.legend(frameon=False, title=f"mean ± standard deviation over {comparison.episodes} held-out seeds")
     title = "\n".join(textwrap.wrap(f"φ = {_short(rule)}", 90))
     axes.set_title(f"{comparison.task}\n{title}", fontsize=9)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return buffer.getvalue()
+    return _png(canvas)
 
 
 def _short(rule: UpdateRule) -> str:

@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SPLITS", "Batch", "Purpose", "Task", "build_seeded", "generator_for"]
+__all__ = ["SPLITS", "Batch", "Purpose", "Task", "build_seeded", "generator_for", "task_for"]
 
 Batch = Any
 """A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step."""
@@ -22,10 +22,11 @@ SPLITS = ("train", "valid", "test")
 class Task(Protocol):
     """Something that is optimized again and again: a model, its data and its loss.
 
-    Any object with these members is a task; no base class is needed. Two optional members are used where present:
+    Any object with these members is a task; no base class is needed. Three optional members are used where present:
     ``vectorizable: bool`` (default true) says whether the loss may be mapped over stacked parameters by
     :func:`torch.vmap`; ``project(model)`` is called after every inner step and moves the parameters back into their
-    constraint set.
+    constraint set; ``pool(split)`` is for tasks whose every episode is a problem of its own, such as the images under
+    attack, and gives the same task over the problems of a split (see :func:`task_for`).
     """
 
     name: str
@@ -58,6 +59,18 @@ class Purpose(IntEnum):
     """Keeping the best, choosing on the front."""
     EVALUATE = 3
     """The reported comparison; nothing is ever chosen on it."""
+
+
+_POOLS = {Purpose.TUNE: "train", Purpose.TRAIN: "train", Purpose.VALID: "valid", Purpose.EVALUATE: "test"}
+
+
+def task_for(task: Task, purpose: Purpose) -> Task:
+    """The task that the episodes of a purpose are drawn from: ``task.pool(split)`` where it has one, else ``task``.
+
+    Tuning and training draw problems of the split ``train``, choosing of ``valid``, the comparison of ``test``.
+    """
+    pool = getattr(task, "pool", None)
+    return task if pool is None else pool(_POOLS[purpose])
 
 
 def generator_for(seed: int, purpose: Purpose, index: int, part: int = 0) -> torch.Generator:

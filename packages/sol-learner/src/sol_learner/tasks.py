@@ -1,11 +1,15 @@
 """Finding tasks: whatever the installed packages register under the entry point group ``sol.tasks``.
 
-An entry point is a function ``make(data: Path | None, device: torch.device) -> Task``.
+An entry point is a function ``make(data: Path | None, device: torch.device) -> Task``. It may have an attribute
+``requires``, a mapping from modules that the task imports to what pip installs to have them.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from sol_learner.task import Task
 from sol_symbols import SolError
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["find_tasks", "load_task", "parse_device"]
+__all__ = ["find_tasks", "install_line", "load_task", "missing", "parse_device"]
 
 GROUP = "sol.tasks"
 
@@ -23,6 +27,26 @@ GROUP = "sol.tasks"
 def find_tasks() -> dict[str, metadata.EntryPoint]:
     """Entry points of the installed tasks by name."""
     return find_plugins(GROUP)
+
+
+def missing(point: metadata.EntryPoint) -> list[str]:
+    """What pip has to install before the task behind ``point`` can be made; most often nothing.
+
+    Raises:
+        SolError: The entry point itself cannot be imported.
+    """
+    requires: Mapping[str, str] = getattr(load_plugin(GROUP, point), "requires", {})
+    absent = [what for module, what in requires.items() if importlib.util.find_spec(module) is None]
+    return list(dict.fromkeys(absent))
+
+
+def install_line(requirements: Sequence[str]) -> str:
+    """The command that installs ``requirements``.
+
+    >>> install_line(["sol-tasks[graph]"])
+    "pip install 'sol-tasks[graph]'"
+    """
+    return " ".join(["pip install", *map(shlex.quote, requirements)])
 
 
 def load_task(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> Task:
@@ -34,7 +58,7 @@ def load_task(name: str, data: Path | None = None, device: torch.device | str = 
         device: Where models and data live.
 
     Raises:
-        SolError: There is no such task, or its data cannot be read.
+        SolError: There is no such task, something that it needs is not installed, or its data cannot be read.
     """
     known = find_tasks()
     if name not in known:
@@ -44,6 +68,9 @@ def load_task(name: str, data: Path | None = None, device: torch.device | str = 
         raise SolError(f"no task {name!r}{hint} Tasks: {listed}")
     if data is not None and not data.is_dir():
         raise SolError(f"no such data folder: {data}")
+    absent = missing(known[name])
+    if absent:
+        raise SolError(f"the task {name!r} needs more packages: {install_line(absent)}")
     return load_plugin(GROUP, known[name])(data=data, device=parse_device(str(device)))
 
 

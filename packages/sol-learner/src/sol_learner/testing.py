@@ -19,7 +19,8 @@ def check_task(task: Task) -> None:
     """Check that ``task`` keeps the promises of :class:`~sol_learner.Task`.
 
     Builds are fresh and a function of the generator; batches are a function of the generator and keep their shapes;
-    losses are finite scalars with gradients; the splits' batches differ; ``evaluate`` reports a finite loss and leaves
+    losses are finite scalars with gradients; the splits' batches differ (or, with ``pool``, the models built over the
+    problems of different splits); ``evaluate`` reports a finite loss and leaves
     the model alone; side-by-side training agrees with one at a time; ``project``, if there is one, is idempotent.
 
     Raises:
@@ -41,8 +42,11 @@ def check_task(task: Task) -> None:
         _require(_same(first[split], _take(task, split, 0)), f"batches({split!r}): one generator gave two streams")
         shapes = [[leaf.shape for leaf in pytree.tree_leaves(batch)] for batch in first[split]]
         _require(all(shape == shapes[0] for shape in shapes), f"batches({split!r}): shapes change from batch to batch")
+    pool, parts = getattr(task, "pool", None), first
+    if pool is not None:
+        parts = {split: [pool(split).build(generator_for(0, Purpose.TRAIN, 0)).state_dict()] for split in SPLITS}
     for left, right in itertools.combinations(SPLITS, 2):
-        _require(not _same(first[left], first[right]), f"batches: the splits {left!r} and {right!r} are the same")
+        _require(not _same(parts[left], parts[right]), f"batches: the splits {left!r} and {right!r} are the same")
 
     loss = task.loss(model, first["train"][0])
     _require(isinstance(loss, Tensor) and loss.shape == (), "loss is not a scalar tensor")

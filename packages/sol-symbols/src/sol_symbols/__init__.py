@@ -14,16 +14,19 @@ from sol_symbols.grammar import (
 from sol_symbols.latex import latex
 from sol_symbols.operators import OPERATORS, Operator
 from sol_symbols.program import Assignment, Program, lower, lower_features
-from sol_symbols.resolve import resolve_rule
+from sol_symbols.ranges import FORMATS, NumberFormat, Ranges
+from sol_symbols.resolve import add_rule_argument, resolve_rule, rule_of
 from sol_symbols.rule import Complexity, UpdateRule
+from sol_symbols.simplify import Simplification, round_constants, simplify
 from sol_symbols.storage import SCHEMA
-from sol_symbols.symmetry import parity, scaling_degree
+from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
 from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary
 from sol_symbols.zoo import ZOO
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FORMATS",
     "INPUTS",
     "OPERATORS",
     "SCHEMA",
@@ -35,14 +38,18 @@ __all__ = [
     "ExpressionPrinter",
     "Feature",
     "Hyperparameter",
+    "NumberFormat",
     "Operator",
     "Program",
+    "Ranges",
     "Recurrence",
     "RuleError",
     "RuleEvaluator",
+    "Simplification",
     "SolError",
     "UpdateRule",
     "Vocabulary",
+    "add_rule_argument",
     "evaluator",
     "expand_terms",
     "feature_evaluator",
@@ -53,8 +60,13 @@ __all__ = [
     "lower_features",
     "parity",
     "parse_expression",
+    "probed_parity",
+    "probed_scaling_degree",
     "resolve_rule",
+    "round_constants",
+    "rule_of",
     "scaling_degree",
+    "simplify",
     "symbol",
     "write_atomically",
 ]

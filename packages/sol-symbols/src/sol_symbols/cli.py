@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Protocol
 
-from sol_symbols.errors import SolError
+from sol_symbols.errors import SolError, quoted
 from sol_symbols.plugins import find_plugins, load_plugin
 
 __all__ = ["Command", "main"]
@@ -82,7 +82,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if name not in plugins:
         near = difflib.get_close_matches(name, plugins, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SolError(f"no command {name!r}{hint} Commands: {', '.join(sorted(plugins))}")
+        raise SolError(f"no command {quoted(name)}{hint} Commands: {', '.join(sorted(plugins))}")
     kind = load_plugin(GROUP, plugins[name])
     command: Command = kind()
     parser = _Parser(prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from sol_symbols.errors import SolError
+from sol_symbols.files import write_atomically
+from sol_symbols.glossary import glossary
 from sol_symbols.grammar import format_expression
-from sol_symbols.resolve import resolve_rule
+from sol_symbols.resolve import add_rule_argument, rule_of
+from sol_symbols.rule import UpdateRule
+from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
 
-__all__ = ["Show"]
+__all__ = ["Glossary", "Show"]
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise SolError(f"{text!r} is not a positive number")
+    return value
 
 
 class Show:
-    """Show a rule: its formula, what its names mean, and how long it is."""
+    """Show a rule: its formula, what its names mean, how long it is and where it may overflow."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        parser.add_argument("rule", metavar="RULE", help='run folder, rule file, zoo name, or "formula"')
+        add_rule_argument(parser)
+        parser.add_argument("--gradient", type=_positive, default=100.0, metavar="G", help="ranges for |g| <= G (100)")
+        parser.add_argument(
+            "--plot", type=Path, metavar="FILE", help="draw phi over g, momentum and t/T (png, svg, pdf)"
+        )
+        parser.add_argument(
+            "--scale", type=_positive, default=1.0, metavar="S", help="size of gradients in the plot (1)"
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
-        rule = resolve_rule(arguments.rule)
+        rule = rule_of(arguments)
         if rule.name:
             print(f"name        {rule.name}")
         print(f"update      {rule}")
+        short = rule.simplified()
+        if short != rule:
+            print(f"shorter     {short}")
         for name in rule.live:
             before = " (state)" if name in rule.states else ""
             print(f"  {name:<10}= {format_expression(rule.vocabulary.definitions[name])}{before}")
@@ -30,6 +56,46 @@ class Show:
         print("values      " + ", ".join(f"{k} = {'open' if v is None else f'{v:g}'}" for k, v in values.items()))
         size = rule.complexity
         print(f"complexity  {size.terms} terms, {size.nodes} nodes, {size.states} states per parameter")
+        print(f"symmetry    {_symmetry(rule)}")
+        ranges = rule.ranges(arguments.gradient)
+        low, high = ranges.bounds["phi"]
+        print(
+            f"range       phi in [{low:.3g}, {high:.3g}] for |g| <= {ranges.gradient:g}, the first {ranges.steps} steps"
+        )
+        for warning in ranges.warnings:
+            print(f"  warning   {warning}")
         for key, value in rule.provenance.items():
             print(f"{key:<11} {value}")
+        if arguments.plot:
+            rule.plot(arguments.plot, arguments.scale)
+            print(f"wrote {arguments.plot}")
+        return 0
+
+
+def _symmetry(rule: UpdateRule) -> str:
+    """Parity and scaling degree, with a word where evaluation does not confirm what the formula's form says."""
+    names = {-1: "odd", 1: "even", 0: "neither odd nor even"}
+    sign, degree = parity(rule.expression, rule.vocabulary), scaling_degree(rule.expression, rule.vocabulary)
+    form = (names[sign], "no scaling degree" if degree is None else f"scaling degree {degree}")
+    sign, degree = probed_parity(rule), probed_scaling_degree(rule)
+    probes = (names[sign], "no scaling degree" if degree is None else f"scaling degree {degree:g}")
+    told = [x if x == y else f"{x} by its form, {y} by probes" for x, y in zip(form, probes)]
+    return "; ".join(told)
+
+
+class Glossary:
+    """List all that a rule may be made of: operators, inputs, states, features, and the zoo."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, as Markdown")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+        text = glossary()
+        if arguments.output is None:
+            print(text, end="")
+        else:
+            write_atomically(arguments.output, text)
+            print(f"wrote {arguments.output}")
         return 0

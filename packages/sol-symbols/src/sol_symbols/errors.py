@@ -4,7 +4,21 @@ Every error that is the caller's to mend derives from :class:`SolError`; the com
 one line and exits with status 2. Anything else that escapes is a defect of this project and keeps its traceback.
 """
 
-__all__ = ["RuleError", "SolError"]
+import reprlib
+
+__all__ = ["RuleError", "SolError", "quoted"]
+
+_QUOTES = reprlib.Repr()
+_QUOTES.maxstring = _QUOTES.maxother = _QUOTES.maxlong = 60
+
+
+def quoted(value: object) -> str:
+    """``value`` as Python writes it, its middle left out where it is long: somebody has to read the message.
+
+    >>> quoted("a" * 1000)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    return _QUOTES.repr(value)
 
 
 class SolError(Exception):

@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import sympy
+from numpy.typing import ArrayLike, NDArray
 
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import ExpressionPrinter, symbol
 from sol_symbols.operators import OPERATORS, Operator
 from sol_symbols.program import Assignment, Program, lower, lower_features
-from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
 
-__all__ = ["Evaluator", "RuleEvaluator", "array_function", "evaluator", "feature_evaluator"]
+if TYPE_CHECKING:
+    from sol_symbols.rule import UpdateRule
+
+__all__ = ["Evaluator", "RuleEvaluator", "array_function", "evaluator", "feature_evaluator", "trajectory"]
 
 State = dict[str, Any]
 
@@ -76,10 +79,20 @@ class Evaluator:
         Returns:
             The outputs, each of the shape of ``g`` (or what that broadcasts to with the values), and the new state.
         """
-        known: dict[str, Any] = {**values, "t": float(t), "g": g, "w": w}
-        known |= {f"{name}_prev": value for name, value in state.items()}
+        return self.elementwise(g, state, w, self.scalars(t, values))
+
+    def scalars(self, t: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything at step ``t`` that is the same for all coordinates, by name: the values, and what follows from
+        them (bias corrections, decays)."""
+        known: dict[str, Any] = {**values, "t": float(t)}
         for name, needs, function in self._scalars:
             known[name] = function(*(known[need] for need in needs))
+        return known
+
+    def elementwise(self, g: Any, state: State, w: Any, scalars: Mapping[str, Any]) -> tuple[tuple[Any, ...], State]:
+        """The rest of a step, given what :meth:`scalars` returned; see :meth:`step`."""
+        known = {**scalars, "g": g, "w": w}
+        known |= {f"{name}_prev": value for name, value in state.items()}
         for name, needs, function in self._body:
             known[name] = function(*(known[need] for need in needs))
         outputs = []
@@ -116,11 +129,36 @@ def evaluator(rule: UpdateRule, xp: ModuleType = numpy, horizon: float | None = 
         RuleError: The rule has a schedule and neither it nor the call says over how many steps.
 
     >>> import numpy as np
+    >>> from sol_symbols import UpdateRule
     >>> phi = evaluator(UpdateRule.parse("sign(g)"))
     >>> phi(np.array([-2.0, 0.0, 3.0]), {}, None, 1)[0].tolist()
     [-1.0, 0.0, 1.0]
     """
     return RuleEvaluator(rule, xp, horizon)
+
+
+def trajectory(
+    rule: UpdateRule, gradients: ArrayLike, parameters: ArrayLike | None = None, horizon: float | None = None
+) -> NDArray[Any]:
+    """The updates along a trajectory; see :meth:`sol_symbols.UpdateRule.evaluate`."""
+    g = numpy.asarray(gradients)
+    if g.ndim == 0 or not (numpy.issubdtype(g.dtype, numpy.floating) or numpy.issubdtype(g.dtype, numpy.integer)):
+        raise RuleError(f"gradients are real numbers of shape [steps, ...], not {g.dtype} of shape {[*g.shape]}")
+    g = g if numpy.issubdtype(g.dtype, numpy.floating) else g.astype(float)
+    phi = evaluator(rule, numpy, horizon)
+    if parameters is None and phi.program.uses("w"):
+        raise RuleError(f"the rule {rule} speaks of the parameter's value w: give the parameters too")
+    given = numpy.asarray(0 if parameters is None else parameters, g.dtype)
+    try:
+        w = numpy.broadcast_to(given, g.shape)
+    except ValueError:
+        raise RuleError(f"parameters of shape {[*given.shape]} do not fit gradients of shape {[*g.shape]}") from None
+    updates = numpy.empty_like(g)
+    state = phi.init(g[0]) if len(g) else {}
+    with numpy.errstate(all="ignore"):
+        for t in range(len(g)):
+            updates[t], state = phi(g[t], state, w[t], t + 1)
+    return updates
 
 
 def feature_evaluator(expressions: Sequence[sympy.Expr], vocabulary: Vocabulary, xp: ModuleType) -> Evaluator:

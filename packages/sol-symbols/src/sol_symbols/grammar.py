@@ -18,16 +18,27 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Collection
 
 import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 from sympy.printing.str import StrPrinter
 
-from sol_symbols.errors import RuleError
+from sol_symbols.errors import RuleError, quoted
 from sol_symbols.operators import OPERATORS
 
-__all__ = ["ExpressionPrinter", "expand_terms", "format_expression", "format_number", "parse_expression", "symbol"]
+__all__ = [
+    "ExpressionPrinter",
+    "canonical",
+    "count_terms",
+    "expand_terms",
+    "format_expression",
+    "format_number",
+    "parse_expression",
+    "symbol",
+    "tidy",
+]
 
 MAX_CHARACTERS = 200_000
 MAX_DEPTH = 100
@@ -75,12 +86,18 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
     if "#" in body:
         raise RuleError("comments are not allowed in an expression", text, body.index("#"))
     try:
-        tree = ast.parse(body[lead:], mode="eval")
+        with warnings.catch_warnings():  # on words such as 1if: not for whoever reads a rule
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(body[lead:], mode="eval")
     except SyntaxError as error:
         offset = lead + min(max((error.offset or 1) - 1, 0), len(body) - lead)
         raise RuleError(f"not an expression: {error.msg}", text, offset) from None
-    except (RecursionError, MemoryError, ValueError) as error:
-        raise RuleError(f"expression cannot be read: {type(error).__name__}: {error}", text, lead) from None
+    except (RecursionError, MemoryError):
+        raise RuleError(
+            "expression cannot be read: nested too deeply, or a sum of too many terms", text, lead
+        ) from None
+    except ValueError as error:  # null characters, lone surrogates
+        raise RuleError(f"expression cannot be read: {error}", text, lead) from None
     try:
         return _Reader(text, body, lead, names).read(tree.body, 0)
     except RecursionError:  # an operator's meaning may be deeper than its text
@@ -92,20 +109,25 @@ class _Reader:
 
     def __init__(self, text: str, body: str, lead: int, names: Collection[str]) -> None:
         self.text, self.names, self.lead = text, names, lead
-        # The syntax tree counts UTF-8 bytes; carets count characters.
-        self.encoded = None if body.isascii() else body[lead:].encode()
+        self.ascii = body.isascii()
+        self.encoded = body[lead:].encode()  # the syntax tree counts UTF-8 bytes
+        self.known: dict[bytes, sympy.Expr] = {}  # the same words mean the same: networks' formulas repeat themselves
 
     def fail(self, message: str, node: ast.expr) -> RuleError:
         column = node.col_offset
-        if self.encoded is not None:
+        if not self.ascii:  # carets count characters
             column = len(self.encoded[:column].decode(errors="ignore"))
         return RuleError(message, self.text, self.lead + column)
 
     def read(self, node: ast.expr, depth: int) -> sympy.Expr:
         if depth > MAX_DEPTH:
             raise self.fail(f"nested deeper than {MAX_DEPTH} levels", node)
-        if isinstance(node, ast.BinOp):
-            return self.read_sum(node, depth)
+        if isinstance(node, ast.BinOp | ast.Call):
+            words = self.encoded[node.col_offset : node.end_col_offset]
+            if words not in self.known:
+                read = self.read_sum if isinstance(node, ast.BinOp) else self.read_call
+                self.known[words] = read(node, depth)  # type: ignore[arg-type]
+            return self.known[words]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             value = self.read(node.operand, depth + 1)
             return -value if isinstance(node.op, ast.USub) else value
@@ -113,8 +135,6 @@ class _Reader:
             return self.read_name(node)
         if isinstance(node, ast.Constant):
             return self.read_number(node)
-        if isinstance(node, ast.Call):
-            return self.read_call(node, depth)
         raise self.fail(
             f"{type(node).__name__.lower()} is not allowed; an expression is made of names, numbers, + - * / **, "
             f"parentheses and the operators",
@@ -169,10 +189,10 @@ class _Reader:
         if node.id in self.names:
             return symbol(node.id)
         if node.id in OPERATORS:
-            raise self.fail(f"{node.id!r} is an operator and needs its argument(s) in parentheses", node)
+            raise self.fail(f"{quoted(node.id)} is an operator and needs its argument(s) in parentheses", node)
         near = difflib.get_close_matches(node.id, [*self.names, *OPERATORS], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self.names))}"
-        raise self.fail(f"unknown name {node.id!r}; {hint}", node)
+        raise self.fail(f"unknown name {quoted(node.id)}; {hint}", node)
 
     def read_number(self, node: ast.Constant) -> sympy.Expr:
         value = node.value
@@ -185,7 +205,7 @@ class _Reader:
     def read_call(self, node: ast.Call, depth: int) -> sympy.Expr:
         if not isinstance(node.func, ast.Name) or node.func.id not in OPERATORS:
             called = node.func.id if isinstance(node.func, ast.Name) else type(node.func).__name__.lower()
-            raise self.fail(f"{called!r} cannot be called; operators: {', '.join(OPERATORS)}", node)
+            raise self.fail(f"{quoted(called)} cannot be called; operators: {', '.join(OPERATORS)}", node)
         operator = OPERATORS[node.func.id]
         if node.keywords or len(node.args) != operator.arity:
             raise self.fail(f"operator {operator.name!r} takes {operator.arity} argument(s)", node)
@@ -261,7 +281,7 @@ def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
     >>> [format_expression(term) for term in expand_terms(parse_expression("(a + b)*exp(a + b)", {"a", "b"}))]
     ['a*exp(a + b)', 'b*exp(a + b)']
     """
-    if _count_terms(expression) > MAX_TERMS:
+    if count_terms(expression) > MAX_TERMS:
         return sympy.Add.make_args(expression)
     calls: dict[sympy.Expr, sympy.Dummy] = {}
 
@@ -275,9 +295,9 @@ def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
     return tuple(term.xreplace(names) for term in sympy.Add.make_args(thawed))
 
 
-def _count_terms(expression: sympy.Expr) -> int:
-    """An upper bound on the number of terms of the expanded expression."""
-    counts = [_count_terms(argument) for argument in expression.args]
+def count_terms(expression: sympy.Expr) -> int:
+    """An upper bound on the number of terms that :func:`expand_terms` would give."""
+    counts = [count_terms(argument) for argument in expression.args]
     if expression.is_Add:
         return sum(counts)
     if expression.is_Mul:
@@ -286,6 +306,34 @@ def _count_terms(expression: sympy.Expr) -> int:
         power = abs(int(expression.exp))
         return math.comb(counts[0] + power - 1, power)
     return 1
+
+
+def canonical(expression: sympy.Expr, names: Collection[str]) -> sympy.Expr:
+    """The fixed point of format and parse, so that what is read back is what was written.
+
+    Raises:
+        RuleError: The expression is no finite real formula over ``names``, or nested too deeply.
+    """
+    try:
+        text = format_expression(tidy(expression))
+        for _ in range(8):
+            expression = tidy(parse_expression(text, names))
+            before, text = text, format_expression(expression)
+            if text == before:
+                return expression
+    except RecursionError:
+        raise RuleError("the expression is nested too deeply") from None
+    raise RuleError(f"the expression has no stable text form: {text[:200]}")
+
+
+def tidy(expression: sympy.Expr) -> sympy.Expr:
+    """Small integral floats become integers: ``1.0*ad`` is ``ad``, ``g**2.0`` is ``g**2``."""
+    integral = {
+        number: sympy.Integer(int(number))
+        for number in expression.atoms(sympy.Float)
+        if float(number).is_integer() and abs(number) < 1e6
+    }
+    return expression.xreplace(integral)
 
 
 def format_expression(expression: sympy.Expr) -> str:

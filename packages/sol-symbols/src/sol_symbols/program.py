@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sympy
 
 from sol_symbols.grammar import symbol
-from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from sol_symbols.rule import UpdateRule
 
 _CALLS = (sympy.Function, sympy.Min, sympy.Pow)
 
@@ -86,9 +89,9 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) 
         if value.free_symbols & elementwise:
             arguments = [hoist(argument, value.is_Mul) for argument in value.args]
             return value if tuple(arguments) == value.args else value.func(*arguments)
-        if factor and value.is_Pow and value.base.is_Symbol and value.exp.is_Integer:
+        if factor and value.is_Pow and value.base.is_Symbol and value.exp == -1:
             return value  # the tensor is divided by it: well defined where it is zero, as 1/0 of numbers is not
-        if not any(node.is_Function or (node.is_Pow and not _polynomial(node)) for node in value.atoms(*_CALLS)):
+        if not value.has(*_CALLS):
             return value
         if value not in hoisted:
             hoisted[value] = next(fresh)
@@ -99,7 +102,3 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) 
     outputs = tuple(hoist(expression) for expression in expressions)
     states = {a.name: vocabulary.recurrences[a.name].init for a in body if a.name in vocabulary.recurrences}
     return Program(tuple(scalars), tuple(body), outputs, states)
-
-
-def _polynomial(power: sympy.Pow) -> bool:
-    return bool(power.exp.is_Integer and power.exp.is_positive)

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 
 from sol_symbols.errors import RuleError, SolError
 from sol_symbols.rule import UpdateRule
 from sol_symbols.zoo import ZOO
 
-__all__ = ["resolve_rule"]
+__all__ = ["add_rule_argument", "resolve_rule", "rule_of"]
 
 MAX_BYTES = 10_000_000
 
 
-def resolve_rule(text: str) -> UpdateRule:
+def add_rule_argument(parser: argparse.ArgumentParser) -> None:
+    """The operand RULE and the option ``--complexity``, as every command has them; :func:`rule_of` reads them."""
+    parser.add_argument("rule", metavar="RULE", help='run folder, rule file, zoo name, or "formula"')
+    parser.add_argument(
+        "--complexity",
+        type=int,
+        metavar="N",
+        help="of a run folder, the best rule of at most N terms on its front instead of the run's own choice",
+    )
+
+
+def rule_of(arguments: argparse.Namespace) -> UpdateRule:
+    """The rule that a command was given.
+
+    Raises:
+        SolError: As :func:`resolve_rule`.
+    """
+    return resolve_rule(arguments.rule, arguments.complexity)
+
+
+def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
     """The rule that ``text`` stands for.
 
     Tried in this order: a zoo name (``adam``); a folder that holds a ``rule.json`` (``runs/mnistnet``); a file in
     JSON or text form; the rule itself (``"ad + 0.1*sign(g)"``). Write ``./adam`` for a file of that name.
 
+    Args:
+        text: As above.
+        complexity: Of a run folder, take the rule of at most so many terms that has the lowest loss on the run's front.
+
     Raises:
         SolError: None of them; the message says which names exist or where the fault lies.
     """
+    if complexity is not None:
+        return _on_front(Path(text), complexity)
     if text in ZOO:
         return ZOO[text]
     path = Path(text)
@@ -40,6 +68,22 @@ def resolve_rule(text: str) -> UpdateRule:
         raise SolError(
             f"{error}\nA rule is a run folder, a rule file, a formula in quotes, or one of: {', '.join(ZOO)}"
         ) from None
+
+
+def _on_front(folder: Path, complexity: int) -> UpdateRule:
+    path = folder / "front.json"
+    if not path.is_file():
+        raise SolError(f"a complexity picks a rule of a run, but {folder} is not the folder of a finished run")
+    try:
+        points = [(int(point["terms"]), float(point["loss"]), point["rule"]) for point in json.loads(path.read_text())]
+        short = [point for point in points if point[0] <= complexity]
+        if not short:
+            raise SolError(
+                f"{path} has no rule of {complexity} terms or fewer, only of {sorted({p[0] for p in points})}"
+            )
+        return UpdateRule.from_json(json.dumps(min(short, key=lambda point: point[1])[2]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SolError(f"{path} cannot be read: {error}") from None
 
 
 def _read(path: Path) -> UpdateRule:

@@ -22,14 +22,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy
+from numpy.typing import ArrayLike, NDArray
 
-from sol_symbols.errors import RuleError
+from sol_symbols.errors import RuleError, quoted
+from sol_symbols.evaluate import trajectory
 from sol_symbols.files import write_atomically
 from sol_symbols.grammar import (
     MAX_CHARACTERS,
+    canonical,
     expand_terms,
     format_expression,
     format_number,
@@ -38,8 +41,14 @@ from sol_symbols.grammar import (
 )
 from sol_symbols.latex import latex
 from sol_symbols.operators import OPERATORS
+from sol_symbols.plot import draw
+from sol_symbols.ranges import Ranges, analyse
+from sol_symbols.simplify import simplify
 from sol_symbols.storage import SCHEMA, read_record
 from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Complexity", "UpdateRule"]
 
@@ -106,14 +115,14 @@ class UpdateRule:
             if name in needed:
                 value = given.get(name, hyperparameter.default)
                 if value is None:
-                    raise RuleError(f"the rule needs a value for {name!r}")
+                    raise RuleError(f"the rule needs a value for {quoted(name)}")
                 values[name] = hyperparameter.check(value)
         if "T" in needed:
             values["T"] = _checked_horizon(given.get("T"))
         for name, value in sorted(given.items(), key=lambda item: (len(item[0]), item[0])):  # c2 before c10
             if name not in self.vocabulary.hyperparameters and name != "T":
                 if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr" or name in OPERATORS:
-                    raise RuleError(f"{name!r} cannot name a constant; choose a name that is not taken")
+                    raise RuleError(f"{quoted(name)} cannot name a constant; choose a name that is not taken")
                 if name in needed:
                     values[name] = finite(name, value)
         lr = None if self.lr is None else as_float("lr", self.lr)
@@ -125,23 +134,13 @@ class UpdateRule:
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
     def _canonical(self, expression: sympy.Expr | str, constants: set[str]) -> sympy.Expr:
-        """The fixed point of format and parse, so that a rule read back is the rule that was written."""
+        """phi without abbreviations, in canonical form."""
         names = self.vocabulary.names | constants
         if isinstance(expression, str):
             expression = parse_expression(expression, names)
         if not isinstance(expression, sympy.Expr):
             raise RuleError(f"an expression is text or a SymPy expression, not {type(expression).__name__}")
-        expression = self.vocabulary.without_abbreviations(expression)
-        try:
-            text = format_expression(_tidy(expression))
-            for _ in range(8):
-                expression = _tidy(parse_expression(text, names))
-                before, text = text, format_expression(expression)
-                if text == before:
-                    return expression
-        except RecursionError:
-            raise RuleError("the expression is nested too deeply") from None
-        raise RuleError(f"the expression has no stable text form: {text[:200]}")
+        return canonical(self.vocabulary.without_abbreviations(expression), names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return UpdateRule.from_json, (self.to_json(),)
@@ -218,6 +217,84 @@ class UpdateRule:
         values = {name.name: float(number) for number, name in floats.items()}
         return replace(self, expression=self.expression.xreplace(swap), values={**self.values, **values})
 
+    # -- what it computes ------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, gradients: ArrayLike, parameters: ArrayLike | None = None, horizon: float | None = None
+    ) -> NDArray[Any]:
+        """The updates phi_1..phi_n for the gradients g_1..g_n: what the rule means, on NumPy.
+
+        States start at their initial values before the first gradient. Use :func:`sol_symbols.evaluator` to go step
+        by step, or with PyTorch or JAX. Values that are not finite come out as IEEE arithmetic has them: ``exp``
+        overflows to inf, 0/0 is nan, sign(nan) is nan.
+
+        Args:
+            gradients: Shape [n, ...]: one gradient a step, elementwise. Integers are taken as float64.
+            parameters: Values w_0..w_{n-1} that the gradients were taken at, of a shape that broadcasts to that of
+                the gradients; needed where the rule speaks of ``w``.
+            horizon: Replaces the rule's own horizon T.
+
+        Returns:
+            Shape and type of the gradients. The optimizer's steps are ``-lr`` times these.
+
+        Raises:
+            RuleError: The horizon is open, ``w`` is needed and not given, or the shapes do not fit.
+
+        >>> UpdateRule.parse("ld*sign(g) where T = 4").evaluate([2.0, -3.0, 0.5]).tolist()
+        [0.75, -0.5, 0.25]
+        """
+        return trajectory(self, gradients, parameters, horizon)
+
+    def simplified(self, digits: int | None = None) -> UpdateRule:
+        """A rule of the same value that is shorter where one is found, never longer.
+
+        With ``digits``, constants are rounded to that many significant digits too, which changes values:
+        :func:`sol_symbols.simplify` tells by how much.
+
+        >>> print(UpdateRule.parse("0.5*abs(m)*sign(m) + 0.2*(g + m) - 0.2*g").simplified())
+        0.7*m
+        """
+        return simplify(self, digits).rule
+
+    def ranges(self, gradient: float = 100.0, parameter: float = 100.0, steps: int | None = None) -> Ranges:
+        """Bounds of all quantities, and warnings where float32, bfloat16 or float16 overflow.
+
+        The bounds hold for every trajectory within the stated sizes; those of Adam's direction and its relatives are
+        tight (see :mod:`sol_symbols.bounds`).
+
+        Args:
+            gradient: Largest absolute gradient.
+            parameter: Largest absolute value of the parameter.
+            steps: Number of first steps looked at, at most 1,000; the horizon by default, or 100 where it is open.
+
+        Raises:
+            RuleError: An argument is out of range.
+
+        >>> ranges = UpdateRule.parse("exp(2*g)").ranges(gradient=10)
+        >>> ranges.warnings
+        ('exp(2*g) in phi can reach 4.85e+08, above float16 (6.55e+04)',)
+        """
+        return analyse(self, gradient, parameter, steps)
+
+    def plot(self, path: str | Path | None = None, scale: float = 1.0) -> Figure:
+        """A picture of phi over this step's gradient, over the momentum and over t/T; see :mod:`sol_symbols.plot`.
+
+        Needs matplotlib, which the extra ``sol-symbols[plot]`` brings. An open horizon is taken as 100 steps, the
+        parameter's value as 0.
+
+        Args:
+            path: Where to save it, as PNG, SVG or PDF by its ending; not saved where ``None``.
+            scale: Root mean square of the gradients shown.
+
+        Returns:
+            The figure, which notebooks show.
+
+        Raises:
+            RuleError: The scale is not a positive number.
+            SolError: matplotlib is missing, or the file cannot be written.
+        """
+        return draw(self, path, scale)
+
     # -- text and JSON ---------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
@@ -257,14 +334,14 @@ class UpdateRule:
             try:
                 values[match[1]] = finite(match[1], float(match[2]))
             except ValueError:
-                raise RuleError(f"{match[2]!r} is not a number", text, position + match.start(2)) from None
+                raise RuleError(f"{quoted(match[2])} is not a number", text, position + match.start(2)) from None
             places[match[1]] = position + match.start(1)
             position += len(part) + 1
         lr = values.pop("lr", None)
         words = {*re.findall(r"\w+", head)}
         for name in values:  # an unknown name in the list is a slip; one that the expression uses is a constant
             if name not in vocabulary.names and name not in words:
-                raise RuleError(f"{name!r} does not occur in the rule", text, places[name])
+                raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
         expression = parse_expression(head, vocabulary.names | {*values})
         return cls(expression, values, lr=lr, vocabulary=vocabulary, **attributes)
 
@@ -313,16 +390,6 @@ class UpdateRule:
     def save(self, path: str | Path) -> None:
         """Write the JSON form to ``path``, atomically."""
         write_atomically(path, self.to_json())
-
-
-def _tidy(expression: sympy.Expr) -> sympy.Expr:
-    """Small integral floats become integers: ``1.0*ad`` is ``ad``, ``g**2.0`` is ``g**2``."""
-    integral = {
-        number: sympy.Integer(int(number))
-        for number in expression.atoms(sympy.Float)
-        if float(number).is_integer() and abs(number) < 1e6
-    }
-    return expression.xreplace(integral)
 
 
 def _checked_horizon(value: float | None) -> float | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-import reprlib
 from typing import Any
 
-from sol_symbols.errors import RuleError
+from sol_symbols.errors import RuleError, quoted
 from sol_symbols.grammar import format_expression
 from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, as_float, finite
 
@@ -42,21 +41,24 @@ def read_record(text: str) -> dict[str, Any]:
         raise RuleError("not a rule: a rule is a JSON object with the keys schema, expression, values, ...")
     if type(record["schema"]) is not int or record["schema"] != SCHEMA:
         raise RuleError(
-            f"rule of schema {record['schema']!r}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
+            f"rule of schema {quoted(record['schema'])}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
         )
     for key, kind in _FIELDS.items():
         if key not in record:
             raise RuleError(f"not a rule: it has no {key!r}")
         if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
-            raise RuleError(f"not a rule: {key!r} is {reprlib.repr(record.get(key))}")
-    vocabulary = STANDARD.extended(
+            raise RuleError(f"not a rule: {key!r} is {quoted(record.get(key))}")
+    entries: list[Hyperparameter | Recurrence | Feature] = [
         *_read_hyperparameters(record),
         *(_read_state(name, state) for name, state in record["states"].items()),
         *(_read_feature(name, definition) for name, definition in record["features"].items()),
-    )
+    ]
+    standard = {*STANDARD.recurrences.values(), *STANDARD.features.values()}
+    own = [entry for entry in entries if entry not in standard]
+    vocabulary = STANDARD.extended(*own) if own else STANDARD
     for name, value in record["values"].items():
         if not (value is None or _is_number(value)):
-            raise RuleError(f"not a rule: the value of {name!r} is {reprlib.repr(value)}")
+            raise RuleError(f"not a rule: the value of {quoted(name)} is {quoted(value)}")
     fields = ("expression", "values", "lr", "name", "provenance")
     return {**{field: record[field] for field in fields}, "vocabulary": vocabulary}
 
@@ -72,10 +74,10 @@ def _read_hyperparameters(record: dict[str, Any]) -> list[Hyperparameter]:
 
 def _read_state(name: str, state: object) -> Recurrence:
     if not (isinstance(state, dict) and isinstance(state.get("update"), str)):
-        raise RuleError(f"not a rule: state {name!r} is {reprlib.repr(state)}")
+        raise RuleError(f"not a rule: state {quoted(name)} is {quoted(state)}")
     init = state.get("init")
     if init is None or not _is_number(init):
-        raise RuleError(f"not a rule: state {name!r} starts at {reprlib.repr(init)}")
+        raise RuleError(f"not a rule: state {quoted(name)} starts at {quoted(init)}")
     known = STANDARD.recurrences.get(name)
     start = finite(name, as_float(name, init))
     read = Recurrence(name, state["update"], start, known.description if known else "")
@@ -84,7 +86,7 @@ def _read_state(name: str, state: object) -> Recurrence:
 
 def _read_feature(name: str, definition: object) -> Feature:
     if not isinstance(definition, str):
-        raise RuleError(f"not a rule: feature {name!r} is {reprlib.repr(definition)}")
+        raise RuleError(f"not a rule: feature {quoted(name)} is {quoted(definition)}")
     known = STANDARD.features.get(name)
     return known if known and _same(name, definition) else Feature(name, definition)
 

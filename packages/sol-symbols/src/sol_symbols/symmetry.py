@@ -10,13 +10,22 @@ Terms of a degree above 1 are harmless on the gradients that they were fitted on
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
+import numpy
 import sympy
 
 from sol_symbols.grammar import symbol
+from sol_symbols.probes import measure, trajectories
 from sol_symbols.vocabulary import Vocabulary
 
-__all__ = ["parity", "scaling_degree"]
+if TYPE_CHECKING:
+    from sol_symbols.rule import UpdateRule
+
+__all__ = ["parity", "probed_parity", "probed_scaling_degree", "scaling_degree"]
+
+_SCALES = (1e-3, 1.0, 30.0)  # ordinary gradients, in which eps is lost
+_FACTOR = 64.0
 
 
 def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
@@ -116,3 +125,34 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
     if expression.is_Add or isinstance(expression, sympy.Abs | sympy.Min):
         return parts[0] if len(set(parts)) == 1 else None
     return sympy.Integer(0) if all(part == 0 for part in parts) else None
+
+
+def probed_parity(rule: UpdateRule) -> int:
+    """What :func:`parity` says, found by evaluation: phi of mirrored gradients and parameters against phi of them."""
+    gradients, parameters = trajectories(_SCALES)
+    value, mirrored = (measure(rule, [rule.expression], s * gradients, s * parameters)[0] for s in (1, -1))
+    return -1 if _close(mirrored, -value) and value.any() else int(_close(mirrored, value))
+
+
+def probed_scaling_degree(rule: UpdateRule) -> float | None:
+    """What :func:`scaling_degree` says, found by evaluation: the k with phi(64 g) = 64^k phi(g), and ``None`` if none.
+
+    It has to hold whatever the parameter's value does, as for :func:`scaling_degree`. k is a multiple of 1/2 in
+    [-4, 4]; a rule that is 0 has none.
+
+    >>> from sol_symbols import ZOO
+    >>> [probed_scaling_degree(ZOO[name]) for name in ("adam", "momentum")]
+    [0.0, 1.0]
+    """
+    gradients, parameters = trajectories(_SCALES)
+    value, scaled = (
+        measure(rule, [rule.expression], c * gradients, w)[0] for c, w in ((1, parameters), (_FACTOR, -2 * parameters))
+    )
+    fitting = [k / 2 for k in range(-8, 9) if _close(scaled, _FACTOR ** (k / 2) * value)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _close(x: numpy.ndarray, y: numpy.ndarray) -> bool:
+    """Whether finite values are the same; 1/0 has no sign to speak of."""
+    finite = numpy.isfinite(x) & numpy.isfinite(y)
+    return bool(finite.any() and numpy.allclose(x[finite], y[finite], rtol=1e-3, atol=0))

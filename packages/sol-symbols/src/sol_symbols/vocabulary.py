@@ -27,8 +27,8 @@ from types import MappingProxyType
 
 import sympy
 
-from sol_symbols.errors import RuleError
-from sol_symbols.grammar import parse_expression, symbol
+from sol_symbols.errors import RuleError, quoted
+from sol_symbols.grammar import canonical, parse_expression, symbol
 from sol_symbols.operators import OPERATORS
 
 __all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary", "as_float", "finite"]
@@ -155,9 +155,9 @@ class Vocabulary:
         previous = (f"{name}_prev" for name in extended.recurrences)
         for name in [*INPUTS, *previous, *(name for table in tables.values() for name in table)]:
             if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in _RESERVED:
-                raise RuleError(f"{name!r} cannot be a name of a vocabulary")
+                raise RuleError(f"{quoted(name)} cannot be a name of a vocabulary")
             if name in taken:
-                raise RuleError(f"the name {name!r} is defined twice")
+                raise RuleError(f"the name {quoted(name)} is defined twice")
             taken.add(name)
         extended.live(*map(symbol, extended.definitions))  # reads all: an error belongs here, not at first use
         return extended
@@ -178,7 +178,8 @@ class Vocabulary:
         }
         texts = {name: state.update for name, state in self.recurrences.items()}
         texts |= {name: feature.definition for name, feature in self.features.items()}
-        return {name: parse_expression(text, self.names).xreplace(inline) for name, text in texts.items()}
+        read = {name: parse_expression(text, self.names).xreplace(inline) for name, text in texts.items()}
+        return {name: canonical(definition, self.names) for name, definition in read.items()}
 
     def parse(self, text: str) -> sympy.Expr:
         """Read an expression in these names, abbreviations replaced by their definitions."""
@@ -206,10 +207,11 @@ class Vocabulary:
                     later.append(base)  # needed, but not before: its old value is at hand
                 elif name in self.definitions and name not in order:
                     if name in open_:
-                        raise RuleError(f"the definition of {name!r} refers to itself: {' -> '.join([*open_, name])}")
+                        path = quoted(" -> ".join([*open_, name]))
+                        raise RuleError(f"the definition of {quoted(name)} refers to itself: {path}")
                     open_.append(name)
                     if len(open_) > MAX_DEPTH:
-                        raise RuleError(f"definitions nested deeper than {MAX_DEPTH} levels, at {name!r}")
+                        raise RuleError(f"definitions nested deeper than {MAX_DEPTH} levels, at {quoted(name)}")
                     visit(self.definitions[name])
                     order[open_.pop()] = None
 
@@ -236,12 +238,19 @@ STANDARD = Vocabulary().extended(
     Recurrence("m_slow", "beta2*m_slow_prev + (1 - beta2)*g", description="moving average of the gradient at beta2"),
     Recurrence("m_fast", "beta_fast*m_fast_prev + (1 - beta_fast)*g", description="moving average at beta_fast"),
     Recurrence("m_long", "beta_long*m_long_prev + (1 - beta_long)*g", description="moving average at beta_long"),
+    Recurrence(
+        "v_res",
+        "beta2*v_res_prev + (1 - beta2)*(g - m)**2 + eps",
+        description="moving average of the squared deviation of the gradient from m, after AdaBelief",
+    ),
     Feature("g2", "g**2", "squared gradient", inline=True),
     Feature("g3", "g**3", "cubed gradient", inline=True),
     Feature("bc1", "1 - beta1**t", "bias correction of m"),
     Feature("bc2", "1 - beta2**t", "bias correction of v"),
     Feature("m_hat", "m/bc1", "bias-corrected first moment"),
     Feature("v_hat", "v/bc2", "bias-corrected second moment"),
+    Feature("v_res_hat", "v_res/bc2", "bias-corrected variance of AdaBelief"),
+    Feature("n_hat", "beta1*m/(1 - beta1**(t + 1)) + (1 - beta1)*g/bc1", "bias-corrected Nesterov momentum of NAdam"),
     Feature("ad", "m_hat/(sqrt(v_hat) + eps)", "direction of Adam"),
     Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected"),
     Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon"),

@@ -9,15 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from sol_learner import build_seeded
+from sol_tasks.augmentation import crop_and_flip, crop_only
+from sol_tasks.cifar10 import load_cifar10
 from sol_tasks.mnist import Splits, load_mnist
+from sol_tasks.networks import convnet, mnistnet_module, resnet
 
-__all__ = ["Classification", "mnistnet"]
+__all__ = ["Augmentation", "Classification", "image_classification", "mnistnet"]
 
-_EVALUATION_BATCH = 10_000
+_EVALUATION_BATCH = 1_000
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""Maps a batch of inputs and a CPU generator to a batch of the same shape."""
 
 
 class Classification:
     """Train a classifier on data that fits on the device.
+
+    Models with batch norm keep running statistics; the learner gives each optimizee a module of its own, so they
+    never leak from one to another, and evaluates in evaluation mode.
 
     Args:
         name: Name of the task.
@@ -26,6 +35,11 @@ class Classification:
         horizon: Inner steps of an episode, T.
         batch_size: Examples per batch.
         device: Where models and data live.
+        augment: Applied to batches of the training split, never in :meth:`evaluate`.
+        prepare: Applied to inputs just before the model, for instance to turn bytes into numbers.
+        sample: ``evaluate("train")`` uses the first so many examples only; all of them by default.
+        dtype: The precision that the forward pass is autocast to, such as ``torch.bfloat16``.
+        metrics: More metrics, from logits [N, classes] and labels [N].
     """
 
     def __init__(
@@ -36,9 +50,16 @@ class Classification:
         horizon: int,
         batch_size: int,
         device: torch.device | str = "cpu",
+        augment: Augmentation | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        sample: int | None = None,
+        dtype: torch.dtype | None = None,
+        metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
     ) -> None:
         self.name, self.horizon, self.batch_size = name, horizon, batch_size
         self.device, self._model = torch.device(device), model
+        self._augment, self._prepare, self._sample, self._dtype = augment, prepare, sample, dtype
+        self._metrics = metrics
         self._data = {split: (x.to(self.device), y.to(self.device)) for split, (x, y) in data.items()}
 
     def build(self, generator: torch.Generator) -> nn.Module:
@@ -52,28 +73,99 @@ class Classification:
         while True:
             order = torch.randperm(len(labels), generator=generator).to(self.device)
             for chosen in order.split(size)[: len(labels) // size]:
-                yield inputs[chosen], labels[chosen]
+                batch = inputs[chosen]
+                if self._augment is not None and split == "train":
+                    batch = self._augment(batch, generator)
+                yield batch, labels[chosen]
+
+    def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        if self._prepare is not None:
+            inputs = self._prepare(inputs)
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            return model(inputs).float()
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
         inputs, labels = batch
-        return nn.functional.cross_entropy(model(inputs), labels)
+        return nn.functional.cross_entropy(self._logits(model, inputs), labels)
 
+    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Mean cross-entropy ``loss`` and ``accuracy`` in [0, 1] over the whole split."""
+        """Mean cross-entropy ``loss``, ``accuracy`` in [0, 1], and the task's other metrics, over the whole split."""
         inputs, labels = self._data[split]
-        logits = torch.cat([model(part) for part in inputs.split(_EVALUATION_BATCH)])
+        if split == "train" and self._sample is not None:
+            inputs, labels = inputs[: self._sample], labels[: self._sample]
+        logits = torch.cat([self._logits(model, part) for part in inputs.split(_EVALUATION_BATCH)])
         loss = nn.functional.cross_entropy(logits, labels)
-        return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == labels).float().mean())}
+        more = self._metrics(logits, labels) if self._metrics is not None else {}
+        return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == labels).float().mean()), **more}
 
 
-def _mnistnet() -> nn.Module:
-    return nn.Sequential(nn.Linear(784, 20), nn.Sigmoid(), nn.Linear(20, 10))
-
-
-def mnistnet(data: Path | None = None, device: torch.device | str = "cpu") -> Classification:
+def mnistnet(data: Path | None = None, device: torch.device | str = "cpu", variant: str = "mnistnet") -> Classification:
     """MNISTNET: a 784-20-10 network with sigmoid units on MNIST digits, T = 100, batches of 128.
 
     Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NeurIPS 2016.
     """
-    return Classification("mnistnet", _mnistnet, load_mnist(data), horizon=100, batch_size=128, device=device)
+    splits = load_mnist(data)
+    return Classification(variant, lambda: mnistnet_module(variant), splits, 100, 128, device)
+
+
+_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # mean and standard deviation of the training set
+
+
+def _normalise(images: Tensor) -> Tensor:
+    """Bytes to channels of mean 0 and variance 1."""
+    mean, deviation = (torch.tensor(value, device=images.device).view(-1, 1, 1) for value in _CIFAR10)
+    return (images.float() / 255 - mean) / deviation
+
+
+def _standardise(digits: Tensor) -> Tensor:
+    return (digits - 0.1307) / 0.3081
+
+
+def image_classification(
+    network: str,
+    dataset: str,
+    data: Path | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    horizon: int = 200,
+    batch_size: int = 128,
+    sample: int | None = 5_000,
+    dtype: torch.dtype | None = None,
+) -> Classification:
+    """``convnet``, ``resnet18``, ``resnet34`` or ``resnet50`` on ``cifar10`` or ``mnist``, with standard augmentation.
+
+    Crops after padding by 4 and mirroring for CIFAR-10, shifts by up to 2 pixels for digits.
+
+    Args:
+        network: Which network.
+        dataset: Which data.
+        data: Folder with data sets; see :func:`load_cifar10` and :func:`load_mnist`.
+        device: Where models and data live.
+        horizon: Inner steps of an episode, T.
+        batch_size: Examples per batch.
+        sample: Training examples that training metrics are taken over.
+        dtype: Precision of the forward pass.
+    """
+    digits = dataset == "mnist"
+    channels, size = (1, 28) if digits else (3, 32)
+    splits = load_mnist(data) if digits else load_cifar10(data)
+    if digits:
+        splits = {split: (x.view(-1, 1, 28, 28), y) for split, (x, y) in splits.items()}
+
+    def model() -> nn.Module:
+        return convnet(channels, size) if network == "convnet" else resnet(network, channels)
+
+    return Classification(
+        f"{network}-{dataset}",
+        model,
+        splits,
+        horizon,
+        batch_size,
+        device,
+        augment=crop_only if digits else crop_and_flip,
+        prepare=_standardise if digits else _normalise,
+        sample=sample,
+        dtype=dtype,
+    )

@@ -1,0 +1,212 @@
+"""JAX source: one file with an Optax gradient transformation and its alias, which needs nothing of this project."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from sol_export.modules import imported
+from sol_export.signature import Argument, arguments, checked_names, renamed
+from sol_export.source import ArrayPrinter, listed, statement
+from sol_export.text import described_formula, provenance
+from sol_export.verification import Trajectory
+from sol_symbols import UpdateRule, lower
+
+__all__ = ["OptaxExporter"]
+
+# Names that the emitted code uses itself and that a rule's constants and definitions therefore cannot have.
+_RESERVED = frozenset(
+    (
+        *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
+        *("p", "w", "g", "t", "x", "i", "r", "lr", "phi", "horizon", "weight_decay", "momentum", "given"),
+        *("jax", "jnp", "optax", "NamedTuple"),
+    )
+)
+
+
+class OptaxExporter:
+    """Source of ``scale_by_NAME`` and ``NAME``, the alias with learning rate and weight decay."""
+
+    filename = "optimizer_optax.py"
+    dtypes = ("float64", "float32", "bfloat16")
+
+    def export(self, rule: UpdateRule, name: str) -> str:
+        """The source text; see :class:`sol_export.Exporter`."""
+        numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "optax")
+        given = [a for a in arguments(numbered, betas=False) if a.name != "lr"]
+        decays = "wd" not in rule.values  # beside the formula
+        own = [a for a in given if not (decays and a.name == "weight_decay")]  # the arguments of scale_by_NAME
+        alias = function_name(name)
+        writer = _Writer(numbered, own, f"ScaleBy{name[0].upper()}{name[1:]}State")
+        call = _indented(8, listed(f"scale_by_{alias}(", [f"{a.name}={a.name}" for a in own], "),", 8, brackets=True))
+        decay = "        optax.add_decayed_weights(weight_decay, mask),"
+        template = resources.files("sol_export").joinpath("templates/optax.txt").read_text(encoding="utf-8")
+        return Template(template).substitute(
+            alias=alias,
+            public=", ".join(f'"{public}"' for public in [writer.state_class, *sorted((alias, f"scale_by_{alias}"))]),
+            formula=described_formula(rule, decays),
+            provenance=provenance(rule, "optax", name),
+            state_class=writer.state_class,
+            in_float32="; moments are in float32 where parameters are in less" if writer.states else "",
+            fields="".join(f"\n    {line}" if line else "\n" for line in writer.fields()),
+            scale_signature=writer.signature(),
+            scale_documentation=_documentation(own),
+            init=_indented(8, writer.init()),
+            update=_indented(8, writer.update()),
+            advance="\n".join(writer.advance()),
+            learning_rate_default="" if rule.lr is None else f"={rule.lr!r}",
+            signature=_indented(4, [f"{a.signature}," for a in given] + ["mask=None,"] * decays),
+            documentation=_indented(8, [_described(a) for a in given] + [_MASK] * decays),
+            chain=call + (f"\n{decay}" if decays else ""),
+        )
+
+    def load(self, path: Path, name: str) -> Callable[[Trajectory], np.ndarray]:
+        """Runs the emitted file; see :class:`sol_export.Executable`."""
+        import jax
+        import optax
+
+        alias = getattr(imported(path), function_name(name))
+
+        def run(trajectory: Trajectory) -> np.ndarray:
+            horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
+            optimizer = alias(trajectory.lr, **horizon)
+            with jax.enable_x64(trajectory.dtype == "float64"):
+                state = optimizer.init(jax.numpy.asarray(trajectory.parameters[0], trajectory.dtype))
+                update, found = jax.jit(optimizer.update), []
+                for value, gradient in zip(trajectory.parameters, trajectory.gradients):
+                    params = jax.numpy.asarray(value, trajectory.dtype)
+                    updates, state = update(jax.numpy.asarray(gradient, trajectory.dtype), state, params)
+                    found.append(np.asarray(optax.apply_updates(params, updates)).astype(np.float64))
+            return np.array(found)
+
+        return run
+
+
+_MASK = "mask: Which parameters decay: a tree of booleans, or a function of the parameters that gives one."
+
+
+def function_name(name: str) -> str:
+    """``MnistnetOptimizer`` as ``mnistnet_optimizer``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _indented(columns: int, lines: list[str]) -> str:
+    return textwrap.indent("\n".join(lines), " " * columns)
+
+
+def _described(argument: Argument) -> str:
+    return f"{argument.name}: {argument.description[0].upper()}{argument.description[1:]}."
+
+
+def _documentation(given: list[Argument]) -> str:
+    if not given:
+        return ""
+    return "\n\n    Args:\n" + _indented(8, [_described(a) for a in given]) + "\n    "
+
+
+class _Writer:
+    """The parts of the file that depend on the rule's program."""
+
+    def __init__(self, rule: UpdateRule, own: list[Argument], state_class: str) -> None:
+        self.program, self.own, self.state_class = lower(rule), own, state_class
+        self.descriptions = {name: rule.vocabulary.recurrences[name].description for name in self.program.states}
+        self.states = tuple(self.program.states)
+        self.timed = self.program.uses("t")
+        code = [*(a.value for a in self.program.body), *self.program.outputs]
+        used = {free.name for value in code for free in renamed(value).free_symbols}
+        scalars = [a.name for a in self.program.scalars]
+        self.passed = [name for name in (*(a.name for a in own), *scalars) if name in used]
+        self.inputs = ["g", *(f"{name}_prev" for name in self.states), *(["w"] if self.program.uses("w") else [])]
+
+    def fields(self) -> list[str]:
+        """The state's fields."""
+        lines = ["", "count: jax.Array  # steps made"] if self.timed else []
+        lines += [""] if self.states and not lines else []
+        for name in self.states:
+            description = self.descriptions[name]
+            lines.append(f"{name}: optax.Updates" + (f"  # {description}" if description else ""))
+        return lines
+
+    def signature(self) -> str:
+        """Arguments of ``scale_by_NAME``."""
+        if not self.own:
+            return ""
+        return "\n    *,\n" + _indented(4, [f"{a.signature}," for a in self.own]) + "\n"
+
+    def init(self) -> list[str]:
+        """The statements that make the first state."""
+        values = ["count=jnp.zeros([], jnp.int32)"] if self.timed else []
+        values += [f"{name}=start({init!r})" for name, init in self.program.states.items()]
+        lines = listed(f"return {self.state_class}(", values, ")", 8, brackets=True)
+        if not self.states:
+            return ["del params", *lines]
+        return [
+            "def start(value):",
+            "    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=_precision(p)), params)",
+            "",
+            *lines,
+        ]
+
+    def update(self) -> list[str]:
+        """The statements of a step."""
+        scalars = {a.name: renamed(a.value) for a in self.program.scalars}
+        printer = ArrayPrinter("jnp.", {"t", *scalars}, {"min": "jnp.minimum"})
+        lines = []
+        if "w" in self.inputs:
+            lines += [
+                "if params is None:",
+                '    raise ValueError("the formula depends on the parameters: call update(updates, state, params)")',
+            ]
+        else:
+            lines.append("del params")
+        if self.timed:
+            lines += ["count = optax.safe_increment(state.count)", "t = jnp.asarray(count, dtype=float)"]
+        lines += [line for name, value in scalars.items() for line in statement(name, printer.doprint(value), 8)]
+        lines += listed("numbers = (", self.passed, ",)" if len(self.passed) == 1 else ")", 8, brackets=True)
+        trees = ["updates", *(f"state.{name}" for name in self.states), *(["params"] if "w" in self.inputs else [])]
+        lines += listed("results = jax.tree.map(", ["lambda *x: _advance(*x, numbers)", *trees], ")", 8, brackets=True)
+        count = ["count=count"] if self.timed else []
+        if not self.states:
+            return [*lines, *listed(f"return results, {self.state_class}(", count, ")", 8, brackets=True)]
+        outputs = f"(jax.tree.map(lambda _, r, i=i: r[i], updates, results) for i in range({len(self.states) + 1}))"
+        return [
+            *lines,
+            *listed("", ["phi", *self.states], f" = {outputs}", 8),
+            *listed(
+                f"return phi, {self.state_class}(",
+                [*count, *(f"{name}={name}" for name in self.states)],
+                ")",
+                8,
+                brackets=True,
+            ),
+        ]
+
+    def advance(self) -> list[str]:
+        """The elementwise function."""
+        body = [(a.name, renamed(a.value)) for a in self.program.body]
+        phi = renamed(self.program.outputs[0])
+        printer = ArrayPrinter("jnp.", {*self.inputs, *(name for name, _ in body)}, {"min": "jnp.minimum"})
+        what = "phi and the new states" if self.states else "phi"
+        lines = ["given = g.dtype", "dtype = _precision(g)"]
+        if self.passed:
+            lines.append("numbers = [x.astype(dtype) if isinstance(x, jax.Array) else x for x in numbers]")
+            lines += listed("", self.passed, " = numbers")
+        lines += [f"{name} = {name}.astype(dtype)" for name in ("g", "w") if self.program.uses(name)]
+        for name, value in body:
+            lines += statement(name, printer.doprint(value))
+        text = printer.doprint(phi)
+        lines += statement("phi", text if printer.is_array(phi) else f"jnp.full_like(g, {text}, dtype=dtype)")
+        lines += (
+            listed("return ", ["phi.astype(given)", *self.states], "") if self.states else ["return phi.astype(given)"]
+        )
+        return [
+            *listed("def _advance(", [*self.inputs, "numbers"], "):", 0, brackets=True),
+            f'    """Compute {what}, elementwise."""',
+            *(f"    {line}" for line in lines),
+        ]

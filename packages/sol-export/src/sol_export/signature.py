@@ -1,0 +1,109 @@
+"""What a rule becomes as the arguments of a constructor or function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sympy
+
+from sol_symbols import SolError, UpdateRule, format_expression, symbol
+
+__all__ = ["Argument", "arguments", "checked_names", "renamed"]
+
+# Arguments that every optimizer has under one name, where that differs from the rule's.
+_NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
+_BETAS = ("beta1", "beta2")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A number, or a tuple of numbers, that the user of an emitted file may set.
+
+    Attributes:
+        name: Name of the argument.
+        default: Its default; ``None`` where the user must give it.
+        description: One line for a person.
+        low: Smallest value allowed, minus infinity where any number will do.
+        high: Values must be below this.
+        parts: Names of the numbers in a tuple; empty for a number.
+    """
+
+    name: str
+    default: float | tuple[float, ...] | None
+    description: str
+    low: float = -math.inf
+    high: float = math.inf
+    parts: tuple[str, ...] = ()
+
+    @property
+    def signature(self) -> str:
+        """``name=default``."""
+        if self.default is None:
+            return self.name
+        if isinstance(self.default, tuple):
+            return f"{self.name}=({', '.join(map(_number, self.default))})"
+        return f"{self.name}={_number(self.default)}"
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that it stands for."""
+        return self.parts or (self.name,)
+
+
+def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
+    """The learning rate and all numbers of ``rule``, those without a default first.
+
+    Args:
+        rule: The rule, its constants named.
+        betas: Whether ``beta1`` and ``beta2`` are one tuple where there are both, as in ``torch.optim``.
+    """
+    found = [Argument("lr", 1e-3 if rule.lr is None else rule.lr, "learning rate", 0.0)]
+    pair = betas and all(name in rule.values for name in _BETAS)
+    for name, value in rule.values.items():
+        known = rule.vocabulary.hyperparameters.get(name)
+        if pair and name in _BETAS:
+            if name == _BETAS[0]:
+                values = tuple(float(rule.values[beta] or 0) for beta in _BETAS)
+                found.append(Argument("betas", values, "decay rates of the first and the second moment", 0, 1, _BETAS))
+        elif name == "T":
+            found.append(Argument("horizon", value, "number of steps that the schedule is laid over", 1.0))
+        elif known:
+            found.append(Argument(_NAMES.get(name, name), value, known.description, known.lower, known.upper))
+        else:
+            found.append(Argument(name, value, _role(name, rule)))
+    if "wd" not in rule.values:
+        found.append(Argument("weight_decay", 0.0, "decoupled weight decay: adds weight_decay * w to phi", 0.0))
+    return sorted(found, key=lambda argument: argument.default is not None)
+
+
+def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) -> UpdateRule:
+    """``rule``, whose names the emitted code can have.
+
+    Raises:
+        SolError: It uses names that the emitted code has for something else.
+    """
+    names = {*rule.values, *rule.live} - {*_NAMES}
+    taken = sorted(name for name in names if name in reserved or name.startswith("_"))
+    if taken:
+        raise SolError(f"{language} source cannot use the name(s) {', '.join(taken)} for this; rename them")
+    return rule
+
+
+def renamed(value: sympy.Expr) -> sympy.Expr:
+    """``value`` with the names that the arguments have."""
+    return value.xreplace({symbol(old): symbol(new) for old, new in _NAMES.items()})
+
+
+def _role(constant: str, rule: UpdateRule) -> str:
+    name = symbol(constant)
+    for term in rule.expression.as_ordered_terms():
+        factor, rest = term.as_independent(name, as_Add=False)
+        if rest in (name, -name) and not factor.is_number:
+            return f"coefficient of {format_expression(factor if rest == name else -factor)}"
+    return "constant of the formula"
+
+
+def _number(value: float) -> str:
+    return repr(int(value)) if float(value).is_integer() and 1 < abs(value) < 1e15 else repr(float(value))

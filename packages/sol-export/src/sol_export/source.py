@@ -1,0 +1,132 @@
+"""Expressions as source text of a language with Python's syntax, laid out as formatters lay it out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+import sympy
+from sympy.printing.precedence import PRECEDENCE, precedence
+
+from sol_symbols import ExpressionPrinter
+
+__all__ = ["WIDTH", "ArrayPrinter", "listed", "statement"]
+
+WIDTH = 120
+
+_SIMPLE = re.compile(r"-?[\w.]+")
+
+
+class ArrayPrinter(ExpressionPrinter):
+    """Source text for arrays.
+
+    In products the numbers come first, ``lr * decay * x``, so that as few operations as possible are elementwise; an
+    array is divided by numbers, never a number by a number, because Python's floats raise an error where arrays
+    give infinity.
+
+    Args:
+        prefix: Put before every function's name, ``"torch."``.
+        elementwise: Names of arrays; all others are numbers.
+        functions: Names that replace the operator's own.
+    """
+
+    def __init__(self, prefix: str, elementwise: Collection[str], functions: dict[str, str] | None = None) -> None:
+        super().__init__(prefix, functions)
+        self._elementwise = frozenset(elementwise)
+
+    def is_array(self, value: sympy.Expr) -> bool:
+        """Whether the value is an array, not a number."""
+        return not self._elementwise.isdisjoint(free.name for free in value.free_symbols)
+
+    def _print_Mul(self, expr: sympy.Mul) -> str:
+        above: list[sympy.Expr] = []
+        below: list[sympy.Expr] = []
+        sign = ""
+        for factor in expr.args:
+            if factor.is_Rational:
+                sign = "-" if factor < 0 else ""
+                above += [sympy.Integer(abs(factor.p))] if abs(factor.p) != 1 else []
+                below += [sympy.Integer(factor.q)] if factor.q != 1 else []
+            elif factor.is_Float and factor < 0:
+                sign = "-"
+                above.append(-factor)
+            elif factor.is_Pow and factor.exp.is_Number and factor.exp < 0:
+                below.append(factor.base if factor.exp == -1 else factor.base**-factor.exp)
+            else:
+                above.append(factor)
+        product = " * ".join(self.parenthesize(x, PRECEDENCE["Mul"]) for x in sorted(above, key=self.is_array)) or "1"
+        if not below:
+            return sign + product
+        if len(below) == 1:
+            return f"{sign}{product} / {self.parenthesize(below[0], PRECEDENCE['Mul'], strict=True)}"
+        return f"{sign}{product} / ({self._print(sympy.Mul(*below, evaluate=False))})"
+
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        base, exponent = expr.args
+        if exponent is sympy.S.Half:
+            return f"{self.function_name('sqrt')}({self._print(base)})"
+        if exponent.is_Number and exponent < 0:
+            return (
+                f"1 / {self.parenthesize(base**-exponent if exponent != -1 else base, PRECEDENCE['Mul'], strict=True)}"
+            )
+        power = self._print(exponent)
+        if precedence(exponent) < PRECEDENCE["Atom"] or not (exponent.is_Integer or exponent.is_Symbol):
+            power = f"({power})"
+        text = self.parenthesize(base, PRECEDENCE["Pow"], strict=True)
+        hug = _SIMPLE.fullmatch(text) and _SIMPLE.fullmatch(power)
+        return f"{text}**{power}" if hug else f"{text} ** {power}"
+
+    def _print_Rational(self, expr: sympy.Rational) -> str:
+        return f"{expr.p} / {expr.q}"
+
+
+def statement(name: str, text: str, indent: int = 4) -> list[str]:
+    """The lines of ``name = text``, broken between terms where they would be longer than ``WIDTH``."""
+    line = f"{name} = {text}"
+    if indent + len(line) <= WIDTH:
+        return [line]
+    return [f"{name} = (", *(f"    {part}" for part in _broken(text, WIDTH - indent - 4)), ")"]
+
+
+def listed(before: str, names: Sequence[str], after: str, indent: int = 4, brackets: bool = False) -> list[str]:
+    """The lines of ``before``, the names with commas, ``after``: one name a line where one line would be too long.
+
+    Args:
+        before: What comes before the names.
+        names: The names.
+        after: What comes after them.
+        indent: Columns that the lines are going to be indented by.
+        brackets: Whether the names stand in brackets anyway, which ``before`` opens and ``after`` closes.
+    """
+    joined = f"({names[0]},)" if len(names) == 1 and not brackets else ", ".join(names)
+    line = f"{before}{joined}{after}"
+    if indent + len(line) <= WIDTH:
+        return [line]
+    opened, closed = (before, after) if brackets else (f"{before}(", f"){after}")
+    return [opened, *(f"    {name}," for name in names), closed]
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """``text`` in lines of ``width`` characters where it can be broken between terms or inside of parentheses."""
+    if len(text) <= width:
+        return [text]
+    lines: list[str] = []
+    for term in _terms(text):
+        opening, closing = term.find("("), term.rfind(")")
+        if len(term) <= width or opening < 0:
+            lines.append(term)
+        else:
+            inner = _broken(term[opening + 1 : closing], width - 4)
+            lines += [term[: opening + 1], *(f"    {line}" for line in inner), term[closing:]]
+    return lines
+
+
+def _terms(text: str) -> list[str]:
+    """``a``, ``+ b``, ``- c`` of ``a + b - c``."""
+    terms, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += (character in "([") - (character in ")]")
+        if depth == 0 and text[i : i + 3] in (" + ", " - "):
+            terms.append(text[start:i])
+            start = i + 1
+    return [*terms, text[start:]]

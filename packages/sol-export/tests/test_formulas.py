@@ -1,0 +1,78 @@
+"""LaTeX, Markdown and MathML: every symbol defined, nothing too wide, and what an engine says of it."""
+
+import re
+import shutil
+import subprocess
+from xml.etree import ElementTree
+
+import pytest
+
+from sol_export import export_rule
+from sol_export.equations import equations, meanings
+from sol_export.latex import align
+from sol_symbols import ZOO, SolError, UpdateRule, latex
+
+LONG = UpdateRule.parse(
+    "0.391*ad + ag + 0.52*b*g + 0.362*cd*sign(g) + 0.56*g**3 + 0.001*g/(v + 1) + 0.5*exp(m*m_prev*sign(m_prev) + "
+    "tanh(rs)) + 0.1*tanh(0.333*ag*m_hat*rs + 0.2222*cd*g*m_hat*rs + 0.11111*g*ld*rs*sign(m_hat) + "
+    "0.222*g*rs*sign(m_hat)) + c_1*g where T = 50, c_1 = 2.5, lr = 1e-05"
+)
+RULES = [*ZOO.values(), LONG]
+NAMES = [*ZOO, "long"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_every_live_name_has_its_equation_before_it_is_used(rule):
+    lefts = [equation.left for equation in equations(rule, 4)]
+    assert [left for left in lefts if not left.startswith("u_")] == [*map(latex, rule.live), r"\phi_t", r"\theta_t"]
+    used = {meaning.symbol for meaning in meanings(rule, 4)}
+    assert used >= {latex(name) for name in (*rule.live, *rule.values)} | {r"\alpha"}
+
+
+def test_long_rules_are_broken_between_terms_and_inside_of_functions():
+    rows = {equation.left: equation.right for equation in equations(LONG, 4)}
+    assert len(rows[r"\phi_t"]) > 1
+    assert len(rows["u_{1}"]) > 1
+    assert r"\tanh{\left(u_{1} \right)}" in " ".join(rows[r"\phi_t"])
+    assert all(line.startswith(("+ ", "-")) for right in rows.values() for line in right[1:])
+
+
+@pytest.mark.parametrize(("digits", "text"), [(2, "0.39"), (4, "0.391"), (None, "0.391")])
+def test_constants_have_the_precision_that_is_asked_for(digits, text):
+    assert f"&= {text} a_t" in align(LONG, digits)
+    if digits:
+        assert f" {text} a_t" in export_rule(LONG, "latex", digits=digits)
+
+
+def test_source_code_is_not_rounded():
+    with pytest.raises(SolError, match="holds the constants as they are"):
+        export_rule(LONG, "torch", digits=3)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_mathml_is_well_formed(rule):
+    page = export_rule(rule, "mathml").removeprefix("<!DOCTYPE html>").replace('<meta charset="utf-8">', "")
+    blocks = [node for node in ElementTree.fromstring(page).iter() if node.get("display") == "block"]
+    assert len(blocks) == len(equations(rule, 4))
+    assert "\\" not in "".join(text for block in blocks for text in block.itertext())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_markdown_has_the_formula_and_a_table_of_symbols(rule):
+    text = export_rule(rule, "markdown", "Mine")
+    assert text.startswith(f"# Mine\n\n$\\phi_t = {rule.latex(4)}$\n")
+    rows = [line for line in text.splitlines() if line.startswith("| $")]
+    assert len(rows) == len(meanings(rule, 4))
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no TeX engine is installed")
+@pytest.mark.parametrize("name", ["adam", "powersign-cd", "long"])
+def test_the_document_compiles_and_fits_the_page(name, tmp_path):
+    (tmp_path / "rule.tex").write_text(export_rule(RULES[NAMES.index(name)], "latex"))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "rule.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "rule.pdf").read_bytes().startswith(b"%PDF")
+    displayed = done.stdout.partition("In one line")[0]
+    assert not re.search(r"Overfull \\hbox \(\d+\.\d+pt too wide\) (in alignment|detected)", displayed)

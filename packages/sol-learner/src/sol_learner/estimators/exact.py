@@ -1,0 +1,94 @@
+r"""Exact meta-gradients of a window, second-order terms included, by the adjoint method.
+
+With the adjoints lambda_s = dL/dtheta_s and mu_s = dL/dstate_s, going back from s = U to 1,
+
+    (lambda_{s-1}, mu_{s-1}, dL/dw +=) = (lambda_s, mu_s) . d(theta_s, state_s)/d(theta_{s-1}, state_{s-1}, w),
+
+lambda_{s-1} += (dF/dl_{s-1}) grad l(theta_{s-1}). Each inner step is computed again on the way back, with its second
+derivatives, so only parameters and states are kept over the window and one step's graph at a time.
+
+At a history of zeros Adam's denominator is sqrt(0), whose derivative is infinite; what it is multiplied by is 0. Like
+those of sign and abs, it is taken as 0 there.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from sol_learner.estimators.estimator import Estimator, Window
+from sol_learner.network_optimizer import State
+from sol_learner.optimizees import Optimizees
+from sol_symbols import SolError, feature_evaluator
+
+__all__ = ["Exact"]
+
+
+class _Differentiable(ModuleType):
+    """PyTorch's functions, with the derivative of sqrt taken as 0 at 0."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def sqrt(x: Tensor) -> Tensor:
+        zero = x == 0
+        return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
+
+
+@final
+class Exact(Estimator):
+    """The adjoint method above; see :class:`~sol_learner.estimators.Estimator` for the arguments.
+
+    Raises:
+        SolError: The task projects its parameters, which has no derivative here.
+    """
+
+    def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
+        """Start an episode; see :meth:`Estimator.begin`."""
+        if hasattr(optimizees.task, "project"):
+            raise SolError(f"{optimizees.task.name} projects its parameters: use the estimator first-order or pes")
+        super().begin(optimizees, lr, horizon)
+        self._features = feature_evaluator(self.network.features, self.network.vocabulary, _Differentiable("torch"))
+
+    def window(self, steps: int) -> Window:
+        """Go on by ``steps`` inner steps and differentiate through them."""
+        first, before, losses, outer = self.t, [], [], []
+        for _ in range(steps):
+            before.append((self.optimizees.theta, self.state, self.drawn, self.gradient))
+            self._move()
+            loss, gradient = self._outer()
+            losses.append(loss)
+            outer.append(gradient)
+        table = torch.stack(losses).requires_grad_()
+        (weights,) = torch.autograd.grad(self.meta_loss(table).sum(), table)
+        weights = weights.unsqueeze(-1) / weights[0].numel()
+
+        parameters = list(self.network.parameters())
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        adjoint = torch.zeros_like(outer[0])
+        adjoints = {name: torch.zeros_like(value) for name, value in self.state.items()}
+        for s in reversed(range(steps)):
+            theta, state, drawn, gradient = before[s]
+            theta = theta.detach().requires_grad_(s > 0)
+            state = {name: value.detach().requires_grad_(s > 0) for name, value in state.items()}
+            if s > 0:  # the window's first gradient is taken where nothing depends on w yet
+                (gradient,) = torch.autograd.grad(self.optimizees.losses(theta, drawn).sum(), theta, create_graph=True)
+            moved, after = self._step(theta, state, gradient, first + s)
+            inputs = [*parameters, *([theta, *state.values()] if s > 0 else [])]
+            flowing = [(moved, adjoint + weights[s] * outer[s]), *zip(after.values(), adjoints.values())]
+            outputs, seeds = zip(*(pair for pair in flowing if pair[0].requires_grad))
+            parts = torch.autograd.grad(outputs, inputs, seeds, allow_unused=True, materialize_grads=True)
+            for sum_, part in zip(total, parts):
+                sum_ += part
+            if s > 0:
+                adjoint, *rest = parts[len(parameters) :]
+                adjoints = dict(zip(adjoints, rest))
+        return Window(tuple(total), table.detach().flatten(1).mean(1))
+
+    def _step(self, theta: Tensor, state: State, gradient: Tensor, t: int) -> tuple[Tensor, State]:
+        outputs, after = self._features.step(gradient, state, theta, t, self.optimizer.values)
+        return theta - self.lr * self.network(torch.stack(outputs)), after

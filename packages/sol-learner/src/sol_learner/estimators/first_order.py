@@ -1,0 +1,61 @@
+r"""First-order meta-gradients in closed form.
+
+Taking all gradients as constants of the graph, theta_s depends on w through the sum of updates alone, so that
+
+    dL/dw = -lr sum_{r=1..U} < G_r, d phi(x_r; w)/dw >,     G_r = sum_{s=r..U} (dF/dl_s) grad l(theta_s):
+
+no graph is kept over the window. Gradients are kept, features are recomputed at its end, and one vector-Jacobian
+product gives dL/dw. The sum runs over coordinates, and K of P coordinates, drawn with replacement and scaled by P/K,
+estimate it without bias; time and memory then do not grow with the model.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sol_learner.estimators.estimator import Estimator, Window
+
+__all__ = ["FirstOrder"]
+
+
+@final
+class FirstOrder(Estimator):
+    """The closed form above; see :class:`~sol_learner.estimators.Estimator` for the arguments."""
+
+    def window(self, steps: int) -> Window:
+        """Go on by ``steps`` inner steps and estimate dL/dw over them."""
+        size = self.optimizees.theta.shape[-1]
+        count = min(self.coordinates, size)
+        chosen = None
+        if count < size:
+            chosen = torch.randint(size, (count,), generator=self.generator).sort().values
+            chosen = chosen.to(self.optimizees.theta.device)
+
+        def pick(value: Tensor) -> Tensor:
+            return value if chosen is None else value.index_select(-1, chosen)
+
+        first, state = self.t, {name: pick(value) for name, value in self.state.items()}
+        gradients, thetas, losses, outer = [], [], [], []
+        for _ in range(steps):
+            gradients.append(pick(self.gradient))
+            thetas.append(pick(self.optimizees.theta))
+            self._move()
+            loss, gradient = self._outer()
+            losses.append(loss)
+            outer.append(pick(gradient))
+
+        inputs = []
+        for offset, (gradient, theta) in enumerate(zip(gradients, thetas)):
+            outputs, state = self.optimizer.features.step(gradient, state, theta, first + offset, self.optimizer.values)
+            inputs.append(torch.stack(outputs))
+        features = torch.stack(inputs, 1)
+        table = torch.stack(losses).requires_grad_()
+        (weights,) = torch.autograd.grad(self.meta_loss(table).sum(), table)
+        later = (weights.unsqueeze(-1) * torch.stack(outer)).flip(0).cumsum(0).flip(0)  # G_r, r = 1..U
+        scale = -self.lr * size / count / weights[0].numel()
+        phi = self.network(features)
+        meta_gradient = torch.autograd.grad((later * phi).sum() * scale, list(self.network.parameters()))
+        return Window(meta_gradient, table.detach().flatten(1).mean(1), features)

@@ -1,0 +1,116 @@
+"""Running a network as an optimizer: features, phi and states of every coordinate at every inner step.
+
+Two ways to the same numbers. Eager tensor operations go over the coordinates in chunks whose temporaries stay in the
+processor's cache. Where there is a compiler, one fused kernel reads each coordinate once, which is several times
+faster and costs some seconds once a process; all that changes from step to step (decays, bias corrections, weights)
+enters as tensors, so that it is compiled once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sol_learner.network import SymbolicNetwork
+from sol_symbols import Evaluator, SolError, feature_evaluator
+
+__all__ = ["KERNELS", "NetworkOptimizer"]
+
+KERNELS = ("eager", "compiled")
+
+State = dict[str, Tensor]
+
+_CHUNK = 1 << 15  # coordinates evaluated at once: temporaries then stay within the processor's cache
+
+
+class NetworkOptimizer:
+    """Runs a network as the optimizer of optimizees: features, phi, states.
+
+    Args:
+        network: phi.
+        kernel: ``"eager"`` or ``"compiled"``.
+
+    Raises:
+        SolError: There is no such kernel.
+    """
+
+    def __init__(self, network: SymbolicNetwork, kernel: str = "eager") -> None:
+        if kernel not in KERNELS:
+            raise SolError(f"no kernel {kernel!r}; kernels: {', '.join(KERNELS)}")
+        self.network, self.values = network, network.values()
+        self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
+        self._kernel = _fused(network, self.features) if kernel == "compiled" else None
+
+    def begin(self, theta: Tensor, horizon: int) -> State:
+        """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
+        self.values["T"] = float(horizon)
+        # As views of one dimension, like all later states: the fused kernel is compiled for them.
+        flat = self.features.init(theta.reshape(-1))
+        return {name: value.view_as(theta) for name, value in flat.items()}
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """phi and the new state; all tensors of one shape."""
+        flat = [gradient.reshape(-1), theta.reshape(-1), *(value.reshape(-1) for value in state.values())]
+        scalars = self.features.scalars(t, self.values)
+        results = self._kernel(flat, scalars) if self._kernel is not None else None
+        if results is None:
+            results = self._chunked(flat, scalars, list(state))
+        phi, *new = (result.view_as(theta) for result in results)
+        return phi, dict(zip(state, new))
+
+    def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
+        results = [torch.empty_like(flat[0]) for _ in range(1 + len(names))]
+        for start in range(0, len(flat[0]), _CHUNK):
+            g, w, *old = (value[start : start + _CHUNK] for value in flat)
+            outputs, after = self.features.elementwise(g, dict(zip(names, old)), w, scalars)
+            phi = self.network(torch.stack(outputs))
+            for result, value in zip(results, (phi, *after.values())):
+                result[start : start + _CHUNK] = value
+        return results
+
+
+Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]
+
+
+def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
+    """A kernel over flat gradient, parameters and states; it gives None where the machine cannot compile one."""
+    names = list(features.program.states)
+
+    def formula(flat: list[Tensor], scalars: Tensor, weights: Tensor, keys: tuple[str, ...]) -> list[Tensor]:
+        g, w, *old = flat
+        outputs, after = features.elementwise(g, dict(zip(names, old)), w, dict(zip(keys, scalars.unbind())))
+        h, taken = list(outputs), iter(weights.unbind())
+        for functions, operators in zip(network.functions, network.operators):
+            rows = iter([_dot(taken, h) for operator in operators for _ in range(operator.arity)])
+            h = [f(*(next(rows) for _ in range(o.arity))) for f, o in zip(functions, operators)]
+        return [_dot(taken, h), *after.values()]
+
+    compiled = torch.compile(formula, dynamic=True, fullgraph=True)
+    broken = False
+
+    def run(flat: list[Tensor], scalars: dict[str, float]) -> list[Tensor] | None:
+        nonlocal broken
+        if broken:
+            return None
+        numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=flat[0].device)
+        weights = torch.cat([weight.reshape(-1) for weight in network.weights()])
+        try:
+            return compiled(flat, numbers, weights, tuple(scalars))
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            broken = True
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"no fused kernel on this machine, eager tensors are used: {reason}", stacklevel=2)
+            return None
+
+    return run
+
+
+def _dot(weights: Iterator[Tensor], inputs: list[Tensor]) -> Tensor:
+    total = next(weights) * inputs[0]
+    for value in inputs[1:]:
+        total = total + next(weights) * value
+    return total

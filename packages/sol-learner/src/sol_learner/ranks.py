@@ -1,0 +1,81 @@
+"""Data-parallel processes: one of ``torchrun``'s, or the only one there is.
+
+Every rank runs the same program. Work that is split (optimizees, candidates) is split by rank and put together by the
+methods below; everything else is done by rank 0 and handed out, so that all ranks go on with the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["Ranks", "joined_ranks"]
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """The processes of a run.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+
+    def own(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's share: a contiguous part, as equal as possible."""
+        first, last = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
+        return items[first:last]
+
+    def mean(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Elementwise mean over ranks, which have taken equal shares."""
+        if self.size == 1:
+            return tuple(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors))
+
+    def gathered(self, own: Sequence[T]) -> list[T]:
+        """The results of all ranks' shares, in order."""
+        if self.size == 1:
+            return list(own)
+        shares: list[Any] = [None] * self.size
+        dist.all_gather_object(shares, list(own))
+        return [item for share in shares for item in share]
+
+    def shared(self, value: Callable[[], T]) -> T:
+        """What ``value`` gives on rank 0; only that rank calls it."""
+        if self.size == 1:
+            return value()
+        box: list[Any] = [value() if self.rank == 0 else None]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+
+@contextmanager
+def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+    """The ranks that ``torchrun`` has started (it sets ``WORLD_SIZE``), or this process alone.
+
+    The back end is NCCL for a CUDA device, gloo for any other.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield Ranks()
+        return
+    # Long, because ranks wait for each other through whole phases.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    try:
+        yield Ranks()
+    finally:
+        dist.destroy_process_group()

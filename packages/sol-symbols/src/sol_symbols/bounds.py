@@ -1,0 +1,233 @@
+r"""Bounds of expressions: interval arithmetic that knows Cauchy and Schwarz.
+
+Plain intervals say of Adam's direction m_hat/(sqrt(v_hat) + eps) that it may reach max|g|/eps, because they forget that
+m and v average the same gradients. So a bound carries, where it is known, how a quantity X hangs on g_1..g_n:
+
+    linear   X  = sum_i a_i g_i          (m, m_hat, b, look-ahead momenta)
+    energy   X >= sum_i a_i g_i^2        (v, v_hat, s, and anything that is never negative, with a = 0)
+    norm     X >= sqrt(sum_i a_i g_i^2)  (the roots of these)
+    inverse  |X| <= 1/sqrt(sum_i a_i g_i^2)
+
+and the product of a linear and an inverse quantity is at most sqrt(sum_i a_i^2 / b_i) (Cauchy-Schwarz), which is tight.
+Bounds hold up to rounding, and as long as no intermediate result overflows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+import sympy
+from numpy.typing import NDArray
+
+__all__ = ["Bound", "enclose"]
+
+Weights = NDArray[numpy.float64]
+_INF = math.inf
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is known of a quantity: ``lo <= X <= hi``, and the forms of the module's docstring."""
+
+    lo: float
+    hi: float
+    linear: Weights | None = None
+    energy: Weights | None = None
+    norm: Weights | None = None
+    inverse: Weights | None = None
+
+    @property
+    def size(self) -> float:
+        """The largest possible absolute value."""
+        return max(abs(self.lo), abs(self.hi))
+
+    def hull(self, other: Bound) -> Bound:
+        """The interval that covers both; forms are dropped."""
+        return Bound(min(self.lo, other.lo), max(self.hi, other.hi))
+
+
+ANYTHING = Bound(-_INF, _INF)
+
+
+def enclose(
+    expression: sympy.Expr,
+    known: Mapping[str, Bound],
+    note: Callable[[sympy.Expr, Bound], None] = lambda expression, bound: None,
+) -> Bound:
+    """A bound of ``expression``, given those of its names; ``note`` is told the bound of every part, inner ones first.
+
+    >>> import sympy
+    >>> from sol_symbols import symbol
+    >>> bound = enclose(symbol("g")**2 + sympy.tanh(symbol("m")), {"g": Bound(-2, 1), "m": Bound(-9e9, 0)})
+    >>> bound.lo, bound.hi
+    (-1.0, 4.0)
+    """
+    if expression.is_Symbol:
+        return known[expression.name]
+    if expression.is_number:
+        value = float(expression)
+        return Bound(value, value)
+    parts = [enclose(argument, known, note) for argument in expression.args]
+    if expression.is_Add:
+        bound = _sum(parts)
+    elif expression.is_Mul:
+        bound = _product(parts)
+    elif expression.is_Pow:
+        bound = _power(*parts)
+    else:
+        bound = _FUNCTIONS[type(expression)](*parts) if type(expression) in _FUNCTIONS else ANYTHING
+    note(expression, bound)
+    return bound
+
+
+def _sum(parts: list[Bound]) -> Bound:
+    lo, hi = sum(part.lo for part in parts), sum(part.hi for part in parts)
+    norms = [part.norm for part in parts if part.norm is not None]
+    linear = [part.linear for part in parts]
+    return Bound(
+        -_INF if math.isnan(lo) else lo,
+        _INF if math.isnan(hi) else hi,
+        linear=None if any(a is None for a in linear) else sum(linear),  # type: ignore[arg-type]
+        energy=_energies(parts),
+        norm=norms[0] if norms and all(part.norm is not None or part.lo >= 0 for part in parts) else None,
+    )
+
+
+def _energies(parts: list[Bound]) -> Weights | None:
+    known = [part.energy for part in parts if part.energy is not None]
+    return sum(known) if known and all(p.energy is not None or p.lo >= 0 for p in parts) else None  # type: ignore
+
+
+def _product(parts: list[Bound]) -> Bound:
+    constants = [part for part in parts if part.lo == part.hi and part.linear is None]
+    others = [part for part in parts if not (part.lo == part.hi and part.linear is None)]
+    factor = math.prod(part.lo for part in constants)
+    paired = list(_paired(others))
+    bound = Bound(factor, factor)
+    for part in paired:
+        bound = _times(bound, part)
+    if len(others) == 1 and math.isfinite(factor):
+        (part,) = others
+        positive = factor if factor > 0 else None
+        bound = replace(
+            bound,
+            linear=_scaled(part.linear, factor),
+            energy=_scaled(part.energy, positive),
+            norm=_scaled(part.norm, positive and positive**2),
+            inverse=_scaled(part.inverse, factor and factor**-2),
+        )
+    return bound
+
+
+def _scaled(weights: Weights | None, factor: float | None) -> Weights | None:
+    return None if weights is None or factor is None or not math.isfinite(factor) else weights * factor
+
+
+def _paired(parts: list[Bound]) -> Iterator[Bound]:
+    """The factors, each linear one together with an inverse one as far as there are both."""
+    inverses = [part for part in parts if part.inverse is not None]
+    for part in parts:
+        if part.inverse is not None:
+            continue
+        if part.linear is None or not inverses:
+            yield part
+            continue
+        inverse = inverses.pop()
+        with numpy.errstate(all="ignore"):
+            shares = numpy.where(part.linear == 0, 0.0, part.linear**2 / inverse.inverse)  # type: ignore[operator]
+        limit = float(numpy.sqrt(shares.sum()))
+        plain = _times(part, inverse)
+        yield Bound(max(plain.lo, -limit), min(plain.hi, limit))
+    yield from inverses
+
+
+def _times(x: Bound, y: Bound) -> Bound:
+    # A factor of 0 wins over an infinite bound, which stands for finite values of any size.
+    corners = [0.0 if a == 0 or b == 0 else a * b for a in (x.lo, x.hi) for b in (y.lo, y.hi)]
+    return Bound(min(corners), max(corners))
+
+
+def _power(base: Bound, exponent: Bound) -> Bound:
+    if exponent.lo != exponent.hi:
+        if base.lo <= 0:
+            return ANYTHING
+        corners = [_raise(b, e) for b in (base.lo, base.hi) for e in (exponent.lo, exponent.hi)]
+        return Bound(min(corners), max(corners))
+    power = exponent.lo
+    if power == 1:
+        return base
+    if power < 0:
+        return _reciprocal(_power(base, Bound(-power, -power)))
+    if power == int(power):
+        ends = [_raise(base.lo, power), _raise(base.hi, power)]
+        even = power % 2 == 0
+        bound = Bound(0.0 if even and base.lo < 0 < base.hi else min(ends), max(ends))
+    else:  # of a negative number it is nan, which no bound covers
+        bound = Bound(_raise(max(base.lo, 0.0), power), _raise(max(base.hi, 0.0), power))
+    if power == 2 and base.linear is not None and numpy.count_nonzero(base.linear) <= 1:
+        return replace(bound, energy=base.linear**2)
+    if power == 2 and base.norm is not None:
+        return replace(bound, energy=base.norm)
+    return replace(bound, norm=base.energy) if power == 0.5 and base.energy is not None else bound
+
+
+def _raise(base: float, power: float) -> float:
+    try:
+        return float(base**power)
+    except OverflowError:
+        return -_INF if base < 0 and power % 2 == 1 else _INF
+    except ZeroDivisionError:
+        return _INF
+
+
+def _reciprocal(x: Bound) -> Bound:
+    if x.lo < 0 < x.hi:
+        return ANYTHING
+    if x.hi <= 0:
+        return Bound(-_INF if x.hi == 0 else 1 / x.hi, 1 / x.lo if x.lo else -_INF)
+    return Bound(1 / x.hi, _INF if x.lo == 0 else 1 / x.lo, inverse=x.norm)
+
+
+def _monotone(function: Callable[[float], float]) -> Callable[[Bound], Bound]:
+    return lambda x: Bound(function(x.lo), function(x.hi))
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return _INF
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -_INF
+
+
+def _abs(x: Bound) -> Bound:
+    if x.lo >= 0:
+        return x
+    return Bound(-x.hi if x.hi <= 0 else 0.0, x.size)
+
+
+def _cos(x: Bound) -> Bound:
+    inside = math.isfinite(x.size) and x.lo >= 0 and x.hi <= math.pi
+    return Bound(math.cos(x.hi), math.cos(x.lo)) if inside else Bound(-1.0, 1.0)
+
+
+def _min(*parts: Bound) -> Bound:
+    return Bound(min(part.lo for part in parts), min(part.hi for part in parts))
+
+
+_FUNCTIONS: dict[Any, Callable[..., Bound]] = {
+    sympy.exp: _monotone(_exp),
+    sympy.log: _monotone(_log),
+    sympy.tanh: _monotone(math.tanh),
+    sympy.sign: _monotone(lambda x: float((x > 0) - (x < 0))),
+    sympy.Abs: _abs,
+    sympy.cos: _cos,
+    sympy.Min: _min,
+}

@@ -1,0 +1,57 @@
+"""Trajectories on which rules are compared: every kind of gradient that breaks an identity true for ordinary numbers.
+
+Columns are coordinates: noise of scales 1e-30 to 1e30 with and without a mean, silence, silence that starts or ends,
+a lone spike, constants, alternation, and values that flip their sign once. They are the same at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy
+import sympy
+from numpy.typing import NDArray
+
+from sol_symbols.evaluate import feature_evaluator
+
+if TYPE_CHECKING:
+    from sol_symbols.rule import UpdateRule
+
+__all__ = ["HORIZON", "STEPS", "measure", "trajectories"]
+
+STEPS = 20
+HORIZON = 16
+"""Shorter than the trajectories: what a rule does after its schedule has ended is looked at too."""
+
+Array = NDArray[numpy.float64]
+
+
+def trajectories(scales: tuple[float, ...] = (1e-30, 1e-8, 1e-3, 1.0, 30.0, 1e8, 1e30)) -> tuple[Array, Array]:
+    """Gradients and parameter values, both [STEPS, coordinates], around each of the ``scales``."""
+    generator = numpy.random.default_rng(0)
+    ones, steps = numpy.ones(STEPS), numpy.arange(STEPS)
+    shapes = [
+        *generator.normal(size=(4, STEPS)),
+        *(0.2 * generator.normal(size=(4, STEPS)) + generator.normal(size=(4, 1))),
+        *(ones, -ones, (-1.0) ** steps, numpy.where(steps < 7, 1.0, -1.0)),
+        *((steps == 5).astype(float), (steps < 5).astype(float), -(steps > 5).astype(float)),
+    ]
+    columns = [0 * ones, *(scale * shape for scale in scales for shape in shapes)]
+    gradients = numpy.stack(columns, axis=1)
+    return gradients, generator.normal(size=gradients.shape)
+
+
+def measure(rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array) -> Array:
+    """``expressions`` over the rule's vocabulary and values along the trajectories, [expressions, STEPS, coordinates].
+
+    Schedules are laid over :data:`HORIZON` steps.
+    """
+    evaluator = feature_evaluator(expressions, rule.vocabulary, numpy)
+    defaults = {name: h.default for name, h in rule.vocabulary.hyperparameters.items()}
+    values, state, steps = {**defaults, **rule.values, "T": float(HORIZON)}, evaluator.init(gradients[0]), []
+    with numpy.errstate(all="ignore"):
+        for t, (g, w) in enumerate(zip(gradients, parameters), start=1):
+            outputs, state = evaluator.step(g, state, w, t, values)
+            steps.append(numpy.stack(outputs))
+    return numpy.stack(steps, axis=1)

@@ -1,0 +1,55 @@
+"""Pictures of rules."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from sol_symbols import ZOO, RuleError, SolError, UpdateRule
+from sol_symbols.cli import main
+
+
+@pytest.mark.parametrize("name", ["adam", "powersign-cd", "sol-mnistnet"])
+def test_lines_are_the_rules_values(name):
+    rule, scale = ZOO[name], 0.01
+    figure = rule.plot(scale=scale)
+    response, momentum, schedule = figure.axes
+    assert [len(axes.lines) - 1 for axes in figure.axes] == [3, 3, 2]  # and the line at 0
+    assert all(axes.get_xlabel() and axes.get_legend().get_title().get_text() for axes in figure.axes)
+    steady = schedule.lines[0]
+    expected = rule.evaluate(np.full((100, 1), scale), 0.0, 100)[:, 0]
+    np.testing.assert_allclose(steady.get_ydata(), expected)
+    np.testing.assert_allclose(steady.get_xdata(), np.arange(1, 101) / 100)
+    # Where the first panel's last gradient is 1 and its history has mean 0.9, so has the second's.
+    x, y = response.lines[0].get_data()
+    u, v = momentum.lines[0].get_data()
+    np.testing.assert_allclose(y[np.isclose(x, scale)], v[np.isclose(u, 0.9 * scale)], rtol=1e-9)
+    assert np.isclose(u, 0.9 * scale).sum() == np.isclose(x, scale).sum() == 1
+    assert rule.name in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    "text", ["exp(1000*g)/ld + 1/m", "log(g)", "1", "0", "w", "sign(m) where T = 1", "ld where T = 1e9"]
+)
+def test_rules_of_all_kinds_can_be_drawn(text, tmp_path):
+    rule = UpdateRule.parse(text.replace(" where T = 1", "") if "ld" not in text else text)
+    rule.plot(tmp_path / "rule.png")
+    assert (tmp_path / "rule.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_draws(tmp_path, capsys):
+    assert main(["show", "adam", "--plot", str(tmp_path / "adam.svg"), "--scale", "0.1"]) == 0
+    assert "<svg" in (tmp_path / "adam.svg").read_text()
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
+    with pytest.raises(RuleError, match=r"scale, -1, is not a positive number"):
+        ZOO["adam"].plot(scale=-1)
+    for path in (tmp_path / "nowhere" / "x.png", tmp_path / "x.abc"):
+        with pytest.raises(SolError, match="cannot draw into"):
+            ZOO["adam"].plot(path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SolError, match=r'needs matplotlib: pip install "sol-symbols\[plot\]"'):
+        ZOO["adam"].plot()

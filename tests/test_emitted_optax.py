@@ -1,0 +1,168 @@
+"""The emitted Optax file is the rule, is Optax's own optimizer where the zoo has it, and takes part in all of Optax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sol_symbols import ZOO, UpdateRule, evaluator
+
+TEXTS = [
+    "0.4*ad + 0.1*sign(g)*cd + 0.02*tanh(m_prev)*ld + 0.01*w where lr = 0.01, T = 30",
+    "0.1*min(g, 0.5) + 0.1*min(m, v) + 0.1*log(1 + s)*sign(ld - 0.5)/(2 + cd) where T = 20",
+    "1 where lr = 0.001",
+    "ld where lr = 0.001, T = 20",
+    "log(ld)*g + m/ld where lr = 0.01, T = 3",
+]
+RULES = {**ZOO, **{text[:25]: UpdateRule.parse(text) for text in TEXTS}}
+LEARNED = UpdateRule.parse(TEXTS[0])
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def tree(dtype=jnp.float64, seed=0):
+    random = np.random.default_rng(seed)
+    return {"a": [jnp.asarray(random.normal(size=(4, 3)), dtype)], "b": (jnp.asarray(random.normal(), dtype), {})}
+
+
+def descend(optimizer, params, steps, state=None, start=0):
+    state = optimizer.init(params) if state is None else state
+    for step in range(start, steps):
+        grads = tree(jax.tree.leaves(params)[0].dtype, seed=step + 1)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def assert_same(ours, theirs, tolerance=1e-12):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_the_emitted_file_is_the_rule(emitted, rule, dtype):
+    rule = rule.with_horizon(rule.horizon or 40)
+    horizon = {"horizon": rule.horizon} if rule.horizon else {}
+    optimizer = emitted(rule, "optax").emitted(0.01, **horizon)
+    ours, _ = descend(optimizer, tree(dtype), 50)
+    assert {x.dtype for x in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}
+    phi = evaluator(rule)
+    theirs = [np.asarray(x) for x in jax.tree.leaves(tree(dtype))]
+    states = [phi.init(w) for w in theirs]
+    with np.errstate(all="ignore"):
+        for t in range(1, 51):
+            for i, g in enumerate(jax.tree.leaves(tree(dtype, seed=t))):
+                update, states[i] = phi(np.asarray(g), states[i], theirs[i], t)
+                theirs[i] = theirs[i] - np.asarray(0.01 * update, theirs[i].dtype)
+    assert_same(jax.tree.leaves(ours), theirs, 1e-12 if dtype == jnp.float64 else 2e-5)
+
+
+REFERENCES = {
+    "sgd": (optax.sgd, {}),
+    "momentum": (optax.sgd, {"momentum": 0.9}),
+    "rmsprop": (optax.rmsprop, {"decay": 0.99, "eps_in_sqrt": False}),
+    "adam": (optax.adam, {}),
+    "adamw": (optax.adamw, {"weight_decay": 0.01}),
+    "lion": (optax.lion, {"weight_decay": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_zoo_rules_are_the_optimizers_of_optax(emitted, name):
+    kind, settings = REFERENCES[name]
+    optimizer, reference = emitted(ZOO[name], "optax").emitted(0.01), kind(0.01, **settings)
+    ours, state = descend(optimizer, tree(), 40)
+    state = jax.tree.map(jnp.asarray, jax.tree.map(np.asarray, state))  # as through a file
+    ours, _ = descend(optimizer, ours, 100, state, start=40)
+    assert_same(ours, descend(reference, tree(), 100)[0])
+
+
+def test_only_live_moments_are_kept(emitted):
+    assert emitted(ZOO["lion"], "optax").ScaleByEmittedState._fields == ("m_slow",)
+    assert emitted(ZOO["sgd"], "optax").ScaleByEmittedState._fields == ()
+    assert emitted(ZOO["adam"], "optax").ScaleByEmittedState._fields == ("count", "m", "v")
+
+
+@pytest.mark.parametrize("rule", [ZOO["lion"], ZOO["sgd"], LEARNED], ids=["lion", "sgd", "learned"])
+class TestOptax:
+    """Each of Optax's tools, against the same without it."""
+
+    def test_jit(self, emitted, rule):
+        optimizer = emitted(rule, "optax").emitted(0.01)
+        compiled = optax.GradientTransformation(jax.jit(optimizer.init), jax.jit(optimizer.update))
+        assert_same(descend(compiled, tree(), 5)[0], descend(optimizer, tree(), 5)[0])
+
+    def test_vmap(self, emitted, rule):
+        optimizer = emitted(rule, "optax").emitted(0.01)
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(tree(seed=seed) for seed in (0, 7)))
+
+        def run(params):
+            return descend(optimizer, params, 5)[0]
+
+        assert_same(jax.vmap(run)(stacked), jax.tree.map(lambda *x: jnp.stack(x), run(tree()), run(tree(seed=7))))
+
+    def test_scan_and_gradients(self, emitted, rule):
+        optimizer = emitted(rule, "optax").emitted(0.01)
+
+        def last(params):
+            def step(carry, _):
+                params, state = carry
+                updates, state = optimizer.update(params, state, params)
+                return (optax.apply_updates(params, updates), state), None
+
+            (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=4)
+            return sum(jnp.sum(x) for x in jax.tree.leaves(params))
+
+        assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(jax.grad(last)(tree())))
+
+    def test_multi_transform(self, emitted, rule):
+        ours = emitted(rule, "optax").emitted(0.01)
+        mixed = optax.multi_transform({"ours": ours, "sgd": optax.sgd(0.1)}, {"a": "ours", "b": "sgd"})
+        final = descend(mixed, tree(), 5)[0]
+        assert_same(final["a"], descend(ours, tree(), 5)[0]["a"])
+        assert_same(final["b"], descend(optax.sgd(0.1), tree(), 5)[0]["b"])
+
+    def test_inject_hyperparams(self, emitted, rule):
+        alias = emitted(rule, "optax").emitted
+        schedule = optax.linear_schedule(0.1, 0.0, 5)
+        optimizer = optax.inject_hyperparams(alias)(schedule, weight_decay=0.1)
+        assert_same(descend(optimizer, tree(), 5)[0], descend(alias(schedule, weight_decay=0.1), tree(), 5)[0])
+
+    @pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
+    def test_multi_steps(self, emitted, rule, dtype):
+        optimizer = emitted(rule, "optax").emitted(0.01)
+        every = optax.MultiSteps(optimizer, every_k_schedule=2)
+        params, state = tree(dtype), None
+        state = every.init(params)
+        for _ in range(4):
+            updates, state = every.update(tree(dtype, seed=1), state, params)
+            params = optax.apply_updates(params, updates)
+        plain = tree(dtype)
+        state = optimizer.init(plain)
+        for _ in range(2):
+            updates, state = optimizer.update(tree(dtype, seed=1), state, plain)
+            plain = optax.apply_updates(plain, updates)
+        assert_same(params, plain, 1e-8 if dtype == jnp.float64 else 1e-2)  # MultiSteps divides in float32
+
+    def test_masked_weight_decay(self, emitted, rule):
+        alias = emitted(rule, "optax").emitted
+        ours = descend(alias(0.01, weight_decay=0.5, mask={"a": True, "b": False}), tree(), 5)[0]
+        assert_same(ours["a"], descend(alias(0.01, weight_decay=0.5), tree(), 5)[0]["a"])
+        assert_same(ours["b"], descend(alias(0.01), tree(), 5)[0]["b"])
+
+
+def test_low_precision_keeps_its_moments_in_float32(emitted):
+    params, state = descend(emitted(ZOO["adam"], "optax").emitted(0.01), tree(jnp.bfloat16), 3)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    assert {x.dtype for x in jax.tree.leaves(state[0].m)} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_formula_of_the_parameters_asks_for_them(emitted):
+    optimizer = emitted(LEARNED, "optax").scale_by_emitted()
+    with pytest.raises(ValueError, match="depends on the parameters"):
+        optimizer.update(tree(), optimizer.init(tree()))
