@@ -4,11 +4,13 @@
 
 One thread. Each case runs in a process of its own (for its peak memory), cases of one comparison take turns, and
 medians are compared. "plain" is a loop of zero_grad, backward and ``torch.optim.Adam`` on the same optimizee. The last
-table runs one outer step on a digits MLP with the same 3-8-1 network per coordinate in PyTorch's ordinary autograd, in
-``higher`` and in ``torchopt``; those that are not installed are left out.
+table takes outer steps with a network of 3 features, 8 units and 1 output per coordinate on a digits MLP (64-32-10,
+batches of 128, U = 20), by this project's estimators, by PyTorch's ordinary autograd, by ``higher`` and by ``torchopt``
+(both second-order by nature; ``pip install higher torchopt`` first, those that are not there are left out).
 """
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -20,9 +22,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sol_learner import Optimizees, Purpose, SymbolicNetwork, generator_for, load_task
+from sol_learner import NetworkOptimizer, Optimizees, Purpose, SymbolicNetwork, generator_for, load_task
 from sol_learner.estimators import ESTIMATORS
-from sol_symbols import ZOO, write_atomically
+from sol_learner.estimators.exact import Differentiable
+from sol_symbols import ZOO, feature_evaluator, write_atomically
 
 UNROLL = 20
 
@@ -54,6 +57,8 @@ class Wide:
 
 
 def make_task(name, data):
+    if name == "digits":
+        return Digits()
     if name.startswith("mlp-"):
         return Wide(int(name.removeprefix("mlp-")))
     task = load_task(name, data)
@@ -77,9 +82,14 @@ def plain(task, fused):
     return steps
 
 
-def meta(task, estimator, kernel="eager", coordinates=2048):
+def large_network():
+    """The default one: 14 features, 8 units."""
+    return SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
+
+
+def meta(task, estimator, kernel="eager", coordinates=2048, network=None):
     """A function that does windows of meta-training, an outer step after each."""
-    network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
+    network = network or large_network()
     outer = torch.optim.Adam(network.parameters(), 1e-3)
     estimator = ESTIMATORS[estimator](network, torch.Generator().manual_seed(0), kernel=kernel, coordinates=coordinates)
     estimator.begin(Optimizees(task, 0, Purpose.TRAIN, [0]), 1e-3, task.horizon)
@@ -90,34 +100,162 @@ def meta(task, estimator, kernel="eager", coordinates=2048):
                 parameter.grad = part
             outer.step()
 
+    steps.network = network
     return steps
 
 
-def ordinary(task):
-    """Windows differentiated by ordinary autograd through all steps, gradients held constant."""
-    network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
+def small_network():
+    """Features, 8 units, output; 3-8-1 with the features below."""
+    units = ("identity", "tanh*7")
+    return SymbolicNetwork(ZOO["adam"], ("g", "m_hat", "ad"), (units,), generator=torch.Generator().manual_seed(0))
+
+
+def differentiable_features(network, horizon):
+    """Features and values as the exact estimator has them: with a finite derivative at a history of zeros."""
+    optimizer = NetworkOptimizer(network)
+    optimizer.features = feature_evaluator(network.features, network.vocabulary, Differentiable("torch"))
+    optimizer.values["T"] = float(horizon)
+    return optimizer
+
+
+class Digits:
+    """The 8 x 8 digits of scikit-learn with an MLP 64-32-10."""
+
+    name, horizon = "digits", 100
+
+    def __init__(self):
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        self.images, self.labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
+
+    def build(self, generator):
+        model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+        return model
+
+    def batches(self, split, generator):
+        while True:
+            chosen = torch.randint(len(self.labels), (128,), generator=generator)
+            yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+    def loss(self, model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def evaluate(self, model, split):
+        return {"loss": 0.0}
+
+
+def differentiated(task, second_order, network):
+    """Windows differentiated by ordinary autograd through all steps; gradients held constant unless second-order."""
     outer = torch.optim.Adam(network.parameters(), 1e-3)
-    base = ESTIMATORS["first-order"](network, torch.Generator().manual_seed(0))
+    optimizer = differentiable_features(network, task.horizon)
     optimizees = Optimizees(task, 0, Purpose.TRAIN, [0])
-    state, t = base.optimizer.begin(optimizees.theta, task.horizon), 1
+    theta, t = optimizees.theta, 1
+    state = optimizer.features.init(theta)
 
     def steps(count):
-        nonlocal state, t
+        nonlocal theta, state, t
         for _ in range(count // UNROLL):
-            theta, total = optimizees.theta.detach(), 0.0
-            state = {name: value.detach() for name, value in state.items()}
+            theta, state = theta.detach(), {name: value.detach() for name, value in state.items()}
+            theta.requires_grad_()
+            loss, total = optimizees.losses(theta, optimizees.draw()), 0.0
             for _ in range(UNROLL):
-                optimizees.theta = theta.detach()
-                _, gradient = optimizees.losses_and_gradients()
-                outputs, state = base.optimizer.features.step(gradient, state, theta.detach(), t, base.optimizer.values)
+                (gradient,) = torch.autograd.grad(loss.sum(), theta, create_graph=second_order, retain_graph=True)
+                outputs, state = optimizer.features.step(gradient, state, theta, t, optimizer.values)
                 theta = theta - 1e-3 * network(torch.stack(outputs))
                 t += 1
-                total = total + optimizees.losses(theta, optimizees.draw())
+                loss = optimizees.losses(theta, optimizees.draw())
+                total = total + loss
             outer.zero_grad()
             (total.sum() / UNROLL).backward()
             outer.step()
-            optimizees.theta = theta.detach()
 
+    steps.network = network
+    return steps
+
+
+def with_higher(task):
+    """The same rule as a differentiable optimizer of ``higher``."""
+    import higher
+
+    network = small_network()
+    outer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = differentiable_features(network, task.horizon)
+
+    class Rule(torch.optim.SGD):
+        pass
+
+    class DifferentiableRule(higher.optim.DifferentiableOptimizer):
+        def _update(self, grouped_grads, **kwargs):
+            for index, (group, gradients) in enumerate(zip(self.param_groups, grouped_grads)):
+                for place, (p, g) in enumerate(zip(group["params"], gradients)):
+                    slot = self.state[index][place]
+                    state = slot.get("state") or optimizer.features.init(p)
+                    slot["t"] = slot.get("t", 0) + 1
+                    outputs, slot["state"] = optimizer.features.step(g, state, p, slot["t"], optimizer.values)
+                    group["params"][place] = p - group["lr"] * network(torch.stack(outputs))
+
+    higher.register_optim(Rule, DifferentiableRule)
+    model = task.build(generator_for(0, Purpose.TRAIN, 0, 0)).train()
+    stream = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+
+    def steps(count):
+        for _ in range(count // UNROLL):
+            outer.zero_grad()
+            with higher.innerloop_ctx(model, Rule(model.parameters(), 1e-3)) as (functional, inner):
+                loss, total = task.loss(functional, next(stream)), 0.0
+                for _ in range(UNROLL):
+                    inner.step(loss)
+                    loss = task.loss(functional, next(stream))
+                    total = total + loss
+                (total / UNROLL).backward()
+                outer.step()
+
+    steps.network = network
+    return steps
+
+
+def with_torchopt(task):
+    """The same rule as a gradient transformation of ``torchopt``."""
+    import torchopt
+
+    network = small_network()
+    outer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = differentiable_features(network, task.horizon)
+
+    def init(params):
+        return 0, torchopt.pytree.tree_map(lambda p: tuple(optimizer.features.init(p).items()), params)
+
+    def update(updates, state, *, params=None, inplace=True):
+        t, rows = state[0] + 1, []
+        leaves, structure = torchopt.pytree.tree_flatten(updates)
+        kept = structure.flatten_up_to(state[1])
+        for gradient, old in zip(leaves, kept):
+            outputs, new = optimizer.features.step(gradient, dict(old), gradient, t, optimizer.values)
+            rows.append((-1e-3 * network(torch.stack(outputs)), tuple(new.items())))
+        moves, states = (structure.unflatten(column) for column in zip(*rows))
+        return moves, (t, states)
+
+    model = task.build(generator_for(0, Purpose.TRAIN, 0, 0)).train()
+    stream = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    inner = torchopt.MetaOptimizer(model, torchopt.base.GradientTransformation(init, update))
+
+    def steps(count):
+        for _ in range(count // UNROLL):
+            outer.zero_grad()
+            loss, total = task.loss(model, next(stream)), 0.0
+            for _ in range(UNROLL):
+                inner.step(loss)
+                loss = task.loss(model, next(stream))
+                total = total + loss
+            (total / UNROLL).backward()
+            outer.step()
+            torchopt.stop_gradient(model)
+            torchopt.stop_gradient(inner)
+
+    steps.network = network
     return steps
 
 
@@ -127,8 +265,32 @@ CASES = {
     "first-order, compiled": lambda task: meta(task, "first-order", "compiled"),
     "first-order, eager": lambda task: meta(task, "first-order"),
     "exact": lambda task: meta(task, "exact"),
-    "ordinary autograd": ordinary,
+    "ordinary autograd": lambda task: differentiated(task, False, large_network()),
 }
+SMALL = {
+    "first-order": lambda task: meta(task, "first-order", coordinates=10**9, network=small_network()),
+    "first-order, compiled": lambda task: meta(task, "first-order", "compiled", 10**9, small_network()),
+    "ordinary autograd": lambda task: differentiated(task, False, small_network()),
+    "exact": lambda task: meta(task, "exact", network=small_network()),
+    "ordinary autograd, second-order": lambda task: differentiated(task, True, small_network()),
+    "higher": with_higher,
+    "torchopt": with_torchopt,
+}
+
+
+def disagreement(task, cases):
+    """How far the first meta-gradients of cases that estimate one quantity are apart, relative to its norm."""
+    gradients = {}
+    for case in cases:
+        steps = SMALL[case](task)
+        steps(UNROLL)
+        gradients[case] = torch.cat([p.grad.flatten() for p in steps.network.parameters()])
+    kinds = [cases[: cases.index("exact")], cases[cases.index("exact") :]]
+    return {
+        case: float((gradients[case] - gradients[kind[0]]).norm() / gradients[kind[0]].norm())
+        for kind in kinds
+        for case in kind
+    }
 
 
 def peak():
@@ -139,7 +301,7 @@ def worker(connection, name, data, case):
     """Answers each message, a number of steps, with seconds and the peak memory in MB."""
     torch.set_num_threads(1)
     task = make_task(name, data)
-    steps = CASES[case](task)
+    steps = (SMALL if name == "digits" else CASES)[case](task)
     while (count := connection.recv()) is not None:
         start = time.perf_counter()
         steps(count)
@@ -219,10 +381,15 @@ def main():
             f"mlp-{size}": (["plain Adam", "first-order, compiled", "first-order, eager"], UNROLL, 3)
             for size in (16_000, 1_000_000, 11_000_000, 25_000_000)
         },
+        "digits": ([c for c in SMALL if importlib.util.find_spec(c) or c not in ("higher", "torchopt")], 100, 5),
     }
     for name, (cases, count, rounds) in plans.items():
         if arguments.only is None or name in arguments.only:
             record["cases"][name] = tell(name, compare_cases(name, arguments.data, cases, count, rounds))
+    if "digits" in record["cases"]:
+        apart = disagreement(Digits(), list(record["cases"]["digits"]))
+        print("  first meta-gradients, relative difference:", {case: float(f"{d:.1g}") for case, d in apart.items()})
+        record["first meta-gradients on digits, relative difference"] = apart
     if arguments.only is None or "meta-batch" in arguments.only:
         print("\nmnistnet, meta-batch")
         record["meta-batch, inner steps per second"] = meta_batch()

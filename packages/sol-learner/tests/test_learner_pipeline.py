@@ -226,6 +226,15 @@ def test_the_same_seed_gives_the_same_rule_and_numbers(result, task):
     assert other.rule != result.rule
 
 
+def test_the_number_of_steps_can_be_set(make_task):
+    task = make_task()
+    few = replace(SMALL, steps=5, episodes=1, library_generations=1, generations=0, front=False)
+    result = Learner([task], few).run()
+    assert result.rule.horizon == 5
+    assert result.comparisons[0].horizon == 5
+    assert task.horizon == 12
+
+
 def test_the_summary_is_json_and_says_how_to_repeat_the_run(result):
     summary = json.loads(json.dumps(result.summary))
     assert summary["config"]["seed"] == 0

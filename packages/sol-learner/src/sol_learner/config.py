@@ -30,7 +30,7 @@ _CHOICES = {
     "precision": tuple(PRECISIONS),
 }
 _MAY_BE_ZERO = {
-    *("seed", "episodes", "validate_every", "generations", "library_generations", "own_terms"),
+    *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "own_terms"),
     *("sparsity", "sparsity_from", "scaling", "clip", "objective"),
 }
 
@@ -41,6 +41,7 @@ class LearnConfig:
 
     Attributes:
         seed: Base seed; all random streams follow from it.
+        steps: Inner steps of an episode, the T that the rule is learned for; 0 for the task's own.
         start: Zoo rule that the network equals before training, tuned first.
         objective: Weight of the training loss in what every choice is made by; the rest is the validation loss's.
         tuning_episodes: Episodes that each learning rate of a baseline is measured on.
@@ -56,7 +57,7 @@ class LearnConfig:
         episodes: Episodes of meta-training; 0 leaves the network as it starts.
         meta_batch: Optimizees trained side by side in each, B.
         unroll: Inner steps per window, U; several values are gone through in equal shares of the episodes.
-        horizons: Inner steps per episode, in equal shares of the episodes; none for the task's own horizon.
+        horizons: Inner steps per episode of meta-training, in equal shares of the episodes; none for T throughout.
         outer_lr: Learning rate of the outer Adam.
         clip: Largest norm of a meta-gradient, larger ones are scaled down to it; 0 for no limit.
         coordinates: Coordinates sampled for the first-order meta-gradient, K.
@@ -88,6 +89,7 @@ class LearnConfig:
     """
 
     seed: int = 0
+    steps: int = 0
     start: str = "adam"
     objective: float = 0.4
     tuning_episodes: int = 4

@@ -108,7 +108,7 @@ class Optimizees:
         self._stacked: dict[object, list[Tensor]] = {}
         if self._vectorized:
             module = _Loss(task, self._template)
-            self._mapped = torch.vmap(lambda row, batch: self._loss(module, row, batch), randomness="different")
+            self._mapped = torch.vmap(lambda views, batch: self._loss(module, views, batch), randomness="different")
             if candidates > 1:
                 self._mapped = torch.vmap(self._mapped, in_dims=(0, None), randomness="same")
         else:
@@ -125,13 +125,18 @@ class Optimizees:
         draws = torch.stack([torch.rand(theta.shape[1], generator=generator) for generator in generators])
         return torch.exp(scaling * (2 * draws - 1)).to(theta)
 
-    def _loss(self, module: nn.Module, row: Tensor, batch: Batch) -> Tensor:
-        views = dict(zip(self._names, self._views(row)))
-        with torch.autocast(row.device.type, self._autocast, enabled=self._autocast is not None):
-            return torch.func.functional_call(module, views, (batch,))
+    def _loss(self, module: nn.Module, views: list[Tensor], batch: Batch) -> Tensor:
+        with torch.autocast(self.theta.device.type, self._autocast, enabled=self._autocast is not None):
+            return torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
 
-    def _views(self, row: Tensor) -> list[Tensor]:
-        return [piece.view(shape) for piece, shape in zip(row.split(self._sizes), self._shapes)]
+    def _views(self, weights: Tensor) -> list[Tensor]:
+        """Parameters of each name, [..., *shape], of weights [..., P]."""
+        pieces = zip(weights.split(self._sizes, -1), self._shapes)
+        return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
+
+    def _leaves(self, weights: Tensor) -> list[Tensor]:
+        """The same to differentiate by: the gradients of views of one tensor would be joined in fresh memory."""
+        return [view.detach().requires_grad_() for view in self._views(weights)]
 
     def _weights(self, theta: Tensor) -> Tensor:
         """The models' parameters, which are ``theta`` unless it is scaled."""
@@ -163,17 +168,18 @@ class Optimizees:
         weights = self._weights(theta)
         if not self._vectorized:
             rows = [
-                torch.stack([self._alone(m, w, b, seed + s) for s, (m, w, b) in enumerate(zip(models, row, batches))])
+                [self._alone(m, self._views(w), b, seed + s) for s, (m, w, b) in enumerate(zip(models, row, batches))]
                 for models, row in zip(self._models, weights)
             ]
-            return torch.stack(rows)
-        return self._mapped_losses(weights, pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches), seed)
+            return torch.stack([torch.stack(row) for row in rows])
+        stacked = pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
+        return self._mapped_losses(self._views(weights), stacked, seed)
 
-    def _mapped_losses(self, weights: Tensor, stacked: Batch, seed: int) -> Tensor:
+    def _mapped_losses(self, views: list[Tensor], stacked: Batch, seed: int) -> Tensor:
         with _seeded(seed):
-            if len(weights) == 1:
-                return self._mapped(weights[0], stacked).unsqueeze(0)
-            return self._mapped(weights, stacked)
+            if len(self.theta) == 1:
+                return self._mapped([view.squeeze(0) for view in views], stacked).unsqueeze(0)
+            return self._mapped(views, stacked)
 
     def _stack(self, batches: list[Batch]) -> Batch:
         """Batches stacked into memory that is used again at every step: fresh memory of that size costs page faults."""
@@ -185,32 +191,32 @@ class Optimizees:
         filled = [torch.stack(column, out=buffer) for column, buffer in zip(columns, self._stacked[key])]
         return pytree.tree_unflatten(filled, structure[0])
 
-    def _alone(self, model: nn.Module, row: Tensor, batch: Batch, seed: int) -> Tensor:
+    def _alone(self, model: nn.Module, views: list[Tensor], batch: Batch, seed: int) -> Tensor:
         with _seeded(seed):
-            return self._loss(_Loss(self.task, model), row, batch)
+            return self._loss(_Loss(self.task, model), views, batch)
 
     def losses_and_gradients(self, drawn: Drawn | None = None) -> tuple[Tensor, Tensor]:
         """Losses [C, S] at ``theta`` and their gradients [C, S, P], on ``drawn`` or else each episode's next batch."""
-        drawn = self.draw() if drawn is None else drawn
-        if not self._vectorized:
-            return self._loop(*drawn)
-        theta = self.theta.detach().requires_grad_()
-        losses = self._mapped_losses(self._weights(theta), self._stack(drawn[0]), drawn[1])
-        (gradients,) = torch.autograd.grad(losses.sum(), theta)
-        return losses.detach(), gradients
+        batches, seed = self.draw() if drawn is None else drawn
+        weights, gradients = self._weights(self.theta), torch.empty_like(self.theta)
+        if self._vectorized:
+            leaves = self._leaves(weights)
+            losses = self._mapped_losses(leaves, self._stack(batches), seed)
+            self._differentiate(losses, leaves, gradients)
+        else:  # one after the other, so that only one graph is alive at a time
+            losses = torch.empty_like(self.theta[..., 0])
+            for c, models in enumerate(self._models):
+                for s, (model, batch) in enumerate(zip(models, batches)):
+                    leaves = self._leaves(weights[c, s])
+                    loss = self._alone(model, leaves, batch, seed + s)
+                    self._differentiate(loss, leaves, gradients[c, s])
+                    losses[c, s] = loss.detach()
+        return losses.detach(), gradients if self._scales is None else gradients * self._scales
 
-    def _loop(self, batches: list[Batch], seed: int) -> tuple[Tensor, Tensor]:
-        """One optimizee after the other, so that only one graph is alive at a time."""
-        losses = self.theta.new_empty(self.theta.shape[:2])
-        gradients = torch.empty_like(self.theta)
-        weights = self._weights(self.theta)
-        for c, models in enumerate(self._models):
-            for s, (model, batch) in enumerate(zip(models, batches)):
-                row = weights[c, s].detach().requires_grad_()
-                loss = self._alone(model, row, batch, seed + s)
-                (gradients[c, s],) = torch.autograd.grad(loss, row)
-                losses[c, s] = loss.detach()
-        return losses, gradients if self._scales is None else gradients * self._scales
+    def _differentiate(self, losses: Tensor, leaves: list[Tensor], gradients: Tensor) -> None:
+        """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``."""
+        for part, view in zip(torch.autograd.grad(losses.sum(), leaves), self._views(gradients)):
+            view.copy_(part)
 
     def move(self, delta: Tensor) -> None:
         """``theta <- project(theta + delta)``; ``delta`` has the shape of ``theta``."""

@@ -30,7 +30,7 @@ from sol_learner.progress import Clock, Interrupted, Progress, Silent
 from sol_learner.pruning import Point, measured_front, prune
 from sol_learner.ranks import Ranks
 from sol_learner.samples import Samples, record
-from sol_learner.task import Purpose, Task, generator_for
+from sol_learner.task import Purpose, Task, generator_for, with_horizon
 from sol_learner.terms import widen
 from sol_learner.workers import Workers
 from sol_symbols import ZOO, SolError, UpdateRule
@@ -119,7 +119,8 @@ class Learner:
             raise SolError("no task to learn on")
         if len({*names}) < len(names):
             raise SolError(f"tasks of one run need different names, not {', '.join(names)}")
-        self.tasks, self.config = tuple(tasks), config or LearnConfig()
+        self.config = config or LearnConfig()
+        self.tasks = tuple(with_horizon(task, self.config.steps) if self.config.steps else task for task in tasks)
         self.memory, self.progress, self.clock = memory or Checkpoints(), progress or Silent(), clock or Clock()
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.start, self.timings = ZOO[self.config.start], dict[str, float]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -10,7 +11,9 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SPLITS", "Batch", "Purpose", "Task", "build_seeded", "generator_for", "task_for"]
+from sol_symbols import SolError
+
+__all__ = ["SPLITS", "Batch", "Purpose", "Task", "build_seeded", "generator_for", "task_for", "with_horizon"]
 
 Batch = Any
 """A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step."""
@@ -71,6 +74,20 @@ def task_for(task: Task, purpose: Purpose) -> Task:
     """
     pool = getattr(task, "pool", None)
     return task if pool is None else pool(_POOLS[purpose])
+
+
+def with_horizon(task: Task, steps: int) -> Task:
+    """The same task over ``steps`` inner steps.
+
+    Raises:
+        SolError: Its horizon cannot be set.
+    """
+    other = copy.copy(task)
+    try:
+        other.horizon = steps
+    except AttributeError:
+        raise SolError(f"the horizon of {task.name} is {task.horizon} steps and cannot be set") from None
+    return other
 
 
 def generator_for(seed: int, purpose: Purpose, index: int, part: int = 0) -> torch.Generator:

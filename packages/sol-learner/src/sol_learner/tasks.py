@@ -49,7 +49,7 @@ def install_line(requirements: Sequence[str]) -> str:
     return " ".join(["pip install", *map(shlex.quote, requirements)])
 
 
-def load_task(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> Task:
+def load_task(name: str, data: str | Path | None = None, device: torch.device | str = "cpu") -> Task:
     """Make the task that is registered as ``name``.
 
     Args:
@@ -66,6 +66,7 @@ def load_task(name: str, data: Path | None = None, device: torch.device | str = 
         hint = f"; did you mean {near[0]!r}?" if near else ""
         listed = ", ".join(known) or "none; install sol-tasks"
         raise SolError(f"no task {name!r}{hint} Tasks: {listed}")
+    data = None if data is None else Path(data)
     if data is not None and not data.is_dir():
         raise SolError(f"no such data folder: {data}")
     absent = missing(known[name])

@@ -73,10 +73,10 @@ class Classification:
         while True:
             order = torch.randperm(len(labels), generator=generator).to(self.device)
             for chosen in order.split(size)[: len(labels) // size]:
-                batch = inputs[chosen]
+                batch = inputs.index_select(0, chosen)  # several times faster than inputs[chosen]
                 if self._augment is not None and split == "train":
                     batch = self._augment(batch, generator)
-                yield batch, labels[chosen]
+                yield batch, labels.index_select(0, chosen)
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         if self._prepare is not None:

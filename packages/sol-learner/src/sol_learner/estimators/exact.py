@@ -24,10 +24,10 @@ from sol_learner.network_optimizer import State
 from sol_learner.optimizees import Optimizees
 from sol_symbols import SolError, feature_evaluator
 
-__all__ = ["Exact"]
+__all__ = ["Differentiable", "Exact"]
 
 
-class _Differentiable(ModuleType):
+class Differentiable(ModuleType):
     """PyTorch's functions, with the derivative of sqrt taken as 0 at 0."""
 
     def __getattr__(self, name: str) -> Any:
@@ -35,6 +35,7 @@ class _Differentiable(ModuleType):
 
     @staticmethod
     def sqrt(x: Tensor) -> Tensor:
+        """sqrt(x), with the derivative 0 at 0."""
         zero = x == 0
         return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
 
@@ -52,7 +53,7 @@ class Exact(Estimator):
         if hasattr(optimizees.task, "project"):
             raise SolError(f"{optimizees.task.name} projects its parameters: use the estimator first-order or pes")
         super().begin(optimizees, lr, horizon)
-        self._features = feature_evaluator(self.network.features, self.network.vocabulary, _Differentiable("torch"))
+        self._features = feature_evaluator(self.network.features, self.network.vocabulary, Differentiable("torch"))
 
     def window(self, steps: int) -> Window:
         """Go on by ``steps`` inner steps and differentiate through them."""
