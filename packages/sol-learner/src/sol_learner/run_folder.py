@@ -12,7 +12,7 @@ from typing import Any
 from sol_learner.comparison import Comparison
 from sol_learner.pipeline import LearnResult
 from sol_learner.pruning import Point
-from sol_symbols import SolError, UpdateRule, write_atomically
+from sol_symbols import SolError, UpdateRule, format_expression, round_constants, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
 __all__ = ["CHECKPOINTS", "curves_png", "front_png", "prepare_folder", "write_run"]
@@ -128,31 +128,23 @@ def front_png(front: Sequence[Point], chosen: UpdateRule) -> bytes:
 def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
     """Loss on each step's batch: mean over held-out seeds, with a band of one standard deviation; PNG."""
     canvas, axes = _figure()
-    for contender in comparison.contenders:
-        losses = contender.outcome.losses[:, 0].double().cpu()
+    table = [contender.outcome.losses[:, 0].double().cpu() for contender in comparison.contenders]
+    lowest = min(float(losses.mean(1).min()) for losses in table)
+    if lowest > 0:
+        axes.set_yscale("log")
+    for contender, losses in zip(comparison.contenders, table):
         mean, spread = losses.mean(1), losses.std(1)
         steps = range(1, len(mean) + 1)
         tuned = "tuned " if contender.tuning else ""
         final = contender.metric("train", "loss")
         label = f"{tuned}{contender.name} (lr {contender.lr:.3g}): {final.mean():.3f} ± {final.std():.3f} at the end"
+        lower = (mean - spread).clamp(min=lowest / 2) if lowest > 0 else mean - spread
         (line,) = axes.plot(steps, mean, label=label, linewidth=1.8 if contender is comparison.contenders[0] else 1.2)
-        axes.fill_between(steps, (mean - spread).clamp(min=1e-9), mean + spread, color=line.get_color(), alpha=0.15)
-    axes.set_yscale("log")
+        axes.fill_between(steps, lower, mean + spread, color=line.get_color(), alpha=0.15)
     axes.set_xlabel("inner step")
     axes.set_ylabel("training loss of the step's batch")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, title=f"mean ± standard deviation over {comparison.episodes} held-out seeds")
-    title = "\n".join(textwrap.wrap(f"φ = {_short(rule)}", 90))
+    title = "\n".join(textwrap.wrap(f"φ = {format_expression(round_constants(rule, 3).expression)}", 90))
     axes.set_title(f"{comparison.task}\n{title}", fontsize=9)
     return _png(canvas)
-
-
-def _short(rule: UpdateRule) -> str:
-    """The formula with constants of three digits."""
-    import sympy
-
-    from sol_symbols import format_expression
-
-    expression = rule.expression
-    rounded = {number: sympy.Float(f"{float(number):.3g}") for number in expression.atoms(sympy.Float)}
-    return format_expression(expression.xreplace(rounded))
