@@ -22,7 +22,6 @@ from sol_symbols import SolError
 from sol_tasks.classification import Classification
 from sol_tasks.extras import import_extra
 from sol_tasks.glue import GLUE, Examples, load_glue
-from sol_tasks.randomness import call_with_seed, seeds
 
 __all__ = [
     "FineTuning",
@@ -122,15 +121,15 @@ class FineTuning:
                 parameter.mul_(1 + 1e-6 * torch.randn(parameter.shape, generator=generator).to(parameter))
         return model
 
-    def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[Rows, Tensor]]:
-        """Endless full batches of rows, every pass in a new order, each with a seed for dropout."""
-        rows, drawn = self._data[split], seeds(generator)
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Rows]:
+        """Endless full batches of rows, every pass in a new order."""
+        rows = self._data[split]
         count = len(rows["input_ids"])
         size = min(self.batch_size, count)
         while True:
             order = torch.randperm(count, generator=generator).to(self.device)
             for chosen in order.split(size)[: count // size]:
-                yield {name: table[chosen] for name, table in rows.items()}, next(drawn)
+                yield {name: table[chosen] for name, table in rows.items()}
 
     def _call(self, model: nn.Module, rows: Rows) -> Any:
         width = int(rows["attention_mask"].sum(1).max())
@@ -138,10 +137,9 @@ class FineTuning:
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             return model(**trimmed)
 
-    def loss(self, model: nn.Module, batch: tuple[Rows, Tensor]) -> Tensor:
+    def loss(self, model: nn.Module, batch: Rows) -> Tensor:
         """Mean cross-entropy in nats, of texts or of the tokens that count."""
-        rows, seed = batch
-        return call_with_seed(lambda: self._call(model, rows), seed).loss.float()
+        return self._call(model, batch).loss.float()
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
