@@ -80,16 +80,16 @@ def run_rule(
         SolError: Neither the rule nor the call gives a learning rate.
         Interrupted: By the clock.
     """
-    lr = rule.lr if lr is None else lr
-    if lr is None:
+    given = rule.lr if lr is None else lr
+    if given is None:
         raise SolError(f"the rule {rule} has no learning rate; write one behind it: where lr = ...")
     horizon = task.horizon if horizon is None else horizon
-    candidates = max([1, *(len(v) for v in (lr, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
+    candidates = max([1, *(len(v) for v in (given, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
     if candidates * len(episodes) > 1 and not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
 
         def alone(c: int, episode: int) -> Outcome:
             own = {name: _of_candidate(value, c) for name, value in (values or {}).items()}
-            rate = _of_candidate(lr, c)
+            rate = _of_candidate(given, c)
             return run_rule(task, rule, seed, purpose, [episode], rate, own, splits, horizon, clock)
 
         return _joined([[alone(c, episode) for episode in episodes] for c in range(candidates)])
@@ -101,7 +101,7 @@ def run_rule(
 
     phi = evaluator(rule, torch, horizon)
     phi.values.update({name: aligned(value) for name, value in (values or {}).items()})
-    lr = aligned(lr)
+    rate = aligned(given)
     state = phi.init(theta)
     losses = []
     for t in range(1, horizon + 1):
@@ -110,7 +110,7 @@ def run_rule(
         loss, gradient = optimizees.losses_and_gradients()
         losses.append(loss)
         update, state = phi(gradient, state, optimizees.theta, t)
-        optimizees.move(-lr * update)
+        optimizees.move(-rate * update)
     return Outcome(torch.stack(losses), {split: optimizees.evaluate(split) for split in splits})
 
 
