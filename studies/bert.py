@@ -51,12 +51,15 @@ def head(dataset: str, data: Path) -> dict[str, object]:
     task = bert_head(dataset, data, rows=ROWS.get(dataset))
     kept = memory(f"bert-head-{dataset}", config=asdict(CONFIG))
     learning = learn(task, CONFIG, kept)
-    adamw, *tuned = tune(task, ADAMW, kept, CONFIG.objective, coarse=7, fine=7)
+    adamw, tuned, tried = tune(task, ADAMW, kept, CONFIG.objective, coarse=7, fine=7)
     rules = {"learned": UpdateRule.parse(learning["rule"]), "adamw": adamw}
     with open_progress() as progress:
         comparison = compare(task, rules, seed=0, episodes=10, progress=progress, tuned={"adamw": tuned}, memory=kept)
     print(comparison.table(), flush=True)
-    return _record(dataset, "head over frozen features", rules["learned"], comparison) | {"learning": learning}
+    return _record(dataset, "head over frozen features", rules["learned"], comparison) | {
+        "adamw tried": tried,
+        "learning": learning,
+    }
 
 
 def whole(dataset: str, data: Path, steps: int | None, seeds: int) -> dict[str, object]:

@@ -19,8 +19,8 @@ from sol_symbols import UpdateRule
 
 HERE = Path(__file__).parent
 
-Tuned = tuple[UpdateRule, float, list[dict[str, Any]]]
-"""A rule, its learning rate, and everything that was measured on the way."""
+Tuned = tuple[UpdateRule, tuple[float, list[tuple[float, float]]], list[dict[str, Any]]]
+"""A rule, its learning rate with what was measured for it, and the same of every setting that was tried."""
 
 
 def memory(name: str, **identity: Any) -> Checkpoints:
@@ -29,11 +29,13 @@ def memory(name: str, **identity: Any) -> Checkpoints:
 
 
 def learn(task: Task, config: LearnConfig, kept: Checkpoints) -> dict[str, Any]:
-    """The whole pipeline without its comparison; the summary of the run."""
+    """The whole pipeline; the summary of the run, whose comparison is on one seed and not used."""
+    folder = kept.folder / "learning" if kept.folder else None
+    own = Checkpoints(folder, kept.identity, resume=True)
 
     def run() -> dict[str, Any]:
         with open_progress() as progress:
-            return Learner([task], config, memory=kept, progress=progress).run().summary
+            return Learner([task], config, memory=own, progress=progress).run().summary
 
     return kept.once("learned", run)
 
@@ -47,7 +49,7 @@ def tune(task: Task, variants: Sequence[str], kept: Checkpoints, weight: float, 
         lr, table = kept.once(f"tuned/{text}", partial(tune_learning_rate, task, rule, 0, **options))
         tried.append({"rule": text, "lr": lr, "loss": min(loss for _, loss in table), "measured": table})
     best = min(tried, key=lambda one: one["loss"])
-    return UpdateRule.parse(best["rule"]), best["lr"], tried
+    return UpdateRule.parse(best["rule"]), (best["lr"], best["measured"]), tried
 
 
 def results(comparison: Comparison, metric: str) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def results(comparison: Comparison, metric: str) -> dict[str, Any]:
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Mean of ours - theirs over seeds, its 95 % confidence interval (Student's t), and how often ours is larger."""
-    difference = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
+    difference = torch.tensor([a - b for a, b in zip(ours, theirs, strict=True)], dtype=torch.float64)
     count = len(difference)
     half = float(stats.t.ppf(0.975, count - 1) * difference.std() / math.sqrt(count)) if count > 1 else math.nan
     mean = float(difference.mean())

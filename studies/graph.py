@@ -1,8 +1,8 @@
-"""GAT and JK-Net on citation graphs: a learned rule against tuned Adam and AdamW, T = 250, full batch, paired by seed.
+"""GAT and JK-Net on citation graphs: a learned rule against tuned Adam, T = 250, full batch, paired by seed.
 
-Everything is chosen by the loss of the validation nodes after step T: rates, AdamW's weight decay, rules. The penalty
-5e-4/2 |theta|^2 of the published settings is in the training loss of all contenders. Test nodes and evaluation seeds
-choose nothing.
+Everything is chosen by the loss of the validation nodes after step T: rates, Adam's decoupled weight decay, rules. The
+penalty 5e-4/2 |theta|^2 of the published settings is in the training loss of both besides. Test nodes and evaluation
+seeds choose nothing.
 
 A rule is learned for each network on Cora, with few episodes and a library of eight terms (sized for two cores; the
 settings are in the JSON). ``--rule`` takes it to another graph, where its rate is tuned as Adam's is.
@@ -38,7 +38,7 @@ CONFIG = LearnConfig(
     directions=("ad", "rs", "sign(m)", "w"),
     decays=("1", "cd"),
     own_terms=0,
-    library_generations=7,
+    library_generations=6,
     population=8,
     polish_episodes=1,
     terms=8,
@@ -47,30 +47,24 @@ CONFIG = LearnConfig(
     evaluation=1,
     baselines=(),
 )
-DECAYS = (0.03, 0.3, 1.0)
-GRID = {"coarse": 5, "fine": 5}
+ADAM = ["ad", "ad + w*wd where wd = 0.1", "ad + w*wd where wd = 1.0"]
+GRID = {"coarse": 5, "fine": 3}
 
 
 def study(name: str, data: Path, given: Path | None, seeds: int) -> dict[str, object]:
     """Learn (or take ``given``), tune, compare, and say how it went."""
     task = load_task(name, data)
     kept = memory(f"graph-{name}", rule=str(given), config=asdict(CONFIG))
+    tuned = {}
     if given is None:
         learning = learn(task, CONFIG, kept)
-        rule, tuned = UpdateRule.parse(learning["rule"]), {}
-        adam = learning["tuning"]["tasks"][name]
-        tuned["adam"] = (adam["lr"], adam["measured"])
+        rule = UpdateRule.parse(learning["rule"])
     else:
         learning = {"rule": json.loads(given.read_text())["rule"], "learned on": given.stem}
         read = UpdateRule.parse(learning["rule"])
-        rule = UpdateRule(read.expression, read.values)
-        tuned = {
-            "learned": tune(task, [str(rule)], kept, 0.0, **GRID)[1:],
-            "adam": tune(task, ["ad"], kept, 0.0, **GRID)[1:],
-        }
-    variants = [f"ad + w*wd where wd = {decay}" for decay in DECAYS]
-    adamw, *tuned["adamw"] = tune(task, variants, kept, 0.0, **GRID)
-    rules = {"learned": rule, "adam": UpdateRule.parse("ad"), "adamw": adamw}
+        rule, tuned["learned"], _ = tune(task, [str(UpdateRule(read.expression, read.values))], kept, 0.0, **GRID)
+    adam, tuned["adam"], tried = tune(task, ADAM, kept, 0.0, **GRID)
+    rules = {"learned": rule, "adam": adam}
     with open_progress() as progress:
         comparison = compare(task, rules, seed=0, episodes=seeds, progress=progress, tuned=tuned, memory=kept)
     print(comparison.table(), flush=True)
@@ -79,9 +73,8 @@ def study(name: str, data: Path, given: Path | None, seeds: int) -> dict[str, ob
         "task": name,
         "rule": str(rule),
         **found,
-        "goal met (learned better than both, 95 % intervals above 0)": all(
-            found[f"accuracy, learned - {other}"]["low"] > 0 for other in ("adam", "adamw")
-        ),
+        "goal met (learned better, 95 % interval above 0)": found["accuracy, learned - adam"]["low"] > 0,
+        "adam tried": tried,
         "learning": learning,
         "comparison": comparison.record(),
     }
