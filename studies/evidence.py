@@ -1,4 +1,4 @@
-"""What the studies have in common: paired differences, the machine, writing JSON."""
+"""What the studies have in common: baselines with their settings tuned, paired differences, going on, writing JSON."""
 
 from __future__ import annotations
 
@@ -6,52 +6,85 @@ import json
 import math
 import os
 import platform
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy import stats
 
-from sol_learner import Candidates, Family, Polished, Progress, RuleOptimizer, Task, polish, record
-from sol_symbols import STANDARD, ZOO, UpdateRule
+from sol_learner import Checkpoints, Comparison, LearnConfig, Learner, Task, open_progress, tune_learning_rate
+from sol_symbols import UpdateRule
+
+HERE = Path(__file__).parent
+
+Tuned = tuple[UpdateRule, tuple[float, list[tuple[float, float]]], list[dict[str, Any]]]
+"""A rule, its learning rate with what was measured for it, and the same of every setting that was tried."""
 
 
-def search(task: Task, rule: UpdateRule, generations: int, population: int, progress: Progress) -> Polished:
-    """The last phase of learning alone: CMA-ES on the coefficients of ``rule``, an episode for each candidate."""
-    family = Family((task,), (1.0,), 0.5)
-    candidates = Candidates(family, 0, 0, 4)
-    values = {name: h.default for name, h in STANDARD.hyperparameters.items() if h.default is not None}
-    samples = record(family, RuleOptimizer(ZOO["adam"]), rule.lr, values, STANDARD, 0, candidates.fresh(1), 200)
-    settings = {"generations": generations, "population": population, "episodes": 1, "sigma": 0.3, "seed": 0}
-    return polish(rule, samples, candidates, progress=progress, **settings)
+def memory(name: str, **identity: Any) -> Checkpoints:
+    """Where a study keeps what it has computed: the same command again goes on from there."""
+    return Checkpoints(Path("runs/studies") / name, identity, resume=True)
 
 
-def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
+def learn(task: Task, config: LearnConfig, kept: Checkpoints) -> dict[str, Any]:
+    """The whole pipeline; the summary of the run, whose comparison is on one seed and not used."""
+    folder = kept.folder / "learning" if kept.folder else None
+    own = Checkpoints(folder, kept.identity, resume=True)
+
+    def run() -> dict[str, Any]:
+        with open_progress() as progress:
+            return Learner([task], config, memory=own, progress=progress).run().summary
+
+    return kept.once("learned", run)
+
+
+def tune(task: Task, variants: Sequence[str], kept: Checkpoints, weight: float, coarse: int, fine: int) -> Tuned:
+    """The best of several settings of a rule, the rate of each tuned on one episode of the tuning stream."""
+    tried = []
+    for text in variants:
+        rule = UpdateRule.parse(text)
+        options = {"episodes": 1, "coarse": coarse, "fine": fine, "weight": weight}
+        lr, table = kept.once(f"tuned/{text}", partial(tune_learning_rate, task, rule, 0, **options))
+        tried.append({"rule": text, "lr": lr, "loss": min(loss for _, loss in table), "measured": table})
+    best = min(tried, key=lambda one: one["loss"])
+    return UpdateRule.parse(best["rule"]), (best["lr"], best["measured"]), tried
+
+
+def results(comparison: Comparison, metric: str) -> dict[str, Any]:
+    """A metric on the test split: mean and spread of each contender, and the first against every other, paired."""
+    scores = {c.name: c.metric("test", metric).tolist() for c in comparison.contenders}
+    ours, *others = scores
+    return {
+        f"test {metric}": {name: summary(values) for name, values in scores.items()},
+        **{f"{metric}, {ours} - {other}": paired(scores[ours], scores[other]) for other in others},
+    }
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Mean of ours - theirs over seeds, its 95 % confidence interval (Student's t), and how often ours is larger."""
-    difference = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
+    difference = torch.tensor([a - b for a, b in zip(ours, theirs, strict=True)], dtype=torch.float64)
     count = len(difference)
     half = float(stats.t.ppf(0.975, count - 1) * difference.std() / math.sqrt(count)) if count > 1 else math.nan
     mean = float(difference.mean())
     return {"mean": mean, "low": mean - half, "high": mean + half, "larger": int((difference > 0).sum()), "of": count}
 
 
-def summary(values: list[float]) -> dict[str, float]:
+def summary(values: Sequence[float]) -> dict[str, float]:
     """Mean and standard deviation."""
     table = torch.tensor(values, dtype=torch.float64)
     return {"mean": float(table.mean()), "std": float(table.std()) if len(values) > 1 else 0.0}
 
 
-def machine() -> dict[str, object]:
-    """Where the numbers come from."""
-    return {
+def save(path: Path, record: dict[str, object]) -> None:
+    """Write ``record``, readable, with the machine."""
+    machine = {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def save(path: Path, record: dict[str, object]) -> None:
-    """Write ``record``, readable, with the machine."""
-    path.write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**record, "machine": machine}, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}", flush=True)

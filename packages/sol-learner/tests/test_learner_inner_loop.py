@@ -104,6 +104,27 @@ def test_vectorized_and_looped_optimizees_agree(make_task):
     assert not torch.allclose(results[0][0][0], results[0][0][1])
 
 
+def test_runs_one_after_another_are_those_side_by_side(make_task):
+    rates = torch.tensor([0.01, 0.1], dtype=torch.float64)
+    fast, slow = (run_rule(make_task(v), ZOO["adam"], 0, Purpose.VALID, range(3), rates) for v in (True, False))
+    torch.testing.assert_close(fast.losses, slow.losses)
+    torch.testing.assert_close(fast.metrics, slow.metrics)
+
+
+@pytest.mark.parametrize("vectorizable", [True, False])
+def test_a_model_with_dropout_conforms_and_its_runs_repeat(make_task, vectorizable):
+    class Dropping(make_task):
+        def build(self, generator):
+            return torch.nn.Sequential(*super().build(generator), torch.nn.Dropout(0.5))
+
+    task = Dropping(vectorizable)
+    check_task(task)
+    once, again = (run_rule(task, ZOO["adam"], 0, Purpose.VALID, range(2), 0.01) for _ in range(2))
+    assert torch.equal(once.losses, again.losses)
+    same = run_rule(task, ZOO["adam"], 0, Purpose.VALID, [0], torch.tensor([0.01, 0.01], dtype=torch.float64))
+    torch.testing.assert_close(same.losses[:, 0], same.losses[:, 1])
+
+
 def test_gradients_are_those_of_the_model_alone(task):
     optimizees = Optimizees(task, 3, Purpose.TRAIN, [5])
     losses, gradients = optimizees.losses_and_gradients()

@@ -228,6 +228,13 @@ def test_curricula_take_their_stages_in_equal_shares(task):
     assert windows == [2 * 4 + 2 * 2, 2 * 1 + 2 * 3, 4 * 3]
 
 
+def test_the_tasks_own_unroll_is_used_unless_one_is_given(make_task):
+    task = make_task()
+    task.unroll = 6
+    assert [train(task, episodes=1, **s).windows for s in ({"unroll": ()}, {"unroll": (4,)})] == [2, 3]
+    assert train(make_task(), episodes=1, unroll=()).windows == 1
+
+
 def test_sparsity_closes_gates(task):
     open_ = [
         train(task, gates=True, sparsity=s, sparsity_from=0.0, validate_every=0, gate_lr=0.5).network.open_gates()

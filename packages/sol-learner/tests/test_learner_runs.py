@@ -341,7 +341,6 @@ def test_toml_text_and_python_settings_are_one(tmp_path):
         ({"unrol": 3}, "no setting 'unrol'; did you mean 'unroll'"),
         ({"unroll": "x"}, "unroll = 'x'; it must be a whole number"),
         ({"unroll": 0}, "unroll = 0; it must be 1 or more"),
-        ({"unroll": ()}, "unroll is empty"),
         ({"unroll": 2.5}, "it must be a whole number"),
         ({"outer_lr": "nan"}, "it must be more than 0"),
         ({"outer_lr": -1}, "it must be more than 0"),

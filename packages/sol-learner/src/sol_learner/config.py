@@ -56,7 +56,7 @@ class LearnConfig:
         outer_split: Split whose batches these losses are taken on: train or valid.
         episodes: Episodes of meta-training; 0 leaves the network as it starts.
         meta_batch: Optimizees trained side by side in each, B.
-        unroll: Inner steps per window, U; several values are gone through in equal shares of the episodes.
+        unroll: Inner steps per window, U, in equal shares of the episodes; none for the task's own, or 20.
         horizons: Inner steps per episode of meta-training, in equal shares of the episodes; none for T throughout.
         outer_lr: Learning rate of the outer Adam.
         clip: Largest norm of a meta-gradient, larger ones are scaled down to it; 0 for no limit.
@@ -104,7 +104,7 @@ class LearnConfig:
     outer_split: str = "train"
     episodes: int = 12
     meta_batch: int = 8
-    unroll: tuple[int, ...] = (20,)
+    unroll: tuple[int, ...] = ()
     horizons: tuple[int, ...] = ()
     outer_lr: float = 3e-3
     clip: float = 0.0
@@ -149,8 +149,6 @@ class LearnConfig:
         for name in ("directions", "decays"):
             if not getattr(self, name):
                 raise SolError(f"{name} is empty")
-        if not self.unroll:
-            raise SolError("unroll is empty; give one number of inner steps or more")
 
     def numbers(self) -> list[tuple[str, float]]:
         """Every number by its field's name, those within tuples too."""

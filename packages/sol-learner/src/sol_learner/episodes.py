@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sol_learner.optimizees import Optimizees
+from sol_learner.optimizees import Optimizees, vectorizes
 from sol_learner.progress import Clock
 from sol_learner.task import Purpose, Task
 from sol_symbols import SolError, UpdateRule, evaluator
@@ -62,6 +62,8 @@ def run_rule(
 ) -> Outcome:
     """Train fresh optimizees with a rule and measure them.
 
+    Those of a task that cannot be vectorized are trained one after another, so that one model at a time is in memory.
+
     Args:
         task: The task.
         rule: The update rule; its schedule, if any, is laid over the horizon of the episodes.
@@ -78,11 +80,19 @@ def run_rule(
         SolError: Neither the rule nor the call gives a learning rate.
         Interrupted: By the clock.
     """
-    lr = rule.lr if lr is None else lr
-    if lr is None:
+    given = rule.lr if lr is None else lr
+    if given is None:
         raise SolError(f"the rule {rule} has no learning rate; write one behind it: where lr = ...")
     horizon = task.horizon if horizon is None else horizon
-    candidates = max([1, *(len(v) for v in (lr, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
+    candidates = max([1, *(len(v) for v in (given, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
+    if candidates * len(episodes) > 1 and not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+
+        def alone(c: int, episode: int) -> Outcome:
+            own = {name: _of_candidate(value, c) for name, value in (values or {}).items()}
+            rate = _of_candidate(given, c)
+            return run_rule(task, rule, seed, purpose, [episode], rate, own, splits, horizon, clock)
+
+        return _joined([[alone(c, episode) for episode in episodes] for c in range(candidates)])
     optimizees = Optimizees(task, seed, purpose, episodes, candidates)
     theta = optimizees.theta
 
@@ -91,7 +101,7 @@ def run_rule(
 
     phi = evaluator(rule, torch, horizon)
     phi.values.update({name: aligned(value) for name, value in (values or {}).items()})
-    lr = aligned(lr)
+    rate = aligned(given)
     state = phi.init(theta)
     losses = []
     for t in range(1, horizon + 1):
@@ -100,8 +110,25 @@ def run_rule(
         loss, gradient = optimizees.losses_and_gradients()
         losses.append(loss)
         update, state = phi(gradient, state, optimizees.theta, t)
-        optimizees.move(-lr * update)
+        optimizees.move(-rate * update)
     return Outcome(torch.stack(losses), {split: optimizees.evaluate(split) for split in splits})
+
+
+def _of_candidate(value: Value, c: int) -> Value:
+    return value[c : c + 1] if isinstance(value, Tensor) and value.ndim else value
+
+
+def _joined(outcomes: list[list[Outcome]]) -> Outcome:
+    """One outcome of [C][S] of them."""
+
+    def joined(parts: list[list[Tensor]]) -> Tensor:
+        return torch.cat([torch.cat(row, -1) for row in parts], -2)
+
+    metrics = {
+        split: {name: joined([[o.metrics[split][name] for o in row] for row in outcomes]) for name in table}
+        for split, table in outcomes[0][0].metrics.items()
+    }
+    return Outcome(joined([[o.losses for o in row] for row in outcomes]), metrics)
 
 
 def learning_rates(center: float, factor: float, count: int) -> Tensor:

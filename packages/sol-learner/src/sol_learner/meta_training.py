@@ -24,6 +24,9 @@ from sol_symbols import format_expression
 
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
 
+UNROLL = 20
+"""Inner steps per window, U, where neither the configuration nor the task says."""
+
 _COMPILE_FROM = 3e9  # coordinates times steps from which compiling a kernel is repaid
 
 
@@ -173,7 +176,7 @@ class MetaTrainer:
         which = (episode - 1) % len(self.family.tasks)
         task, scale = self.family.tasks[which], self.family.scales[which]
         horizon = _stage(config.horizons or (task.horizon,), episode, config.episodes)
-        unroll = _stage(config.unroll, episode, config.episodes)
+        unroll = _stage(config.unroll or (getattr(task, "unroll", UNROLL),), episode, config.episodes)
         batch = config.meta_batch * self.ranks.size
         indices = self.ranks.own(range((episode - 1) * batch, episode * batch))
         candidates = self.estimator.candidates

@@ -17,13 +17,13 @@ from torch.utils import _pytree as pytree
 from sol_learner.task import Batch, Purpose, Task, generator_for, task_for
 from sol_symbols import SolError
 
-__all__ = ["PRECISIONS", "Optimizees"]
+__all__ = ["PRECISIONS", "Optimizees", "vectorizes"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 """Type that the forward pass is cast to automatically, by name; parameters and rules stay as they are."""
 
 
-Drawn = tuple[list[Batch], int]
+Drawn = tuple[list[Batch], list[int]]
 """A batch of each episode, and the seed of its dropout masks."""
 
 
@@ -52,6 +52,11 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(before[0])
         if cuda:
             torch.cuda.set_rng_state_all(before[1])
+
+
+def vectorizes(task: Task, model: nn.Module) -> bool:
+    """Whether the losses of several such models may be mapped: the task allows it, and the models hold no buffers."""
+    return getattr(task, "vectorizable", True) and not any(True for _ in model.buffers())
 
 
 class Optimizees:
@@ -100,11 +105,10 @@ class Optimizees:
             theta = theta / self._scales
         self.theta = theta.expand(candidates, -1, -1).contiguous()
         self._streams: dict[str, list[Iterator[Batch]]] = {}
-        self._randomness = generator_for(seed, purpose, self._episodes[0], part=4)
+        self._randomness = [generator_for(seed, purpose, episode, part=4) for episode in self._episodes]
         self._autocast = PRECISIONS[precision]
-        buffers = any(True for _ in models[0].buffers())
         several = candidates * len(self._episodes) > 1  # one alone is faster without vmap
-        self._vectorized = several and getattr(task, "vectorizable", True) and not buffers
+        self._vectorized = several and vectorizes(task, models[0])
         self._stacked: dict[object, list[Tensor]] = {}
         if self._vectorized:
             module = _Loss(task, self._template)
@@ -160,23 +164,23 @@ class Optimizees:
                 for episode in self._episodes
             ]
         batches = [next(stream) for stream in self._streams[split]]
-        return batches, int(torch.randint(2**62, (), generator=self._randomness))
+        return batches, [int(torch.randint(2**62, (), generator=generator)) for generator in self._randomness]
 
     def losses(self, theta: Tensor, drawn: Drawn) -> Tensor:
         """Losses [C, S] at ``theta`` [C, S, P] on what :meth:`draw` gave; differentiable in ``theta``."""
-        batches, seed = drawn
+        batches, seeds = drawn
         weights = self._weights(theta)
         if not self._vectorized:
             rows = [
-                [self._alone(m, self._views(w), b, seed + s) for s, (m, w, b) in enumerate(zip(models, row, batches))]
+                [self._alone(m, self._views(w), *drawn) for m, w, *drawn in zip(models, row, batches, seeds)]
                 for models, row in zip(self._models, weights)
             ]
             return torch.stack([torch.stack(row) for row in rows])
         stacked = pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
-        return self._mapped_losses(self._views(weights), stacked, seed)
+        return self._mapped_losses(self._views(weights), stacked, seeds)
 
-    def _mapped_losses(self, views: list[Tensor], stacked: Batch, seed: int) -> Tensor:
-        with _seeded(seed):
+    def _mapped_losses(self, views: list[Tensor], stacked: Batch, seeds: list[int]) -> Tensor:
+        with _seeded(seeds[0]):
             if len(self.theta) == 1:
                 return self._mapped([view.squeeze(0) for view in views], stacked).unsqueeze(0)
             return self._mapped(views, stacked)
@@ -197,18 +201,18 @@ class Optimizees:
 
     def losses_and_gradients(self, drawn: Drawn | None = None) -> tuple[Tensor, Tensor]:
         """Losses [C, S] at ``theta`` and their gradients [C, S, P], on ``drawn`` or else each episode's next batch."""
-        batches, seed = self.draw() if drawn is None else drawn
+        batches, seeds = self.draw() if drawn is None else drawn
         weights, gradients = self._weights(self.theta), torch.empty_like(self.theta)
         if self._vectorized:
             leaves = self._leaves(weights)
-            losses = self._mapped_losses(leaves, self._stack(batches), seed)
+            losses = self._mapped_losses(leaves, self._stack(batches), seeds)
             self._differentiate(losses, leaves, gradients)
         else:  # one after the other, so that only one graph is alive at a time
             losses = torch.empty_like(self.theta[..., 0])
             for c, models in enumerate(self._models):
-                for s, (model, batch) in enumerate(zip(models, batches)):
+                for s, (model, batch, seed) in enumerate(zip(models, batches, seeds)):
                     leaves = self._leaves(weights[c, s])
-                    loss = self._alone(model, leaves, batch, seed + s)
+                    loss = self._alone(model, leaves, batch, seed)
                     self._differentiate(loss, leaves, gradients[c, s])
                     losses[c, s] = loss.detach()
         return losses.detach(), gradients if self._scales is None else gradients * self._scales

