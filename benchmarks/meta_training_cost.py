@@ -373,6 +373,8 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     record = {"threads": 1, "unroll": UNROLL, "coordinates": 2048, "torch": torch.__version__, "cases": {}}
+    if arguments.json and arguments.json.exists():  # parts can be measured one by one
+        record |= json.loads(arguments.json.read_text())
     plans = {
         "mnistnet": (list(CASES), 100, arguments.rounds),
         "convnet-cifar10": (list(CASES)[:4], UNROLL, arguments.rounds),
@@ -386,7 +388,7 @@ def main():
     for name, (cases, count, rounds) in plans.items():
         if arguments.only is None or name in arguments.only:
             record["cases"][name] = tell(name, compare_cases(name, arguments.data, cases, count, rounds))
-    if "digits" in record["cases"]:
+    if arguments.only is None or "digits" in arguments.only:
         apart = disagreement(Digits(), list(record["cases"]["digits"]))
         print("  first meta-gradients, relative difference:", {case: float(f"{d:.1g}") for case, d in apart.items()})
         record["first meta-gradients on digits, relative difference"] = apart
