@@ -30,9 +30,9 @@ def random_network(seed, density=0.3):
     return network
 
 
-def timed(function):
+def timed(function, *arguments):
     start = time.process_time()
-    return function(), time.process_time() - start
+    return function(*arguments), time.process_time() - start
 
 
 def main():
@@ -44,9 +44,9 @@ def main():
     rows = []
     for seed in range(arguments.networks):
         network = random_network(seed)
-        rule, reading = timed(lambda: network.rule(0.01, 100))
-        exact, simplifying = timed(lambda: simplify(rule))
-        rounded, rounding = timed(lambda: simplify(rule, 3))
+        rule, reading = timed(network.rule, 0.01, 100)
+        exact, simplifying = timed(simplify, rule)
+        rounded, rounding = timed(simplify, rule, 3)
         rows.append(
             {
                 "nodes": rule.complexity.nodes,
