@@ -7,6 +7,7 @@ from sol_learner.config import LearnConfig
 from sol_learner.episodes import Outcome, run_rule, tune_learning_rate
 from sol_learner.family import Family
 from sol_learner.inner_loop import RuleOptimizer, run_episodes
+from sol_learner.lstm import LSTMNetwork
 from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
 from sol_learner.network_optimizer import NetworkOptimizer
@@ -21,6 +22,7 @@ from sol_learner.samples import Samples, Trajectories, record
 from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
 from sol_learner.tasks import find_tasks, load_task
 from sol_learner.terms import DECAYS, DIRECTIONS, widen
+from sol_learner.update_network import NetworkRunner, UpdateNetwork
 from sol_learner.workers import Workers
 
 __version__ = "0.1.0"
@@ -39,11 +41,13 @@ __all__ = [
     "Contender",
     "Family",
     "Interrupted",
+    "LSTMNetwork",
     "LearnConfig",
     "LearnResult",
     "Learner",
     "MetaTraining",
     "NetworkOptimizer",
+    "NetworkRunner",
     "Optimizees",
     "Outcome",
     "Point",
@@ -57,6 +61,7 @@ __all__ = [
     "SymbolicNetwork",
     "Task",
     "Trajectories",
+    "UpdateNetwork",
     "Workers",
     "build_seeded",
     "compare",

@@ -9,24 +9,43 @@ enters as tensors, so that it is compiled once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
-from sol_learner.network import SymbolicNetwork
+from sol_learner.update_network import NetworkRunner, State
 from sol_symbols import Evaluator, SolError, feature_evaluator
+
+if TYPE_CHECKING:
+    from sol_learner.network import SymbolicNetwork
 
 __all__ = ["KERNELS", "NetworkOptimizer"]
 
 KERNELS = ("eager", "compiled")
 
-State = dict[str, Tensor]
-
 _CHUNK = 1 << 15  # coordinates evaluated at once: temporaries then stay within the processor's cache
 
 
-class NetworkOptimizer:
+class _Differentiable(ModuleType):
+    """PyTorch's functions, with the derivative of sqrt taken as 0 at 0.
+
+    At a history of zeros Adam's denominator is sqrt(0), whose derivative is infinite; what it is multiplied by is 0.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def sqrt(x: Tensor) -> Tensor:
+        zero = x == 0
+        return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
+
+
+@final
+class NetworkOptimizer(NetworkRunner):
     """Runs a network as the optimizer of optimizees: features, phi, states.
 
     Args:
@@ -42,6 +61,7 @@ class NetworkOptimizer:
             raise SolError(f"no kernel {kernel!r}; kernels: {', '.join(KERNELS)}")
         self.network, self.values = network, network.values()
         self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
+        self._smooth = feature_evaluator(network.features, network.vocabulary, _Differentiable("torch"))
         self._kernel = _fused(network, self.features) if kernel == "compiled" else None
 
     def begin(self, theta: Tensor, horizon: int) -> State:
@@ -61,6 +81,22 @@ class NetworkOptimizer:
             results = self._chunked(flat, scalars, list(state))
         phi, *new = (result.view_as(theta) for result in results)
         return phi, dict(zip(state, new))
+
+    def differentiable_step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """See :class:`NetworkRunner`; the derivative of sqrt at 0 is taken as 0, like those of sign and abs."""
+        outputs, after = self._smooth.step(gradient, state, theta, t, self.values)
+        return self.network(torch.stack(outputs)), after
+
+    def replay(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`NetworkRunner`. Features do not depend on w: one call of the network serves all steps."""
+        inputs = []
+        for t, (gradient, theta) in enumerate(zip(gradients, thetas), start=first):
+            outputs, state = self.features.step(gradient, state, theta, t, self.values)
+            inputs.append(torch.stack(outputs))
+        features = torch.stack(inputs, 1)
+        return self.network(features), features
 
     def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
         results = [torch.empty_like(flat[0]) for _ in range(1 + len(names))]
