@@ -117,9 +117,9 @@ def test_sampled_coordinates_are_unbiased(make_task):
     def flat(draw, coordinates):
         estimator = FirstOrder(network, generator(draw), coordinates=coordinates)
         estimator.begin(Optimizees(task, 0, Purpose.TRAIN, range(2)), 0.05, task.horizon)
-        return torch.cat([part.reshape(-1) for part in estimator.window(4).meta_gradient])
+        return torch.cat([part.reshape(-1) for part in estimator.window(3).meta_gradient])
 
-    draws = torch.stack([flat(draw, 8) for draw in range(100)])
+    draws = torch.stack([flat(draw, 8) for draw in range(60)])
     error = (draws.mean(0) - flat(0, 10**9)) / (draws.std(0) / math.sqrt(len(draws))).clamp(min=1e-12)
     assert draws.std(0).max() > 0
     assert error.abs().max() < 5  # some 250 weights; P(any beyond 5 by chance) < 1e-3
@@ -157,15 +157,13 @@ class Bowl:
         return {"loss": float(self.loss(model, torch.zeros(())))}
 
 
-@pytest.mark.parametrize(
-    ("estimator", "episodes", "share"), [("first-order", 20, 0.1), ("exact", 20, 0.1), ("pes", 12, 0.5)]
-)
-def test_meta_training_learns_to_descend(estimator, episodes, share):
-    settings = {"meta_batch": 4, "unroll": (5,), "outer_lr": 1e-2, "particles": 4, "validate_every": 4, "validation": 4}
-    config = LearnConfig(estimator=estimator, episodes=episodes, **settings)
-    network = LSTMNetwork(8, generator=generator(2))
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_meta_training_learns_to_descend(estimator):
+    settings = {"episodes": 24, "meta_batch": 2, "unroll": (5,), "outer_lr": 1e-2, "particles": 4}
+    config = LearnConfig(estimator=estimator, validate_every=4, validation=4, **settings)
+    network = LSTMNetwork(4, generator=generator(2))
     family = Family((Bowl(),), (1.0,), 0.5)
     result = meta_train(family, network, 0.1, config, progress=Silent(), clock=Clock())
     still = sum(Bowl().loss(Bowl().build(generator(seed)), 0.0).item() for seed in range(50)) / 50
     assert result.dropped == 0
-    assert result.loss < share * still
+    assert result.loss < 0.5 * still
