@@ -22,10 +22,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sol_learner import NetworkOptimizer, Optimizees, Purpose, SymbolicNetwork, generator_for, load_task
+from sol_learner import Optimizees, Purpose, SymbolicNetwork, generator_for, load_task
 from sol_learner.estimators import ESTIMATORS
-from sol_learner.estimators.exact import Differentiable
-from sol_symbols import ZOO, feature_evaluator, write_atomically
+from sol_symbols import ZOO, write_atomically
 
 UNROLL = 20
 
@@ -110,14 +109,6 @@ def small_network():
     return SymbolicNetwork(ZOO["adam"], ("g", "m_hat", "ad"), (units,), generator=torch.Generator().manual_seed(0))
 
 
-def differentiable_features(network, horizon):
-    """Features and values as the exact estimator has them: with a finite derivative at a history of zeros."""
-    optimizer = NetworkOptimizer(network)
-    optimizer.features = feature_evaluator(network.features, network.vocabulary, Differentiable("torch"))
-    optimizer.values["T"] = float(horizon)
-    return optimizer
-
-
 class Digits:
     """The 8 x 8 digits of scikit-learn with an MLP 64-32-10."""
 
@@ -150,10 +141,10 @@ class Digits:
 def differentiated(task, second_order, network):
     """Windows differentiated by ordinary autograd through all steps; gradients held constant unless second-order."""
     outer = torch.optim.Adam(network.parameters(), 1e-3)
-    optimizer = differentiable_features(network, task.horizon)
+    runner = network.runner()
     optimizees = Optimizees(task, 0, Purpose.TRAIN, [0])
     theta, t = optimizees.theta, 1
-    state = optimizer.features.init(theta)
+    state = runner.begin(theta, task.horizon)
 
     def steps(count):
         nonlocal theta, state, t
@@ -163,8 +154,8 @@ def differentiated(task, second_order, network):
             loss, total = optimizees.losses(theta, optimizees.draw()), 0.0
             for _ in range(UNROLL):
                 (gradient,) = torch.autograd.grad(loss.sum(), theta, create_graph=second_order, retain_graph=True)
-                outputs, state = optimizer.features.step(gradient, state, theta, t, optimizer.values)
-                theta = theta - 1e-3 * network(torch.stack(outputs))
+                phi, state = runner.differentiable_step(gradient, state, theta, t)
+                theta = theta - 1e-3 * phi
                 t += 1
                 loss = optimizees.losses(theta, optimizees.draw())
                 total = total + loss
@@ -182,7 +173,8 @@ def with_higher(task):
 
     network = small_network()
     outer = torch.optim.Adam(network.parameters(), 1e-3)
-    optimizer = differentiable_features(network, task.horizon)
+    runner = network.runner()
+    runner.begin(torch.zeros(1), task.horizon)
 
     class Rule(torch.optim.SGD):
         pass
@@ -192,10 +184,10 @@ def with_higher(task):
             for index, (group, gradients) in enumerate(zip(self.param_groups, grouped_grads)):
                 for place, (p, g) in enumerate(zip(group["params"], gradients)):
                     slot = self.state[index][place]
-                    state = slot.get("state") or optimizer.features.init(p)
+                    state = slot.get("state") or runner.begin(p, task.horizon)
                     slot["t"] = slot.get("t", 0) + 1
-                    outputs, slot["state"] = optimizer.features.step(g, state, p, slot["t"], optimizer.values)
-                    group["params"][place] = p - group["lr"] * network(torch.stack(outputs))
+                    phi, slot["state"] = runner.differentiable_step(g, state, p, slot["t"])
+                    group["params"][place] = p - group["lr"] * phi
 
     higher.register_optim(Rule, DifferentiableRule)
     model = task.build(generator_for(0, Purpose.TRAIN, 0, 0)).train()
@@ -223,18 +215,19 @@ def with_torchopt(task):
 
     network = small_network()
     outer = torch.optim.Adam(network.parameters(), 1e-3)
-    optimizer = differentiable_features(network, task.horizon)
+    runner = network.runner()
+    runner.begin(torch.zeros(1), task.horizon)
 
     def init(params):
-        return 0, torchopt.pytree.tree_map(lambda p: tuple(optimizer.features.init(p).items()), params)
+        return 0, torchopt.pytree.tree_map(lambda p: tuple(runner.begin(p, task.horizon).items()), params)
 
     def update(updates, state, *, params=None, inplace=True):
         t, rows = state[0] + 1, []
         leaves, structure = torchopt.pytree.tree_flatten(updates)
         kept = structure.flatten_up_to(state[1])
         for gradient, old in zip(leaves, kept):
-            outputs, new = optimizer.features.step(gradient, dict(old), gradient, t, optimizer.values)
-            rows.append((-1e-3 * network(torch.stack(outputs)), tuple(new.items())))
+            phi, new = runner.differentiable_step(gradient, dict(old), gradient, t)
+            rows.append((-1e-3 * phi, tuple(new.items())))
         moves, states = (structure.unflatten(column) for column in zip(*rows))
         return moves, (t, states)
 

@@ -53,10 +53,10 @@ def unrolled(task, network, lr, steps, before, meta_loss, outer_split="train", s
             (gradient,) = torch.autograd.grad(optimizees.losses(leaf, drawn).sum(), leaf)
         else:
             (gradient,) = torch.autograd.grad(optimizees.losses(theta, drawn).sum(), theta, create_graph=True)
-        outputs, state = estimator._features.step(
-            gradient, state, theta if second_order else theta.detach(), before + 1 + step, estimator.optimizer.values
+        phi, state = estimator.optimizer.differentiable_step(
+            gradient, state, theta if second_order else theta.detach(), before + 1 + step
         )
-        theta = theta - lr * network(torch.stack(outputs))
+        theta = theta - lr * phi
         drawn = optimizees.draw()
         losses.append(optimizees.losses(theta, drawn if outer_split == "train" else optimizees.draw(outer_split)))
     return META_LOSSES[meta_loss](torch.stack(losses)).mean()

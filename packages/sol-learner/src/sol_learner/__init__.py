@@ -4,9 +4,13 @@ from sol_learner.candidates import Candidates
 from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparison import Comparison, Contender, compare
 from sol_learner.config import LearnConfig
+from sol_learner.distillation import Distilled, DistilSettings, distil, regress
 from sol_learner.episodes import Outcome, run_rule, tune_learning_rate
 from sol_learner.family import Family
 from sol_learner.inner_loop import RuleOptimizer, run_episodes
+from sol_learner.lstm import LSTMNetwork
+from sol_learner.lstm_learning import learn_lstm, lstm_config
+from sol_learner.lstm_optimizer import LSTMOptimizer, TrainedLSTM
 from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
 from sol_learner.network_optimizer import NetworkOptimizer
@@ -21,6 +25,7 @@ from sol_learner.samples import Samples, Trajectories, record
 from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
 from sol_learner.tasks import find_tasks, load_task
 from sol_learner.terms import DECAYS, DIRECTIONS, widen
+from sol_learner.update_network import NetworkRunner, UpdateNetwork
 from sol_learner.workers import Workers
 
 __version__ = "0.1.0"
@@ -37,13 +42,18 @@ __all__ = [
     "Clock",
     "Comparison",
     "Contender",
+    "DistilSettings",
+    "Distilled",
     "Family",
     "Interrupted",
+    "LSTMNetwork",
+    "LSTMOptimizer",
     "LearnConfig",
     "LearnResult",
     "Learner",
     "MetaTraining",
     "NetworkOptimizer",
+    "NetworkRunner",
     "Optimizees",
     "Outcome",
     "Point",
@@ -56,21 +66,27 @@ __all__ = [
     "Silent",
     "SymbolicNetwork",
     "Task",
+    "TrainedLSTM",
     "Trajectories",
+    "UpdateNetwork",
     "Workers",
     "build_seeded",
     "compare",
+    "distil",
     "find_tasks",
     "generator_for",
     "joined_ranks",
     "learn",
+    "learn_lstm",
     "load_task",
+    "lstm_config",
     "meta_train",
     "open_progress",
     "polish",
     "prune",
     "readout_error",
     "record",
+    "regress",
     "run_episodes",
     "run_rule",
     "task_for",

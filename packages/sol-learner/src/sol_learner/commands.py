@@ -6,24 +6,30 @@ import argparse
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparison import compare
-from sol_learner.config import LearnConfig
+from sol_learner.config import LearnConfig, explanations, settings_from
+from sol_learner.distillation import DistilSettings, distil
+from sol_learner.family import Family
+from sol_learner.lstm_learning import LSTM_LR, LSTM_SETTINGS, learn_lstm, lstm_config
+from sol_learner.lstm_optimizer import TrainedLSTM
 from sol_learner.pipeline import Learner, LearnResult
 from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, TensorBoard, open_progress
 from sol_learner.ranks import Ranks, joined_ranks
-from sol_learner.run_folder import CHECKPOINTS, prepare_folder, write_run
+from sol_learner.run_folder import CHECKPOINTS, prepare_folder, write_distilled, write_run
 from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
 from sol_learner.workers import Workers
 from sol_symbols import SolError, resolve_rule, write_atomically
 
-__all__ = ["Compare", "Learn", "Tasks"]
+__all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Tasks"]
 
 
 def _count(text: str) -> int:
@@ -71,19 +77,12 @@ class Learn:
         parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard")
         parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of the settings below")
         settings = parser.add_argument_group("settings")
-        explanations = LearnConfig.explanations()
-        for field in dataclasses.fields(LearnConfig):
-            settings.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                dest=f"setting {field.name}",
-                metavar="X",
-                help=f"{explanations[field.name]} (default {_shown(field.default)})".replace("%", "%%"),
-            )
+        defaults = {field.name: field.default for field in dataclasses.fields(LearnConfig)}
+        _add_settings(settings, LearnConfig, defaults)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
-        given = {name.split()[1]: v for name, v in vars(arguments).items() if name.startswith("setting ")}
-        given = {name: value for name, value in given.items() if value is not None}
+        given = _given_settings(arguments)
         config = (
             LearnConfig.from_toml(arguments.config, **given) if arguments.config else LearnConfig.from_mapping(given)
         )
@@ -150,6 +149,115 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(_shown(item) for item in value) if value else "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _add_settings(parser: argparse._ArgumentGroup, kind: type, defaults: Mapping[str, Any]) -> None:
+    """An option for each setting in ``defaults``, explained by the docstring of the class of settings ``kind``."""
+    meanings = explanations(kind)
+    for name, default in defaults.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"setting {name}",
+            metavar="X",
+            help=f"{meanings[name]} (default {_shown(default)})".replace("%", "%%"),
+        )
+
+
+def _given_settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings that a command was given, as texts."""
+    texts = {name.split()[1]: text for name, text in vars(arguments).items() if name.startswith("setting ")}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+class LearnLSTM:
+    """Meta-train an LSTM (L2LGD2) on a task, as a baseline for learned rules."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
+        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the results")
+        parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"step size (default {LSTM_LR})")
+        parser.add_argument("--budget", metavar="TIME", help="stop meta-training in time: 90s, 5min, 1h")
+        parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted in the folder")
+        parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+        _add_data_options(parser)
+        _add_settings(parser.add_argument_group("settings"), LearnConfig, LSTM_SETTINGS)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+        config, clock, out = lstm_config(_given_settings(arguments)), Clock(arguments.budget), arguments.out
+        device = parse_device(arguments.device)
+        prepare_folder(out, arguments.overwrite, arguments.resume)
+        task = load_task(arguments.task, arguments.data, device)
+        identity = {"lstm": task.name, "data": str(arguments.data), "device": device.type, "lr": arguments.lr}
+        with open_progress() as shown, clock.catching_interrupts():
+            progress = Several(shown, MetricsFile(out / "metrics.jsonl"))
+            memory = Checkpoints(
+                out / CHECKPOINTS,
+                {**identity, **dataclasses.asdict(config)},
+                resume=arguments.resume,
+                report=progress.note,
+            )
+            clock.credit(memory.elapsed)
+            clock.allow(1.0)
+            trained, training = learn_lstm(task, config, lr=arguments.lr, memory=memory, progress=progress, clock=clock)
+        summary = {
+            "task": task.name,
+            "lr": trained.lr,
+            "config": dataclasses.asdict(config),
+            "interrupted": clock.cancelled,
+            "seconds": round(clock.elapsed, 3),
+            "loss": training.loss,
+            "history": training.history,
+            "windows": training.windows,
+            "dropped": training.dropped,
+        }
+        write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+        files = [*trained.save(out), "summary.json"]
+        memory.clear()
+        count = sum(parameter.numel() for parameter in trained.network.parameters())
+        states = 2 * trained.network.units * trained.network.layers
+        print(f"an LSTM of {count:,} weights, {states} states per parameter; {clock.elapsed:.0f} s")
+        print(f"objective on {config.validation} validation seeds: {training.loss:.4f}\n")
+        print(f"in {out}/: {', '.join(files)}\nas a formula: sol distil {out} --out DIR")
+        return 130 if clock.cancelled else 0
+
+
+class Distil:
+    """Distil a meta-trained LSTM into a rule (Symbolic L2O)."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("lstm", metavar="RUN", type=Path, help="folder that sol learn-lstm left")
+        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the rule")
+        parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+        _add_data_options(parser)
+        defaults = {field.name: field.default for field in dataclasses.fields(DistilSettings)}
+        _add_settings(parser.add_argument_group("settings"), DistilSettings, defaults)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+        settings, clock = settings_from(DistilSettings, _given_settings(arguments)), Clock()
+        trained = TrainedLSTM.load(arguments.lstm)
+        prepare_folder(arguments.out, arguments.overwrite)
+        device = parse_device(arguments.device)
+        tasks = tuple(load_task(name, arguments.data, device) for name in trained.provenance["tasks"])
+        family = Family(tasks, (1.0,) * len(tasks), float(trained.provenance["objective"]))
+        trained.network.to(device)
+        try:
+            with open_progress() as progress, clock.catching_interrupts():
+                found = distil(trained, family, settings, progress, clock)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        files = write_distilled(found, trained, settings, arguments.out)
+        print(f"\n  θ ← θ - lr · φ,   φ = {found[0].rule}\n")
+        for formula in found:
+            sizes = formula.rule.complexity
+            print(f"{sizes.terms:3} terms  R² {formula.held_out:6.3f}  objective {formula.loss:.4f}")
+        if trained.provenance["loss"] is not None:
+            print(f"  the LSTM itself     objective {trained.provenance['loss']:.4f}")
+        print(f"\nin {arguments.out}/: {', '.join(files)}")
+        return 130 if clock.cancelled else 0
 
 
 class Compare:

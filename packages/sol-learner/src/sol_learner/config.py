@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
 from sol_learner.network import FEATURES, UNITS
@@ -19,7 +19,7 @@ from sol_learner.optimizees import PRECISIONS
 from sol_learner.terms import DECAYS, DIRECTIONS
 from sol_symbols import ZOO, SolError
 
-__all__ = ["LearnConfig"]
+__all__ = ["LearnConfig", "explanations", "settings_from"]
 
 _CHOICES = {
     "start": tuple(ZOO),
@@ -159,8 +159,7 @@ class LearnConfig:
     @classmethod
     def explanations(cls) -> dict[str, str]:
         """What each setting means, one line each, by name."""
-        section = (inspect.getdoc(cls) or "").partition("Attributes:")[2].partition("Raises:")[0]
-        return {name: " ".join(text.split()) for name, text in re.findall(r"(\w+): ((?:.|\n {8})+)", section)}
+        return explanations(cls)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> LearnConfig:
@@ -169,15 +168,7 @@ class LearnConfig:
         Raises:
             SolError: There is no such setting, or its value is of the wrong kind.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        values = {}
-        for key, value in settings.items():
-            name = key.replace("-", "_")
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1)
-                raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-            values[name] = _converted(name, value, fields[name].default)
-        return cls(**values)
+        return settings_from(cls, settings)
 
     @classmethod
     def from_toml(cls, path: str | Path, **overrides: Any) -> LearnConfig:
@@ -194,6 +185,32 @@ class LearnConfig:
             return cls.from_mapping({**settings, **overrides})
         except SolError as error:
             raise SolError(f"{path}: {error}") from None
+
+
+Kind = TypeVar("Kind")
+
+
+def explanations(kind: type) -> dict[str, str]:
+    """What each setting of a dataclass means, one line each, by name; from its docstring."""
+    section = (inspect.getdoc(kind) or "").partition("Attributes:")[2].partition("Raises:")[0]
+    return {name: " ".join(text.split()) for name, text in re.findall(r"(\w+): ((?:.|\n {8})+)", section)}
+
+
+def settings_from(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
+    """A dataclass of settings from names and plain values: lists for tuples, text for numbers and lists.
+
+    Raises:
+        SolError: There is no such setting, or its value is of the wrong kind.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in settings.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        values[name] = _converted(name, value, fields[name].default)
+    return kind(**values)
 
 
 def _converted(name: str, value: Any, default: Any) -> Any:

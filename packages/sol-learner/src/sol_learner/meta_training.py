@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,23 +16,24 @@ from sol_learner.config import LearnConfig
 from sol_learner.estimators import ESTIMATORS, Estimator, Window
 from sol_learner.family import Family
 from sol_learner.inner_loop import run_episodes
-from sol_learner.network import SymbolicNetwork
 from sol_learner.optimizees import Optimizees
 from sol_learner.progress import Clock, Interrupted, Progress
 from sol_learner.ranks import Ranks
 from sol_learner.task import Purpose, Task, generator_for
-from sol_symbols import format_expression
+from sol_learner.update_network import UpdateNetwork
 
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
 
 UNROLL = 20
 """Inner steps per window, U, where neither the configuration nor the task says."""
 
+Network = TypeVar("Network", bound=UpdateNetwork)
+
 _COMPILE_FROM = 3e9  # coordinates times steps from which compiling a kernel is repaid
 
 
 @dataclass
-class MetaTraining:
+class MetaTraining(Generic[Network]):
     """The result of meta-training.
 
     Attributes:
@@ -44,7 +46,7 @@ class MetaTraining:
         divergences: What was seen in the first of them: step, largest feature, its size, and the largest update.
     """
 
-    network: SymbolicNetwork
+    network: Network
     loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     windows: int = 0
@@ -81,13 +83,13 @@ def kernel_for(config: LearnConfig, family: Family) -> str:
     return "compiled" if work > _COMPILE_FROM else "eager"
 
 
-class MetaTrainer:
+class MetaTrainer(Generic[Network]):
     """Trains a network in place; see :func:`meta_train`."""
 
     def __init__(
         self,
         family: Family,
-        network: SymbolicNetwork,
+        network: Network,
         lr: float,
         config: LearnConfig,
         progress: Progress,
@@ -97,7 +99,7 @@ class MetaTrainer:
         self.family, self.network, self.lr, self.config = family, network, lr, config
         self.progress, self.clock, self.ranks = progress, clock, ranks
         self.drawing = generator_for(config.seed, Purpose.TRAIN, 0, part=2)
-        gates = list(network.gates.parameters())
+        gates = list(network.gates)
         weights = [p for p in network.parameters() if not any(p is gate for gate in gates)]
         groups = [{"params": weights, "lr": config.outer_lr}, {"params": gates, "lr": config.gate_lr}]
         self.outer = torch.optim.Adam([group for group in groups if group["params"]])
@@ -111,7 +113,8 @@ class MetaTrainer:
             particles=config.particles,
             sigma=config.pes_sigma,
         )
-        self.result, self.best = MetaTraining(network), copy.deepcopy(network.state_dict())
+        self.result: MetaTraining[Network] = MetaTraining(network)
+        self.best = copy.deepcopy(network.state_dict())
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -217,17 +220,12 @@ class MetaTrainer:
         bad = (~torch.isfinite(window.losses)).nonzero()
         offset = int(bad[0]) if len(bad) else len(window.losses) - 1
         found: dict[str, float | str] = {"step": float(first + offset)}
-        if window.features is None:
-            return found
-        features = window.features[:, offset]
-        with torch.no_grad():
-            update = self.lr * self.network(features).abs().nan_to_num(nan=math.inf).max()
-        sizes = features.abs().flatten(1).nan_to_num(nan=math.inf).amax(1)
-        names = [format_expression(feature) for feature in self.network.features]
-        largest = max((i for i, f in enumerate(self.network.features) if not f.is_number), key=lambda i: sizes[i])
-        return found | {"feature": names[largest], "size": float(sizes[largest]), "update": float(update)}
+        extremes = {} if window.features is None else self.network.extremes(window.features[:, offset])
+        if "update" in extremes:
+            extremes["update"] = self.lr * float(extremes["update"])
+        return found | extremes
 
-    def train(self, memory: Checkpoints) -> MetaTraining:
+    def train(self, memory: Checkpoints) -> MetaTraining[Network]:
         """All episodes that are left, then the best network."""
         config, result = self.config, self.result
         self.progress.phase("meta-training", config.episodes)
@@ -268,7 +266,7 @@ def _stage(values: Sequence[int], episode: int, episodes: int) -> int:
 
 def meta_train(
     family: Family,
-    network: SymbolicNetwork,
+    network: Network,
     lr: float,
     config: LearnConfig,
     *,
@@ -276,7 +274,7 @@ def meta_train(
     clock: Clock,
     memory: Checkpoints | None = None,
     ranks: Ranks | None = None,
-) -> MetaTraining:
+) -> MetaTraining[Network]:
     """Meta-train ``network`` in place and leave it at the best that it was.
 
     Each episode trains a meta-batch of fresh optimizees of one task (several tasks take turns) over the horizon and

@@ -23,7 +23,9 @@ import sympy
 import torch
 from torch import Tensor, nn
 
-from sol_symbols import OPERATORS, STANDARD, RuleError, UpdateRule, Vocabulary
+from sol_learner.network_optimizer import NetworkOptimizer
+from sol_learner.update_network import UpdateNetwork
+from sol_symbols import OPERATORS, STANDARD, RuleError, UpdateRule, Vocabulary, format_expression
 from sol_symbols.evaluate import array_function
 
 __all__ = ["FEATURES", "UNITS", "SymbolicNetwork"]
@@ -53,7 +55,7 @@ _BETA, _GAMMA, _ZETA = 2 / 3, -0.1, 1.1  # Louizos et al.'s
 _OPEN, _CARRIER = 3.0, 10.0  # log_alpha of a gate at first: its mean is 1, and the start rule's gate never shuts
 
 
-class SymbolicNetwork(nn.Module):
+class SymbolicNetwork(UpdateNetwork):
     """phi(x; w), elementwise over coordinates.
 
     Args:
@@ -118,8 +120,9 @@ class SymbolicNetwork(nn.Module):
         """Use the gates' deterministic values, as the read-out does."""
         self._noise = []
 
-    def share_gates(self, other: SymbolicNetwork) -> None:
-        """Use the random gates that ``other`` has drawn."""
+    def share_gates(self, other: UpdateNetwork) -> None:
+        """Use the random gates that ``other``, a copy of this network, has drawn."""
+        assert isinstance(other, SymbolicNetwork)
         self._noise = other._noise
 
     def open_gates(self) -> Tensor:
@@ -128,6 +131,19 @@ class SymbolicNetwork(nn.Module):
             return self.readout.new_ones(())
         logits = torch.cat([gate.reshape(-1) for gate in self.gates])
         return torch.sigmoid(logits - _BETA * math.log(-_GAMMA / _ZETA)).mean()
+
+    def runner(self, kernel: str = "eager") -> NetworkOptimizer:
+        """The network as the optimizer of optimizees."""
+        return NetworkOptimizer(self, kernel)
+
+    @torch.no_grad()
+    def extremes(self, features: Tensor) -> dict[str, float | str]:
+        """See :meth:`UpdateNetwork.extremes`; an update that is not a number counts as infinite."""
+        update = self(features).abs().nan_to_num(nan=math.inf).max()
+        sizes = features.abs().flatten(1).nan_to_num(nan=math.inf).amax(1)
+        largest = max((i for i, f in enumerate(self.features) if not f.is_number), key=lambda i: sizes[i])
+        name = format_expression(self.features[largest])
+        return {"feature": name, "size": float(sizes[largest]), "update": float(update)}
 
     def weights(self, dtype: torch.dtype | None = None) -> list[Tensor]:
         """The weights in effect, of each hidden layer and of the read-out: gates multiplied in, in ``dtype``."""

@@ -9,24 +9,43 @@ enters as tensors, so that it is compiled once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
-from sol_learner.network import SymbolicNetwork
-from sol_symbols import Evaluator, SolError, feature_evaluator
+from sol_learner.update_network import NetworkRunner, State
+from sol_symbols import Evaluator, SolError, feature_evaluator, symbol
+
+if TYPE_CHECKING:
+    from sol_learner.network import SymbolicNetwork
 
 __all__ = ["KERNELS", "NetworkOptimizer"]
 
 KERNELS = ("eager", "compiled")
 
-State = dict[str, Tensor]
-
 _CHUNK = 1 << 15  # coordinates evaluated at once: temporaries then stay within the processor's cache
 
 
-class NetworkOptimizer:
+class _Differentiable(ModuleType):
+    """PyTorch's functions, with the derivative of sqrt taken as 0 at 0.
+
+    At a history of zeros Adam's denominator is sqrt(0), whose derivative is infinite; what it is multiplied by is 0.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def sqrt(x: Tensor) -> Tensor:
+        zero = x == 0
+        return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
+
+
+@final
+class NetworkOptimizer(NetworkRunner):
     """Runs a network as the optimizer of optimizees: features, phi, states.
 
     Args:
@@ -42,6 +61,10 @@ class NetworkOptimizer:
             raise SolError(f"no kernel {kernel!r}; kernels: {', '.join(KERNELS)}")
         self.network, self.values = network, network.values()
         self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
+        self._recurrences = feature_evaluator(
+            [symbol(name) for name in self.features.program.states], network.vocabulary, torch
+        )
+        self._smooth = feature_evaluator(network.features, network.vocabulary, _Differentiable("torch"))
         self._kernel = _fused(network, self.features) if kernel == "compiled" else None
 
     def begin(self, theta: Tensor, horizon: int) -> State:
@@ -62,15 +85,42 @@ class NetworkOptimizer:
         phi, *new = (result.view_as(theta) for result in results)
         return phi, dict(zip(state, new))
 
+    def differentiable_step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """See :class:`NetworkRunner`; the derivative of sqrt at 0 is taken as 0, like those of sign and abs."""
+        outputs, after = self._smooth.step(gradient, state, theta, t, self.values)
+        return self.network(torch.stack(outputs)), after
+
+    def replay(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, one call serves
+        all steps."""
+        steps = range(first, first + len(gradients))
+        before = [state]
+        for t, gradient, theta in zip(steps[:-1], gradients, thetas):
+            before.append(self._recurrences.step(gradient, before[-1], theta, t, self.values)[1])
+        g, w = torch.stack(list(gradients)), torch.stack(list(thetas))
+        table = [self.features.scalars(t, self.values) for t in steps]
+        columns = {name: g.new_tensor([row[name] for row in table]).view(-1, *[1] * (g.ndim - 1)) for name in table[0]}
+        stacked = {name: torch.stack([states[name] for states in before]) for name in state}
+        outputs, _ = self.features.elementwise(g, stacked, w, columns)
+        features = torch.stack([output.expand_as(g) for output in outputs])
+        return self.network(features), features
+
     def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
+        if len(flat[0]) <= _CHUNK:
+            return self._evaluated(flat, scalars, names)
         results = [torch.empty_like(flat[0]) for _ in range(1 + len(names))]
         for start in range(0, len(flat[0]), _CHUNK):
-            g, w, *old = (value[start : start + _CHUNK] for value in flat)
-            outputs, after = self.features.elementwise(g, dict(zip(names, old)), w, scalars)
-            phi = self.network(torch.stack(outputs))
-            for result, value in zip(results, (phi, *after.values())):
+            chunk = self._evaluated([value[start : start + _CHUNK] for value in flat], scalars, names)
+            for result, value in zip(results, chunk):
                 result[start : start + _CHUNK] = value
         return results
+
+    def _evaluated(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
+        g, w, *old = flat
+        outputs, after = self.features.elementwise(g, dict(zip(names, old)), w, scalars)
+        return [self.network(torch.stack(outputs)), *after.values()]
 
 
 Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]

@@ -129,8 +129,11 @@ class Optimizees:
         draws = torch.stack([torch.rand(theta.shape[1], generator=generator) for generator in generators])
         return torch.exp(scaling * (2 * draws - 1)).to(theta)
 
+    def _casting(self) -> torch.autocast:
+        return torch.autocast(self.theta.device.type, self._autocast, enabled=self._autocast is not None)
+
     def _loss(self, module: nn.Module, views: list[Tensor], batch: Batch) -> Tensor:
-        with torch.autocast(self.theta.device.type, self._autocast, enabled=self._autocast is not None):
+        with self._casting():
             return torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
 
     def _views(self, weights: Tensor) -> list[Tensor]:
@@ -138,9 +141,12 @@ class Optimizees:
         pieces = zip(weights.split(self._sizes, -1), self._shapes)
         return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
 
-    def _leaves(self, weights: Tensor) -> list[Tensor]:
-        """The same to differentiate by: the gradients of views of one tensor would be joined in fresh memory."""
-        return [view.detach().requires_grad_() for view in self._views(weights)]
+    def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
+        """Make the model's parameters views of ``row``, [P], without a copy, and return them."""
+        parameters = _trainable(model)
+        for parameter, view in zip(parameters, self._views(row.detach())):
+            parameter.data = view
+        return parameters
 
     def _weights(self, theta: Tensor) -> Tensor:
         """The models' parameters, which are ``theta`` unless it is scaled."""
@@ -150,9 +156,7 @@ class Optimizees:
         """The module of one optimizee with its present parameters loaded."""
         model = self._template if self._vectorized else self._models[candidate][episode]
         row = self._weights(self.theta[candidate : candidate + 1])[0, episode]
-        with torch.no_grad():
-            for parameter, view in zip(_trainable(model), self._views(row)):
-                parameter.copy_(view)
+        self._load(model, row.clone())  # projections change it in place
         return model
 
     def draw(self, split: str = "train") -> Drawn:
@@ -204,20 +208,22 @@ class Optimizees:
         batches, seeds = self.draw() if drawn is None else drawn
         weights, gradients = self._weights(self.theta), torch.empty_like(self.theta)
         if self._vectorized:
-            leaves = self._leaves(weights)
+            # Not views of one tensor, whose gradients would be joined in fresh memory.
+            leaves = [view.detach().requires_grad_() for view in self._views(weights)]
             losses = self._mapped_losses(leaves, self._stack(batches), seeds)
             self._differentiate(losses, leaves, gradients)
         else:  # one after the other, so that only one graph is alive at a time
             losses = torch.empty_like(self.theta[..., 0])
             for c, models in enumerate(self._models):
                 for s, (model, batch, seed) in enumerate(zip(models, batches, seeds)):
-                    leaves = self._leaves(weights[c, s])
-                    loss = self._alone(model, leaves, batch, seed)
-                    self._differentiate(loss, leaves, gradients[c, s])
+                    parameters = self._load(model, weights[c, s])
+                    with _seeded(seed), self._casting():
+                        loss = self.task.loss(model, batch)
+                    self._differentiate(loss, parameters, gradients[c, s])
                     losses[c, s] = loss.detach()
         return losses.detach(), gradients if self._scales is None else gradients * self._scales
 
-    def _differentiate(self, losses: Tensor, leaves: list[Tensor], gradients: Tensor) -> None:
+    def _differentiate(self, losses: Tensor, leaves: Sequence[Tensor], gradients: Tensor) -> None:
         """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``."""
         for part, view in zip(torch.autograd.grad(losses.sum(), leaves), self._views(gradients)):
             view.copy_(part)

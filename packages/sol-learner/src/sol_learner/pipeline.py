@@ -213,7 +213,7 @@ class Learner:
         )
         return family, float(rates[int(numpy.argmin(losses))]), tunings
 
-    def trainer(self, family: Family, lr: float) -> MetaTrainer:
+    def trainer(self, family: Family, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
         config = self.config
         network = SymbolicNetwork(
@@ -243,7 +243,7 @@ class Learner:
         )
 
     def widen(
-        self, family: Family, lr: float, trainer: MetaTrainer, candidates: Candidates
+        self, family: Family, lr: float, trainer: MetaTrainer[SymbolicNetwork], candidates: Candidates
     ) -> tuple[UpdateRule, float, UpdateRule]:
         """The read-out, its error, and the best rule over the library that starts from it."""
         config = self.config
@@ -304,7 +304,7 @@ class Learner:
     def _summary(
         self,
         result: LearnResult,
-        training: MetaTraining,
+        training: MetaTraining[SymbolicNetwork],
         polished: Polished,
         lr: float,
         tunings: dict[str, tuple[float, Tuning]],

@@ -6,16 +6,19 @@ import io
 import json
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sol_learner.comparison import Comparison
+from sol_learner.distillation import Distilled, DistilSettings
+from sol_learner.lstm_optimizer import LSTM_FILE, TrainedLSTM
 from sol_learner.pipeline import LearnResult
 from sol_learner.pruning import Point
 from sol_symbols import SolError, UpdateRule, format_expression, round_constants, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["CHECKPOINTS", "curves_png", "front_png", "prepare_folder", "write_run"]
+__all__ = ["CHECKPOINTS", "curves_png", "front_png", "prepare_folder", "write_distilled", "write_run"]
 
 CHECKPOINTS = "checkpoints"
 """Sub-folder of a run that is not finished."""
@@ -28,8 +31,10 @@ def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) 
         SolError: It cannot be made or written to, or holds a run already, finished or not.
     """
     if not overwrite:
-        if (folder / "rule.json").exists():
-            hint = "it is finished; sol show tells its rule" if resume else "choose another folder, or add --overwrite"
+        finished = [name for name in ("rule.json", LSTM_FILE) if (folder / name).exists()]
+        if finished:
+            hint = "it is finished" if resume else "choose another folder, or add --overwrite"
+            hint += "; sol show tells its rule" if resume and "rule.json" in finished else ""
             raise SolError(f"{folder} holds a run already; {hint}")
         if not resume and any((folder / CHECKPOINTS).glob("*.safetensors")):
             raise SolError(f"{folder} holds a run that is not finished; add --resume to go on with it, or --overwrite")
@@ -73,6 +78,34 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
     if failed:
         raise SolError(f"{', '.join(written)} are in {folder}, but not every exporter worked: {'; '.join(failed)}")
     return written
+
+
+def write_distilled(
+    found: Sequence[Distilled], trained: TrainedLSTM, settings: DistilSettings, folder: Path
+) -> list[str]:
+    """Write distilled rules, the chosen one first, as the folder of a run; returns the names of the files.
+
+    ``rule.json`` and ``rule.txt`` are the chosen one, ``front.json`` all of them, ``distillation.json`` their fits.
+
+    Raises:
+        SolError: A file cannot be written.
+    """
+    front = [Point(formula.rule, formula.loss) for formula in found if formula.loss is not None]
+    report = {
+        "lstm": trained.provenance,
+        "settings": asdict(settings),
+        "chosen by": "objective on the validation stream",
+        "rules": [formula.record() for formula in found],
+    }
+    files = {
+        "rule.json": found[0].rule.to_json(),
+        "rule.txt": f"{found[0].rule}\n",
+        "front.json": json.dumps([_entry(point) for point in front], indent=1) + "\n",
+        "distillation.json": json.dumps(report, indent=1) + "\n",
+    }
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return list(files)
 
 
 def _entry(point: Point) -> dict[str, object]:

@@ -16,9 +16,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from sol_learner.network import SymbolicNetwork
-from sol_learner.network_optimizer import NetworkOptimizer, State
 from sol_learner.optimizees import Optimizees
+from sol_learner.update_network import State, UpdateNetwork
 from sol_symbols import SolError
 
 __all__ = ["META_LOSSES", "Estimator", "Window"]
@@ -53,7 +52,7 @@ class Estimator(ABC):
 
     Args:
         network: phi, with the parameters w.
-        kernel: How phi is computed in the inner loop; see :class:`~sol_learner.NetworkOptimizer`.
+        kernel: How phi is computed in the inner loop; see :meth:`~sol_learner.UpdateNetwork.runner`.
         meta_loss: A key of :data:`META_LOSSES`.
         outer_split: Where outer losses are taken: ``"train"``, the next batch of the inner loop, or ``"valid"``, a
             batch of the validation split, at the price of a second gradient a step.
@@ -73,7 +72,7 @@ class Estimator(ABC):
 
     def __init__(
         self,
-        network: SymbolicNetwork,
+        network: UpdateNetwork,
         generator: torch.Generator,
         *,
         kernel: str = "eager",
@@ -90,7 +89,7 @@ class Estimator(ABC):
         self.network, self.generator = network, generator
         self.meta_loss, self.outer_split = META_LOSSES[meta_loss], outer_split
         self.coordinates, self.particles, self.sigma = coordinates, particles, sigma
-        self.optimizer = NetworkOptimizer(network, kernel)
+        self.optimizer = network.runner(kernel)
 
     def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
         """Start an episode of ``horizon`` steps with fresh ``optimizees``, as many candidates as the estimator has."""

@@ -6,38 +6,21 @@ With the adjoints lambda_s = dL/dtheta_s and mu_s = dL/dstate_s, going back from
 
 lambda_{s-1} += (dF/dl_{s-1}) grad l(theta_{s-1}). Each inner step is computed again on the way back, with its second
 derivatives, so only parameters and states are kept over the window and one step's graph at a time.
-
-At a history of zeros Adam's denominator is sqrt(0), whose derivative is infinite; what it is multiplied by is 0. Like
-those of sign and abs, it is taken as 0 there.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from sol_learner.estimators.estimator import Estimator, Window
-from sol_learner.network_optimizer import State
 from sol_learner.optimizees import Optimizees
-from sol_symbols import SolError, feature_evaluator
+from sol_learner.update_network import State
+from sol_symbols import SolError
 
-__all__ = ["Differentiable", "Exact"]
-
-
-class Differentiable(ModuleType):
-    """PyTorch's functions, with the derivative of sqrt taken as 0 at 0."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    @staticmethod
-    def sqrt(x: Tensor) -> Tensor:
-        """sqrt(x), with the derivative 0 at 0."""
-        zero = x == 0
-        return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
+__all__ = ["Exact"]
 
 
 @final
@@ -53,7 +36,6 @@ class Exact(Estimator):
         if hasattr(optimizees.task, "project"):
             raise SolError(f"{optimizees.task.name} projects its parameters: use the estimator first-order or pes")
         super().begin(optimizees, lr, horizon)
-        self._features = feature_evaluator(self.network.features, self.network.vocabulary, Differentiable("torch"))
 
     def window(self, steps: int) -> Window:
         """Go on by ``steps`` inner steps and differentiate through them."""
@@ -91,5 +73,5 @@ class Exact(Estimator):
         return Window(tuple(total), table.detach().flatten(1).mean(1))
 
     def _step(self, theta: Tensor, state: State, gradient: Tensor, t: int) -> tuple[Tensor, State]:
-        outputs, after = self._features.step(gradient, state, theta, t, self.optimizer.values)
-        return theta - self.lr * self.network(torch.stack(outputs)), after
+        phi, after = self.optimizer.differentiable_step(gradient, state, theta, t)
+        return theta - self.lr * phi, after

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from sol_learner.estimators.estimator import Estimator, Window
-from sol_learner.network_optimizer import NetworkOptimizer, State
 from sol_learner.optimizees import Optimizees
+from sol_learner.update_network import State
 
 __all__ = ["PersistentEvolution"]
 
@@ -38,7 +38,7 @@ class PersistentEvolution(Estimator):
         """Start an episode; the memory of perturbations is cleared."""
         self._sums = [torch.zeros(self.particles, *p.shape).to(p) for p in self.network.parameters()]
         self._networks = [copy.deepcopy(self.network).requires_grad_(False) for _ in range(self.candidates)]
-        self._optimizers = [NetworkOptimizer(network) for network in self._networks]
+        self._optimizers = [network.runner() for network in self._networks]
         super().begin(optimizees, lr, horizon)
         for optimizer in self._optimizers:
             optimizer.begin(optimizees.theta, horizon)
