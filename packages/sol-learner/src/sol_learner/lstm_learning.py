@@ -35,7 +35,7 @@ LSTM_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "outer_split": "train",
         "episodes": 200,
         "meta_batch": 2,
-        "unroll": (20,),
+        "unroll": (5, 10, 20),
         "horizons": (),
         "outer_lr": 3e-3,
         "clip": 1.0,

@@ -119,14 +119,14 @@ class LSTMOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group["lr"])
+                    self._move(parameter, parameter.grad, group["lr"])
         return loss
 
-    def _move(self, parameter: Tensor, lr: float) -> None:
-        if parameter.grad is None or parameter.grad.is_sparse:
+    def _move(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
+        if gradient.is_sparse:
             raise RuntimeError("LSTMOptimizer does not support sparse gradients")
         runner = self.network.to(parameter.device).runner()
-        flat = parameter.grad.reshape(-1)
+        flat = gradient.reshape(-1)
         state = self.state[parameter] or runner.begin(flat, 0)
         phi, state = runner.step(flat, state, flat, 0)
         self.state[parameter] = state
