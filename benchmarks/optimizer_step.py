@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -148,16 +147,22 @@ def peak_worker(connection, name, shapes):
     optimizer = make(small)
     optimizer.step()
     params = parameters(shapes)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    before = resident("VmRSS")
     optimizer = make(params)
     for _ in range(2):
         optimizer.step()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    connection.send((after - before) / 4 / count(shapes))
+    connection.send((resident("VmHWM") - before) / 4 / count(shapes))
+
+
+def resident(field):
+    """Bytes of this process in memory, now (``VmRSS``) or at most (``VmHWM``); Linux."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return 1024 * int(line.split()[1])
 
 
 def peaks(shapes):
-    """Floats per parameter that each contender needs on top of parameters and gradients (Linux)."""
+    """Floats per parameter that each contender needs on top of parameters and gradients."""
     context, found = multiprocessing.get_context("spawn"), {}
     for name in contenders():
         ours, theirs = context.Pipe()
