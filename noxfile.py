@@ -84,7 +84,8 @@ def tasks(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Tests of the packages together, and of what a person does with them."""
-    references = ("expecttest", "jax", "optax", "pytorch-optimizer")  # what rules and emitted files are compared with
+    # What rules and emitted files are compared with, and what emitted files are used by.
+    references = ("expecttest", "jax", "optax", "pytorch-optimizer", "accelerate", "pytorch-lightning", "transformers")
     install(session, "pytest", "hypothesis", *references, *list(PACKAGES.values())[:-1], f"{PACKAGES['tasks']}[vision]")
     session.install("--no-deps", "./examples/sol-task-example")  # a third party's task
     session.run("pytest", "tests", *session.posargs, env=ENVIRONMENT)

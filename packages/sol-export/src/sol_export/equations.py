@@ -33,13 +33,18 @@ class Meaning:
 
     Attributes:
         symbol: LaTeX.
-        description: Words, or nothing where the equations say it all.
+        description: Words, with formulas between dollar signs; nothing where the equations say it all.
         value: LaTeX of its value; ``None`` where it has none or leaves it to the user.
     """
 
     symbol: str
     description: str
     value: str | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The description's words and, at odd places, its formulas."""
+        return re.split(r"\$([^$]+)\$", self.description)
 
 
 def equations(rule: UpdateRule, digits: int | None) -> list[Equation]:
@@ -56,6 +61,13 @@ def equations(rule: UpdateRule, digits: int | None) -> list[Equation]:
 
 def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
     """What the symbols of :func:`equations` stand for."""
+    names = re.compile(rf"(?<!')\b({'|'.join(map(re.escape, {*rule.live, *rule.values}))})\b")
+
+    def described(words: str) -> str:
+        """``words`` in which the rule's names are formulas."""
+        words = words.replace("$", "")
+        return names.sub(lambda match: f"${latex(match[0])}$", words) if rule.live or rule.values else words
+
     used = {free.name for name in rule.live for free in rule.vocabulary.definitions[name].free_symbols}
     used |= {free.name for free in rule.expression.free_symbols}
     found = [Meaning(r"\theta_t", "parameter after step $t$, elementwise"), Meaning(r"\phi_t", "update")]
@@ -64,14 +76,14 @@ def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
     for name, value in rule.values.items():
         known = rule.vocabulary.hyperparameters.get(name)
         words = INPUTS["T"] if name == "T" else known.description if known else "constant"
-        found.append(Meaning(latex(name), words, _number(value, digits)))
+        found.append(Meaning(latex(name), described(words), _number(value, digits)))
     for name in rule.live:
         state = rule.vocabulary.recurrences.get(name)
         if state:
             start = "; $0$ at first" if state.init == 0 else f"; ${_number(state.init, digits)}$ at first"
-            found.append(Meaning(latex(name), state.description + start))
+            found.append(Meaning(latex(name), described(state.description) + start))
         else:
-            found.append(Meaning(latex(name), rule.vocabulary.features[name].description))
+            found.append(Meaning(latex(name), described(rule.vocabulary.features[name].description)))
     return found
 
 
@@ -120,4 +132,5 @@ def _lines(value: sympy.Expr, digits: int | None) -> tuple[str, ...]:
 
 def _glyphs(text: str) -> int:
     """About how many characters the LaTeX ``text`` is wide."""
-    return len(re.sub(r"\\(left|right|,|cdot|mathrm|tilde|hat)|[{}^_ ]", "", re.sub(r"\\frac|\\sqrt", "", text)))
+    letters = re.sub(r"\\(alpha|beta|ell|epsilon|iota|kappa|lambda|mu|nu|phi|pi|theta)", "x", text)
+    return len(re.sub(r"\\(left|right|cdot|frac|hat|mathrm|operatorname|sqrt|tilde)|[\\,{}^_ ]", "", letters))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from sol_export.equations import Meaning, equations, meanings
 from sol_export.text import provenance
 from sol_symbols import UpdateRule
@@ -12,18 +10,29 @@ __all__ = ["LatexExporter", "align"]
 
 _TEMPLATE = r"""% {title}
 {provenance}
+%
+% In one line: $\phi_t = {one_line}$
 \documentclass{{article}}
 \usepackage{{amsmath}}
-\begin{{document}}
+\usepackage[margin=25mm]{{geometry}}
 \allowdisplaybreaks
+\begin{{document}}
 {equations}
 \begin{{flushleft}}
 where \\
 {meanings}
 \end{{flushleft}}
-In one line, $\phi_t = {one_line}$.
 \end{{document}}
 """
+
+_SPECIAL = {
+    **{character: f"\\{character}" for character in "#$%&_{}"},
+    **{character: f"${character}$" for character in "<=>|"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+}
+"""How LaTeX's own characters, and those that its text font lacks, are written in text."""
 
 
 class LatexExporter:
@@ -54,5 +63,6 @@ def align(rule: UpdateRule, digits: int | None = 4, environment: str = "align*")
 
 def _item(meaning: Meaning) -> str:
     symbol = meaning.symbol + (f" = {meaning.value}" if meaning.value is not None else "")
-    words = re.sub(r"[|<>=]+", lambda match: f"${match[0]}$", meaning.description.replace("_", r"\_"))
+    text = str.maketrans(_SPECIAL)
+    words = "".join(f"${part}$" if i % 2 else part.translate(text) for i, part in enumerate(meaning.parts))
     return f"${symbol}$" + (f": {words}" if words else "")

@@ -14,6 +14,7 @@ __all__ = ["WIDTH", "ArrayPrinter", "listed", "statement"]
 
 WIDTH = 120
 
+_NUMBERED = re.compile(r"c(\d+)")
 _SIMPLE = re.compile(r"-?[\w.]+")
 
 
@@ -37,6 +38,16 @@ class ArrayPrinter(ExpressionPrinter):
     def is_array(self, value: sympy.Expr) -> bool:
         """Whether the value is an array, not a number."""
         return not self._elementwise.isdisjoint(free.name for free in value.free_symbols)
+
+    def _as_ordered_terms(self, expr: sympy.Expr, order: str | None = None) -> list[sympy.Expr]:
+        """By the numbers of numbered constants: c2 before c10."""
+
+        def number(term: sympy.Expr) -> int:
+            names = (_NUMBERED.fullmatch(free.name) for free in term.free_symbols)
+            return min((int(name[1]) for name in names if name), default=0)
+
+        terms: list[sympy.Expr] = super()._as_ordered_terms(expr, order)
+        return sorted(terms, key=number)
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
         above: list[sympy.Expr] = []

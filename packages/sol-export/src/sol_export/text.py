@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from importlib import metadata
 
-from sol_symbols import Feature, Recurrence, UpdateRule, format_expression, format_number
+from sol_symbols import Feature, Recurrence, SolError, UpdateRule, format_expression, format_number
 
 __all__ = ["described_formula", "provenance"]
 
@@ -39,7 +39,10 @@ def described_formula(rule: UpdateRule, decays: bool) -> str:
 def provenance(rule: UpdateRule, to: str, name: str) -> str:
     """Which rule it is, what made the file and how to make it again."""
     text = str(rule)
-    whole = UpdateRule.parse(text) == rule
+    try:
+        whole = UpdateRule.parse(text) == rule
+    except SolError:  # its vocabulary is not the standard one
+        whole = False
     command = f"sol export --to {to} --name {name} "
     again = _indented(f'{command}"{text}"') if whole else f"    {command}RULE"
     note = "" if whole else f"\n\nwhere RULE is the rule's JSON file; its text alone is\n\n{_indented(text)}"

@@ -27,7 +27,7 @@ class MarkdownExporter:
             + (f"${meaning.value}$ |" if meaning.value is not None else "|")
             for meaning in meanings(rule, self.digits)
         ]
-        return "\n".join(
+        text = "\n".join(
             [
                 f"# {name}",
                 "",
@@ -45,6 +45,7 @@ class MarkdownExporter:
                 "",
             ]
         )
+        return text.replace(r"\operatorname{sign}", r"\mathop{\mathrm{sign}}")  # GitHub refuses \operatorname
 
 
 class MathMLExporter:
@@ -71,7 +72,8 @@ class MathMLExporter:
         )
         items = "\n".join(
             f"<li>{convert(meaning.symbol + (f' = {meaning.value}' if meaning.value is not None else ''))}: "
-            f"{escape(meaning.description.replace('$', ''))}</li>"
+            + "".join(convert(part) if i % 2 else escape(part) for i, part in enumerate(meaning.parts))
+            + "</li>"
             for meaning in meanings(rule, self.digits)
         )
         return (

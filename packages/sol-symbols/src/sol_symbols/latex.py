@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import sympy
 from sympy.printing.latex import LatexPrinter
 
@@ -60,17 +62,33 @@ SYMBOLS: dict[str, str] = {
 
 class _Printer(LatexPrinter):
     def __init__(self, digits: int | None) -> None:
-        super().__init__({"mul_symbol": None, "order": None})
+        super().__init__({"mul_symbol": None, "order": "none"})
         self._digits = digits
+
+    def _as_ordered_terms(self, expr: sympy.Expr, order: str | None = None) -> list[sympy.Expr]:
+        terms: list[sympy.Expr] = expr.as_ordered_terms()
+        return terms
+
+    def _print_Mul(self, expr: sympy.Mul) -> str:
+        """The number, then sums, then the rest: (1 - beta1) g."""
+        number, rest = expr.as_coeff_Mul()
+        factors = sorted(rest.as_ordered_factors(), key=lambda x: not x.is_Add)
+        if number == 1 and len(factors) == 1:
+            return str(self._print(rest))
+        text: str = super()._print_Mul(sympy.Mul(*([] if number == 1 else [number]), *factors, evaluate=False))
+        return text
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
         return SYMBOLS.get(expr.name, rf"\mathrm{{{expr.name}}}".replace("_", r"\_"))
 
     def _print_Float(self, expr: sympy.Float) -> str:
         value = float(expr)
+        if value == math.pi:
+            return r"\pi"
         text = repr(value) if self._digits is None else f"{value:.{self._digits}g}"
         mantissa, _, exponent = text.partition("e")
-        return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
+        factor = {"1": "", "-1": "-"}.get(mantissa, rf"{mantissa} \cdot ")
+        return f"{factor}10^{{{int(exponent)}}}" if exponent else mantissa
 
     def _print_sign(self, expr: sympy.Expr, exp: str | None = None) -> str:
         power = f"^{{{exp}}}" if exp is not None else ""

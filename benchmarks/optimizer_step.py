@@ -1,0 +1,206 @@
+"""What a step of emitted PyTorch optimizers costs, as ratios within one run: time and memory.
+
+    python benchmarks/optimizer_step.py --json benchmarks/optimizer_step.json
+
+Float32 parameters, 10 and 100 million of them, as one tensor and in the shapes of a ResNet-50 whose width is chosen to
+have as many. All optimizers work on the same parameters and gradients and take turns step by step, each round in
+another order; a ratio is the median over the rounds of a step's time divided by that of another in the same round.
+``to copy`` is the ratio to a memory copy that moves as many bytes as the optimizer must: it reads the parameter, the
+gradient and the states, and writes the parameter and the states, once each. Peak memory is what a process needs on
+top of parameters and gradients, in floats per parameter; AdamW's two states are 2.
+"""
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from sol_export import export_rule
+from sol_symbols import ZOO, write_atomically
+
+REFERENCE = "torch.optim.AdamW(fused=True)"
+# name: states, factory
+TORCH = {
+    REFERENCE: (2, lambda params: torch.optim.AdamW(params, 1e-6, fused=True)),
+    "torch.optim.AdamW(foreach=True)": (2, lambda params: torch.optim.AdamW(params, 1e-6, foreach=True)),
+}
+EMITTED = ("adam", "lion", "sol-mnistnet")
+FLAGS = {"": {}, "fused=True": {"fused": True}}
+
+
+def emitted_class(name):
+    """The class of a zoo rule's emitted file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "emitted.py"
+        path.write_text(export_rule(ZOO[name], "torch", "Emitted"), encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(f"emitted_{name.replace('-', '_')}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module.Emitted
+
+
+def contenders():
+    """Name: number of states and a function that makes the optimizer for given parameters."""
+    found = dict(TORCH)
+    for name in EMITTED:
+        rule = ZOO[name]
+        horizon = {"horizon": 10_000} if rule.needs_horizon else {}
+        kind = emitted_class(name)
+        for label, flags in FLAGS.items():
+            settings = {"lr": 1e-6, **horizon, **flags}
+            found[f"emitted {name}({label})"] = (
+                len(rule.states),
+                lambda params, kind=kind, settings=settings: kind(params, **settings),
+            )
+    return found
+
+
+def resnet50(width):
+    """Shapes of the parameters of a ResNet-50 whose first convolution has ``width`` channels instead of 64."""
+    shapes = [(width, 3, 7, 7), (width,), (width,)]
+    channels = width
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        inner = width * 2**stage
+        for block in range(blocks):
+            for size in ((inner, channels, 1, 1), (inner, inner, 3, 3), (4 * inner, inner, 1, 1)):
+                shapes += [size, size[:1], size[:1]]
+            if block == 0:
+                shapes += [(4 * inner, channels, 1, 1), (4 * inner,), (4 * inner,)]
+            channels = 4 * inner
+    return [*shapes, (1000, channels), (1000,)]
+
+
+def count(shapes):
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+LAYOUTS = {
+    "one tensor": lambda size: [(size,)],
+    "ResNet-50": lambda size: min(map(resnet50, range(8, 256)), key=lambda shapes: abs(count(shapes) - size)),
+}
+
+
+def parameters(shapes):
+    generator = torch.Generator().manual_seed(0)
+    params = [torch.nn.Parameter(0.1 * torch.randn(shape, generator=generator)) for shape in shapes]
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=generator)
+    return params
+
+
+def timed(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def copy_of(moved):
+    """A function that copies memory: ``moved`` bytes, half of them read and half written."""
+    source = torch.ones(moved // 8)
+    target = torch.zeros_like(source)
+    return lambda: target.copy_(source)
+
+
+def measure(shapes, rounds, warm=3):
+    """Median times and ratios of all contenders on parameters of these shapes."""
+    params, size = parameters(shapes), count(shapes)
+    table = contenders()
+    moved = {name: 4 * size * (3 + 2 * states) for name, (states, _) in table.items()}
+    turns = {name: make(params).step for name, (_, make) in table.items()}
+    turns |= {each: copy_of(each) for each in set(moved.values())}
+    compiling = {name: timed(step) for name, step in turns.items() if "emitted" in str(name) and "fused" in name}
+    for _ in range(warm):
+        for step in turns.values():
+            step()
+    seconds = {name: [] for name in turns}
+    order = list(turns)
+    for _ in range(rounds):
+        order.append(order.pop(0))
+        for name in order:
+            seconds[name].append(timed(turns[name]))
+
+    def ratio(ours, theirs):
+        return statistics.median(a / b for a, b in zip(seconds[ours], seconds[theirs]))
+
+    return {
+        name: {
+            "ms": 1e3 * statistics.median(seconds[name]),
+            "to fused AdamW": ratio(name, REFERENCE),
+            "to foreach AdamW": ratio(name, "torch.optim.AdamW(foreach=True)"),
+            "to copy": ratio(name, moved[name]),
+            "bytes to fused AdamW": moved[name] / moved[REFERENCE],
+            **({"first step, s": compiling[name]} if name in compiling else {}),
+        }
+        for name in table
+    }
+
+
+def peak_worker(connection, name, shapes):
+    _, make = contenders()[name]
+    small = parameters([(40_000,), (50,)])  # compiles, and starts what is started once
+    optimizer = make(small)
+    optimizer.step()
+    params = parameters(shapes)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    before = resident("VmRSS")
+    optimizer = make(params)
+    for _ in range(2):
+        optimizer.step()
+    connection.send((resident("VmHWM") - before) / 4 / count(shapes))
+
+
+def resident(field):
+    """Bytes of this process in memory, now (``VmRSS``) or at most (``VmHWM``); Linux."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return 1024 * int(line.split()[1])
+
+
+def peaks(shapes):
+    """Floats per parameter that each contender needs on top of parameters and gradients."""
+    context, found = multiprocessing.get_context("spawn"), {}
+    for name in contenders():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=peak_worker, args=(theirs, name, shapes))
+        process.start()
+        theirs.close()
+        found[name] = ours.recv()
+        process.join()
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--millions", type=float, nargs="*", default=[10, 100], help="numbers of parameters")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    record = {"threads": arguments.threads, "rounds": arguments.rounds, "torch": torch.__version__, "cases": {}}
+    for millions in arguments.millions:
+        for layout, shapes_of in LAYOUTS.items():
+            shapes = shapes_of(round(millions * 1e6))
+            rows = measure(shapes, arguments.rounds)
+            for name, floats in peaks(shapes).items():
+                rows[name]["peak floats"] = floats
+            record["cases"][f"{layout}, {millions:g} M"] = {"parameters": count(shapes), "optimizers": rows}
+            print(f"\n{layout}, {count(shapes):,} parameters in {len(shapes)} tensors, {arguments.threads} thread(s)")
+            print(f"{'':<34} {'ms':>8} {'fused':>7} {'foreach':>8} {'copy':>6} {'bytes':>6} {'peak':>6} {'first':>6}")
+            for name, row in rows.items():
+                first = f"{row['first step, s']:5.1f}s" if "first step, s" in row else ""
+                print(
+                    f"{name:<34} {row['ms']:8.1f} {row['to fused AdamW']:7.3f} {row['to foreach AdamW']:8.3f} "
+                    f"{row['to copy']:6.2f} {row['bytes to fused AdamW']:6.3f} {row['peak floats']:6.2f} {first}"
+                )
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
