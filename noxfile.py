@@ -71,8 +71,8 @@ def export(session: nox.Session) -> None:
 
 @nox.session
 def learner(session: nox.Session) -> None:
-    """Tests of sol-learner, installed with what it declares."""
-    check_alone(session, "learner")
+    """Tests of sol-learner, installed with what it declares and its extra for comparing."""
+    check_alone(session, "learner", "compare")
 
 
 @nox.session

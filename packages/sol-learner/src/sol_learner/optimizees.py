@@ -126,11 +126,12 @@ class Optimizees:
         return torch.exp(scaling * (2 * draws - 1)).to(theta)
 
     def _loss(self, module: nn.Module, row: Tensor, batch: Batch) -> Tensor:
-        views = dict(zip(self._names, self._views(row)))
+        views = dict(zip(self._names, self.views(row)))
         with torch.autocast(row.device.type, self._autocast, enabled=self._autocast is not None):
             return torch.func.functional_call(module, views, (batch,))
 
-    def _views(self, row: Tensor) -> list[Tensor]:
+    def views(self, row: Tensor) -> list[Tensor]:
+        """A vector [P] as tensors of the shapes of the model's parameters, without copying."""
         return [piece.view(shape) for piece, shape in zip(row.split(self._sizes), self._shapes)]
 
     def _weights(self, theta: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class Optimizees:
         model = self._template if self._vectorized else self._models[candidate][episode]
         row = self._weights(self.theta[candidate : candidate + 1])[0, episode]
         with torch.no_grad():
-            for parameter, view in zip(_trainable(model), self._views(row)):
+            for parameter, view in zip(_trainable(model), self.views(row)):
                 parameter.copy_(view)
         return model
 
@@ -214,7 +215,11 @@ class Optimizees:
 
     def move(self, delta: Tensor) -> None:
         """``theta <- project(theta + delta)``; ``delta`` has the shape of ``theta``."""
-        self.theta = self.theta + delta
+        self.place(self.theta + delta)
+
+    def place(self, theta: Tensor) -> None:
+        """``theta <- project(theta)``; of the shape of ``theta`` before, and not to be changed afterwards."""
+        self.theta = theta
         if self._project is None:
             return
         for c, s in self._indices():
