@@ -77,8 +77,8 @@ def compare(
         tuning_episodes: Episodes of the tuning stream that this loss is averaged over.
         tuned: Learning rate and (rate, objective) pairs of optimizers that are tuned already, by name.
         steps: Inner steps; the task's horizon by default. Schedules are laid over them.
-        target: Loss that ``steps to target`` counts to; by default the mean loss at the end of the second optimizer, which
-            is the first one's first baseline.
+        target: Loss that ``steps to target`` counts to; by default the mean loss at the end of the second optimizer,
+            which is the first one's first baseline.
         threads: Threads of each run; ``None`` for as many as there are. With the same number, numbers are the same.
         store: File of finished runs to read and to add to.
         workers: Processes that share the runs. They have to be able to import or unpickle the task.
