@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend import context
 
 from sol_learner import (
     Comparison,
@@ -399,6 +401,17 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
 # -- processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that start at once: forked, where loky's own start anew and import everything."""
+    monkeypatch.setattr(context, "_DEFAULT_START_METHOD", "fork")
+    yield
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:`fork` start method")
+
+
 class Deadly:
     """Kills the process that it runs in at one item, so many times."""
 
@@ -416,7 +429,7 @@ class Deadly:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_killed_process_costs_its_item_and_no_more(tmp_path, times):
+def test_a_killed_process_costs_its_item_and_no_more(tmp_path, forked, times):
     results = dict(Workers(2).completed(Deadly(tmp_path, times), range(6)))
     assert [results[i] for i in (0, 1, 2, 5)] == [0, 10, 20, 50]
     assert str(results[4]) == "ValueError: four"
@@ -424,7 +437,7 @@ def test_a_killed_process_costs_its_item_and_no_more(tmp_path, times):
     assert len(list(tmp_path.iterdir())) == times
 
 
-def test_processes_give_the_same_numbers(task):
+def test_processes_give_the_same_numbers(task, forked):
     names = ["adam", MINE]
     assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == timeless(compare(task, names, **QUICK))
 
