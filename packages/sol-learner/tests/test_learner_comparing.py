@@ -211,7 +211,7 @@ def test_diverged_runs_are_counted_and_not_averaged(task):
     assert set(wild.diverged) == {0, 1, 2}
     assert calm.diverged == {}
     assert wild.metric("train", "loss").isnan().all()
-    assert "wild: 3 of 3 runs diverged (seed 0 after step" in comparison.table(statistics=True)
+    assert "wild: 3 of 3 runs diverged (seed 0 after step" in comparison.report(statistics=True)
     record = comparison.record(statistics=True)
     assert json.loads(json.dumps(record, allow_nan=False))["contenders"][0]["metrics"]["train"]["loss"] == [None] * 3
     assert {row["p"] for row in comparison.differences()} == {None}
@@ -309,7 +309,7 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(task, monkeypatc
 def test_without_scipy_there_are_numbers_but_no_tests(task, monkeypatch):
     comparison = compare(task, [MINE, "g where lr = 0.1"], episodes=2)
     monkeypatch.setitem(sys.modules, "scipy", None)
-    assert "p (Holm)" not in comparison.table()
+    assert "p (Holm)" not in comparison.report()
     with pytest.raises(SolError, match=r"tests and intervals need SciPy: pip install 'sol-learner\[compare\]'"):
         comparison.record(statistics=True)
 
@@ -452,7 +452,7 @@ def test_failed_runs_are_reported_and_the_rest_is_kept(task, monkeypatch):
     comparison = compare(task, {"mine": MINE, "adam": "adam"}, episodes=3, tuned={"adam": (0.01, [(0.01, 0.5)])})
     assert comparison.failures == ["adam, seed 1: MemoryError: no room"]
     assert comparison.contenders[1].metric("test", "loss").isfinite().tolist() == [True, False, True]
-    assert "FAILED: adam, seed 1: MemoryError: no room" in comparison.table(statistics=True)
+    assert "FAILED: adam, seed 1: MemoryError: no room" in comparison.report(statistics=True)
     assert comparison.csv().count("no room") == 1
 
 
@@ -508,7 +508,7 @@ def test_tables_fit_a_terminal_and_differ_by_name():
     names = ["runs/a-rather-long-folder-name", "runs/another-rather-long-folder-name", "sgd"]
     curves = [[1.0, 2.0], [0.5, 0.25], [0.1234567, 0.2]]
     comparison = Comparison("task", 0, 2, 3, [contender(curves, name, 123456.789) for name in names], 0.3)
-    lines = comparison.table(statistics=True).splitlines()
+    lines = comparison.report(statistics=True).splitlines()
     assert max(map(len, lines)) <= 80
     assert len({line.split("  ")[0] for line in lines[2:5]}) == 3
     assert len(comparison.csv().splitlines()) == 1 + 3 * 2

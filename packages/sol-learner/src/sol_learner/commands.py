@@ -230,7 +230,7 @@ class Compare:
             write_atomically(arguments.json, json.dumps(comparison.record(statistics), indent=1) + "\n")
         if arguments.csv is not None:
             write_atomically(arguments.csv, comparison.csv())
-        print(comparison.table(statistics))
+        print(comparison.report(statistics))
         if not statistics:
             print(f"\nfor tests and intervals: {install_line([EXTRA])}")
         lost = [*comparison.failures, *comparison.protocol.get("tuning_failures", [])]

@@ -156,11 +156,21 @@ class Comparison:
                 )
         return rows
 
-    def table(self, statistics: bool = False) -> str:
-        """Tables for people, 80 columns wide where names are short; with ``statistics``, intervals and tests too."""
-        from sol_learner.tables import tables  # it speaks of this class
+    def table(self) -> str:
+        """Losses and metrics after the last step, for people: mean and standard deviation over episodes."""
+        from sol_learner.tables import results  # it speaks of this class
 
-        return tables(self, statistics)
+        return results(self)
+
+    def report(self, statistics: bool = False) -> str:
+        """Tables of everything, 80 columns wide where names are short; with ``statistics``, intervals and tests too.
+
+        Raises:
+            SolError: Statistics are asked for and SciPy is not installed.
+        """
+        from sol_learner.tables import report
+
+        return report(self, statistics)
 
     def record(self, statistics: bool = False) -> dict[str, Any]:
         """Everything, JSON-able; numbers that are not finite are ``None``. With ``statistics``, tests and intervals."""

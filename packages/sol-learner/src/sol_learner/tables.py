@@ -9,28 +9,42 @@ from torch import Tensor
 
 from sol_learner.comparison import Comparison, Contender, finite_mean
 
-__all__ = ["tables"]
+__all__ = ["report", "results"]
 
 _NAME = 14
 
 
-def tables(comparison: Comparison, statistics: bool) -> str:
-    """See :meth:`Comparison.table`."""
-    names = _shortened([contender.name for contender in comparison.contenders])
-    pairs = list(zip(names, comparison.contenders))
+def results(comparison: Comparison) -> str:
+    """The table of losses and metrics after the last step, and what was lost; see :meth:`Comparison.table`."""
+    pairs = _pairs(comparison)
+    return "\n\n".join([_results(comparison, pairs), *_lost(comparison, pairs)])
+
+
+def report(comparison: Comparison, statistics: bool) -> str:
+    """All tables; see :meth:`Comparison.report`."""
+    pairs = _pairs(comparison)
     parts = [_results(comparison, pairs), _speed(comparison, pairs)]
     if comparison.protocol.get("tune"):
         parts.append(_tuning(comparison.protocol, pairs))
     if statistics and len(pairs) > 1 and comparison.episodes > 1:
         parts.append(_tests(comparison, {contender.name: name for name, contender in pairs}))
-    lost = [
+    return "\n\n".join([*parts, *_lost(comparison, pairs)])
+
+
+def _pairs(comparison: Comparison) -> list[tuple[str, Contender]]:
+    """Contenders by their names in tables."""
+    return list(zip(_shortened([contender.name for contender in comparison.contenders]), comparison.contenders))
+
+
+def _lost(comparison: Comparison, pairs: Sequence[tuple[str, Contender]]) -> list[str]:
+    lines = [
         f"{name}: {len(c.diverged)} of {comparison.episodes} runs diverged"
         f" ({', '.join(f'seed {e} after step {t}' for e, t in c.diverged.items())}); means are of the others"
         for name, c in pairs
         if c.diverged
     ]
-    lost += [f"FAILED: {line}" for line in comparison.failures]
-    return "\n\n".join([*parts, *(["\n".join(lost)] if lost else [])])
+    lines += [f"FAILED: {line}" for line in comparison.failures]
+    return ["\n".join(lines)] if lines else []
 
 
 def _results(comparison: Comparison, pairs: Sequence[tuple[str, Contender]]) -> str:
