@@ -71,8 +71,8 @@ def export(session: nox.Session) -> None:
 
 @nox.session
 def learner(session: nox.Session) -> None:
-    """Tests of sol-learner, installed with what it declares and its extra for distilling."""
-    check_alone(session, "learner", "distil")
+    """Tests of sol-learner, installed with what it declares and its extras for comparing and distilling."""
+    check_alone(session, "learner", "compare", "distil", "tensorboard")
 
 
 @nox.session

@@ -2,7 +2,8 @@
 
 from sol_learner.candidates import Candidates
 from sol_learner.checkpoints import Checkpoints
-from sol_learner.comparison import Comparison, Contender, compare
+from sol_learner.comparing import compare
+from sol_learner.comparison import Comparison, Contender
 from sol_learner.config import LearnConfig
 from sol_learner.distillation import Distilled, DistilSettings, distil, regress
 from sol_learner.episodes import Outcome, run_rule, tune_learning_rate
@@ -15,6 +16,7 @@ from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
 from sol_learner.network_optimizer import NetworkOptimizer
 from sol_learner.optimizees import Optimizees
+from sol_learner.optimizers import OptimizerSpec, RuleSpec, TorchSpec, resolve_optimizer
 from sol_learner.pipeline import Learner, LearnResult, learn, readout_error
 from sol_learner.polishing import Polished, polish
 from sol_learner.progress import Clock, Interrupted, Progress, Silent, open_progress
@@ -22,6 +24,7 @@ from sol_learner.pruning import Point, prune
 from sol_learner.ranks import Ranks, joined_ranks
 from sol_learner.run_folder import write_run
 from sol_learner.samples import Samples, Trajectories, record
+from sol_learner.store import Store
 from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
 from sol_learner.tasks import find_tasks, load_task
 from sol_learner.terms import DECAYS, DIRECTIONS, widen
@@ -55,6 +58,7 @@ __all__ = [
     "NetworkOptimizer",
     "NetworkRunner",
     "Optimizees",
+    "OptimizerSpec",
     "Outcome",
     "Point",
     "Polished",
@@ -62,10 +66,13 @@ __all__ = [
     "Purpose",
     "Ranks",
     "RuleOptimizer",
+    "RuleSpec",
     "Samples",
     "Silent",
+    "Store",
     "SymbolicNetwork",
     "Task",
+    "TorchSpec",
     "TrainedLSTM",
     "Trajectories",
     "UpdateNetwork",
@@ -87,6 +94,7 @@ __all__ = [
     "readout_error",
     "record",
     "regress",
+    "resolve_optimizer",
     "run_episodes",
     "run_rule",
     "task_for",

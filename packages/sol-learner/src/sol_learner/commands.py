@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,19 +17,20 @@ import torch
 from rich.console import Console
 
 from sol_learner.checkpoints import Checkpoints
-from sol_learner.comparison import compare
+from sol_learner.comparing import TUNING, TUNING_SPLITS, compare
 from sol_learner.config import LearnConfig, explanations, settings_from
 from sol_learner.distillation import DistilSettings, distil
 from sol_learner.family import Family
 from sol_learner.lstm_learning import LSTM_LR, LSTM_SETTINGS, learn_lstm, lstm_config
 from sol_learner.lstm_optimizer import TrainedLSTM
+from sol_learner.optimizers import EXTRA
 from sol_learner.pipeline import Learner, LearnResult
 from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, TensorBoard, open_progress
 from sol_learner.ranks import Ranks, joined_ranks
 from sol_learner.run_folder import CHECKPOINTS, prepare_folder, write_distilled, write_run
 from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
 from sol_learner.workers import Workers
-from sol_symbols import SolError, resolve_rule, write_atomically
+from sol_symbols import SolError, write_atomically
 
 __all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Tasks"]
 
@@ -261,35 +264,90 @@ class Distil:
 
 
 class Compare:
-    """Compare optimizers on a task; those without a learning rate of their own are tuned first."""
+    """Compare optimizers on a task; those without a learning rate of their own are tuned first.
+
+    OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
+    The first one is compared with all others.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
         parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
-        parser.add_argument("optimizers", metavar="OPT", nargs="+", help="rules: run folder, file, zoo name, formula")
+        parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one in question first")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
         parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
+        parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
+        parser.add_argument(
+            "--tune",
+            choices=TUNING,
+            default="lr",
+            help="the learning rate; full: also momenta, averaging,\nweight decay and schedule (default lr)",
+        )
+        parser.add_argument(
+            "--trials", type=_count, default=20, metavar="N", help="settings tried of each (default 20)"
+        )
+        parser.add_argument(
+            "--tune-for",
+            choices=TUNING_SPLITS,
+            default="train",
+            help="split whose loss after the last step is minimised\n(default train)",
+        )
+        parser.add_argument(
+            "--tuning-seeds", type=_count, default=3, metavar="N", help="seeds of their own for that (default 3)"
+        )
+        parser.add_argument(
+            "--target", type=float, metavar="LOSS", help="count the steps to it (default: where the second OPT ends)"
+        )
+        parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file of finished runs, to go on with")
+        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="processes (default 1)")
+        parser.add_argument("--backend", default="loky", metavar="B", help="of joblib, for these: loky, ray, dask, ...")
+        parser.add_argument("--threads", type=_count, default=1, metavar="N", help="threads of each run (default 1)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+        parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line for each run there")
         _add_data_options(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
-        rules = {text: resolve_rule(text) for text in arguments.optimizers}
-        if len(rules) < len(arguments.optimizers):
-            raise SolError("an optimizer is given twice")
-        task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
+        """Do it and return the exit status: 1 where runs failed."""
         clock = Clock()
+        workers = Workers(arguments.jobs, arguments.backend)
         try:
             with open_progress() as progress, clock.catching_interrupts():
                 comparison = compare(
-                    task, rules, seed=arguments.seed, episodes=arguments.seeds, progress=progress, clock=clock
+                    arguments.task,
+                    arguments.optimizers,
+                    episodes=arguments.seeds,
+                    seed=arguments.seed,
+                    tune=arguments.tune,
+                    trials=arguments.trials,
+                    tune_for=arguments.tune_for,
+                    tuning_episodes=arguments.tuning_seeds,
+                    steps=arguments.steps,
+                    target=arguments.target,
+                    threads=arguments.threads,
+                    store=arguments.store,
+                    workers=workers,
+                    data=arguments.data,
+                    device=str(parse_device(arguments.device)),
+                    progress=progress,
+                    clock=clock,
                 )
         except Interrupted:
             raise KeyboardInterrupt from None
+        statistics = importlib.util.find_spec("scipy") is not None
         if arguments.json is not None:
-            write_atomically(arguments.json, json.dumps(comparison.record(), indent=1) + "\n")
-        print(comparison.table())
-        return 0
+            write_atomically(arguments.json, json.dumps(comparison.record(statistics), indent=1) + "\n")
+        if arguments.csv is not None:
+            write_atomically(arguments.csv, comparison.csv())
+        print(comparison.report(statistics))
+        if not statistics:
+            print(f"\nfor tests and intervals: {install_line([EXTRA])}")
+        lost = [*comparison.failures, *comparison.protocol.get("tuning_failures", [])]
+        if lost:
+            print(
+                f"sol: {len(lost)} runs failed; the same command with the same --store tries them again",
+                file=sys.stderr,
+            )
+        return 1 if lost else 0
 
 
 class Tasks:

@@ -136,7 +136,7 @@ class Optimizees:
         with self._casting():
             return torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
 
-    def _views(self, weights: Tensor) -> list[Tensor]:
+    def views(self, weights: Tensor) -> list[Tensor]:
         """Parameters of each name, [..., *shape], of weights [..., P]."""
         pieces = zip(weights.split(self._sizes, -1), self._shapes)
         return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
@@ -144,7 +144,7 @@ class Optimizees:
     def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
         """Make the model's parameters views of ``row``, [P], without a copy, and return them."""
         parameters = _trainable(model)
-        for parameter, view in zip(parameters, self._views(row.detach())):
+        for parameter, view in zip(parameters, self.views(row.detach())):
             parameter.data = view
         return parameters
 
@@ -176,12 +176,12 @@ class Optimizees:
         weights = self._weights(theta)
         if not self._vectorized:
             rows = [
-                [self._alone(m, self._views(w), *drawn) for m, w, *drawn in zip(models, row, batches, seeds)]
+                [self._alone(m, self.views(w), *drawn) for m, w, *drawn in zip(models, row, batches, seeds)]
                 for models, row in zip(self._models, weights)
             ]
             return torch.stack([torch.stack(row) for row in rows])
         stacked = pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
-        return self._mapped_losses(self._views(weights), stacked, seeds)
+        return self._mapped_losses(self.views(weights), stacked, seeds)
 
     def _mapped_losses(self, views: list[Tensor], stacked: Batch, seeds: list[int]) -> Tensor:
         with _seeded(seeds[0]):
@@ -209,7 +209,7 @@ class Optimizees:
         weights, gradients = self._weights(self.theta), torch.empty_like(self.theta)
         if self._vectorized:
             # Not views of one tensor, whose gradients would be joined in fresh memory.
-            leaves = [view.detach().requires_grad_() for view in self._views(weights)]
+            leaves = [view.detach().requires_grad_() for view in self.views(weights)]
             losses = self._mapped_losses(leaves, self._stack(batches), seeds)
             self._differentiate(losses, leaves, gradients)
         else:  # one after the other, so that only one graph is alive at a time
@@ -225,12 +225,16 @@ class Optimizees:
 
     def _differentiate(self, losses: Tensor, leaves: Sequence[Tensor], gradients: Tensor) -> None:
         """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``."""
-        for part, view in zip(torch.autograd.grad(losses.sum(), leaves), self._views(gradients)):
+        for part, view in zip(torch.autograd.grad(losses.sum(), leaves), self.views(gradients)):
             view.copy_(part)
 
     def move(self, delta: Tensor) -> None:
         """``theta <- project(theta + delta)``; ``delta`` has the shape of ``theta``."""
-        self.theta = self.theta + delta
+        self.place(self.theta + delta)
+
+    def place(self, theta: Tensor) -> None:
+        """``theta <- project(theta)``; of the shape of ``theta`` before, and not to be changed afterwards."""
+        self.theta = theta
         if self._project is None:
             return
         for c, s in self._indices():

@@ -18,7 +18,8 @@ import torch
 
 from sol_learner.candidates import Candidates
 from sol_learner.checkpoints import Checkpoints
-from sol_learner.comparison import Comparison, compare
+from sol_learner.comparing import compare
+from sol_learner.comparison import Comparison
 from sol_learner.config import LearnConfig
 from sol_learner.episodes import learning_rates, tune_learning_rate
 from sol_learner.family import Family
@@ -283,6 +284,13 @@ class Learner:
         rules = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
         try:
             for task in self.tasks:
+                tuned = {config.start: tunings[task.name]}
+                for name in config.baselines:
+                    tune = partial(
+                        tune_learning_rate, task, ZOO[name], config.seed, clock=self.clock, weight=config.objective
+                    )
+                    if name not in tuned:
+                        tuned[name] = self.memory.once(f"compare/{task.name}/{name}", tune)
                 comparison = compare(
                     task,
                     rules,
@@ -290,8 +298,8 @@ class Learner:
                     episodes=config.evaluation,
                     progress=self.progress,
                     clock=self.clock,
-                    tuned={config.start: tunings[task.name]},
-                    objective=config.objective,
+                    tuned=tuned,
+                    threads=None,
                     memory=self.memory,
                 )
                 comparisons.append(comparison)

@@ -1,13 +1,15 @@
-"""Processes that evaluate candidates side by side: joblib's, on this machine or on whatever back end it is given."""
+"""Processes that work side by side: joblib's, on this machine or on whatever back end it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
 
 import joblib
 
+from sol_learner.progress import Interrupted
 from sol_symbols import SolError
 
 __all__ = ["Workers"]
@@ -47,10 +49,16 @@ class Workers:
                 ) from None
             if function is not None:
                 getattr(loaded, function)()
+        self._options = {"n_jobs": jobs, "backend": backend, "batch_size": 1}
         try:
             self._parallel = joblib.Parallel(n_jobs=jobs, backend=backend)
         except ValueError as error:
             raise SolError(f"no back end {backend!r}: {error}") from None
+        try:
+            joblib.Parallel(**self._options, return_as="generator_unordered")
+            self._options["return_as"] = "generator_unordered"
+        except ValueError:  # a back end that gives results together
+            pass
 
     def map(self, function: Callable[[T], U], items: Sequence[T]) -> list[U]:
         """``[function(item) for item in items]``; ``function`` must be picklable where there are several jobs."""
@@ -58,3 +66,41 @@ class Workers:
             return [function(item) for item in items]
         results: list[Any] = self._parallel(joblib.delayed(function)(item) for item in items)
         return results
+
+    def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
+        """``(i, function(items[i]))`` for each item as it is done; an exception in the result's place where it failed.
+
+        A process that dies (killed, out of memory, its machine gone) costs the item that it was at: the items that were
+        under way are tried once more, each alone, and the one whose process dies again is given up.
+        """
+        if self.jobs == 1:
+            for i, item in enumerate(items):
+                yield _guarded(function, (i, item))
+            return
+        waiting = list(enumerate(items))
+        while waiting:
+            wave, waiting = waiting[: 8 * self.jobs], waiting[8 * self.jobs :]
+            missing = dict(wave)
+            for i, result in self._surviving(function, wave):
+                del missing[i]
+                yield i, result
+            for i, item in missing.items():
+                again = dict(self._surviving(function, [(i, item)]))
+                yield i, again.get(i, SolError("the process died, twice"))
+
+    def _surviving(self, function: Callable[[T], U], pairs: list[tuple[int, T]]) -> Iterator[tuple[int, U | Exception]]:
+        """Results until a process dies."""
+        try:
+            yield from joblib.Parallel(**self._options)(joblib.delayed(partial(_guarded, function))(p) for p in pairs)
+        except Exception:  # every back end has its own; those of the function itself are results
+            return
+
+
+def _guarded(function: Callable[[T], U], pair: tuple[int, T]) -> tuple[int, U | Exception]:
+    i, item = pair
+    try:
+        return i, function(item)
+    except (SolError, Interrupted) as error:
+        return i, error
+    except Exception as error:  # whatever a stranger's task or optimizer raises is the item's result
+        return i, SolError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,220 @@
+"""One training run with one optimizer: the unit of a comparison, and what is kept of it.
+
+Each run trains one optimizee alone, on as many threads as the comparison says, so that its numbers depend on nothing
+that runs beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sol_learner.optimizees import Optimizees
+from sol_learner.optimizers import OptimizerSpec, Settings, schedule_factor
+from sol_learner.progress import Clock
+from sol_learner.task import SPLITS, Purpose, Task, generator_for, task_for
+from sol_learner.tasks import load_task
+
+__all__ = ["NamedTask", "Trial", "fingerprint", "run_trial", "versions"]
+
+MEANING = 1
+"""Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """A registered task, told to other processes by name and made there once."""
+
+    name: str
+    data: Path | None = None
+    device: str = "cpu"
+
+    def load(self) -> Task:
+        """The task; see :func:`~sol_learner.load_task`."""
+        return _loaded(self)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(named: NamedTask) -> Task:
+    return load_task(named.name, named.data, named.device)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training run.
+
+    Attributes:
+        task: The task, or its name.
+        optimizer: The optimizer.
+        settings: Its hyperparameters.
+        seed, purpose, episode: The random stream and the place in it.
+        steps: Inner steps.
+        splits: Splits to evaluate on after the last step.
+        threads: Threads of the run; as many as there are where ``None``.
+    """
+
+    task: Task | NamedTask
+    optimizer: OptimizerSpec
+    settings: Settings
+    seed: int
+    purpose: Purpose
+    episode: int
+    steps: int
+    splits: tuple[str, ...]
+    threads: int | None = 1
+
+    def identity(self, task: str) -> dict[str, Any]:
+        """Everything that the run's numbers follow from, JSON-able; ``task`` is the task's :func:`fingerprint`."""
+        return {
+            "meaning": MEANING,
+            "task": task,
+            "optimizer": self.optimizer.identity(),
+            "settings": dict(sorted(self.settings.items())),
+            "seed": self.seed,
+            "stream": self.purpose.name.lower(),
+            "episode": self.episode,
+            "steps": self.steps,
+            "splits": list(self.splits),
+            "threads": self.threads,
+            "versions": versions(),
+        }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions that numbers depend on."""
+    return {name: metadata.version(name) for name in ("sol-learner", "sol-symbols", "torch", "numpy")}
+
+
+def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
+    """Train a fresh optimizee and measure it.
+
+    Returns:
+        JSON-able; numbers that are not finite are ``None``. ``batch_loss``: the loss on each step's batch, before the
+        step. ``metrics``: of each split after the last step. ``diverged``: the step after which the loss or the
+        parameters were not finite any more, else ``None``; the run ends there. ``seconds``: wall time of a step, data
+        and gradient included, evaluation not. ``peak_bytes``: the largest memory of the process during the run (on
+        CUDA, of the device's tensors), ``None`` where the system does not tell. ``state_bytes``: of the optimizer.
+
+    Raises:
+        Interrupted: By the clock.
+    """
+    task = trial.task.load() if isinstance(trial.task, NamedTask) else trial.task
+    with _threads(trial.threads):
+        peak = _Peak()
+        optimizees = Optimizees(task, trial.seed, trial.purpose, [trial.episode])
+        step, state_bytes = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
+        lr, schedule = float(trial.settings["lr"]), str(trial.settings.get("schedule", "constant"))
+        losses: list[Tensor] = []
+        diverged = None
+        start = time.perf_counter()
+        for t in range(1, trial.steps + 1):
+            if clock is not None:
+                clock.check()
+            loss, gradient = optimizees.losses_and_gradients()
+            losses.append(loss[0, 0])
+            if not math.isfinite(loss[0, 0]) and not bool(optimizees.theta.isfinite().all()):
+                diverged = t - 1
+                break
+            step(t, gradient, lr * schedule_factor(schedule, t, trial.steps))
+        if optimizees.theta.is_cuda:
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - start) / len(losses)
+        metrics: dict[str, dict[str, float | None]] = {}
+        if diverged is None:
+            for split in trial.splits:
+                values = {name: float(value[0, 0]) for name, value in optimizees.evaluate(split).items()}
+                metrics[split] = {name: _finite(value) for name, value in values.items()}
+            if any(table["loss"] is None for table in metrics.values()):
+                diverged = trial.steps
+        return {
+            "batch_loss": [_finite(float(loss)) for loss in losses],
+            "metrics": metrics,
+            "diverged": diverged,
+            "seconds": seconds,
+            "peak_bytes": peak.bytes(),
+            "state_bytes": state_bytes(),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Peak:
+    """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset."""
+
+    def __init__(self) -> None:
+        self._cuda = torch.cuda.is_available()
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._reset = True
+        except OSError:
+            self._reset = False
+
+    def bytes(self) -> int | None:
+        """Bytes, ``None`` where the system does not tell."""
+        if self._cuda and torch.cuda.max_memory_allocated():
+            return int(torch.cuda.max_memory_allocated())
+        if not self._reset:
+            return None
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+        return None if line is None else 1024 * int(line.split()[1])
+
+
+def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
+    """Hash of what a task computes, whatever it is made of: two tasks of one fingerprint give one set of numbers.
+
+    It covers the class and the name, the initial parameters of an episode, its first batch of each split, the loss
+    there, and the metrics of the fresh model over each split (to six digits: last ones differ between processors).
+    """
+    digest = hashlib.sha256(f"{type(task).__module__}.{type(task).__qualname__} {task.name}".encode())
+    for purpose in (Purpose.TUNE, Purpose.EVALUATE):
+        part = task_for(task, purpose)
+        model = part.build(generator_for(0, purpose, 0)).eval()
+        for parameter in model.parameters():
+            _add(digest, parameter)
+        for split in splits:
+            batch = next(iter(part.batches(split, generator_for(0, purpose, 0, 1))))
+            for leaf in pytree.tree_leaves(batch):
+                _add(digest, leaf)
+            with torch.no_grad():
+                loss = float(part.loss(model, batch))
+                measured = part.evaluate(model, split) if purpose is Purpose.EVALUATE else {}
+            told = {"loss of the batch": loss, **measured}
+            digest.update(repr([(name, f"{value:.6g}") for name, value in told.items()]).encode())
+    return digest.hexdigest()
+
+
+def _add(digest: Any, leaf: object) -> None:
+    if isinstance(leaf, Tensor):
+        tensor = leaf.detach().cpu().contiguous()
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
+    else:
+        digest.update(repr(leaf).encode())

@@ -1,0 +1,98 @@
+"""Tuning of baselines: the same budget for each, by Optuna, on episodes that nothing is evaluated on.
+
+Every optimizer has a study of its own (Optuna's TPE). The first trials are a fixed grid over the learning rate with
+all else at its default, nearest to 0.01 first; then TPE proposes. All studies go forward together, a trial each: the
+runs of a round are independent, so that they can go to several processes, and nothing depends on which is done first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sol_learner.optimizers import EXTRA, Dimension, Settings
+from sol_learner.progress import Progress
+from sol_learner.tasks import install_line
+from sol_symbols import SolError
+
+__all__ = ["FIRST_RATES", "tune_side_by_side"]
+
+FIRST_RATES = (1e-2, 1e-3, 1e-1, 1e-4, 1.0, 10.0)
+"""Learning rates of the first trials."""
+
+
+def tune_side_by_side(
+    spaces: Mapping[str, Sequence[Dimension]],
+    measure: Callable[[Mapping[str, Settings]], Mapping[str, float]],
+    trials: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, list[dict[str, Any]]]:
+    """Search each space for the settings with the lowest objective.
+
+    Args:
+        spaces: What is tuned, by optimizer.
+        measure: Gives the objective of a setting of each optimizer; infinite where it diverged.
+        trials: Settings tried of each.
+        seed: Of the proposals.
+        progress: Takes a step a round.
+
+    Returns:
+        Of each optimizer, ``{"settings": ..., "objective": ...}`` for every trial, in order; ``None`` where the
+        objective is not finite.
+
+    Raises:
+        SolError: Optuna is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise SolError(
+            f"tuning needs Optuna: {install_line([EXTRA])} (or --tune none, with learning rates of your own)"
+        ) from None
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        studies = {name: _study(optuna, space, seed) for name, space in spaces.items()}
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
+        for done in range(1, trials + 1):
+            asked = {name: study.ask() for name, study in studies.items()}
+            settings = {name: _suggest(trial, spaces[name]) for name, trial in asked.items()}
+            objectives = measure(settings)
+            for name, trial in asked.items():
+                value = objectives[name]
+                studies[name].tell(trial, value if math.isfinite(value) else _WORST)
+                tables[name].append({"settings": settings[name], "objective": value if math.isfinite(value) else None})
+            progress.step(done)
+        return tables
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+_WORST = 1e300  # TPE goes by the order of objectives alone
+
+
+def _study(optuna: Any, space: Sequence[Dimension], seed: int) -> Any:
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(FIRST_RATES), multivariate=len(space) > 1)
+    study = optuna.create_study(sampler=sampler)
+    for rate in FIRST_RATES:
+        study.enqueue_trial({d.name: rate if d.default is None else _inner(d, d.default) for d in space})
+    return study
+
+
+def _inner(dimension: Dimension, value: float | str) -> float | str:
+    """A value as Optuna sees it."""
+    return 1 - value if dimension.complement and not isinstance(value, str) else value
+
+
+def _suggest(trial: Any, space: Sequence[Dimension]) -> dict[str, float | str]:
+    """Settings of a trial; numbers to three digits, so that what is printed is what was run."""
+    settings: dict[str, float | str] = {}
+    for d in space:
+        if d.choices:
+            settings[d.name] = trial.suggest_categorical(d.name, d.choices)
+        else:
+            value = float(f"{trial.suggest_float(d.name, d.low, d.high, log=True):.3g}")
+            settings[d.name] = round(1 - value, 12) if d.complement else value
+    return settings

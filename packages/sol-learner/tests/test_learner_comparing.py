@@ -1,0 +1,539 @@
+"""Comparing: names of optimizers, tuning, the store, processes that die, tests and tables."""
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend import context
+
+from sol_learner import (
+    Comparison,
+    Contender,
+    Outcome,
+    Purpose,
+    RuleSpec,
+    Silent,
+    Store,
+    TorchSpec,
+    Workers,
+    compare,
+    generator_for,
+    resolve_optimizer,
+    run_rule,
+)
+from sol_learner import comparing as comparing_module
+from sol_learner.optimizers import schedule_factor
+from sol_learner.significance import bootstrap_interval, holm, paired_test
+from sol_learner.trials import Trial, fingerprint, run_trial
+from sol_learner.tuning import FIRST_RATES
+from sol_symbols import ZOO, SolError, UpdateRule
+
+QUICK = {"episodes": 3, "trials": 8, "tuning_episodes": 2}
+MINE = "ad where lr = 0.03"
+
+
+def timeless(comparison):
+    """Everything but the time and memory that it took."""
+    record = comparison.record(statistics=True)
+    for contender in record["contenders"]:
+        del contender["seconds_per_step"], contender["peak_bytes"]
+    return json.dumps(record)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Trials that are really run, in order."""
+    trials = []
+
+    def run(trial, clock=None):
+        trials.append(trial)
+        return run_trial(trial, clock)
+
+    monkeypatch.setattr(comparing_module, "run_trial", run)
+    return trials
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+def test_names_of_all_kinds(tmp_path):
+    assert resolve_optimizer("adam").rule == ZOO["adam"]
+    assert resolve_optimizer("AdamW").rule == ZOO["adamw"]  # the zoo's equals the library's
+    assert resolve_optimizer("radam") == resolve_optimizer("torch:RAdam")
+    assert resolve_optimizer("torch:adamw").kind is torch.optim.AdamW
+    assert resolve_optimizer("pytorch_optimizer:lion").kind.__name__ == "Lion"
+    rule = UpdateRule.parse("g + 0.1*m where lr = 0.2")
+    rule.save(tmp_path / "rule.json")
+    for text in (str(rule), str(tmp_path / "rule.json"), str(tmp_path)):
+        assert resolve_optimizer(text).rule == rule
+        assert resolve_optimizer(text).fixed == {"lr": 0.2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "lion"),
+        *("powersign-ld", "powersign-cd", "addsign-ld", "addsign-cd"),
+        *("torch:SGD", "torch:Adam", "torch:RMSprop", "torch:NAdam", "pytorch_optimizer:AdaBelief"),
+    ],
+)
+def test_baselines_train(task, name):
+    comparison = compare(task, {name: name}, episodes=1, tuned={name: (0.01, [])})
+    losses = comparison.contenders[0].outcome.losses[:, 0, 0]
+    assert losses.isfinite().all()
+    start = compare(task, ["g where lr = 1e-12"], episodes=1).contenders[0]
+    assert comparison.contenders[0].metric("train", "loss") < start.metric("train", "loss")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch:Adma", "no optimizer 'Adma' in torch.optim; it has: ASGD, Adadelta"),
+        ("pytorch_optimizer:nothing", "no optimizer 'nothing' in pytorch_optimizer"),
+        ("adma", r"did you mean(.|\n)*FILE.py:CLASS"),
+        ("nowhere.py:Mine", "cannot read nowhere.py"),
+        ("torch:LBFGS", "LBFGS cannot be compared: TypeError: .*closure"),
+    ],
+)
+def test_wrong_names_say_what_there_is(task, name, message):
+    with pytest.raises(SolError, match=message):
+        compare(task, [name], **QUICK)
+
+
+FILE = """
+import torch
+
+
+class Mine(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.05, horizon=None):
+        super().__init__(params, {"lr": lr})
+        self.horizon = horizon
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad
+
+
+class Open(Mine):
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+"""
+
+
+def test_classes_of_files(task, tmp_path):
+    path = tmp_path / "optimizer.py"
+    path.write_text(FILE)
+    comparison = compare(task, {"file": f"{path}:Mine", "rule": "g where lr = 0.05"}, episodes=2)
+    assert comparison.contenders[0].settings == {"lr": 0.05}
+    assert comparison.contenders[0].trials == []
+    mine, rule = (c.outcome.losses for c in comparison.contenders)
+    torch.testing.assert_close(mine, rule)
+    assert resolve_optimizer(f"{path}:Open").fixed is None  # no learning rate of its own: to be tuned
+    before = resolve_optimizer(f"{path}:Mine").identity()
+    (tmp_path / "copy.py").write_text(FILE)
+    assert resolve_optimizer(f"{tmp_path / 'copy.py'}:Mine").identity() == before
+    path.write_text(FILE.replace("0.05", "0.06"))
+    assert resolve_optimizer(f"{path}:Mine").identity() != before
+    with pytest.raises(SolError, match=r"has no class 'Yours'; it has: Mine, Open"):
+        resolve_optimizer(f"{path}:Yours")
+    path.write_text("import nothing_of_this_name")
+    with pytest.raises(SolError, match="cannot be imported: ModuleNotFoundError"):
+        resolve_optimizer(f"{path}:Mine")
+    path.write_text("Mine = 3")
+    with pytest.raises(SolError, match=r"is no torch\.optim\.Optimizer"):
+        compare(task, [f"{path}:Mine"], **QUICK)
+
+
+# -- runs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_and_its_library_give_one_curve(make_task):
+    task = make_task(dtype=torch.float64)
+    for rule, library, settings in (
+        ("adam", "torch:Adam", {}),
+        ("momentum", "torch:SGD", {"momentum": 0.9}),
+        ("rmsprop", "torch:RMSprop", {"alpha": 0.99}),
+    ):
+        runs = [
+            run_trial(Trial(task, resolve_optimizer(n), {"lr": 0.01, **s}, 0, Purpose.TUNE, 0, 12, ("train",)))
+            for n, s in ((rule, {}), (library, settings))
+        ]
+        assert runs[0]["batch_loss"] == pytest.approx(runs[1]["batch_loss"], rel=1e-9)
+        assert runs[0]["state_bytes"] == runs[1]["state_bytes"]
+
+
+def test_a_run_alone_is_the_run_among_others(task):
+    rule = UpdateRule.parse("cd*ad where lr = 0.03")
+    outcome = run_rule(task, rule, 0, Purpose.EVALUATE, range(3))
+    comparison = compare(task, {"mine": rule}, episodes=3)
+    torch.testing.assert_close(comparison.contenders[0].outcome.losses.float(), outcome.losses)
+
+
+def test_tuned_settings_reach_the_optimizer(task):
+    def loss(name, **settings):
+        trial = Trial(task, resolve_optimizer(name), {"lr": 0.03, **settings}, 0, Purpose.TUNE, 0, 12, ("train",))
+        return run_trial(trial)["metrics"]["train"]["loss"]
+
+    adam = loss("adam")
+    assert adam == loss("adam", beta1=0.9, beta2=0.999, schedule="constant")
+    changed = [loss("adam", beta1=0.5), loss("adam", beta2=0.9), loss("adam", schedule="linear")]
+    assert len({adam, *changed}) == 4
+    pairs = {"beta1": 0.5, "beta2": 0.9, "schedule": "cosine"}
+    assert loss("adam", **pairs) == pytest.approx(loss("torch:Adam", **pairs), rel=1e-4)
+    assert [schedule_factor("cosine", t, 2) for t in (1, 2)] == pytest.approx([1.0, 0.5])
+
+
+def test_projection_holds_for_classes_too(make_task):
+    class Bounded(type(make_task())):
+        def project(self, model):
+            for p in model.parameters():
+                p.data.clamp_(-0.05, 0.05)
+
+    both = [
+        run_trial(Trial(Bounded(), resolve_optimizer(n), {"lr": 0.1}, 0, Purpose.TUNE, 0, 12, ("train",)))
+        for n in ("sgd", "torch:SGD")
+    ]
+    assert both[0]["batch_loss"] == pytest.approx(both[1]["batch_loss"], rel=1e-5)
+
+
+def test_diverged_runs_are_counted_and_not_averaged(task):
+    comparison = compare(task, {"wild": "exp(9*abs(g))*g where lr = 99", "calm": MINE}, episodes=3)
+    wild, calm = comparison.contenders
+    assert set(wild.diverged) == {0, 1, 2}
+    assert calm.diverged == {}
+    assert wild.metric("train", "loss").isnan().all()
+    assert "wild: 3 of 3 runs diverged (seed 0 after step" in comparison.report(statistics=True)
+    record = comparison.record(statistics=True)
+    assert json.loads(json.dumps(record, allow_nan=False))["contenders"][0]["metrics"]["train"]["loss"] == [None] * 3
+    assert {row["p"] for row in comparison.differences()} == {None}
+    assert comparison.failures == []
+
+
+def test_memory_and_time_are_measured(task):
+    contender = compare(task, ["ad where lr = 0.1", "g where lr = 0.1"], episodes=2).contenders[0]
+    assert (contender.seconds > 0).all()
+    parameters = sum(p.numel() for p in task.build(torch.Generator()).parameters())
+    assert contender.state_bytes == 2 * 4 * parameters
+    if sys.platform == "linux":
+        assert (contender.peak_bytes > 5e7).all()
+
+
+# -- tuning ----------------------------------------------------------------------------------------------------
+
+
+def test_tuning_is_deterministic_and_its_seeds_are_others(task, counted):
+    names = ["adam", "torch:SGD", MINE]
+    once = compare(task, names, tune="full", **QUICK)
+    first = list(counted)
+    counted.clear()
+    assert timeless(compare(task, names, tune="full", **QUICK)) == timeless(once)
+    assert [(t.settings, t.episode) for t in counted] == [(t.settings, t.episode) for t in first]
+    tuning = [t for t in first if t.purpose is Purpose.TUNE]
+    assert len(tuning) == 2 * 8 * 2  # the learned rule is used as it is
+    assert {t.splits for t in tuning} == {("train",)}  # what is not tuned for is not looked at
+    assert {t.purpose for t in first} == {Purpose.TUNE, Purpose.EVALUATE}
+    starts = [
+        task.build(generator_for(0, purpose, episode))[0].weight.flatten()[0].item()
+        for purpose in (Purpose.TUNE, Purpose.EVALUATE)
+        for episode in range(3)
+    ]
+    assert len(set(starts)) == 6
+    protocol = once.record()["protocol"]
+    assert (protocol["trials"], protocol["tune_for"], protocol["tuning_episodes"]) == (8, "train", [0, 1])
+    other = compare(task, names, tune="full", seed=1, **QUICK)
+    assert timeless(other) != timeless(once)
+
+
+def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
+    comparison = compare(task, ["adam", "adamw", "powersign-cd", "torch:RMSprop"], tune="full", **QUICK)
+    for contender in comparison.contenders:
+        assert [lr for lr, _ in contender.tuning[:6]] == list(FIRST_RATES)
+        assert len(contender.tuning) == 8
+        losses = [loss for _, loss in contender.tuning if loss is not None]
+        best = contender.trials[[loss for _, loss in contender.tuning].index(min(losses))]
+        assert contender.settings == best["settings"]
+    spaces = {name: [d["name"] for d in space] for name, space in comparison.protocol["space"].items()}
+    assert spaces == {
+        "adam": ["lr", "beta1", "beta2", "schedule"],
+        "adamw": ["lr", "beta1", "beta2", "wd", "schedule"],
+        "powersign-cd": ["lr", "beta1"],  # it has a schedule
+        "torch:RMSprop": ["lr", "momentum", "alpha", "schedule"],
+    }
+
+
+def test_tuning_for_the_validation_loss(task, counted):
+    compare(task, ["sgd"], tune_for="valid", **QUICK)
+    assert {t.splits for t in counted if t.purpose is Purpose.TUNE} == {("valid",)}
+
+
+def test_an_optimizer_that_never_trains_is_named(task):
+    with pytest.raises(SolError, match=r"hopeless does not train regression: .*not finite at any of 8 settings"):
+        compare(task, {"hopeless": "exp(exp(exp(exp(9 + abs(g)))))"}, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizers": []}, "no optimizer"),
+        ({"optimizers": "adam"}, "a list of names"),
+        ({"optimizers": ["adam", "adam"]}, "given twice: adam"),
+        ({"tune": "most"}, "tune = 'most'; choose one of: lr, full, none"),
+        ({"tune": "none"}, "no learning rate for adam: tune it, or write one"),
+        ({"tune_for": "test"}, "tune_for = 'test'; choose one of: train, valid"),
+        ({"episodes": 0}, "episodes = 0; it must be 1 or more"),
+        ({"trials": 0}, "trials = 0"),
+        ({"steps": 0}, "0 steps"),
+    ],
+)
+def test_wrong_plans_are_named(task, arguments, message):
+    with pytest.raises(SolError, match=message):
+        compare(task, **{"optimizers": ["adam"], **arguments})
+
+
+@pytest.mark.parametrize(("package", "name"), [("optuna", "adam"), ("pytorch_optimizer", "pytorch_optimizer:Lion")])
+def test_what_is_missing_is_said_with_the_line_that_installs_it(task, monkeypatch, package, name):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SolError, match=r"pip install 'sol-learner\[compare\]'"):
+        compare(task, [name], **QUICK)
+
+
+def test_without_scipy_there_are_numbers_but_no_tests(task, monkeypatch):
+    comparison = compare(task, [MINE, "g where lr = 0.1"], episodes=2)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert "p (Holm)" not in comparison.report()
+    with pytest.raises(SolError, match=r"tests and intervals need SciPy: pip install 'sol-learner\[compare\]'"):
+        comparison.record(statistics=True)
+
+
+# -- the store -------------------------------------------------------------------------------------------------
+
+
+def test_a_study_goes_on_and_nothing_is_computed_twice(task, counted, tmp_path):
+    names = ["adam", "torch:SGD", MINE]
+    reference = timeless(compare(task, names, **QUICK))
+    total = len(counted)
+    counted.clear()
+
+    def stopping(trial, clock=None, run=comparing_module.run_trial):
+        if len(counted) == total // 2:
+            raise KeyboardInterrupt
+        return run(trial, clock)
+
+    before, comparing_module.run_trial = comparing_module.run_trial, stopping
+    with pytest.raises(KeyboardInterrupt):
+        compare(task, names, store=tmp_path / "runs.sqlite", **QUICK)
+    comparing_module.run_trial = before
+    assert len(Store(tmp_path / "runs.sqlite")) == total // 2
+    assert timeless(compare(task, names, store=tmp_path / "runs.sqlite", **QUICK)) == reference
+    assert len(counted) == total == len(Store(tmp_path / "runs.sqlite"))
+    again = compare(task, names, store=tmp_path / "runs.sqlite", **QUICK)
+    assert timeless(again) == reference
+    assert len(counted) == total
+    more = compare(task, [*names, "lion"], store=tmp_path / "runs.sqlite", **{**QUICK, "episodes": 4})
+    assert len(counted) == total + 3 + 8 * 2 + 4  # a fourth seed of each, and all of lion's
+    assert json.dumps(more.record()["contenders"][0]["tuning"]) == json.dumps(again.record()["contenders"][0]["tuning"])
+
+
+def test_the_identity_changes_with_everything_that_changes_numbers(make_task):
+    class Steeper(type(make_task())):
+        def loss(self, model, batch):
+            return 2 * super().loss(model, batch)
+
+    task = make_task()
+    assert fingerprint(task) == fingerprint(make_task())
+    other = make_task()
+    other.data["test"] = (other.data["test"][0] + 1, other.data["test"][1])
+    tasks = [make_task(dtype=torch.float64), Steeper(), other]
+    base = Trial(task, RuleSpec(ZOO["adam"]), {"lr": 0.1}, 0, Purpose.TUNE, 0, 12, ("train",))
+    trials = [
+        base,
+        replace(base, optimizer=RuleSpec(ZOO["lion"])),
+        replace(base, optimizer=resolve_optimizer("torch:Adam")),
+        replace(base, settings={"lr": 0.2}),
+        replace(base, settings={"lr": 0.1, "schedule": "linear"}),
+        replace(base, seed=1),
+        replace(base, episode=1),
+        replace(base, purpose=Purpose.EVALUATE),
+        replace(base, steps=13),
+        replace(base, splits=("valid",)),
+        replace(base, threads=2),
+    ]
+    identities = [trial.identity(fingerprint(task)) for trial in trials]
+    identities += [base.identity(fingerprint(another)) for another in tasks]
+    assert len({json.dumps(identity, sort_keys=True) for identity in identities}) == len(trials) + len(tasks)
+    assert "torch" in identities[0]["versions"]
+
+
+def test_the_store_keeps_the_first_result_and_is_plain_sqlite(tmp_path):
+    store, other = Store(tmp_path / "runs.sqlite"), Store(tmp_path / "runs.sqlite")
+    identity = {"settings": {"lr": 0.1}, "stream": "tune", "seed": 0, "episode": 1, "steps": 5}
+    assert store.get(identity) is None
+    assert store.put(identity, "t", "adam", {"loss": 1.0}) == {"loss": 1.0}
+    assert other.put(identity, "t", "adam", {"loss": 2.0}) == {"loss": 1.0} == other.get(identity)
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        row = connection.execute("SELECT task, optimizer, settings, stream, episode, steps FROM runs").fetchone()
+    connection.close()
+    assert row == ("t", "adam", '{"lr": 0.1}', "tune", 1, 5)
+
+
+def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "text").write_text("not a database, and long enough to be told from an empty one" * 20)
+    with pytest.raises(SolError, match="text cannot be used: file is not a database"):
+        Store(tmp_path / "text")
+    with sqlite3.connect(tmp_path / "other") as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    with pytest.raises(SolError, match="no store of runs"):
+        Store(tmp_path / "other")
+    with pytest.raises(SolError, match="cannot be used: unable to open"):
+        Store(tmp_path / "missing" / "runs.sqlite")
+
+
+# -- processes -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that start at once: forked, where loky's own start anew and import everything."""
+    monkeypatch.setattr(context, "_DEFAULT_START_METHOD", "fork")
+    yield
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:`fork` start method")
+
+
+class Deadly:
+    """Kills the process that it runs in at one item, so many times."""
+
+    def __init__(self, folder, times):
+        self.folder, self.times, self.home = folder, times, os.getpid()
+
+    def __call__(self, item):
+        died = len(list(self.folder.iterdir()))
+        if item == 3 and died < self.times and os.getpid() != self.home:
+            (self.folder / str(died)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == 4:
+            raise ValueError("four")
+        return 10 * item
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_killed_process_costs_its_item_and_no_more(tmp_path, forked, times):
+    results = dict(Workers(2).completed(Deadly(tmp_path, times), range(6)))
+    assert [results[i] for i in (0, 1, 2, 5)] == [0, 10, 20, 50]
+    assert str(results[4]) == "ValueError: four"
+    assert (results[3] == 30) if times == 1 else (str(results[3]) == "the process died, twice")
+    assert len(list(tmp_path.iterdir())) == times
+
+
+def test_processes_give_the_same_numbers(task, forked):
+    names = ["adam", MINE]
+    assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == timeless(compare(task, names, **QUICK))
+
+
+def test_failed_runs_are_reported_and_the_rest_is_kept(task, monkeypatch):
+    def failing(trial, clock=None):
+        if trial.episode == 1 and trial.optimizer.rule == ZOO["adam"]:
+            raise MemoryError("no room")
+        return run_trial(trial, clock)
+
+    monkeypatch.setattr(comparing_module, "run_trial", failing)
+    comparison = compare(task, {"mine": MINE, "adam": "adam"}, episodes=3, tuned={"adam": (0.01, [(0.01, 0.5)])})
+    assert comparison.failures == ["adam, seed 1: MemoryError: no room"]
+    assert comparison.contenders[1].metric("test", "loss").isfinite().tolist() == [True, False, True]
+    assert "FAILED: adam, seed 1: MemoryError: no room" in comparison.report(statistics=True)
+    assert comparison.csv().count("no room") == 1
+
+
+# -- tests and tables ------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    # Ascending 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, which may not fall again.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([None, 0.02]) == [None, 0.02]
+    assert holm([]) == []
+
+
+def test_the_paired_test_by_hand():
+    # Differences 1, 2, 3: mean 2, standard error 1/sqrt 3, t = 2 sqrt 3 with 2 degrees of freedom.
+    t = 2 * math.sqrt(3)
+    assert paired_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(1 - t / math.sqrt(2 + t**2))
+    assert paired_test([1.0], [2.0]) is None
+    assert paired_test([1.0, 2.0], [2.0, 3.0]) is None
+    assert paired_test([1.0, math.nan], [2.0, 4.0]) is None
+
+
+def test_bootstrap_intervals():
+    values = [0.1, 0.3, 0.2, 0.5, 0.4, 0.3]
+    low, high = bootstrap_interval(values)
+    assert 0.1 < low < 0.3 < high < 0.5
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval([0.2, 0.2]) == (0.2, 0.2)
+    assert bootstrap_interval([0.2]) is None
+    assert bootstrap_interval([0.2, math.inf]) is None
+
+
+def contender(losses, name="x", final=0.0):
+    losses = torch.tensor(losses, dtype=torch.float64)
+    table = {"loss": torch.full((1, losses.shape[1]), final, dtype=torch.float64)}
+    metrics = dict.fromkeys(("train", "valid", "test"), table)
+    empty = torch.full((losses.shape[1],), math.nan)
+    return Contender(name, None, {"lr": 0.1}, [], Outcome(losses[:, None], metrics), seconds=empty, peak_bytes=empty)
+
+
+def test_quantities_by_hand():
+    curve = [[4.0 - 0.1 * t] for t in range(40)]  # T/20 = 2
+    found = {name: float(value[0]) for name, value in contender(curve).quantities(target=3.0).items()}
+    assert found["best loss"] == pytest.approx(0.15)
+    assert found["area"] == pytest.approx(2.05)
+    assert found["steps to target"] == 12  # the means of two steps: 2.95 at the twelfth, 3.05 before
+    never = contender(curve).quantities(target=-1.0)["steps to target"]
+    assert never.isnan().all()
+
+
+def test_tables_fit_a_terminal_and_differ_by_name():
+    names = ["runs/a-rather-long-folder-name", "runs/another-rather-long-folder-name", "sgd"]
+    curves = [[1.0, 2.0], [0.5, 0.25], [0.1234567, 0.2]]
+    comparison = Comparison("task", 0, 2, 3, [contender(curves, name, 123456.789) for name in names], 0.3)
+    lines = comparison.report(statistics=True).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len({line.split("  ")[0] for line in lines[2:5]}) == 3
+    assert len(comparison.csv().splitlines()) == 1 + 3 * 2
+
+
+def test_custom_specs_take_part(task):
+    class Frozen:
+        fixed, rule = {"lr": 1.0}, None
+
+        def identity(self):
+            return {"frozen": 1}
+
+        def space(self, full):
+            return ()
+
+        def check(self):
+            pass
+
+        def begin(self, optimizees, settings, steps):
+            return (lambda t, gradient, lr: None), lambda: 0
+
+    comparison = compare(task, {"frozen": Frozen(), "mine": MINE}, episodes=2, progress=Silent())
+    assert (
+        comparison.contenders[0].metric("train", "loss").mean()
+        > comparison.contenders[1].metric("train", "loss").mean()
+    )
+    assert comparison.contenders[0].state_bytes == 0
+    assert isinstance(resolve_optimizer("torch:Adam"), TorchSpec)
