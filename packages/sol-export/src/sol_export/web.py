@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from sol_export.equations import equations, meanings
+from sol_export.equations import Equation, Meaning, equations, meanings
 from sol_export.latex import align
 from sol_export.text import provenance
-from sol_symbols import SolError, UpdateRule
+from sol_symbols import INPUTS, SolError, UpdateRule, latex
 
 __all__ = ["MarkdownExporter", "MathMLExporter"]
 
@@ -61,21 +61,58 @@ class MathMLExporter:
         Raises:
             SolError: The library that turns LaTeX into MathML is missing.
         """
-        try:
-            from latex2mathml.converter import convert
-        except ImportError:
-            raise SolError("MathML needs latex2mathml: pip install latex2mathml") from None
-        block = "".join(
-            convert(rf"{equation.left} = {' '.join(equation.right)}", display="block")
-            for equation in equations(rule, self.digits)
-        )
-        items = "\n".join(
-            f"<li>{convert(meaning.symbol + (f' = {meaning.value}' if meaning.value is not None else ''))}: "
-            f"{escape(meaning.description.replace('$', ''))}</li>"
-            for meaning in meanings(rule, self.digits)
-        )
         return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(name)}</title></head>\n'
-            f"<body>\n{block}\n<ul>\n{items}\n</ul>\n"
+            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(name)}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"/><style>{_STYLE}</style></head>\n'
+            f"<body>\n{self.step(rule)}\n{self.formula(rule)}\n{self.symbols(rule)}\n"
             f"<pre>{escape(provenance(rule, 'mathml', name))}</pre>\n</body>\n</html>\n"
         )
+
+    def step(self, rule: UpdateRule) -> str:
+        """The step that the optimizer takes, as a piece of a page."""
+        return _formula(equations(rule, self.digits)[-1])
+
+    def formula(self, rule: UpdateRule) -> str:
+        """phi as a piece of a page; each term is a formula of its own, so that lines break between terms."""
+        return _formula(equations(rule, self.digits)[-2])
+
+    def symbols(self, rule: UpdateRule) -> str:
+        """A table of the symbols that the formula needs, as a piece of a page: symbol, name, meaning and definition."""
+        known = {latex(name): name for name in (*INPUTS, *rule.values, *rule.live)} | {r"\alpha": "lr"}
+        defined = equations(rule, self.digits)[:-2]
+        definitions = {equation.left: equation for equation in defined}
+        parts = [Meaning(left, "part of the formula") for left in definitions if left.startswith("u_")]
+        rows = []
+        for meaning in [*parts, *meanings(rule, self.digits)]:
+            shown = definitions.get(meaning.symbol)
+            value = _formula(shown) if shown else "" if meaning.value is None else _math(meaning.value)
+            name = f"<code>{escape(known[meaning.symbol])}</code>" if meaning.symbol in known else ""
+            words = _words(meaning.description)
+            rows.append(f"<tr><td>{_math(meaning.symbol)}</td><td>{name}</td><td>{words}</td><td>{value}</td></tr>")
+        head = "<tr><th>symbol</th><th>name</th><th>meaning</th><th>definition or value</th></tr>"
+        return f'<table class="symbols"><thead>{head}</thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
+
+
+_STYLE = (
+    "body{font:1rem/1.5 sans-serif;margin:1rem} td,th{text-align:left;padding:.2rem .8rem .2rem 0} pre{overflow:auto}"
+)
+
+
+def _formula(equation: Equation) -> str:
+    first, *rest = (_math(term) for term in equation.terms)
+    return f'<div class="formula">{_math(f"{equation.left} =")} ' + " ".join([first, *rest]) + "</div>"
+
+
+def _math(source: str) -> str:
+    """MathML of LaTeX."""
+    try:
+        from latex2mathml.converter import convert
+    except ImportError:
+        raise SolError("MathML needs latex2mathml: pip install latex2mathml") from None
+    return convert(source)
+
+
+def _words(text: str) -> str:
+    """Words with LaTeX between dollar signs."""
+    parts = text.split("$")
+    return "".join(_math(part) if number % 2 else escape(part) for number, part in enumerate(parts))
