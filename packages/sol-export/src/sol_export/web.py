@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from sol_export.equations import Equation, Meaning, equations, meanings
@@ -79,17 +80,19 @@ class MathMLExporter:
     def symbols(self, rule: UpdateRule) -> str:
         """A table of the symbols that the formula needs, as a piece of a page: symbol, name, meaning and definition."""
         known = {latex(name): name for name in (*INPUTS, *rule.values, *rule.live)} | {r"\alpha": "lr"}
-        defined = equations(rule, self.digits)[:-2]
-        definitions = {equation.left: equation for equation in defined}
+        definitions = {equation.left: equation for equation in equations(rule, self.digits)[:-2]}
+        direct = {latex(free.name) for free in rule.expression.free_symbols} | {r"\theta_t", r"\phi_t", r"\alpha"}
+        sections: dict[bool, list[str]] = {True: [], False: []}
         parts = [Meaning(left, "part of the formula") for left in definitions if left.startswith("u_")]
-        rows = []
-        for meaning in [*parts, *meanings(rule, self.digits)]:
+        for meaning in [*meanings(rule, self.digits), *parts]:
             shown = definitions.get(meaning.symbol)
             value = _formula(shown) if shown else "" if meaning.value is None else _math(meaning.value)
             name = f"<code>{escape(known[meaning.symbol])}</code>" if meaning.symbol in known else ""
-            words = _words(meaning.description)
-            rows.append(f"<tr><td>{_math(meaning.symbol)}</td><td>{name}</td><td>{words}</td><td>{value}</td></tr>")
-        head = "<tr><th>symbol</th><th>name</th><th>meaning</th><th>definition or value</th></tr>"
+            cells = (_math(meaning.symbol), name, _words(meaning.description), value)
+            sections[meaning.symbol in direct or meaning in parts].append(_row("td", *cells))
+        made_of = '<tr><th colspan="4">and what these are made of</th></tr>'
+        rows = [*sections[True], *([made_of] if sections[False] else []), *sections[False]]
+        head = _row("th", "symbol", "name", "meaning", "definition or value")
         return f'<table class="symbols"><thead>{head}</thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
 
 
@@ -98,9 +101,14 @@ _STYLE = (
 )
 
 
+def _row(kind: str, *cells: str) -> str:
+    return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
+
+
 def _formula(equation: Equation) -> str:
-    first, *rest = (_math(term) for term in equation.terms)
-    return f'<div class="formula">{_math(f"{equation.left} =")} ' + " ".join([first, *rest]) + "</div>"
+    first, *rest = equation.terms
+    maths = [_math(f"{equation.left} = {{}}"), _math(first), *(_math(f"{{}} {term}") for term in rest)]  # {}: infix
+    return f'<div class="formula">{" ".join(maths)}</div>'
 
 
 def _math(source: str) -> str:
@@ -109,7 +117,9 @@ def _math(source: str) -> str:
         from latex2mathml.converter import convert
     except ImportError:
         raise SolError("MathML needs latex2mathml: pip install latex2mathml") from None
-    return convert(source)
+    return re.sub(
+        r"<mo>([a-z]+)</mo>", r'<mspace width="0.17em"/><mi>\1</mi>', convert(source)
+    )  # sign and its like are no infixes
 
 
 def _words(text: str) -> str:

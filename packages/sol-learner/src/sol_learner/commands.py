@@ -14,16 +14,17 @@ from rich.console import Console
 
 from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparison import compare
-from sol_learner.config import LearnConfig
+from sol_learner.config import LearnConfig, as_text
 from sol_learner.pipeline import Learner, LearnResult
 from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, TensorBoard, open_progress
 from sol_learner.ranks import Ranks, joined_ranks
-from sol_learner.run_folder import CHECKPOINTS, prepare_folder, write_run
+from sol_learner.report import write_report
+from sol_learner.run_folder import CHECKPOINTS, REPORT, prepare_folder, write_run
 from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
 from sol_learner.workers import Workers
 from sol_symbols import SolError, resolve_rule, write_atomically
 
-__all__ = ["Compare", "Learn", "Tasks"]
+__all__ = ["Compare", "Learn", "Report", "Tasks"]
 
 
 def _count(text: str) -> int:
@@ -77,7 +78,7 @@ class Learn:
                 f"--{field.name.replace('_', '-')}",
                 dest=f"setting {field.name}",
                 metavar="X",
-                help=f"{explanations[field.name]} (default {_shown(field.default)})".replace("%", "%%"),
+                help=f"{explanations[field.name]} (default {as_text(field.default) or 'none'})".replace("%", "%%"),
             )
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -141,15 +142,9 @@ class Learn:
         for comparison in result.comparisons:
             print(f"{comparison.table()}\n")
         print(f"in {out}/: {', '.join(files)}")
+        print(f"to read it all: open {out / REPORT} in a browser")
         if "optimizer.py" not in files:
             print("for a PyTorch file: pip install sol-export, then sol export RUN --to torch")
-
-
-def _shown(value: object) -> str:
-    """A setting's value as it is written on the command line."""
-    if isinstance(value, tuple):
-        return ",".join(_shown(item) for item in value) if value else "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Compare:
@@ -181,6 +176,29 @@ class Compare:
         if arguments.json is not None:
             write_atomically(arguments.json, json.dumps(comparison.record(), indent=1) + "\n")
         print(comparison.table())
+        return 0
+
+
+class Report:
+    """Write a run, or a comparison, as one HTML page that needs no other file and no network."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare --json")
+        parser.add_argument(
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help=f"the page (default: RUN/{REPORT}, or beside the JSON)",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+        source: Path = arguments.source
+        target = arguments.output or (source / REPORT if source.is_dir() else source.with_suffix(".html"))
+        write_report(source, target)
+        print(f"wrote {target}")
         return 0
 
 

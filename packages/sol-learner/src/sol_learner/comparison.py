@@ -91,6 +91,7 @@ class Comparison:
                         for split, metrics in contender.outcome.metrics.items()
                     },
                     "batch_loss": contender.outcome.losses[:, 0].mean(1).tolist(),
+                    "batch_loss_std": contender.outcome.losses[:, 0].std(1).tolist(),
                 }
                 for contender in self.contenders
             ],

@@ -19,7 +19,7 @@ from sol_learner.optimizees import PRECISIONS
 from sol_learner.terms import DECAYS, DIRECTIONS
 from sol_symbols import ZOO, SolError
 
-__all__ = ["LearnConfig"]
+__all__ = ["LearnConfig", "as_text"]
 
 _CHOICES = {
     "start": tuple(ZOO),
@@ -194,6 +194,18 @@ class LearnConfig:
             return cls.from_mapping({**settings, **overrides})
         except SolError as error:
             raise SolError(f"{path}: {error}") from None
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as it is written on the command line.
+
+    >>> as_text((("mul", "sign"), ("add",))), as_text(True), as_text(())
+    ('mul,sign/add', 'true', '')
+    """
+    if isinstance(value, list | tuple):
+        separator = "/" if any(isinstance(item, list | tuple) for item in value) else ","
+        return separator.join(as_text(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _converted(name: str, value: Any, default: Any) -> Any:

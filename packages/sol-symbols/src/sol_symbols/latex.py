@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import sympy
 from sympy.printing.latex import LatexPrinter
 
@@ -68,6 +70,8 @@ class _Printer(LatexPrinter):
 
     def _print_Float(self, expr: sympy.Float) -> str:
         value = float(expr)
+        if value == math.pi:
+            return r"\pi"
         text = repr(value) if self._digits is None else f"{value:.{self._digits}g}"
         mantissa, _, exponent = text.partition("e")
         return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
