@@ -183,8 +183,9 @@ def front_chart(marks: Sequence[Mark], xlabel: str, ylabel: str, description: st
 
 
 def _thinned(line: Series) -> Series:
-    """Means over as many neighbours as it takes for a line to have at most 400 points."""
+    """Means over as many neighbours as it takes for a line to have at most 400 points; what is huge is a gap."""
     x, y = numpy.asarray(line.x, float), numpy.asarray(line.y, float)
+    y = numpy.where((abs(y) < 1e100) & ((abs(y) > 1e-100) | (y == 0)), y, numpy.nan)
     size = math.ceil(len(x) / _MOST_POINTS)
     if size <= 1:
         return Series(line.label, x, y, line.spread)

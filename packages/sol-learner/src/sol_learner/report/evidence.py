@@ -161,6 +161,11 @@ def _read_run(folder: Path) -> Evidence:
     summary = _json(path) if path.is_file() else {}
     if not isinstance(summary, Mapping):
         raise SolError(f"{path} is not the summary of a run")
+    for key in ("config", "seconds", "versions"):
+        if not isinstance(summary.get(key, {}), Mapping):
+            raise SolError(f"{path} is not as sol writes it: {key!r} is not a table")
+    if not all(isinstance(value, int | float) for value in summary.get("seconds", {}).values()):
+        raise SolError(f"{path} is not as sol writes it: 'seconds' are not all numbers")
     return Evidence(
         name,
         "run",

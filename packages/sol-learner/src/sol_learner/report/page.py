@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import metadata, resources
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from sol_learner.config import LearnConfig, as_text
 from sol_learner.report.charts import Chart, Mark, Series, front_chart, line_chart
 from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, LogLine, Result, read_evidence
-from sol_symbols import SolError, UpdateRule, format_expression, parity, responses, scaling_degree, write_atomically
+from sol_symbols import UpdateRule, format_expression, parity, responses, scaling_degree, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
 __all__ = ["report_page", "write_report"]
@@ -257,7 +257,7 @@ class _Page:
         if odd == -1:
             found.append("Mirrored gradients give the mirrored update, as with Adam and gradient descent.")
         else:
-            found.append("The formula has no mirror symmetry: it treats positive and negative gradients differently.")
+            found.append("Mirrored gradients do not give the mirrored update, other than with Adam and its relatives.")
         if degree == 0:
             found.append("The size of the gradients does not matter, only their direction and history, as with Adam.")
         elif degree is not None:
@@ -268,9 +268,8 @@ class _Page:
                 "constant is trained differently."
             )
         if rule.needs_horizon:
-            found.append(
-                f"Its schedule ends at T = {rule.horizon:g} steps; give the number of steps that you train for."
-            )
+            end = f"T = {rule.horizon:g}" if rule.horizon else "T"
+            found.append(f"Its schedule ends at {end} steps; give the number of steps that you train for.")
         if any(free.name == "w" for free in rule.expression.free_symbols):
             found.append("It uses the parameter's own value, as weight decay does.")
         return found
@@ -300,10 +299,7 @@ class _Page:
 
     @property
     def _seconds(self) -> dict[str, float]:
-        seconds = self._summary.get("seconds", {})
-        if not isinstance(seconds, Mapping) or not all(isinstance(v, int | float) for v in seconds.values()):
-            raise SolError("summary.json is not as sol writes it: 'seconds' is not a table of numbers")
-        return {str(name): float(value) for name, value in seconds.items()}
+        return {str(name): float(value) for name, value in self._summary.get("seconds", {}).items()}
 
     @property
     def timings(self) -> list[dict[str, Any]]:
@@ -358,8 +354,6 @@ class _Page:
         config = self._summary.get("config", {})
         explained = LearnConfig.explanations()
         defaults = {item.name: item.default for item in fields(LearnConfig)}
-        if not isinstance(config, Mapping):
-            raise SolError("summary.json is not as sol writes it: 'config' is not a table")
         return [
             {
                 "name": str(name),
@@ -383,8 +377,7 @@ class _Page:
     @property
     def versions(self) -> list[tuple[str, str]]:
         """What it ran on."""
-        versions = self._summary.get("versions", {})
-        found = [(str(k), str(v)) for k, v in versions.items()] if isinstance(versions, Mapping) else []
+        found = [(str(name), str(version)) for name, version in self._summary.get("versions", {}).items()]
         return found + [(name, str(self._summary[name])) for name in _MACHINE if name in self._summary]
 
 
