@@ -57,6 +57,7 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
     Raises:
         SolError: A file cannot be written, or an exporter failed.
     """
+    prepare_folder(folder, overwrite=True)
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
     files["summary.json"] = json.dumps(result.summary, indent=1) + "\n"
     for comparison in result.comparisons:

@@ -246,4 +246,6 @@ def _frame(across: _Axis, up: _Axis, xlabel: str, ylabel: str, whole: bool = Fal
 
 
 def _number(value: float) -> str:
+    if 1_000 <= abs(value) < 100_000:
+        return f"{value:.0f}".replace("-", "−")
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")

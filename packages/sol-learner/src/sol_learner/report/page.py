@@ -331,7 +331,9 @@ class _Page:
             ]
             axis = "episode" if trained else "generation"
             words = f"Loss over the steps of the phase {phase}."
-            chart = line_chart(series, axis, "loss", words, dots=True, whole=True)
+            values = [value for line in series for value in line.y]
+            wide = min(values) > 0 and max(values) > 20 * min(values)
+            chart = line_chart(series, axis, "loss", words, dots=True, whole=True, ylog=wide)
             found.append({"name": phase, "chart": chart})
         return found
 
