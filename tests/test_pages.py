@@ -53,7 +53,8 @@ def test_an_operator_is_one_line(run_page, tmp_path):
         ">>> max(verify_source(rule, export_rule(rule, 'torch'), 'torch').values()) < 1e-5\nTrue\n"
         ">>> from sol_learner import SymbolicNetwork\n"
         ">>> from sol_symbols import ZOO\n"
-        ">>> 'softsign' in str(SymbolicNetwork(ZOO['adam'], units=(('mul*2', 'softsign*2'),)).units)\nTrue\n```\n"
+        ">>> layer = ('identity*2', 'mul*2', 'softsign*2')\n"
+        ">>> 'softsign' in str(SymbolicNetwork(ZOO['adam'], units=(layer,)).units)\nTrue\n```\n"
     )
     run_page(text.replace(f"{comment}\n{line}\n", "") + more, path=tmp_path / "copy")
 
