@@ -9,7 +9,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "uv|venv"
-nox.options.sessions = ["lint", "types", "symbols", "export", "learner", "tasks", "integration"]
+nox.options.sessions = ["lint", "types", "symbols", "export", "learner", "tasks", "integration", "docs"]
 
 CONSTRAINTS = "constraints.txt"
 PACKAGES = {name: f"packages/sol-{name}" for name in ("symbols", "export", "learner", "tasks")}
@@ -84,8 +84,16 @@ def tasks(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Tests of the packages together, and of what a person does with them."""
-    # What rules and emitted files are compared with, and what emitted files are used by.
+    # What rules and emitted files are compared with, what emitted files are used by, and a browser's remote control.
     references = ("expecttest", "jax", "optax", "pytorch-optimizer", "accelerate", "pytorch-lightning", "transformers")
-    install(session, "pytest", "hypothesis", *references, *list(PACKAGES.values())[:-1], f"{PACKAGES['tasks']}[vision]")
+    packages = [*list(PACKAGES.values())[:-1], f"{PACKAGES['tasks']}[vision]"]
+    install(session, "pytest", "hypothesis", "selenium", *references, *packages)
     session.install("--no-deps", "./examples/sol-task-example")  # a third party's task
     session.run("pytest", "tests", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/docs; a warning is an error. That the pages' code runs is the integration's to test."""
+    install(session, "sphinx", "furo", "myst-parser", *PACKAGES.values())
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "build/docs", env=ENVIRONMENT)

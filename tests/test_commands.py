@@ -37,6 +37,7 @@ def test_learn_writes_everything_and_says_what_it_found(run):
     emitted = {"optimizer.py", "optimizer_optax.py", "formula.tex", "formula.md", "formula.html"}
     assert files == emitted | {
         *("rule.json", "rule.txt", "summary.json", "metrics.jsonl", "front.json", "front.png", "curves.png"),
+        "report.html",
     }
     rule = resolve_rule(str(folder))
     assert str(rule) in done.stdout

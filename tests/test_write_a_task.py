@@ -28,12 +28,9 @@ installed = pytest.mark.skipif(
 )
 
 
-def test_the_guides_code_runs(tmp_path):
-    assert "LearnConfig(seed=0)" in BLOCKS[2]
-    script = "\n\n".join([*BLOCKS[:2], BLOCKS[3], BLOCKS[2].replace("LearnConfig(seed=0)", FEWER)])
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "learned" in done.stdout
+def test_the_guides_code_runs(run_page):
+    assert "LearnConfig(seed=0)" in GUIDE
+    assert "learned" in run_page(GUIDE.replace("LearnConfig(seed=0)", FEWER))
 
 
 def test_the_guides_task_is_that_of_the_example_and_has_thirty_lines():

@@ -139,3 +139,11 @@ def test_the_command_writes_or_prints(tmp_path, capsys):
 )
 def test_minima_with_numbers_are_emitted_as_torch_takes_them(text, code):
     assert f"phi = {code}\n" in export_rule(UpdateRule.parse(text), "torch")
+
+
+@pytest.mark.parametrize("to", exporters())
+def test_names_of_ones_own_vocabulary_are_exported_with_their_definitions(to):
+    vocabulary = STANDARD.extended(Feature("half", "m_hat/2", "half of the momentum"))
+    source = export_rule(UpdateRule.parse("half", vocabulary), to)
+    assert "half" in source
+    assert "RULE" in source  # the command that makes it again needs the rule's file: its text does not say it all

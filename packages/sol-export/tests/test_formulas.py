@@ -51,10 +51,17 @@ def test_source_code_is_not_rounded():
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_mathml_is_well_formed(rule):
-    page = export_rule(rule, "mathml").removeprefix("<!DOCTYPE html>").replace('<meta charset="utf-8">', "")
-    blocks = [node for node in ElementTree.fromstring(page).iter() if node.get("display") == "block"]
-    assert len(blocks) == len(equations(rule, 4))
-    assert "\\" not in "".join(text for block in blocks for text in block.itertext())
+    page = export_rule(rule, "mathml").removeprefix("<!DOCTYPE html>")
+    for name in ("charset", "viewport"):
+        page = re.sub(rf"<meta [^>]*{name}[^>]*>", "", page)
+    tree = ElementTree.fromstring(page)
+    formulas = [node for node in tree.iter("div") if node.get("class") == "formula"]
+    assert len(formulas) == len(equations(rule, 4))
+    assert len(formulas[1]) == 1 + len(equations(rule, 4)[-2].terms)  # the left-hand side, and one formula a term
+    maths = [node for node in tree.iter() if node.tag.endswith("}math")]
+    assert "\\" not in "".join(text for node in maths for text in node.itertext())
+    rows = [[*row] for row in tree.iter("tr")][1:]
+    assert {row[1][0].text for row in rows if len(row) > 1 and len(row[1])} >= {"lr", *rule.live, *rule.values}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)

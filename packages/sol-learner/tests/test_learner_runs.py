@@ -405,3 +405,11 @@ def test_a_run_whose_every_window_diverges_ends_with_advice(make_task):
     learner.tune = then_diverge
     with pytest.raises(SolError, match=r"every one of the 3 windows diverged.*outer_lr"):
         learner.run()
+
+
+def test_a_rule_with_a_schedule_knows_its_horizon_though_the_read_out_has_none(make_task):
+    settings = {"episodes": 0, "directions": ("ad",), "decays": ("ld",), "own_terms": 0, "generations": 0}
+    result = Learner([make_task()], dataclasses.replace(SMALL, **settings)).run()
+    assert not result.readout.needs_horizon
+    assert result.rule.needs_horizon
+    assert result.rule.horizon == make_task().horizon

@@ -20,11 +20,22 @@ class Equation:
 
     Attributes:
         left: LaTeX.
-        right: LaTeX of the lines that the right-hand side is broken into; ``+`` or ``-`` begins all but the first.
+        terms: LaTeX of the additive terms of the right-hand side; ``+`` or ``-`` begins all but the first.
     """
 
     left: str
-    right: tuple[str, ...]
+    terms: tuple[str, ...]
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The terms as lines, as many on each as there is room for."""
+        lines: list[str] = []
+        for term in self.terms:
+            if lines and _glyphs(lines[-1]) + _glyphs(term) <= _WIDTH:
+                lines[-1] += f" {term}"
+            else:
+                lines.append(term)
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -103,31 +114,24 @@ def _broken(left: str, value: sympy.Expr, digits: int | None, before: list[Equat
             inner = node.args[0]
             if _glyphs(latex(inner, digits)) > _WIDTH:
                 count = sum(row.left.startswith("u_") for row in (*before, *parts)) + 1
-                parts.append(Equation(f"u_{{{count}}}", _lines(inner, digits)))
+                parts.append(Equation(f"u_{{{count}}}", _terms(inner, digits)))
                 return node.func(symbol(f"u{count}"), *node.args[1:], evaluate=False)
         return node
 
     value = (
         shortened(value) if any(_glyphs(latex(term, digits)) > _WIDTH for term in value.as_ordered_terms()) else value
     )
-    return [*parts, Equation(left, _lines(value, digits))]
+    return [*parts, Equation(left, _terms(value, digits))]
 
 
 def _nested(node: sympy.Expr) -> bool:
     return any(argument.args for argument in node.args)
 
 
-def _lines(value: sympy.Expr, digits: int | None) -> tuple[str, ...]:
-    """The terms, as many on a line as there is room for."""
-    lines: list[str] = []
-    for term in value.as_ordered_terms():
-        text = re.sub(r"\\mathrm{u(\d+)}", r"u_{\1}", latex(term, digits))
-        signed = text if not lines or text.startswith("-") else f"+ {text}"
-        if lines and _glyphs(lines[-1]) + _glyphs(signed) <= _WIDTH:
-            lines[-1] += f" {signed}"
-        else:
-            lines.append(signed)
-    return tuple(lines)
+def _terms(value: sympy.Expr, digits: int | None) -> tuple[str, ...]:
+    """The terms, signed."""
+    texts = [re.sub(r"\\mathrm{u(\d+)}", r"u_{\1}", latex(term, digits)) for term in value.as_ordered_terms()]
+    return (texts[0], *(text if text.startswith("-") else f"+ {text}" for text in texts[1:]))
 
 
 def _glyphs(text: str) -> int:

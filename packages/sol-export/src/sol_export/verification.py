@@ -54,7 +54,7 @@ class Trajectory:
 
 @runtime_checkable
 class Executable(Protocol):
-    """An exporter whose source can be run here: what :func:`verify` needs of it.
+    """An exporter whose source can be run here: what ``sol_export.verification.verify`` needs of it.
 
     Attributes:
         filename: Name of the file that holds the source.

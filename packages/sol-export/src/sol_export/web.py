@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
-from sol_export.equations import equations, meanings
+from sol_export.equations import Equation, Meaning, equations, meanings
 from sol_export.latex import align
 from sol_export.text import provenance
-from sol_symbols import SolError, UpdateRule
+from sol_symbols import INPUTS, SolError, UpdateRule, latex
 
 __all__ = ["MarkdownExporter", "MathMLExporter"]
 
@@ -62,22 +63,66 @@ class MathMLExporter:
         Raises:
             SolError: The library that turns LaTeX into MathML is missing.
         """
-        try:
-            from latex2mathml.converter import convert
-        except ImportError:
-            raise SolError("MathML needs latex2mathml: pip install latex2mathml") from None
-        block = "".join(
-            convert(rf"{equation.left} = {' '.join(equation.right)}", display="block")
-            for equation in equations(rule, self.digits)
-        )
-        items = "\n".join(
-            f"<li>{convert(meaning.symbol + (f' = {meaning.value}' if meaning.value is not None else ''))}: "
-            + "".join(convert(part) if i % 2 else escape(part) for i, part in enumerate(meaning.parts))
-            + "</li>"
-            for meaning in meanings(rule, self.digits)
-        )
         return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(name)}</title></head>\n'
-            f"<body>\n{block}\n<ul>\n{items}\n</ul>\n"
+            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(name)}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"/><style>{_STYLE}</style></head>\n'
+            f"<body>\n{self.step(rule)}\n{self.formula(rule)}\n{self.symbols(rule)}\n"
             f"<pre>{escape(provenance(rule, 'mathml', name))}</pre>\n</body>\n</html>\n"
         )
+
+    def step(self, rule: UpdateRule) -> str:
+        """The step that the optimizer takes, as a piece of a page."""
+        return _formula(equations(rule, self.digits)[-1])
+
+    def formula(self, rule: UpdateRule) -> str:
+        """phi as a piece of a page; each term is a formula of its own, so that lines break between terms."""
+        return _formula(equations(rule, self.digits)[-2])
+
+    def symbols(self, rule: UpdateRule) -> str:
+        """A table of the symbols that the formula needs, as a piece of a page: symbol, name, meaning and definition."""
+        known = {latex(name): name for name in (*INPUTS, *rule.values, *rule.live)} | {r"\alpha": "lr"}
+        definitions = {equation.left: equation for equation in equations(rule, self.digits)[:-2]}
+        direct = {latex(free.name) for free in rule.expression.free_symbols} | {r"\theta_t", r"\phi_t", r"\alpha"}
+        sections: dict[bool, list[str]] = {True: [], False: []}
+        parts = [Meaning(left, "part of the formula") for left in definitions if left.startswith("u_")]
+        for meaning in [*meanings(rule, self.digits), *parts]:
+            shown = definitions.get(meaning.symbol)
+            value = _formula(shown) if shown else "" if meaning.value is None else _math(meaning.value)
+            name = f"<code>{escape(known[meaning.symbol])}</code>" if meaning.symbol in known else ""
+            cells = (_math(meaning.symbol), name, _words(meaning), value)
+            sections[meaning.symbol in direct or meaning in parts].append(_row("td", *cells))
+        made_of = '<tr><th colspan="4">and what these are made of</th></tr>'
+        rows = [*sections[True], *([made_of] if sections[False] else []), *sections[False]]
+        head = _row("th", "symbol", "name", "meaning", "definition or value")
+        return f'<table class="symbols"><thead>{head}</thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
+
+
+_STYLE = (
+    "body{font:1rem/1.5 sans-serif;margin:1rem} td,th{text-align:left;padding:.2rem .8rem .2rem 0} pre{overflow:auto}"
+)
+
+
+def _row(kind: str, *cells: str) -> str:
+    return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
+
+
+def _formula(equation: Equation) -> str:
+    first, *rest = equation.terms
+    maths = [_math(f"{equation.left} = {{}}"), _math(first), *(_math(f"{{}} {term}") for term in rest)]  # {}: infix
+    return f'<div class="formula">{" ".join(maths)}</div>'
+
+
+def _math(source: str) -> str:
+    """MathML of LaTeX."""
+    try:
+        from latex2mathml.converter import convert
+    except ImportError:
+        raise SolError("MathML needs latex2mathml: pip install latex2mathml") from None
+    return re.sub(
+        r"<mo>([a-z]+)</mo>", r'<mspace width="0.17em"/><mi>\1</mi>', convert(source)
+    )  # sign and its like are no infixes
+
+
+def _words(meaning: Meaning) -> str:
+    """Its description with formulas in MathML."""
+    return "".join(_math(part) if i % 2 else escape(part) for i, part in enumerate(meaning.parts))

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from sol_learner.checkpoints import Checkpoints
 from sol_learner.comparing import TUNING, TUNING_SPLITS, compare
-from sol_learner.config import LearnConfig, explanations, settings_from
+from sol_learner.config import LearnConfig, as_text, explanations, settings_from
 from sol_learner.distillation import DistilSettings, distil
 from sol_learner.family import Family
 from sol_learner.lstm_learning import LSTM_LR, LSTM_SETTINGS, learn_lstm, lstm_config
@@ -27,12 +27,13 @@ from sol_learner.optimizers import EXTRA
 from sol_learner.pipeline import Learner, LearnResult
 from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, TensorBoard, open_progress
 from sol_learner.ranks import Ranks, joined_ranks
-from sol_learner.run_folder import CHECKPOINTS, prepare_folder, write_distilled, write_run
+from sol_learner.report import write_report
+from sol_learner.run_folder import CHECKPOINTS, REPORT, prepare_folder, write_distilled, write_run
 from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
 from sol_learner.workers import Workers
 from sol_symbols import SolError, write_atomically
 
-__all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Tasks"]
+__all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks"]
 
 
 def _count(text: str) -> int:
@@ -143,15 +144,9 @@ class Learn:
         for comparison in result.comparisons:
             print(f"{comparison.table()}\n")
         print(f"in {out}/: {', '.join(files)}")
+        print(f"to read it all: open {out / REPORT} in a browser")
         if "optimizer.py" not in files:
             print("for a PyTorch file: pip install sol-export, then sol export RUN --to torch")
-
-
-def _shown(value: object) -> str:
-    """A setting's value as it is written on the command line."""
-    if isinstance(value, tuple):
-        return ",".join(_shown(item) for item in value) if value else "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _add_settings(parser: argparse._ArgumentGroup, kind: type, defaults: Mapping[str, Any]) -> None:
@@ -162,7 +157,7 @@ def _add_settings(parser: argparse._ArgumentGroup, kind: type, defaults: Mapping
             f"--{name.replace('_', '-')}",
             dest=f"setting {name}",
             metavar="X",
-            help=f"{meanings[name]} (default {_shown(default)})".replace("%", "%%"),
+            help=f"{meanings[name]} (default {as_text(default) or 'none'})".replace("%", "%%"),
         )
 
 
@@ -348,6 +343,29 @@ class Compare:
                 file=sys.stderr,
             )
         return 1 if lost else 0
+
+
+class Report:
+    """Write a run, or a comparison, as one HTML page that needs no other file and no network."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare --json")
+        parser.add_argument(
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help=f"the page (default: RUN/{REPORT}, or beside the JSON)",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+        source: Path = arguments.source
+        target = arguments.output or (source / REPORT if source.is_dir() else source.with_suffix(".html"))
+        write_report(source, target)
+        print(f"wrote {target}")
+        return 0
 
 
 class Tasks:

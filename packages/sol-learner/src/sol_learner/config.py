@@ -19,7 +19,7 @@ from sol_learner.optimizees import PRECISIONS
 from sol_learner.terms import DECAYS, DIRECTIONS
 from sol_symbols import ZOO, SolError
 
-__all__ = ["LearnConfig", "explanations", "settings_from"]
+__all__ = ["LearnConfig", "as_text", "explanations", "settings_from"]
 
 _CHOICES = {
     "start": tuple(ZOO),
@@ -211,6 +211,18 @@ def settings_from(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
             raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         values[name] = _converted(name, value, fields[name].default)
     return kind(**values)
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as it is written on the command line.
+
+    >>> as_text((("mul", "sign"), ("add",))), as_text(True), as_text(())
+    ('mul,sign/add', 'true', '')
+    """
+    if isinstance(value, list | tuple):
+        separator = "/" if any(isinstance(item, list | tuple) for item in value) else ","
+        return separator.join(as_text(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _converted(name: str, value: Any, default: Any) -> Any:

@@ -162,6 +162,7 @@ class Learner:
             result.comparisons = self.compare(rule, tunings)
         self.memory.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
+        result.summary["gradient_rms"] = samples.gradient_rms
         return result
 
     @contextmanager
@@ -252,6 +253,8 @@ class Learner:
         samples = self._record(trainer.estimator.optimizer, lr, candidates)
         error = readout_error(trainer.network, readout, samples)
         wide = widen(readout, samples, config.directions, config.decays, config.own_terms)
+        if family.horizon is not None:  # a read-out without a schedule knows none
+            wide = wide.with_horizon(family.horizon)
         return readout, error, self.polish(wide, samples, candidates, config.library_generations, 0).rule
 
     def polish(

@@ -15,13 +15,17 @@ from sol_learner.distillation import Distilled, DistilSettings
 from sol_learner.lstm_optimizer import LSTM_FILE, TrainedLSTM
 from sol_learner.pipeline import LearnResult
 from sol_learner.pruning import Point
+from sol_learner.report import write_report
 from sol_symbols import SolError, UpdateRule, format_expression, round_constants, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["CHECKPOINTS", "curves_png", "front_png", "prepare_folder", "write_distilled", "write_run"]
+__all__ = ["CHECKPOINTS", "REPORT", "curves_png", "front_png", "prepare_folder", "write_distilled", "write_run"]
 
 CHECKPOINTS = "checkpoints"
 """Sub-folder of a run that is not finished."""
+
+REPORT = "report.html"
+"""The page that tells a run."""
 
 
 def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
@@ -52,11 +56,13 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
 
     ``rule.json`` and ``rule.txt`` are the rule, ``front.json`` and ``front.png`` the rules of other lengths,
     ``summary.json`` all numbers, ``curves.png`` the comparison; every installed exporter adds its file
-    (``optimizer.py``, ``formula.tex``). What an exporter cannot express is left out, after the rest is safely written.
+    (``optimizer.py``, ``formula.tex``), and ``report.html`` tells it all to a person. What an exporter cannot
+    express is left out, after the rest is safely written.
 
     Raises:
         SolError: A file cannot be written, or an exporter failed.
     """
+    prepare_folder(folder, overwrite=True)
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
     files["summary.json"] = json.dumps(result.summary, indent=1) + "\n"
     for comparison in result.comparisons:
@@ -75,6 +81,8 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
             written.insert(2, exporter.filename)
         except SolError as error:
             failed.append(f"{name}: {error}")
+    write_report(folder, folder / REPORT)
+    written.insert(2, REPORT)
     if failed:
         raise SolError(f"{', '.join(written)} are in {folder}, but not every exporter worked: {'; '.join(failed)}")
     return written

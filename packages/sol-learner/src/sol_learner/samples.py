@@ -57,6 +57,11 @@ class Samples:
         return torch.cat(columns, 1)
 
     @property
+    def gradient_rms(self) -> float:
+        """Root mean square of the gradients of all tasks."""
+        return float(torch.cat([part.gradients.reshape(-1) for part in self.parts]).square().mean().sqrt())
+
+    @property
     def weights(self) -> Tensor:
         """|g|, [sum of T * N]: an error of phi matters where it moves the loss; float64, mean 1 on each task."""
         sizes = [part.gradients.abs().reshape(-1) for part in self.parts]

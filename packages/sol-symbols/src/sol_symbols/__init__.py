@@ -16,6 +16,7 @@ from sol_symbols.operators import OPERATORS, Operator
 from sol_symbols.program import Assignment, Program, lower, lower_features
 from sol_symbols.ranges import FORMATS, NumberFormat, Ranges
 from sol_symbols.resolve import add_rule_argument, resolve_rule, rule_of
+from sol_symbols.responses import Line, Panel, responses
 from sol_symbols.rule import Complexity, UpdateRule
 from sol_symbols.simplify import Simplification, round_constants, simplify
 from sol_symbols.storage import SCHEMA
@@ -38,8 +39,10 @@ __all__ = [
     "ExpressionPrinter",
     "Feature",
     "Hyperparameter",
+    "Line",
     "NumberFormat",
     "Operator",
+    "Panel",
     "Program",
     "Ranges",
     "Recurrence",
@@ -63,6 +66,7 @@ __all__ = [
     "probed_parity",
     "probed_scaling_degree",
     "resolve_rule",
+    "responses",
     "round_constants",
     "rule_of",
     "scaling_degree",

@@ -277,7 +277,7 @@ class UpdateRule:
         return analyse(self, gradient, parameter, steps)
 
     def plot(self, path: str | Path | None = None, scale: float = 1.0) -> Figure:
-        """A picture of phi over this step's gradient, over the momentum and over t/T; see :mod:`sol_symbols.plot`.
+        """A picture of phi over the gradient, the momentum and t/T; see :func:`sol_symbols.responses`.
 
         Needs matplotlib, which the extra ``sol-symbols[plot]`` brings. An open horizon is taken as 100 steps, the
         parameter's value as 0.

@@ -8,8 +8,8 @@ L being the cross-entropy or the DLR loss. A sum, so that an image's gradient do
 attacked beside it; delta is in units of the radius eps, so that a rule and its rate do not depend on the radius. A rule
 is the step inside the projection: PGD with its usual step of 2/255 in a ball of 8/255 *is* ``sign(g) where lr = 0.25``.
 
-Every episode is a problem of its own, its images. :meth:`Attack.pool` gives the learner the same task over disjoint
-images for learning, for choosing and for the comparison.
+Every episode is a problem of its own, its images. :meth:`sol_tasks.Attack.pool` gives the learner the same task
+over disjoint images for learning, for choosing and for the comparison.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What ``sol tasks`` lists: a function of ``data`` and ``device`` for each task, light to import.
 
 The first line of its docstring is what is listed, ``requires`` what it needs beside this package (see
-:func:`sol_tasks.extras.needs`). The families are loaded when one of their tasks is made.
+``sol_tasks.extras.needs``). The families are loaded when one of their tasks is made.
 """
 
 from __future__ import annotations

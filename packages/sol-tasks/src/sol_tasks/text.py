@@ -245,7 +245,7 @@ def bert_glue(
         dataset: A name of :data:`GLUE`.
         data: Folder with data sets; see :func:`load_glue`.
         device: Where models and data live.
-        checkpoint: Name or folder of any sequence classifier of transformers; see :func:`find_checkpoint`.
+        checkpoint: Name or folder of any sequence classifier of transformers; see ``sol_tasks.text.find_checkpoint``.
         horizon: Inner steps of an episode; the paper's epochs by default.
         rows: Uses only the first so many rows of the (shuffled) training set.
         sample: Training rows that training metrics are taken over.

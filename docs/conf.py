@@ -1,0 +1,90 @@
+"""How the site is built: ``nox -s docs``, or ``sphinx-build -W docs build/docs``."""
+
+import re
+from importlib import metadata
+
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
+project = "sol"
+author = "the authors of sol"
+release = metadata.version("sol-symbols")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["README.md"]
+html_theme = "furo"
+html_title = "sol"
+html_copy_source = False
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": False}
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autoclass_content = "both"
+napoleon_use_ivar = True
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # What other projects define: their pages are on a network that the build does without.
+    ("py:.*", r"(torch|numpy|np|sympy|matplotlib|argparse|pathlib|collections|nn|importlib|types|typing|enum)\..*"),
+    ("py:class", r"Path|Figure|ModuleType|Optimizer|list\[dict\[str"),
+    # What is not public: type variables, and ports that a reader need not know.
+    ("py:class", r"sol_learner\.(ranks\.T|workers\.[TU]|task\.Built|meta_training\.MetaTrainer|inner_loop\.Optimizer)"),
+    ("py:data", r"GRAPHS|GLUE|PRECISIONS"),
+]
+
+
+_PLAIN = {}
+
+
+def _before_napoleon(app, what, name, obj, options, lines):
+    """Bars in docstrings are absolute values. What a property is, is kept: napoleon would take a part for its type."""
+    lines[:] = [
+        "".join(part if n % 2 else part.replace("|", r"\|") for n, part in enumerate(re.split(r"(``.*?``)", line)))
+        for line in lines
+    ]
+    if what in ("property", "attribute", "data"):
+        _PLAIN[name] = [*lines]
+
+
+def _after_napoleon(app, what, name, obj, options, lines):
+    lines[:] = _PLAIN.pop(name, lines)
+
+
+def _short(app, what, name, obj, options, signature, returned):
+    """The standard vocabulary by its name, not with all that is in it."""
+    if signature and "= Vocabulary(" in signature:
+        return signature.partition("= Vocabulary(")[0] + "= STANDARD)", returned
+    return None
+
+
+def _math(writer, node, display):
+    """Formulas as MathML, which browsers show without a script."""
+    source = re.sub(r"\\label\{.*?\}", "", node.astext())
+    writer.body.append(convert(source, display=display))
+
+
+def _inline(writer, node):
+    _math(writer, node, "inline")
+    raise SkipNode
+
+
+def _block(writer, node):
+    writer.body.append(writer.starttag(node, "div", CLASS="math"))
+    _math(writer, node, "block")
+    writer.body.append("</div>\n")
+    raise SkipNode
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _before_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", _after_napoleon, priority=600)
+    app.connect("autodoc-process-signature", _short)
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+
+
+html_math_renderer = "mathml"

@@ -1,0 +1,293 @@
+"""What a report is made from: the folder of a run or the JSON of a comparison, read and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from sol_symbols import RuleError, SolError, UpdateRule, resolve_rule
+from sol_symbols.resolve import MAX_BYTES
+
+__all__ = ["DOWNLOADS", "Comparison", "Difference", "Evidence", "FrontRule", "LogLine", "Result", "read_evidence"]
+
+CHECKPOINTS = "checkpoints"
+DOWNLOADS = {
+    "optimizer.py": "PyTorch optimizer, needs torch alone",
+    "optimizer_optax.py": "Optax transformation, for JAX",
+    "rule.json": "the rule with all digits, for sol",
+    "formula.tex": "the formula for a paper",
+    "formula.md": "the formula as Markdown",
+    "summary.json": "all numbers of the run",
+}
+"""Files of a run that a reader may want, and what they are."""
+
+
+_OF_A_RUN = {
+    "lowest loss": ("best_loss", 1.0),
+    "area under the curve": ("area", 1.0),
+    "steps to target": ("steps_to_target", 1.0),
+    "ms per step": ("seconds_per_step", 1e-3),
+    "peak memory, MB": ("peak_bytes", 1e6),
+}
+"""What a comparison's JSON says of each run beside its metrics: the name here, the key there, and the unit."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One optimizer in a comparison.
+
+    Attributes:
+        name: Its name in tables.
+        rule: Its formula as text, or whatever else it is; may be empty.
+        lr: Learning rate that it was run at.
+        tuning: Every (learning rate, objective) that was tried first.
+        metrics: A value per held-out episode, by (split, name), nan where the run diverged; what does not belong to a
+            split, such as the seconds of a step, has the split ``""``.
+        curve: Mean loss of each step's batch, [T].
+        spread: Standard deviation of that over episodes, [T].
+        remarks: Runs that diverged or failed, a line each.
+    """
+
+    name: str
+    rule: str = ""
+    lr: float | None = None
+    tuning: tuple[tuple[float, float], ...] = ()
+    metrics: Mapping[tuple[str, str], numpy.ndarray] = field(default_factory=dict)
+    curve: numpy.ndarray | None = None
+    spread: numpy.ndarray | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first optimizer minus another, over episodes: its mean, its interval, and the p-value that it is chance."""
+
+    baseline: str
+    quantity: str
+    mean: float | None
+    interval: tuple[float, float] | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Optimizers on the same held-out episodes of one task; the others are measured against the first."""
+
+    task: str
+    horizon: int | None
+    seed: int | None
+    episodes: int
+    results: tuple[Result, ...]
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class FrontRule:
+    """A rule on the front, with its objective on the validation stream."""
+
+    terms: int
+    loss: float
+    rule: UpdateRule
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of ``metrics.jsonl``; ``numbers`` without those that are not finite."""
+
+    phase: str
+    step: int
+    seconds: float
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known; what a source does not hold is empty.
+
+    Attributes:
+        name: Name of the folder or file.
+        kind: ``"run"``, ``"unfinished"`` (a run without a rule yet) or ``"comparison"``.
+        rule: The learned rule.
+        summary: ``summary.json`` of a run.
+        comparisons: One per task.
+        front: Rules of other lengths.
+        log: What the run told while it worked.
+        files: Contents of the files of :data:`DOWNLOADS` that are there.
+    """
+
+    name: str
+    kind: str
+    rule: UpdateRule | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+    front: tuple[FrontRule, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def read_evidence(source: Path) -> Evidence:
+    """The evidence in a run's folder, or in what ``sol compare --json`` wrote.
+
+    Raises:
+        SolError: There is nothing of the kind, or a file is damaged; the message says which.
+    """
+    if source.is_dir():
+        return _read_run(source)
+    if not source.is_file():
+        raise SolError(f"there is no {source}; a report is made of a run's folder or of what sol compare --json wrote")
+    record = _json(source)
+    records = record if isinstance(record, list) else [record]
+    if records and all(isinstance(item, Mapping) and "contenders" in item for item in records):
+        return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
+    hint = "; give the run's folder" if isinstance(record, Mapping) and {"expression", "config"} & {*record} else ""
+    raise SolError(f"{source} is not what sol compare --json writes: it has no 'contenders'{hint}")
+
+
+def _read_run(folder: Path) -> Evidence:
+    finished, started = (folder / "rule.json").is_file(), (folder / "metrics.jsonl").is_file()
+    if not (finished or started or (folder / CHECKPOINTS).is_dir()):
+        raise SolError(f"{folder} is not the folder of a run: it holds neither rule.json nor metrics.jsonl")
+    log = _log(folder / "metrics.jsonl") if started else ()
+    name = folder.resolve().name
+    if not finished:
+        return Evidence(name, "unfinished", log=log)
+    path, front = folder / "summary.json", folder / "front.json"
+    summary = _json(path) if path.is_file() else {}
+    if not isinstance(summary, Mapping):
+        raise SolError(f"{path} is not the summary of a run")
+    for key in ("config", "seconds", "versions"):
+        if not isinstance(summary.get(key, {}), Mapping):
+            raise SolError(f"{path} is not as sol writes it: {key!r} is not a table")
+    if not all(isinstance(value, int | float) for value in summary.get("seconds", {}).values()):
+        raise SolError(f"{path} is not as sol writes it: 'seconds' are not all numbers")
+    return Evidence(
+        name,
+        "run",
+        resolve_rule(str(folder)),
+        summary,
+        _comparisons(summary.get("comparison", []), path),
+        _front(front) if front.is_file() else (),
+        log,
+        {name: (folder / name).read_bytes() for name in DOWNLOADS if (folder / name).is_file()},
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > 10 * MAX_BYTES:
+            raise SolError(f"{path} is larger than {10 * MAX_BYTES:,} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SolError(f"{path} cannot be read, it is damaged: {error}") from None
+
+
+def _comparisons(records: Any, path: Path) -> tuple[Comparison, ...]:
+    try:
+        return tuple(_comparison(record) for record in records)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SolError(f"{path} is not as sol writes it, in a comparison: {error!r}") from None
+
+
+def _comparison(record: Mapping[str, Any]) -> Comparison:
+    results = tuple(_result(contender) for contender in record["contenders"])
+    counts = [len(values) for result in results for values in result.metrics.values()]
+    horizon, seed = record.get("horizon"), record.get("seed")
+    return Comparison(
+        str(record["task"]),
+        None if horizon is None else int(horizon),
+        None if seed is None else int(seed),
+        max(counts, default=0),
+        results,
+        tuple(_difference(row) for row in record.get("differences") or ()),
+    )
+
+
+def _difference(record: Mapping[str, Any]) -> Difference:
+    interval = record.get("interval")
+    return Difference(
+        str(record["baseline"]),
+        str(record["quantity"]),
+        _number(record.get("mean")),
+        None if interval is None else (float(interval[0]), float(interval[1])),
+        _number(record.get("p_holm")),
+    )
+
+
+def _result(record: Mapping[str, Any]) -> Result:
+    metrics = {
+        (str(split), str(name)): numbers
+        for split, table in record.get("metrics", {}).items()
+        for name, numbers in ((name, _numbers(values)) for name, values in table.items())
+        if len(numbers)
+    }
+    for name, (key, unit) in _OF_A_RUN.items():
+        if isinstance(record.get(key), list | tuple):
+            metrics["", name] = _numbers(record[key]) / unit
+    remarks = [f"seed {seed} diverged after step {step}" for seed, step in (record.get("diverged") or {}).items()]
+    remarks += [f"seed {seed} failed: {error}" for seed, error in (record.get("failed") or {}).items()]
+    curve, spread = (_numbers(record[key]) if record.get(key) else None for key in ("batch_loss", "batch_loss_std"))
+    if curve is not None and spread is not None and len(curve) != len(spread):
+        raise ValueError("batch_loss and batch_loss_std differ in length")
+    return Result(
+        str(record["name"]),
+        str(record.get("rule") or ""),
+        _number(record.get("lr")),
+        tuple((float(rate), math.nan if loss is None else float(loss)) for rate, loss in record.get("tuning") or ()),
+        metrics,
+        curve,
+        spread,
+        tuple(remarks),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _numbers(values: Sequence[Any]) -> numpy.ndarray:
+    numbers = numpy.asarray(values, float)
+    if numbers.ndim != 1:
+        raise ValueError(f"a list of numbers was expected, not one of shape {numbers.shape}")
+    return numbers
+
+
+def _front(path: Path) -> tuple[FrontRule, ...]:
+    try:
+        points = [
+            FrontRule(int(point["terms"]), float(point["loss"]), UpdateRule.from_json(json.dumps(point["rule"])))
+            for point in _json(path)
+        ]
+    except (KeyError, TypeError, ValueError, RuleError) as error:
+        raise SolError(f"{path} is not as sol writes it: {error!r}") from None
+    return tuple(sorted((point for point in points if numpy.isfinite(point.loss)), key=lambda p: (p.terms, p.loss)))
+
+
+def _log(path: Path) -> tuple[LogLine, ...]:
+    """Every whole line; an interrupted run may end within one."""
+    lines = []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+        for number, text in enumerate(texts, 1):
+            try:
+                record = json.loads(text)
+                if "step" in record:
+                    lines.append(_log_line(record))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                if number < len(texts):
+                    raise SolError(f"{path} is damaged in line {number}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SolError(f"{path} cannot be read, it is damaged: {error}") from None
+    return tuple(lines)
+
+
+def _log_line(record: Mapping[str, Any]) -> LogLine:
+    given = {name: value for name, value in record.items() if name not in ("phase", "step", "seconds")}
+    numbers = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}
+    finite = {name: value for name, value in numbers.items() if numpy.isfinite(value)}
+    return LogLine(str(record["phase"]), int(record["step"]), float(record["seconds"]), finite)

@@ -1,0 +1,55 @@
+"use strict";
+// Front: the formula of the dot that is pointed at, focused or tapped.
+for (const front of document.querySelectorAll("div.front")) {
+  const marks = [...front.querySelectorAll("[data-mark]")];
+  const choices = [...front.querySelectorAll("[data-choice]")];
+  const select = (number) => {
+    marks.forEach((mark, n) => {
+      mark.classList.toggle("selected", n === number);
+      mark.setAttribute("aria-pressed", n === number);
+      mark.setAttribute("tabindex", n === number ? 0 : -1);
+    });
+    choices.forEach((choice, n) => choice.classList.toggle("selected", n === number));
+  };
+  const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -Infinity, End: Infinity };
+  marks.forEach((mark, number) => {
+    for (const event of ["pointerenter", "focus", "click"]) mark.addEventListener(event, () => select(number));
+    mark.addEventListener("keydown", (event) => {
+      if (!(event.key in steps)) return;
+      event.preventDefault();
+      marks[Math.min(marks.length - 1, Math.max(0, number + steps[event.key]))].focus();
+    });
+  });
+  front.classList.add("scripted");
+  select(Number(front.dataset.selected));
+}
+// Lines: their values at the pointer, beside their labels.
+for (const chart of document.querySelectorAll("svg[data-lines]")) {
+  const lines = JSON.parse(chart.dataset.lines);
+  const cursor = chart.querySelector(".cursor");
+  const outputs = chart.closest("figure").querySelectorAll("output");
+  const clear = () => {
+    cursor.setAttribute("visibility", "hidden");
+    outputs.forEach((output) => (output.textContent = ""));
+  };
+  const show = (event) => {
+    const box = chart.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * chart.viewBox.baseVal.width;
+    lines.forEach((line, number) => {
+      if (!line.x.length) return;
+      let near = 0;
+      line.x.forEach((place, n) => { if (Math.abs(place - x) < Math.abs(line.x[near] - x)) near = n; });
+      if (number === 0) {
+        cursor.setAttribute("x1", line.x[near]);
+        cursor.setAttribute("x2", line.x[near]);
+        cursor.setAttribute("visibility", "visible");
+      }
+      if (outputs[number]) outputs[number].textContent = `${line.y[near] ?? "–"} at ${line.v[near]}`;
+    });
+  };
+  chart.addEventListener("pointermove", show);
+  chart.addEventListener("pointerdown", show);
+  chart.addEventListener("pointerleave", clear);
+}
+// Print: everything that is folded.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

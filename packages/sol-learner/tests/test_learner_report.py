@@ -1,0 +1,345 @@
+"""The page of a run, of a comparison, and of what is left of either."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from sol_learner import LearnConfig, Learner, Silent, compare, write_run
+from sol_learner.progress import MetricsFile
+from sol_learner.report import report_page, write_report
+from sol_learner.report.charts import Mark, Series, front_chart, line_chart
+from sol_symbols import ZOO, SolError, UpdateRule
+from sol_symbols.cli import main
+
+SMALL = LearnConfig(
+    tuning_episodes=1,
+    episodes=2,
+    meta_batch=2,
+    unroll=(4,),
+    coordinates=40,
+    validation=2,
+    record_episodes=2,
+    record_coordinates=40,
+    directions=("ad", "sign(g)"),
+    library_generations=2,
+    terms=3,
+    prune_episodes=1,
+    generations=2,
+    population=4,
+    evaluation=3,
+    baselines=("adam",),
+)
+VOID = {"meta", "link", "br", "input", "img"}
+
+
+class Page(HTMLParser):
+    """A page's elements, with what a strict reader would object to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.faults, self.words = [], [], [], []
+        self.feed(text)
+        self.faults += [f"never closed: {self.open}"] if self.open else []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> in {self.getpos()}")
+
+    def handle_data(self, data):
+        if not {"style", "script"} & {*self.open}:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read(source):
+    page = Page(report_page(source))
+    assert not page.faults
+    return page
+
+
+@pytest.fixture(scope="module")
+def finished(make_task, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    folder.mkdir()
+    result = Learner([make_task()], SMALL, progress=MetricsFile(folder / "metrics.jsonl")).run()
+    try:
+        write_run(result, folder)
+    finally:
+        assert (folder / "report.html").is_file()
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def edited(path, change):
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def test_a_run_says_what_it_found(finished):
+    page = read(finished)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert "A learned optimizer for regression" in page.text
+    for contender in summary["comparison"][0]["contenders"]:
+        assert f"{np.mean(contender['metrics']['train']['loss']):.4g}" in page.text
+        assert f"{np.mean(contender['metrics']['test']['loss']):.4g}" in page.text
+    assert len([g for g in page.all("g") if "data-mark" in g]) == len(json.loads((finished / "front.json").read_text()))
+    charts = page.all("svg")
+    assert len([svg for svg in charts if "data-lines" in svg]) >= 6  # curves, tuning, three responses, meta-training
+    assert all("aria-label" in svg or svg.get("aria-hidden") for svg in charts)
+    assert "sol learn regression --out runs/again --tuning-episodes 1 --episodes 2 --meta-batch 2" in page.text
+    assert summary["digest"] in page.text
+
+
+def test_the_band_is_the_spread_of_the_curves(finished):
+    contenders = json.loads((finished / "summary.json").read_text())["comparison"][0]["contenders"]
+    assert all(len(c["batch_loss_std"]) == len(c["batch_loss"]) and max(c["batch_loss_std"]) > 0 for c in contenders)
+    assert len([p for p in read(finished).all("polygon") if "band" in p["class"]]) == len(contenders)
+
+
+def test_the_page_needs_no_network(finished):
+    text = report_page(finished)
+    addresses = {a for a in re.findall(r"https?://[^\"'<> ]+", text) if "www.w3.org" not in a}
+    assert not addresses
+    assert "default-src 'none'" in text
+    for attributes in Page(text).all("a"):
+        assert attributes["href"].startswith(("data:", "#"))
+
+
+def test_files_can_be_taken_from_the_page(finished):
+    import base64
+
+    links = {a["download"]: a["href"].partition("base64,")[2] for a in read(finished).all("a") if "download" in a}
+    assert {"rule.json", "summary.json"} <= {*links}
+    for name, content in links.items():
+        assert base64.b64decode(content) == (finished / name).read_bytes()
+
+
+def test_the_same_run_gives_the_same_page(finished):
+    assert report_page(finished) == report_page(finished)
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "</style>"]
+)
+def test_what_files_say_stays_text(run, text):
+    def change(summary):
+        summary["tasks"] = [text]
+        summary["comparison"][0]["task"] = text
+        summary["comparison"][0]["contenders"][1] |= {"name": text, "rule": text}
+        summary["config"]["start"] = text
+        summary["config"][text] = 1
+        summary["seconds"][text] = 1.0
+        summary["versions"][text] = text
+
+    edited(run / "summary.json", change)
+    edited(run / "rule.json", lambda rule: rule.update(name=text))
+    with open(run / "metrics.jsonl", "a") as log:
+        log.write(
+            "".join(
+                json.dumps({"phase": f"polishing {text}", "step": n, "seconds": n, "loss": n}) + "\n" for n in (1, 2)
+            )
+        )
+    page = read(run)
+    assert text in page.text
+    assert len(page.all("script")) == len(page.all("style")) == 1
+    assert not page.all("img")
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_came(run, tmp_path):
+    for path in run.iterdir():
+        if path.name != "metrics.jsonl":
+            path.unlink()
+    with open(run / "metrics.jsonl", "a") as log:
+        log.write('{"phase": "polish')  # written when the power went
+    page = read(run)
+    assert "A run that is not finished" in page.text
+    assert "meta-training : 2 steps" in page.text
+    assert not [a for a in page.all("a") if "download" in a]
+    (tmp_path / "early" / "checkpoints").mkdir(parents=True)
+    assert "No step was finished" in read(tmp_path / "early").text
+
+
+@pytest.mark.parametrize("lost", ["summary.json", "front.json", "metrics.jsonl", "optimizer.py"])
+def test_what_is_missing_is_left_out(run, lost):
+    (run / lost).unlink(missing_ok=True)
+    assert "The formula" in read(run).text
+
+
+def test_an_open_horizon_stays_open(run):
+    UpdateRule.parse("ad*ld").save(run / "rule.json")
+    assert "Its schedule ends at T steps" in read(run).text
+
+
+def test_an_interrupted_run_says_so(run):
+    edited(run / "summary.json", lambda summary: summary.update(interrupted=True, comparison=[]))
+    page = read(run)
+    assert "The run was interrupted" in page.text
+    assert "How well it trains" not in page.text
+
+
+def test_a_worse_rule_is_called_worse(run):
+    def change(summary):
+        first, second = summary["comparison"][0]["contenders"]
+        first["metrics"], second["metrics"] = (
+            {"train": {"loss": [2.0, 2.1, 2.2]}, "test": {"loss": [1.0, 3.0, 1.2]}},
+            {"train": {"loss": [1.0, 1.1, 1.2]}, "test": {"loss": [3.0, 1.0, 1.2]}},
+        )
+
+    edited(run / "summary.json", change)
+    page = read(run)
+    cards = [div["class"] for div in page.all("div") if "verdict " in div.get("class", "")]
+    assert cards[:2] == ["verdict bad", "verdict even"]
+    assert "91 % higher training loss" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", "{", r"summary\.json cannot be read, it is damaged: Expecting"),
+        ("summary.json", "[" * 100_000, r"summary\.json cannot be read"),
+        ("summary.json", "[]", "not the summary of a run"),
+        ("summary.json", '{"comparison": 3}', r"summary\.json is not as sol writes it"),
+        (
+            "summary.json",
+            '{"comparison": [{"contenders": [{"name": "x", "metrics": {"test": {"loss": "a"}}}]}]}',
+            "not as sol",
+        ),
+        ("summary.json", '{"seconds": {"tune": "long"}}', "'seconds' are not all numbers"),
+        ("summary.json", '{"config": 3}', "'config' is not a table"),
+        ("summary.json", "\xff\xfe", "damaged"),
+        ("front.json", '[{"terms": 1}]', r"front\.json is not as sol writes it: KeyError\('loss'\)"),
+        ("rule.json", '{"expression": "nonsense("}', r"rule\.json"),
+        (
+            "metrics.jsonl",
+            'nonsense\n{"phase": "x", "step": 1, "seconds": 1}\n',
+            r"metrics\.jsonl is damaged in line 1",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named(run, name, content, message):
+    (run / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(SolError, match=message):
+        report_page(run)
+
+
+def test_what_is_not_a_run_is_refused(tmp_path, capsys):
+    with pytest.raises(SolError, match=r"holds neither rule\.json nor metrics\.jsonl"):
+        report_page(tmp_path)
+    with pytest.raises(SolError, match=r"there is no .*nowhere"):
+        report_page(tmp_path / "nowhere")
+    ZOO["adam"].save(tmp_path / "adam.json")
+    with pytest.raises(SolError, match="it has no 'contenders'; give the run's folder"):
+        report_page(tmp_path / "adam.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(SolError, match="not what sol compare --json writes"):
+        report_page(tmp_path / "list.json")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_a_comparison_has_a_page_too(make_task, tmp_path, capsys):
+    rules = {"signs": UpdateRule.parse("sign(g) where lr = 0.01"), "adam": UpdateRule.parse("ad where lr = 0.01")}
+    comparison = compare(make_task(), rules, seed=0, episodes=3, progress=Silent())
+    (tmp_path / "c.json").write_text(json.dumps(comparison.record()))
+    assert main(["report", str(tmp_path / "c.json")]) == 0
+    assert f"wrote {tmp_path / 'c.html'}" in capsys.readouterr().out
+    page = read(tmp_path / "c.json")
+    assert "Optimizers compared on regression" in page.text
+    assert "sign(g) where lr = 0.01" in page.text
+    (tmp_path / "both.json").write_text(json.dumps([comparison.record()] * 2))
+    assert len([s for s in read(tmp_path / "both.json").all("section") if s.get("class") == "comparison"]) == 2
+
+
+def test_a_comparison_of_other_optimizers_and_lost_runs(tmp_path):
+    runs = {"best_loss": [0.1, 0.2], "area": [1.0, None], "seconds_per_step": [0.002, 0.004], "peak_bytes": [1e6, 3e6]}
+    record = {
+        "task": "t",
+        "contenders": [
+            {"name": "mine", "metrics": {"test": {"loss": [1.0, 2.0], "accuracy": [0.5, 0.5]}}, **runs},
+            {"name": "lstm", "rule": None, "metrics": {"test": {"loss": [None, 3.0]}}, "diverged": {"0": 7}},
+            {"name": "none", "metrics": {}, "failed": {"1": "no memory"}, "tuning": [[0.1, None], [0.2, 1.0]]},
+        ],
+        "differences": [
+            {"baseline": "lstm", "quantity": "test loss", "mean": -0.5, "interval": [-0.7, -0.1], "p_holm": 0.02},
+            {"baseline": "none", "quantity": "test loss", "mean": None, "interval": None, "p_holm": None},
+        ],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(record))
+    text = read(tmp_path / "c.json").text
+    assert "without 1 lost run" in text
+    assert "lstm, seed 0 diverged after step 7" in text
+    assert "none, seed 1 failed: no memory" in text
+    assert "ms per step" in text
+    assert "−0.5 [−0.7, −0.1]" in text
+
+
+def coordinates(chart, kind):
+    paths = re.findall(rf'class="{kind}[^>]*d="([^"]*)"', chart.svg)
+    return [[float(number) for number in re.findall(r"-?[\d.]+", path)] for path in paths]
+
+
+def test_a_line_lies_where_its_numbers_are():
+    chart = line_chart([Series("a", [0, 1, 2], [1.0, 2.0, 4.0])], "x", "y", "all")
+    (points,) = coordinates(chart, "line s0")
+    x, y = points[::2], points[1::2]
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.11)
+    assert (y[0] - y[1]) * 2 == pytest.approx(y[1] - y[2], abs=0.21)
+    logarithmic = line_chart([Series("a", [0, 1, 2], [1.0, 2.0, 4.0])], "x", "y", "all", ylog=True)
+    (points,) = coordinates(logarithmic, "line s0")
+    assert points[1] - points[3] == pytest.approx(points[3] - points[5], abs=0.11)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    "values", [[], [1.0], [np.nan, np.inf], [0.0, 0.0], [-1.0, -2.0], [1e-300, 1e300], [5.0, np.nan, 5.0], [1e30, 1e30]]
+)
+def test_lines_of_all_kinds_can_be_drawn(values, log):
+    series = Series("a", range(len(values)), np.array(values), np.ones(len(values)))
+    chart = line_chart([series], "x", "y", "all", ylog=log, dots=True)
+    assert not re.search(r"(?<![a-z])(nan|inf)\b", re.sub(r'data-lines="[^"]*"', "", chart.svg))
+    assert not Page(chart.svg).faults
+
+
+def test_long_lines_are_thinned_and_gaps_stay():
+    chart = line_chart([Series("a", range(10_000), np.ones(10_000))], "x", "y", "all")
+    assert len(coordinates(chart, "line s0")[0]) <= 2 * 400
+    gap = line_chart([Series("a", range(4), [1.0, 2.0, np.nan, 3.0])], "x", "y", "all")
+    assert re.search(r'd="M[^M]*M[^M]*"', gap.svg)
+
+
+def test_marks_of_a_front_can_be_reached_and_named():
+    chart = front_chart(
+        [Mark(1, 0.5, True, False, "a"), Mark(3, 0.25, True, True, "b"), Mark(4, 0.3, False, False, "c")], "x", "y", "f"
+    )
+    marks = [g for g in Page(chart.svg).all("g") if "data-mark" in g]
+    assert [mark["aria-label"] for mark in marks] == ["a", "b", "c"]
+    assert all(mark["tabindex"] == "0" and mark["role"] == "button" for mark in marks)
+    assert "beaten" in marks[2]["class"]
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(finished, tmp_path):
+    with pytest.raises(SolError, match="cannot write"):
+        write_report(finished, tmp_path / "no" / "x.html")

@@ -1,0 +1,138 @@
+"""What a rule does, as lines to draw: its response to this step's gradient and to the momentum, and its schedule.
+
+All gradients have root mean square 1 (times ``scale``), so that v hardly moves while the momentum does: the history
+before the step shown is g_i = scale (mu + (-1)^i sqrt(1 - mu^2)), whose mean is mu and whose mean square is 1.
+
+The panels show phi over this step's gradient, for histories of mean -0.9, 0 and 0.9; phi over the mean of the history,
+for gradients -1, 0 and 1; and phi over the steps, for a steady gradient and for one whose sign alternates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from sol_symbols.errors import RuleError
+
+if TYPE_CHECKING:
+    from sol_symbols.rule import UpdateRule
+
+__all__ = ["Line", "Panel", "responses"]
+
+_POINTS = 241
+_DEFAULT_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    Attributes:
+        label: What differs from the other lines.
+        x: Abscissae, [n].
+        phi: Ordinates, [n]; nan where the line has a gap, at jumps and where phi is not finite.
+    """
+
+    label: str
+    x: numpy.ndarray
+    phi: numpy.ndarray
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of phi.
+
+    Attributes:
+        title: When it is looked at.
+        axis: What the abscissa is.
+        legend: What the labels of the lines say.
+        lines: The lines, at most three.
+        from_zero: Whether phi = 0 belongs into the picture whatever the lines are.
+    """
+
+    title: str
+    axis: str
+    legend: str
+    lines: tuple[Line, ...]
+    from_zero: bool = False
+
+
+def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel]:
+    """phi over this step's gradient, over the mean of past gradients, and over t/T; the parameter's value is 0.
+
+    Args:
+        rule: The rule; an open horizon is taken as 100 steps, one beyond 1,000 as 1,000.
+        scale: Root mean square of the gradients.
+
+    Raises:
+        RuleError: The scale is not a positive number.
+
+    >>> from sol_symbols import ZOO
+    >>> schedule = responses(ZOO["powersign-ld"])[2]
+    >>> schedule.axis, [line.label for line in schedule.lines]
+    ('t/T, with T = 100', ['steady', 'alternating, at its +'])
+    """
+    if not (numpy.isfinite(scale) and scale > 0):
+        raise RuleError(f"the gradients' scale, {scale!r}, is not a positive number")
+    steps = min(int(rule.horizon or _DEFAULT_STEPS), 10 * _DEFAULT_STEPS)
+    return _to_gradient(rule, scale, steps), _to_momentum(rule, scale, steps), _schedule(rule, scale, steps)
+
+
+def _history(mean: Any, steps: int, scale: float) -> numpy.ndarray:
+    """Gradients of the given mean(s) and of root mean square 1, [steps, coordinates], times ``scale``."""
+    mean = numpy.atleast_1d(numpy.asarray(mean, float))
+    signs = (-1.0) ** numpy.arange(steps, 0, -1)[:, None]  # the last one before the step shown is the lower one
+    return scale * (mean + signs * numpy.sqrt(1 - mean**2))
+
+
+def _last(rule: UpdateRule, gradients: numpy.ndarray, steps: int) -> numpy.ndarray:
+    """phi at the end of the gradients, [coordinates]."""
+    return rule.evaluate(gradients, 0.0, steps if rule.needs_horizon else None)[-1]
+
+
+def _to_gradient(rule: UpdateRule, scale: float, steps: int) -> Panel:
+    g, lines = numpy.linspace(-3, 3, _POINTS), []
+    for mean in (0.9, 0.0, -0.9):
+        past = numpy.repeat(_history(mean, steps // 2, scale), _POINTS, axis=1)
+        phi = _last(rule, numpy.vstack([past, scale * g]), steps)
+        lines.append(Line(f"{mean * scale:.3g}", scale * g, _gaps(phi)))
+    title = f"step {steps // 2 + 1} of {steps}"
+    return Panel(title, "gradient of this step, g", "mean of past gradients", tuple(lines))
+
+
+def _to_momentum(rule: UpdateRule, scale: float, steps: int) -> Panel:
+    mean, lines = numpy.linspace(-1, 1, _POINTS), []
+    past = _history(mean, steps // 2, scale)
+    for g in (1.0, 0.0, -1.0):
+        phi = _last(rule, numpy.vstack([past, numpy.full_like(past[:1], g * scale)]), steps)
+        lines.append(Line(f"{g * scale:.3g}", scale * mean, _gaps(phi)))
+    title = f"step {steps // 2 + 1} of {steps}"
+    return Panel(title, "mean of past gradients (momentum)", "gradient of this step", tuple(lines))
+
+
+def _schedule(rule: UpdateRule, scale: float, steps: int) -> Panel:
+    t, lines = numpy.arange(1, steps + 1), []
+    horizon = steps if rule.needs_horizon else None
+    for signs, label in ((numpy.ones(steps), "steady"), ((-1.0) ** (t - 1), "alternating, at its +")):
+        phi = rule.evaluate(scale * signs[:, None], 0.0, horizon)[:, 0]
+        shown = signs > 0
+        lines.append(Line(label, (t / steps)[shown], _finite(phi)[shown]))
+    axis, legend = f"t/T, with T = {steps}", f"gradients of size {scale:g}"
+    return Panel("over the run", axis, legend, tuple(lines), from_zero=True)
+
+
+def _finite(phi: numpy.ndarray) -> numpy.ndarray:
+    return numpy.where(numpy.abs(phi) < 1e100, phi, numpy.nan)
+
+
+def _gaps(phi: numpy.ndarray) -> numpy.ndarray:
+    """Jumps, such as those of a sign, and what is not finite as gaps in the line."""
+    phi = _finite(phi)
+    if numpy.isnan(phi).all():
+        return phi
+    step = numpy.nan_to_num(numpy.abs(numpy.diff(phi)))
+    jumps = numpy.flatnonzero(step > 20 * numpy.median(step) + 0.05 * numpy.nanmax(numpy.abs(phi)))
+    phi[jumps + 1] = numpy.nan
+    return phi

@@ -1,0 +1,71 @@
+"""Every page's code runs as it stands, and prints what the page says."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import sol_symbols
+
+DOCS = Path(__file__).parents[1] / "docs"
+# A minute's worth of learning, of pages that run it: what stands there, and what is run instead.
+FEWER = {
+    "tutorial": (
+        "LearnConfig(seed=0, terms=6)",
+        "LearnConfig(seed=0, terms=6, episodes=2, library_generations=2, generations=2, evaluation=2,"
+        " tuning_episodes=1, validation=2, prune_episodes=1)",
+    ),
+}
+ELSEWHERE = {"index", "glossary", "results", "write-a-task"}  # without code, or run by a test of their own
+
+
+def page(name):
+    return (DOCS / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["tutorial", "read-a-formula", "concepts"])
+def test_a_pages_code_runs(name, run_page):
+    text = page(name)
+    if name in FEWER:
+        assert FEWER[name][0] in text
+        text = text.replace(*FEWER[name])
+    run_page(text)
+
+
+def test_an_operator_is_one_line(run_page, tmp_path):
+    """The page's line, put into the table of a copy of the package; the copy does what the page says."""
+    text = page("add-an-operator")
+    comment, line = re.search(r"```python\n(# in the table.*)\n(.*)\n```\n", text).groups()
+    package = tmp_path / "copy" / "sol_symbols"
+    shutil.copytree(Path(sol_symbols.__file__).parent, package)
+    table = package / "operators.py"
+    before = table.read_text()
+    assert f"packages/sol-symbols/src/sol_symbols/{table.name}" in comment
+    sinh = 'Operator("sinh", 1, sympy.sinh, "hyperbolic sine"),'  # of which the page says that it works too
+    table.write_text(before.replace("\n)\n\nOPERATORS", f"\n    {line},\n    {sinh}\n)\n\nOPERATORS"))
+    assert table.read_text() != before
+    more = (
+        "```python\n"
+        ">>> rule = UpdateRule.parse('sinh(g) + softsign(m)')\n"
+        ">>> rule.evaluate([1.0]).round(4).tolist()\n[1.2661]\n"
+        ">>> from sol_export import export_rule, verify_source\n"
+        ">>> max(verify_source(rule, export_rule(rule, 'torch'), 'torch').values()) < 1e-5\nTrue\n"
+        ">>> from sol_learner import SymbolicNetwork\n"
+        ">>> from sol_symbols import ZOO\n"
+        ">>> layer = ('identity*2', 'mul*2', 'softsign*2')\n"
+        ">>> 'softsign' in str(SymbolicNetwork(ZOO['adam'], units=(layer,)).units)\nTrue\n```\n"
+    )
+    run_page(text.replace(f"{comment}\n{line}\n", "") + more, path=tmp_path / "copy")
+
+
+def test_no_page_with_code_is_forgotten():
+    run = {"tutorial", "read-a-formula", "concepts", "add-an-operator"}
+    assert {path.stem for path in DOCS.glob("*.md")} <= run | ELSEWHERE
+    assert "```python" not in page("index") + page("glossary")
+
+
+@pytest.mark.parametrize("path", [*DOCS.glob("*.md")], ids=lambda path: path.stem)
+def test_links_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        assert (DOCS / target).exists(), target
