@@ -258,6 +258,8 @@ def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
     for contender in comparison.contenders:
         assert [lr for lr, _ in contender.tuning[:6]] == list(FIRST_RATES)
         assert len(contender.tuning) == 8
+        first = min(contender.tuning[:6], key=lambda pair: math.inf if pair[1] is None else pair[1])[0]
+        assert [lr for lr, _ in contender.tuning[6:]] == [float(f"{first * 10**d:.3g}") for d in (0.5, -0.5)]
         losses = [loss for _, loss in contender.tuning if loss is not None]
         best = contender.trials[[loss for _, loss in contender.tuning].index(min(losses))]
         assert contender.settings == best["settings"]
