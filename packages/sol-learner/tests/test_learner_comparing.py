@@ -439,6 +439,20 @@ def test_a_killed_process_costs_its_item_and_no_more(tmp_path, forked, times):
     assert len(list(tmp_path.iterdir())) == times
 
 
+def own_process(item):
+    return os.getpid()
+
+
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_processes_are_kept_from_call_to_call(forked, backend):
+    workers = Workers(2, backend)
+    calls = [dict(workers.completed(own_process, range(4))) for _ in range(3)]
+    workers.close()
+    assert all(set(call) == {0, 1, 2, 3} for call in calls)
+    assert len({pid for call in calls for pid in call.values()}) <= 2
+    assert os.getpid() not in calls[0].values()
+
+
 def test_processes_give_the_same_numbers(task, forked):
     names = ["adam", MINE]
     assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == timeless(compare(task, names, **QUICK))
