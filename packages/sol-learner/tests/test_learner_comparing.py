@@ -458,6 +458,29 @@ def test_processes_give_the_same_numbers(task, forked):
     assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == timeless(compare(task, names, **QUICK))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_of_ray_loses_the_killed_item_alone(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    home = os.getpid()
+
+    def deadly(item):  # pickled by value: the workers cannot import this file
+        if item == 1 and os.getpid() != home and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 10 * item
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    try:
+        workers = Workers(2, "ray")
+        assert dict(workers.completed(deadly, range(3))) == {0: 0, 1: 10, 2: 20}
+        assert (tmp_path / "died").exists()
+        workers.close()
+    finally:
+        ray.shutdown()
+
+
 def test_failed_runs_are_reported_and_the_rest_is_kept(task, monkeypatch):
     def failing(trial, clock=None):
         if trial.episode == 1 and trial.optimizer.rule == ZOO["adam"]:
