@@ -258,6 +258,8 @@ def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
     for contender in comparison.contenders:
         assert [lr for lr, _ in contender.tuning[:6]] == list(FIRST_RATES)
         assert len(contender.tuning) == 8
+        first = min(contender.tuning[:6], key=lambda pair: math.inf if pair[1] is None else pair[1])[0]
+        assert [lr for lr, _ in contender.tuning[6:]] == [float(f"{first * 10**d:.3g}") for d in (0.5, -0.5)]
         losses = [loss for _, loss in contender.tuning if loss is not None]
         best = contender.trials[[loss for _, loss in contender.tuning].index(min(losses))]
         assert contender.settings == best["settings"]
@@ -437,9 +439,46 @@ def test_a_killed_process_costs_its_item_and_no_more(tmp_path, forked, times):
     assert len(list(tmp_path.iterdir())) == times
 
 
+def own_process(item):
+    return os.getpid()
+
+
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_processes_are_kept_from_call_to_call(forked, backend):
+    workers = Workers(2, backend)
+    calls = [dict(workers.completed(own_process, range(4))) for _ in range(3)]
+    workers.close()
+    assert all(set(call) == {0, 1, 2, 3} for call in calls)
+    assert len({pid for call in calls for pid in call.values()}) <= 2
+    assert os.getpid() not in calls[0].values()
+
+
 def test_processes_give_the_same_numbers(task, forked):
     names = ["adam", MINE]
     assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == timeless(compare(task, names, **QUICK))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_of_ray_loses_the_killed_item_alone(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    home = os.getpid()
+
+    def deadly(item):  # pickled by value: the workers cannot import this file
+        if item == 1 and os.getpid() != home and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 10 * item
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    try:
+        workers = Workers(2, "ray")
+        assert dict(workers.completed(deadly, range(3))) == {0: 0, 1: 10, 2: 20}
+        assert (tmp_path / "died").exists()
+        workers.close()
+    finally:
+        ray.shutdown()
 
 
 def test_failed_runs_are_reported_and_the_rest_is_kept(task, monkeypatch):

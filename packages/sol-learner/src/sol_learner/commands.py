@@ -328,6 +328,8 @@ class Compare:
                 )
         except Interrupted:
             raise KeyboardInterrupt from None
+        finally:
+            workers.close()
         statistics = importlib.util.find_spec("scipy") is not None
         if arguments.json is not None:
             write_atomically(arguments.json, json.dumps(comparison.record(statistics), indent=1) + "\n")

@@ -201,7 +201,7 @@ class Comparison:
                 split: {name: _plain(values[0]) for name, values in metrics.items()}
                 for split, metrics in contender.outcome.metrics.items()
             },
-            "batch_loss": _plain(contender.outcome.losses[:, 0].mean(1)),
+            "batch_loss": _plain(contender.outcome.losses[:, 0].nanmean(1)),
             "batch_loss_std": _plain(contender.outcome.losses[:, 0].std(1)),
             "diverged": {str(episode): step for episode, step in contender.diverged.items()},
             "failed": {str(episode): error for episode, error in contender.failed.items()},

@@ -1,8 +1,9 @@
 """Tuning of baselines: the same budget for each, by Optuna, on episodes that nothing is evaluated on.
 
-Every optimizer has a study of its own (Optuna's TPE). The first trials are a fixed grid over the learning rate with
-all else at its default, nearest to 0.01 first; then TPE proposes. All studies go forward together, a trial each: the
-runs of a round are independent, so that they can go to several processes, and nothing depends on which is done first.
+Every optimizer has a study of its own. With all else at its default, the learning rate is searched from coarse to fine:
+six decades, then a half, a quarter and an eighth of a decade to both sides of the best so far. The trials after these
+twelve are Optuna's, by TPE over all that is tuned. All studies go forward together, a trial each: the runs of a round
+are independent, so that they can go to several processes, and nothing depends on which is done first.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from sol_learner.progress import Progress
 from sol_learner.tasks import install_line
 from sol_symbols import SolError
 
-__all__ = ["FIRST_RATES", "tune_side_by_side"]
+__all__ = ["FIRST_RATES", "REFINEMENTS", "tune_side_by_side"]
 
 FIRST_RATES = (1e-2, 1e-3, 1e-1, 1e-4, 1.0, 10.0)
 """Learning rates of the first trials."""
+
+REFINEMENTS = (0.5, 0.25, 0.125)
+"""Decades to both sides of the best learning rate, two trials each, that follow."""
 
 
 def tune_side_by_side(
@@ -56,7 +60,11 @@ def tune_side_by_side(
     try:
         studies = {name: _study(optuna, space, seed) for name, space in spaces.items()}
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
+        refined = {len(FIRST_RATES) + 2 * i: decades for i, decades in enumerate(REFINEMENTS)}
         for done in range(1, trials + 1):
+            if done - 1 in refined:
+                for study in studies.values():
+                    _refine(study, refined[done - 1])
             asked = {name: study.ask() for name, study in studies.items()}
             settings = {name: _suggest(trial, spaces[name]) for name, trial in asked.items()}
             objectives = measure(settings)
@@ -74,11 +82,20 @@ _WORST = 1e300  # TPE goes by the order of objectives alone
 
 
 def _study(optuna: Any, space: Sequence[Dimension], seed: int) -> Any:
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(FIRST_RATES), multivariate=len(space) > 1)
+    sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=len(FIRST_RATES) + 2 * len(REFINEMENTS), multivariate=len(space) > 1
+    )
     study = optuna.create_study(sampler=sampler)
     for rate in FIRST_RATES:
         study.enqueue_trial({d.name: rate if d.default is None else _inner(d, d.default) for d in space})
     return study
+
+
+def _refine(study: Any, decades: float) -> None:
+    """Ask next for the best settings with the learning rate ``decades`` higher, and lower."""
+    best = study.best_trial.params
+    for factor in (10**decades, 10**-decades):
+        study.enqueue_trial({**best, "lr": best["lr"] * factor})
 
 
 def _inner(dimension: Dimension, value: float | str) -> float | str:

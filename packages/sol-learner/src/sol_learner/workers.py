@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ class Workers:
 
     def __init__(self, jobs: int = 1, backend: str = "loky") -> None:
         self.jobs = jobs
+        self._pool: joblib.Parallel | None = None
         if jobs == 1:
             return
         if backend in _REGISTER:
@@ -88,12 +90,21 @@ class Workers:
                 again = dict(self._surviving(function, [(i, item)]))
                 yield i, again.get(i, SolError("the process died, twice"))
 
+    def close(self) -> None:
+        """End the processes; they start anew when they are needed again."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.__exit__(None, None, None)
+
     def _surviving(self, function: Callable[[T], U], pairs: list[tuple[int, T]]) -> Iterator[tuple[int, U | Exception]]:
-        """Results until a process dies."""
+        """Results until a process dies. Its pool is left then, else kept: a cluster's processes take long to start."""
+        if self._pool is None:
+            self._pool = joblib.Parallel(**self._options).__enter__()
         try:
-            yield from joblib.Parallel(**self._options)(joblib.delayed(partial(_guarded, function))(p) for p in pairs)
+            yield from self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
         except Exception:  # every back end has its own; those of the function itself are results
-            return
+            with suppress(Exception):  # it may be too broken to be told to end
+                self.close()
 
 
 def _guarded(function: Callable[[T], U], pair: tuple[int, T]) -> tuple[int, U | Exception]:
