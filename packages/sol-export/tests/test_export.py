@@ -115,6 +115,9 @@ def test_what_cannot_be_emitted_is_said():
         export_rule(ZOO["adam"], "cobol")
     with pytest.raises(SolError, match="'class' is not a name"):
         export_rule(ZOO["adam"], "torch", "class")
+    for language, name in (("torch", "torch"), ("torch", "_Mine"), ("optax", "Optax"), ("optax", "Lambda")):
+        with pytest.raises(SolError, match=f"(?i){language} source cannot have the name '{name}'"):
+            export_rule(ZOO["adam"], language, name)
     with pytest.raises(SolError, match=r"cannot use the name\(s\) group"):
         export_rule(UpdateRule.parse("group*g where group = 2.5"), "torch")
     with pytest.raises(SolError, match=r"name\(s\) state"):

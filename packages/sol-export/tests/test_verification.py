@@ -23,6 +23,9 @@ EDGES = [
     "g*w**2",
     "2**g + g**0.5 + m**(-2)",
     "1",
+    "0",
+    "w",
+    "0.1*w**2 + 0.001*T",
     "tanh(m_prev)*b + s/(1 + v) + ag",
 ]
 RULES = {**ZOO, **{text[:20]: UpdateRule.parse(text) for text in EDGES}}

@@ -12,7 +12,7 @@ from string import Template
 import numpy as np
 
 from sol_export.modules import imported
-from sol_export.signature import Argument, arguments, checked_names, renamed
+from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
 from sol_export.source import ArrayPrinter, listed, statement
 from sol_export.text import described_formula, provenance
 from sol_export.verification import Trajectory
@@ -42,7 +42,7 @@ class OptaxExporter:
         given = [a for a in arguments(numbered, betas=False) if a.name != "lr"]
         decays = "wd" not in rule.values  # beside the formula
         own = [a for a in given if not (decays and a.name == "weight_decay")]  # the arguments of scale_by_NAME
-        alias = function_name(name)
+        alias = checked_name(function_name(name), "optax")
         writer = _Writer(numbered, own, f"ScaleBy{name[0].upper()}{name[1:]}State")
         call = _indented(8, listed(f"scale_by_{alias}(", [f"{a.name}={a.name}" for a in own], "),", 8, brackets=True))
         decay = "        optax.add_decayed_weights(weight_decay, mask),"

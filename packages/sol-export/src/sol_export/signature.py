@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import sympy
 
 from sol_symbols import SolError, UpdateRule, format_expression, symbol
 
-__all__ = ["Argument", "arguments", "checked_names", "renamed"]
+__all__ = ["Argument", "arguments", "checked_name", "checked_names", "renamed"]
 
 # Arguments that every optimizer has under one name, where that differs from the rule's.
 _NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
 _BETAS = ("beta1", "beta2")
+_MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) ->
     if taken:
         raise SolError(f"{language} source cannot use the name(s) {', '.join(taken)} for this; rename them")
     return rule
+
+
+def checked_name(name: str, language: str) -> str:
+    """``name``, which the emitted class or function can have.
+
+    Raises:
+        SolError: It is a word of Python, or what the emitted code calls something else.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name) or name in _MODULES or name.startswith("_"):
+        raise SolError(f"{language} source cannot have the name {name!r}; choose another one")
+    return name
 
 
 def renamed(value: sympy.Expr) -> sympy.Expr:

@@ -14,7 +14,7 @@ import numpy as np
 import sympy
 
 from sol_export.modules import imported
-from sol_export.signature import Argument, arguments, checked_names, renamed
+from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
 from sol_export.source import WIDTH, ArrayPrinter, listed, statement
 from sol_export.text import described_formula, provenance
 from sol_export.verification import Trajectory
@@ -42,7 +42,7 @@ class TorchExporter:
         """The source text; see :class:`sol_export.Exporter`."""
         numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "torch")
         given = arguments(numbered)
-        writer = _Writer(numbered, given, name)
+        writer = _Writer(numbered, given, checked_name(name, "torch"))
         template = resources.files("sol_export").joinpath("templates/torch.txt").read_text(encoding="utf-8")
         text = Template(template).substitute(
             name=name,
