@@ -16,12 +16,15 @@ from joblib.externals.loky.backend import context
 from sol_learner import (
     Comparison,
     Contender,
+    LSTMNetwork,
+    LSTMOptimizer,
     Outcome,
     Purpose,
     RuleSpec,
     Silent,
     Store,
     TorchSpec,
+    TrainedLSTM,
     Workers,
     compare,
     generator_for,
@@ -576,3 +579,27 @@ def test_custom_specs_take_part(task):
     )
     assert comparison.contenders[0].state_bytes == 0
     assert isinstance(resolve_optimizer("torch:Adam"), TorchSpec)
+
+
+def test_the_folder_of_an_lstm_is_an_optimizer(make_task, tmp_path):
+    network = LSTMNetwork(units=3, layers=1, generator=torch.Generator().manual_seed(0))
+    TrainedLSTM(network, 0.05).save(tmp_path)
+    task = make_task()
+    lstm, _ = compare(task, [str(tmp_path), MINE], episodes=2).contenders
+    assert lstm.lr == 0.05
+    for episode in range(2):
+        model = task.build(generator_for(0, Purpose.EVALUATE, episode, 0))
+        stream, optimizer = (
+            task.batches("train", generator_for(0, Purpose.EVALUATE, episode, 1)),
+            LSTMOptimizer(model.parameters(), tmp_path),
+        )
+        for _ in range(task.horizon):
+            optimizer.zero_grad()
+            task.loss(model, next(stream)).backward()
+            optimizer.step()
+        assert float(lstm.metric("train", "loss")[episode]) == pytest.approx(
+            task.evaluate(model, "train")["loss"], 1e-4
+        )
+    (tmp_path / "lstm.safetensors").unlink()
+    with pytest.raises(SolError, match=r"cannot read .*lstm\.safetensors"):
+        resolve_optimizer(str(tmp_path))

@@ -17,10 +17,13 @@ from torch import Tensor
 from sol_learner.lstm import LSTMNetwork
 from sol_symbols import SolError, write_atomically
 
-__all__ = ["LSTM_FILE", "LSTMOptimizer", "TrainedLSTM"]
+__all__ = ["LSTM_FILE", "LSTM_WEIGHTS", "LSTMOptimizer", "TrainedLSTM"]
 
 LSTM_FILE = "lstm.json"
-"""What tells a folder with a trained LSTM; the weights are in ``lstm.safetensors`` beside it."""
+"""What tells a folder with a trained LSTM."""
+
+LSTM_WEIGHTS = "lstm.safetensors"
+"""Its weights."""
 
 _SCHEMA = 1
 
@@ -55,9 +58,9 @@ class TrainedLSTM:
             "provenance": self.provenance,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        write_atomically(folder / "lstm.safetensors", content)
+        write_atomically(folder / LSTM_WEIGHTS, content)
         write_atomically(folder / LSTM_FILE, json.dumps(record, indent=1) + "\n")
-        return [LSTM_FILE, "lstm.safetensors"]
+        return [LSTM_FILE, LSTM_WEIGHTS]
 
     @classmethod
     def load(cls, folder: str | Path) -> TrainedLSTM:
@@ -71,7 +74,7 @@ class TrainedLSTM:
             raise SolError(f"{folder} holds no {LSTM_FILE}: not the folder of a finished sol learn-lstm")
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            content = path.with_name("lstm.safetensors").read_bytes()
+            content = path.with_name(LSTM_WEIGHTS).read_bytes()
             if record["schema"] != _SCHEMA:
                 raise ValueError(f"schema {record['schema']}, this version reads {_SCHEMA}")
             if hashlib.sha256(content).hexdigest() != record["sha256"]:

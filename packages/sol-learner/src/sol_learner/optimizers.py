@@ -5,7 +5,8 @@ A name is read in this order:
     torch:AdamW  pytorch_optimizer:Lion  file.py:Class    a class, of the library in any case of letters
     adam                                                  a rule of the zoo, which equals its library's in float64
     radam                                                 a class of torch.optim that the zoo does not have
-    anything else                                         a rule: run folder, rule file, formula
+    anything else                                         a rule: run folder, rule file, formula; or the folder of
+                                                          a meta-trained LSTM
 
 An optimizer that brings its learning rate (a rule with ``lr``, a class of a file with a default for it) is used as it
 is; the others are tuned over their :func:`~OptimizerSpec.space`.
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sol_learner.lstm_optimizer import LSTM_FILE, LSTM_WEIGHTS, TrainedLSTM
 from sol_learner.optimizees import Optimizees
 from sol_learner.tasks import install_line
 from sol_symbols import ZOO, SolError, UpdateRule, evaluator, resolve_rule
@@ -36,6 +38,7 @@ __all__ = [
     "EXTRA",
     "SCHEDULES",
     "Dimension",
+    "LSTMSpec",
     "OptimizerSpec",
     "RuleSpec",
     "Settings",
@@ -287,6 +290,66 @@ def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim)
 
 
+@dataclass(frozen=True)
+class LSTMSpec:
+    """A meta-trained LSTM.
+
+    Attributes:
+        folder: Where ``sol learn-lstm`` left it.
+        digest: SHA-256 of its weights.
+    """
+
+    folder: str
+    digest: str
+
+    rule = None
+
+    @property
+    def trained(self) -> TrainedLSTM:
+        """The LSTM.
+
+        Raises:
+            SolError: Its files cannot be read.
+        """
+        return _load_lstm(self.folder, self.digest)
+
+    @property
+    def fixed(self) -> Settings:
+        """See :class:`OptimizerSpec`."""
+        return {"lr": self.trained.lr}
+
+    def identity(self) -> dict[str, Any]:
+        """See :class:`OptimizerSpec`."""
+        return {"lstm": self.digest}
+
+    def space(self, full: bool) -> tuple[Dimension, ...]:
+        """See :class:`OptimizerSpec`; it is used as it was trained."""
+        return ()
+
+    def check(self) -> None:
+        """See :class:`OptimizerSpec`."""
+        _ = self.trained
+
+    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
+        """See :class:`OptimizerSpec`."""
+        runner = self.trained.network.to(optimizees.theta.device).runner()
+        state = runner.begin(optimizees.theta, steps)
+
+        def step(t: int, gradient: Tensor, lr: float) -> None:
+            nonlocal state
+            update, state = runner.step(gradient, state, optimizees.theta, t)
+            optimizees.move(-lr * update)
+
+        return step, lambda: sum(value.nbytes for value in state.values())
+
+
+@functools.lru_cache(maxsize=16)
+def _load_lstm(folder: str, digest: str) -> TrainedLSTM:
+    if _digest(Path(folder, LSTM_WEIGHTS)) != digest:
+        raise SolError(f"the LSTM in {folder} has changed since the comparison began")
+    return TrainedLSTM.load(folder)
+
+
 @functools.lru_cache(maxsize=64)
 def _load(source: str, name: str, digest: str) -> type[torch.optim.Optimizer]:
     if not source.endswith(".py"):
@@ -341,6 +404,8 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
         return RuleSpec(ZOO[text.lower()])
     if text.lower() in (known.lower() for known in _classes("torch.optim")):
         return _of_library("torch.optim", text)
+    if Path(text, LSTM_FILE).is_file():
+        return LSTMSpec(str(Path(text).resolve()), _digest(Path(text, LSTM_WEIGHTS)))
     try:
         return RuleSpec(resolve_rule(text))
     except SolError as error:
