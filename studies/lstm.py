@@ -15,26 +15,30 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from evidence import paired, save, search, summary
+from evidence import paired, save, summary
 
 from sol_learner import (
+    Candidates,
     Checkpoints,
     DistilSettings,
     Family,
-    Purpose,
-    TrainedLSTM,
+    Progress,
+    RuleOptimizer,
+    Task,
     compare,
     distil,
     learn_lstm,
     load_task,
     lstm_config,
     open_progress,
-    run_episodes,
+    polish,
+    record,
+    tune_learning_rate,
 )
-from sol_symbols import ZOO
+from sol_symbols import STANDARD, ZOO, UpdateRule
 
 LR = 0.1
 CONFIG = lstm_config(
@@ -44,11 +48,14 @@ SETTINGS = DistilSettings(validation=4)
 GENERATIONS, POPULATION = 10, 8
 
 
-def evaluated(task, trained: TrainedLSTM, seeds: int) -> dict[str, list[float]]:
-    """Loss after the last step on the training and the test split, of each evaluation episode."""
-    runner = trained.network.runner()
-    *_, (_, optimizees, _) = run_episodes(task, runner, trained.lr, 0, Purpose.EVALUATE, range(seeds))
-    return {split: optimizees.evaluate(split)["loss"][0].tolist() for split in ("train", "test")}
+def search(task: Task, rule: UpdateRule, progress: Progress) -> UpdateRule:
+    """The rule with its coefficients tuned by CMA-ES, an episode for each candidate."""
+    family = Family((task,), (1.0,), CONFIG.objective)
+    candidates = Candidates(family, 0, 0, 4)
+    values = {name: h.default for name, h in STANDARD.hyperparameters.items() if h.default is not None}
+    samples = record(family, RuleOptimizer(ZOO["adam"]), rule.lr, values, STANDARD, 0, candidates.fresh(1), 200)
+    settings = {"generations": GENERATIONS, "population": POPULATION, "episodes": 1, "sigma": 0.3, "seed": 0}
+    return polish(rule, samples, candidates, progress=progress, **settings).rule
 
 
 def main(data: Path, seeds: int, out: Path) -> None:
@@ -67,20 +74,23 @@ def main(data: Path, seeds: int, out: Path) -> None:
         found = distil(trained, family, SETTINGS, progress)
         seconds["distil"] = time.monotonic() - begun
         begun = time.monotonic()
-        tuned = search(task, found[0].rule, GENERATIONS, POPULATION, progress)
+        tuned = search(task, found[0].rule, progress)
         seconds["tune coefficients"] = time.monotonic() - begun
-        rules = {
+        entrants = {
+            "L2LGD2": str(out),
             "Symbolic L2O": found[0].rule,
-            "Symbolic L2O, tuned": tuned.rule,
-            "adam": replace(ZOO["adam"], lr=None),
+            "Symbolic L2O, tuned": tuned,
+            "adam": ZOO["adam"],
         }
-        comparison = compare(task, rules, seed=0, episodes=seeds, progress=progress, objective=CONFIG.objective)
-    losses = {"L2LGD2": evaluated(task, trained, seeds)}
-    for contender in comparison.contenders:
-        losses[contender.name] = {split: contender.metric(split, "loss").tolist() for split in ("train", "test")}
+        rate = tune_learning_rate(task, ZOO["adam"], 0, weight=CONFIG.objective)
+        comparison = compare(task, entrants, episodes=seeds, tuned={"adam": rate}, progress=progress)
+    losses = {
+        contender.name: {split: contender.metric(split, "loss").tolist() for split in ("train", "test")}
+        for contender in comparison.contenders
+    }
     adam = comparison.contenders[-1]
     print(comparison.table(), flush=True)
-    record = {
+    results = {
         "task": task.name,
         "steps": task.horizon,
         "evaluation episodes": seeds,
@@ -100,12 +110,12 @@ def main(data: Path, seeds: int, out: Path) -> None:
             "dropped": training.dropped,
         },
         "distilled": {"settings": asdict(SETTINGS), "rules": [formula.record() for formula in found]},
-        "tuned": {"rule": str(tuned.rule), "generations": GENERATIONS, "population": POPULATION},
+        "tuned": {"rule": str(tuned), "generations": GENERATIONS, "population": POPULATION},
         "seconds": seconds,
     }
-    for name, table in record["losses"].items():
+    for name, table in results["losses"].items():
         print(f"{name:20} train {table['train']['mean']:.4f} ± {table['train']['std']:.4f}", flush=True)
-    save(Path(__file__).with_suffix(".json"), record)
+    save(Path(__file__).with_suffix(".json"), results)
 
 
 if __name__ == "__main__":

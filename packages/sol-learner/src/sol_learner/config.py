@@ -72,6 +72,7 @@ class LearnConfig:
         record_coordinates: Coordinates recorded of each.
         directions: The library's directions, expressions of the standard vocabulary.
         decays: The library's decays; every direction is there with every decay.
+        scale_free: Whether terms that answer to the size of gradients are left out; such rules transfer better.
         own_terms: Leading terms of the network's own formula that are added to the library.
         library_generations: Generations of CMA-ES over all of these terms.
         terms: Most terms of the rule.
@@ -120,6 +121,7 @@ class LearnConfig:
     record_coordinates: int = 150
     directions: tuple[str, ...] = DIRECTIONS
     decays: tuple[str, ...] = DECAYS
+    scale_free: bool = True
     own_terms: int = 2
     library_generations: int = 20
     terms: int = 12

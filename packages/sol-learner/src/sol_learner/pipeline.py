@@ -252,7 +252,7 @@ class Learner:
         readout = trainer.network.rule(lr, family.horizon)
         samples = self._record(trainer.estimator.optimizer, lr, candidates)
         error = readout_error(trainer.network, readout, samples)
-        wide = widen(readout, samples, config.directions, config.decays, config.own_terms)
+        wide = widen(readout, samples, config.directions, config.decays, config.own_terms, config.scale_free)
         if family.horizon is not None:  # a read-out without a schedule knows none
             wide = wide.with_horizon(family.horizon)
         return readout, error, self.polish(wide, samples, candidates, config.library_generations, 0).rule

@@ -8,7 +8,8 @@ the coefficients of all being fitted to the read-out's values on recorded states
     min over c of  sum_i omega_i (phi(x_i) - sum_j c_j u_j(x_i))^2.
 
 Terms that no optimizer should have are left out: those that are not odd in the gradient, and those that grow faster
-than it (see :mod:`sol_symbols.symmetry`).
+than it (see :mod:`sol_symbols.symmetry`). A scale-free rule has only terms that do not answer to the gradient's size at
+all, as Adam's direction does not; others fit the task that they were learned on and can explode on its relatives.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.samples import Samples
-from sol_symbols import UpdateRule, Vocabulary, expand_terms, parity, scaling_degree
+from sol_symbols import SolError, UpdateRule, Vocabulary, expand_terms, parity, scaling_degree, symbol
 
 __all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "leading_terms", "split", "widen"]
 
@@ -111,14 +112,14 @@ class Fit:
         return self.size * root / self.norms[list(kept), None]
 
 
-def leading_terms(rule: UpdateRule, samples: Samples, count: int) -> list[sympy.Expr]:
+def leading_terms(rule: UpdateRule, samples: Samples, count: int, scale_free: bool = False) -> list[sympy.Expr]:
     """The ``count`` admissible terms that are left of a long rule by backward elimination with refit.
 
     At each step the term goes whose loss adds least to the squared error per node of its formula.
     """
     units, coefficients = split(rule)
     fit = Fit(samples, units, (units, coefficients))
-    admissible = [j for j in fit.usable if _admissible(units[j], rule.vocabulary)]
+    admissible = [j for j in fit.usable if _admissible(units[j], rule.vocabulary, scale_free)]
     size = fit.norms * torch.tensor(coefficients, dtype=torch.float64).abs()
     live = sorted(admissible, key=lambda j: float(size[j]), reverse=True)[:_MOST_TERMS]
     nodes = torch.tensor([sum(1 for _ in sympy.preorder_traversal(unit)) for unit in units], dtype=torch.float64)
@@ -127,13 +128,24 @@ def leading_terms(rule: UpdateRule, samples: Samples, count: int) -> list[sympy.
     return [units[j] for j in live]
 
 
-def _admissible(unit: sympy.Expr, vocabulary: Vocabulary) -> bool:
+def _admissible(unit: sympy.Expr, vocabulary: Vocabulary, scale_free: bool) -> bool:
     degree = scaling_degree(unit, vocabulary)
-    return parity(unit, vocabulary) == -1 and (degree is None or degree <= 1)
+    fits = _is_scale_free(unit, vocabulary) if scale_free else degree is None or degree <= 1
+    return fits and parity(unit, vocabulary) == -1
+
+
+def _is_scale_free(unit: sympy.Expr, vocabulary: Vocabulary) -> bool:
+    """Whether phi stays as it is when all gradients are multiplied by a number, the parameter's value being given."""
+    return scaling_degree(unit.subs(symbol("w"), 1), vocabulary) == 0
 
 
 def widen(
-    readout: UpdateRule, samples: Samples, directions: Sequence[str], decays: Sequence[str], own: int
+    readout: UpdateRule,
+    samples: Samples,
+    directions: Sequence[str],
+    decays: Sequence[str],
+    own: int,
+    scale_free: bool = False,
 ) -> UpdateRule:
     """A rule over the library and the leading terms of the read-out, fitted to the read-out on the samples.
 
@@ -142,10 +154,19 @@ def widen(
         samples: Recorded states of the network.
         directions, decays: The library: every product of one of each.
         own: Number of leading terms of the read-out itself that are added.
+        scale_free: Whether terms that answer to the gradient's size are left out of both.
+
+    Raises:
+        SolError: No term is left.
     """
     vocabulary = readout.vocabulary
     products = [vocabulary.parse(f"({decay})*({direction})") for direction in directions for decay in decays]
-    units = list(dict.fromkeys(split_unit(term) for term in [*products, *leading_terms(readout, samples, own)]))
+    if scale_free:
+        products = [term for term in products if _is_scale_free(term, vocabulary)]
+    leading = leading_terms(readout, samples, own, scale_free)
+    units = list(dict.fromkeys(split_unit(term) for term in [*products, *leading]))
+    if not units:
+        raise SolError("no scale-free term among the directions; give others, or set scale_free to false")
     fit = Fit(samples, units, split(readout))
     return combine(readout, [units[j] for j in fit.usable], fit.coefficients(fit.usable))
 
