@@ -92,7 +92,7 @@ class LearnConfig:
     seed: int = 0
     steps: int = 0
     start: str = "adam"
-    objective: float = 0.4
+    objective: float = 0.3
     tuning_episodes: int = 4
     features: tuple[str, ...] = FEATURES
     units: tuple[tuple[str, ...], ...] = (UNITS,)
