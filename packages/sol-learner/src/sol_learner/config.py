@@ -72,7 +72,7 @@ class LearnConfig:
         record_coordinates: Coordinates recorded of each.
         directions: The library's directions, expressions of the standard vocabulary.
         decays: The library's decays; every direction is there with every decay.
-        scale_free: Whether terms that answer to the size of gradients are left out; such rules transfer better.
+        scale_free: Whether terms that answer to the size of gradients are left out: for rules to be used elsewhere.
         own_terms: Leading terms of the network's own formula that are added to the library.
         library_generations: Generations of CMA-ES over all of these terms.
         terms: Most terms of the rule.
@@ -92,7 +92,7 @@ class LearnConfig:
     seed: int = 0
     steps: int = 0
     start: str = "adam"
-    objective: float = 0.3
+    objective: float = 0.4
     tuning_episodes: int = 4
     features: tuple[str, ...] = FEATURES
     units: tuple[tuple[str, ...], ...] = (UNITS,)
@@ -121,7 +121,7 @@ class LearnConfig:
     record_coordinates: int = 150
     directions: tuple[str, ...] = DIRECTIONS
     decays: tuple[str, ...] = DECAYS
-    scale_free: bool = True
+    scale_free: bool = False
     own_terms: int = 2
     library_generations: int = 20
     terms: int = 12
