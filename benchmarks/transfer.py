@@ -1,7 +1,8 @@
 """A learned rule on networks that it was not learned on, nothing tuned again, against Adam tuned on each.
 
-    sol learn mnistnet --out runs/mnistnet
-    python benchmarks/transfer.py runs/mnistnet --json benchmarks/transfer.json
+    sol learn mnistnet --scale-free true --out runs/scale-free
+    python benchmarks/transfer.py runs/scale-free --json benchmarks/transfer.json
+    python benchmarks/transfer.py runs/mnistnet --json benchmarks/transfer_main_job.json
 
 The run's ``optimizer.py`` trains MNISTNET's relatives as it is: two hidden layers, a wider one, ReLU. Adam has the best
 of 13 learning rates for each network, by its final training loss on the tuning stream. Ten seeds of the evaluation
