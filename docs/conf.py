@@ -26,14 +26,19 @@ autodoc_preserve_defaults = True
 autoclass_content = "both"
 napoleon_use_ivar = True
 
+autodoc_mock_imports = ["torchattacks"]
+
 nitpicky = True
 nitpick_ignore_regex = [
     # What other projects define: their pages are on a network that the build does without.
     ("py:.*", r"(torch|numpy|np|sympy|matplotlib|argparse|pathlib|collections|nn|importlib|types|typing|enum)\..*"),
     ("py:class", r"Path|Figure|ModuleType|Optimizer|list\[dict\[str"),
     # What is not public: type variables, and ports that a reader need not know.
-    ("py:class", r"sol_learner\.(ranks\.T|workers\.[TU]|task\.Built|meta_training\.MetaTrainer|inner_loop\.Optimizer)"),
-    ("py:data", r"GRAPHS|GLUE|PRECISIONS"),
+    ("py:class", r"sol_learner\.(ranks\.T|workers\.[TU]|task\.Built|meta_training\.(MetaTrainer|Network))"),
+    ("py:class", r"sol_learner\.(inner_loop\.Optimizer|lstm\.LSTMRunner|optimizers\.Dimension)"),
+    ("py:class", r"dict\[str"),
+    ("py:data", r"GRAPHS|GLUE|PRECISIONS|TUNING|LSTM_SETTINGS|sol_learner\.network_optimizer\.KERNELS"),
+    ("py:func", r"find_language_model"),
 ]
 
 

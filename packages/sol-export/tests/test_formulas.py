@@ -82,7 +82,7 @@ def test_words_in_descriptions_are_names_formulas_or_words():
     (item,) = re.findall(r"^.*50.*$", export_rule(rule, "latex"), re.MULTILINE)
     assert r": 50\% of x\_1 \& \{more\} \#1 \textasciitilde{}\textasciicircum{} \textbackslash{} $<$b$>$" in item
     assert r"$m_t$'s sign, at  $m_t$ or $v_t$" in item
-    assert "<li>" in export_rule(rule, "mathml")
+    assert "50% of x_1 &amp; {more} #1 ~^ \\ &lt;b&gt; <math" in export_rule(rule, "mathml")
 
 
 def many_terms():

@@ -130,7 +130,7 @@ class Comparison:
         """The first contender minus each other, over episodes, for every quantity of :attr:`metrics`.
 
         ``mean`` and ``interval`` of the difference, ``p`` of the paired test, ``p_holm`` adjusted for the number of
-        baselines; ``None`` where there is none. See :mod:`sol_learner.significance`.
+        baselines; ``None`` where there is none. See ``sol_learner.significance``.
 
         Raises:
             SolError: SciPy is not installed.
@@ -202,7 +202,7 @@ class Comparison:
                 for split, metrics in contender.outcome.metrics.items()
             },
             "batch_loss": _plain(contender.outcome.losses[:, 0].nanmean(1)),
-            "batch_loss_std": _plain(contender.outcome.losses[:, 0].std(1)),
+            "batch_loss_std": _plain(contender.outcome.losses[:, 0].std(1, correction=min(1, self.episodes - 1))),
             "diverged": {str(episode): step for episode, step in contender.diverged.items()},
             "failed": {str(episode): error for episode, error in contender.failed.items()},
             "state_bytes": contender.state_bytes,

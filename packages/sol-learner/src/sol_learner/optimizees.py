@@ -137,7 +137,7 @@ class Optimizees:
             return torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
 
     def views(self, weights: Tensor) -> list[Tensor]:
-        """Parameters of each name, [..., *shape], of weights [..., P]."""
+        """Parameters of each name, ``[..., *shape]``, of weights ``[..., P]``; no copies."""
         pieces = zip(weights.split(self._sizes, -1), self._shapes)
         return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
 

@@ -174,7 +174,7 @@ def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
     if lowest > 0:
         axes.set_yscale("log")
     for contender, losses in zip(comparison.contenders, table):
-        mean, spread = losses.mean(1), losses.std(1)
+        mean, spread = losses.mean(1), losses.std(1, correction=min(1, comparison.episodes - 1))
         steps = range(1, len(mean) + 1)
         tuned = "tuned " if contender.tuning else ""
         final = contender.metric("train", "loss")
