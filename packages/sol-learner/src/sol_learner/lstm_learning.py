@@ -9,8 +9,6 @@ from importlib import metadata
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from sol_learner.checkpoints import Checkpoints
 from sol_learner.config import LearnConfig
 from sol_learner.family import Family
@@ -18,7 +16,7 @@ from sol_learner.lstm import LSTMNetwork
 from sol_learner.lstm_optimizer import TrainedLSTM
 from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.progress import Clock, Progress, Silent
-from sol_learner.task import Purpose, Task, generator_for
+from sol_learner.task import Purpose, Task, device_of, generator_for
 from sol_symbols import SolError
 
 __all__ = ["LSTM_LR", "LSTM_SETTINGS", "learn_lstm", "lstm_config"]
@@ -89,8 +87,7 @@ def learn_lstm(
     if not (math.isfinite(lr) and lr > 0):
         raise SolError(f"lr = {lr!r}; it must be more than 0")
     config = config or lstm_config({})
-    device = next(task.build(torch.Generator().manual_seed(0)).parameters()).device
-    network = LSTMNetwork(generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3)).to(device)
+    network = LSTMNetwork(generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3)).to(device_of(task))
     training = meta_train(
         Family((task,), (1.0,), config.objective),
         network,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, final
 
@@ -61,11 +62,16 @@ class NetworkOptimizer(NetworkRunner):
             raise SolError(f"no kernel {kernel!r}; kernels: {', '.join(KERNELS)}")
         self.network, self.values = network, network.values()
         self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
-        self._recurrences = feature_evaluator(
-            [symbol(name) for name in self.features.program.states], network.vocabulary, torch
-        )
-        self._smooth = feature_evaluator(network.features, network.vocabulary, _Differentiable("torch"))
         self._kernel = _fused(network, self.features) if kernel == "compiled" else None
+
+    @cached_property
+    def _recurrences(self) -> Evaluator:
+        states = [symbol(name) for name in self.features.program.states]
+        return feature_evaluator(states, self.network.vocabulary, torch)
+
+    @cached_property
+    def _smooth(self) -> Evaluator:
+        return feature_evaluator(self.network.features, self.network.vocabulary, _Differentiable("torch"))
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """States before the first step of an episode whose decays are laid over ``horizon`` steps."""

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from sol_learner.lstm_optimizer import LSTM_FILE, LSTM_WEIGHTS, TrainedLSTM
 from sol_learner.optimizees import Optimizees
 from sol_learner.tasks import install_line
+from sol_learner.update_network import State
 from sol_symbols import ZOO, SolError, UpdateRule, evaluator, resolve_rule
 
 __all__ = [
@@ -132,6 +133,19 @@ class OptimizerSpec(Protocol):
         """A step function for fresh ``optimizees``, and what tells the bytes of state that it keeps."""
 
 
+def _moving(
+    optimizees: Optimizees, state: State, update: Callable[[Tensor, State, Tensor, int], tuple[Tensor, State]]
+) -> tuple[Step, Callable[[], int]]:
+    """What :meth:`OptimizerSpec.begin` gives, of something that computes phi and the new state."""
+
+    def step(t: int, gradient: Tensor, lr: float) -> None:
+        nonlocal state
+        phi, state = update(gradient, state, optimizees.theta, t)
+        optimizees.move(-lr * phi)
+
+    return step, lambda: sum(value.nbytes for value in state.values())
+
+
 @dataclass(frozen=True)
 class RuleSpec:
     """A rule."""
@@ -164,14 +178,12 @@ class RuleSpec:
         """See :class:`OptimizerSpec`; the rule's schedule is laid over ``steps``."""
         phi = _evaluator(self.rule, steps)
         values = {**phi.values, **{name: value for name, value in settings.items() if name in phi.values}}
-        state = phi.init(optimizees.theta)
 
-        def step(t: int, gradient: Tensor, lr: float) -> None:
-            nonlocal state
-            (update,), state = phi.step(gradient, state, optimizees.theta, t, values)
-            optimizees.move(-lr * update)
+        def update(gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+            (value,), state = phi.step(gradient, state, theta, t, values)
+            return value, state
 
-        return step, lambda: sum(value.nbytes for value in state.values())
+        return _moving(optimizees, phi.init(optimizees.theta), update)
 
 
 _evaluator = functools.lru_cache(maxsize=64)(lambda rule, steps: evaluator(rule, torch, steps))
@@ -333,14 +345,7 @@ class LSTMSpec:
     def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
         """See :class:`OptimizerSpec`."""
         runner = self.trained.network.to(optimizees.theta.device).runner()
-        state = runner.begin(optimizees.theta, steps)
-
-        def step(t: int, gradient: Tensor, lr: float) -> None:
-            nonlocal state
-            update, state = runner.step(gradient, state, optimizees.theta, t)
-            optimizees.move(-lr * update)
-
-        return step, lambda: sum(value.nbytes for value in state.values())
+        return _moving(optimizees, runner.begin(optimizees.theta, steps), runner.step)
 
 
 @functools.lru_cache(maxsize=16)

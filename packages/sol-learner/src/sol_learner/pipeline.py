@@ -31,7 +31,7 @@ from sol_learner.progress import Clock, Interrupted, Progress, Silent
 from sol_learner.pruning import Point, measured_front, prune
 from sol_learner.ranks import Ranks
 from sol_learner.samples import Samples, record
-from sol_learner.task import Purpose, Task, generator_for, with_horizon
+from sol_learner.task import Purpose, Task, device_of, generator_for, with_horizon
 from sol_learner.terms import widen
 from sol_learner.workers import Workers
 from sol_symbols import ZOO, SolError, UpdateRule
@@ -224,7 +224,7 @@ class Learner:
             config.units,
             gates=config.gates,
             generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3),
-        ).to(_device(self.tasks[0]))
+        ).to(device_of(self.tasks[0]))
         return MetaTrainer(family, network, lr, config, self.progress, self.clock, self.ranks)
 
     def _candidates(self, family: Family) -> Candidates:
@@ -353,10 +353,6 @@ class Learner:
             "jobs": self.workers.jobs,
             "machine": platform.machine(),
         }
-
-
-def _device(task: Task) -> torch.device:
-    return next(task.build(torch.Generator().manual_seed(0)).parameters()).device
 
 
 @torch.no_grad()

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from sol_symbols import SolError
 
-__all__ = ["SPLITS", "Batch", "Purpose", "Task", "build_seeded", "generator_for", "task_for", "with_horizon"]
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "Purpose",
+    "Task",
+    "build_seeded",
+    "device_of",
+    "generator_for",
+    "task_for",
+    "with_horizon",
+]
 
 Batch = Any
 """A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step."""
@@ -75,6 +85,11 @@ def task_for(task: Task, purpose: Purpose) -> Task:
     """
     pool = getattr(task, "pool", None)
     return task if pool is None else pool(_POOLS[purpose])
+
+
+def device_of(task: Task) -> torch.device:
+    """Where the task's optimizees live."""
+    return next(task.build(torch.Generator().manual_seed(0)).parameters()).device
 
 
 def with_horizon(task: Task, steps: int) -> Task:

@@ -13,14 +13,14 @@ window changed in all later windows is counted there. Source: Vicol, Metz, Sohl-
 from __future__ import annotations
 
 import copy
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from sol_learner.estimators.estimator import Estimator, Window
 from sol_learner.optimizees import Optimizees
-from sol_learner.update_network import State
+from sol_learner.update_network import State, UpdateNetwork
 
 __all__ = ["PersistentEvolution"]
 
@@ -34,11 +34,14 @@ class PersistentEvolution(Estimator):
         """Optimizees per episode: two for each pair."""
         return 2 * self.particles
 
+    def __init__(self, network: UpdateNetwork, generator: torch.Generator, **settings: Any) -> None:
+        super().__init__(network, generator, **settings)
+        self._networks = [copy.deepcopy(network).requires_grad_(False) for _ in range(self.candidates)]
+        self._optimizers = [perturbed.runner() for perturbed in self._networks]
+
     def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
         """Start an episode; the memory of perturbations is cleared."""
         self._sums = [torch.zeros(self.particles, *p.shape).to(p) for p in self.network.parameters()]
-        self._networks = [copy.deepcopy(self.network).requires_grad_(False) for _ in range(self.candidates)]
-        self._optimizers = [network.runner() for network in self._networks]
         super().begin(optimizees, lr, horizon)
         for optimizer in self._optimizers:
             optimizer.begin(optimizees.theta, horizon)
