@@ -27,8 +27,10 @@ from sol_learner import (
     Progress,
     RuleOptimizer,
     Task,
+    TrainedLSTM,
     distil,
     learn_lstm,
+    load_task,
     lstm_config,
     open_progress,
     polish,
@@ -94,8 +96,6 @@ def train_lstm(study: Study, task: Task, progress: Progress) -> Path:
 
 def distilled(study: Study, folder: Path, family: Family, progress: Progress) -> list[dict[str, Any]]:
     """Formulas that copy the LSTM, the best first."""
-    from sol_learner import TrainedLSTM
-
     settings = DistilSettings(**study.settings["distillation"])
     return [formula.record() for formula in distil(TrainedLSTM.load(folder), family, settings, progress)]
 
@@ -113,7 +113,7 @@ def search(
 
 def main(study: Study) -> None:
     """Learn on MNISTNET, compare on all four, write."""
-    recipe = study.task(NETWORKS[0])
+    recipe = study.task(load_task, NETWORKS[0])
     learned = study.learn(recipe, LearnConfig.from_mapping(study.settings["learner"]))
     task, objective = recipe.load(), float(study.settings["learner"]["objective"])
     family = Family((task,), (1.0,), objective)
@@ -129,7 +129,7 @@ def main(study: Study) -> None:
     ours = {"learned": learned, "L2LGD2": str(folder)}
     ours |= {"Symbolic L2O": copy, "Symbolic L2O, tuned": UpdateRule.parse(tuned)}
     for network in NETWORKS:
-        study.compare(study.task(network), {**ours, **{name: name for name in TUNED}})
+        study.compare(study.task(load_task, network), {**ours, **{name: name for name in TUNED}})
     study.save()
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from sol_learner import (
     LearnConfig,
     Learner,
     Recipe,
+    Task,
     Workers,
     compare,
-    load_task,
     open_progress,
     resolve_optimizer,
 )
@@ -87,7 +87,7 @@ class Study:
         assert self.kept.folder is not None
         return self.kept.folder
 
-    def task(self, make: Any = load_task, *arguments: Any, **options: Any) -> Recipe:
+    def task(self, make: Callable[..., Task], *arguments: Any, **options: Any) -> Recipe:
         """The recipe of a task, with the data and the device of the command line."""
         options = {**options, "data": self.data, "device": self.device}
         return Recipe(make, arguments, tuple(sorted(options.items())))
