@@ -290,7 +290,7 @@ def test_a_comparison_of_other_optimizers_and_lost_runs(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps(record))
     text = read(tmp_path / "c.json").text
     assert "without 1 lost run" in text
-    assert "lstm, seed 0 diverged after step 7" in text
+    assert "lstm, diverged: seed 0 after step 7" in text
     assert "none, seed 1 failed: no memory" in text
     assert "ms per step" in text
     assert "−0.5 [−0.7, −0.1]" in text

@@ -259,7 +259,8 @@ def _result(record: Mapping[str, Any]) -> Result:
     for name, (key, unit) in _OF_A_RUN.items():
         if isinstance(record.get(key), list | tuple):
             metrics["", name] = _numbers(record[key]) / unit
-    remarks = [f"seed {seed} diverged after step {step}" for seed, step in (record.get("diverged") or {}).items()]
+    diverged = [f"seed {seed} after step {step}" for seed, step in (record.get("diverged") or {}).items()]
+    remarks = [f"diverged: {', '.join(diverged)}"] if diverged else []
     remarks += [f"seed {seed} failed: {error}" for seed, error in (record.get("failed") or {}).items()]
     curve, spread = (_numbers(record[key]) if record.get(key) else None for key in ("batch_loss", "batch_loss_std"))
     if curve is not None and spread is not None and len(curve) != len(spread):

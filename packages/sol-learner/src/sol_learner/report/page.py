@@ -216,6 +216,17 @@ class _Page:
         return {"columns": [c.task for c in comparisons], "rows": rows}
 
     @property
+    def explained(self) -> list[tuple[str, UpdateRule]]:
+        """Rules of a study whose symbols have to be explained, because no rule before has them."""
+        known: set[str] = set()
+        found = []
+        for name, rule in self._evidence.rules.items():
+            if not found or {*rule.live} - known:
+                found.append((name, rule))
+                known |= {*rule.live}
+        return found
+
+    @property
     def notes(self) -> list[str]:
         """What a study says of how it differs from what it shows."""
         return [str(note) for note in self._evidence.study.get("notes", [])]

@@ -137,7 +137,8 @@ def against_best(comparison: Comparison, key: tuple[str, str], words: str) -> Ve
         )
         kind = "good" if found.low > 0 else "bad" if found.high < 0 else "even"
     else:
-        change = f"{100 * abs(found.mean - 1):.0f}{space}% {'lower' if found.mean < 1 else 'higher'}"
+        percent = f"{100 * abs(found.mean - 1):.0f}{space}% {'lower' if found.mean < 1 else 'higher'}"
+        change = f"{found.mean:.3g} times as high" if found.mean >= 3 else percent
         told = f"ratio {found.mean:.2f}, 95{space}% interval {found.low:.2f} to {found.high:.2f}"
         kind = "good" if found.high < 1 else "bad" if found.low > 1 else "even"
     rest = f"{tuned}{comparison.results[rival].name}, the best other optimizer"
