@@ -231,7 +231,7 @@ def _comparison(record: Mapping[str, Any]) -> Comparison:
         str(record["task"]),
         None if horizon is None else int(horizon),
         None if seed is None else int(seed),
-        max(counts, default=0),
+        max([len(record.get("episodes", ())), *counts]),
         results,
         tuple(_difference(row) for row in record.get("differences") or ()),
         _number(record.get("target")),
