@@ -26,7 +26,7 @@ from sol_learner.optimizers import OptimizerSpec, Settings, schedule_factor
 from sol_learner.progress import Clock
 from sol_learner.task import SPLITS, Purpose, Task, generator_for, task_for
 
-__all__ = ["Recipe", "Trial", "fingerprint", "run_trial", "versions"]
+__all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
 
 MEANING = 1
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
@@ -118,7 +118,7 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
     """
     task = trial.task.load() if isinstance(trial.task, Recipe) else trial.task
     with _threads(trial.threads):
-        peak = _Peak()
+        peak = Peak()
         optimizees = Optimizees(task, trial.seed, trial.purpose, [trial.episode])
         step, state_bytes = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
         lr, schedule = float(trial.settings["lr"]), str(trial.settings.get("schedule", "constant"))
@@ -168,8 +168,12 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Peak:
-    """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset."""
+class Peak:
+    """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset.
+
+    Attributes:
+        before: Bytes at construction.
+    """
 
     def __init__(self) -> None:
         self._cuda = torch.cuda.is_available()
@@ -180,6 +184,7 @@ class _Peak:
             self._reset = True
         except OSError:
             self._reset = False
+        self.before = self.bytes()
 
     def bytes(self) -> int | None:
         """Bytes, ``None`` where the system does not tell."""
