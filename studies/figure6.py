@@ -46,8 +46,8 @@ NOTES = {
     ],
     "cpu": [
         "SmolLM2-135M (LLaMA's architecture) instead of LLaMA-7B; the last two of its 30 blocks are trained, for 20"
-        " batches of 2 rows, cut to 48 tokens; losses are over 16 rows of each split. This shows that the transfer runs;"
-        " it is no measurement of LLaMA-7B.",
+        " batches of 2 rows, cut to 48 tokens; losses are over 16 rows of each split. This shows that the transfer"
+        " runs; it is no measurement of LLaMA-7B.",
         *ALWAYS,
     ],
 }

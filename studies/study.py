@@ -96,9 +96,9 @@ class Study:
         """The rule that the whole pipeline learns; its summary is in the record."""
         folder = self.folder / key
         folder.mkdir(parents=True, exist_ok=True)
-        own = Checkpoints(folder, {"config": asdict(config), "task": repr(recipe)}, resume=True)
 
         def run() -> dict[str, Any]:
+            own = Checkpoints(folder, {"config": asdict(config), "settings": self.settings}, resume=True)
             with open_progress() as progress:
                 return Learner([recipe.load()], config, memory=own, progress=progress).run().summary
 

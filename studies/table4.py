@@ -58,7 +58,7 @@ NOTES = {
 
 
 def used(recipe: Recipe, case: str, steps: int) -> dict[str, float]:
-    """Number of parameters, and peak memory of a window in bytes; to be called in a fresh process."""
+    """Number of parameters, and peak memory of a window in bytes; to be called in a process of its own."""
     torch.set_num_threads(1)
     kind, coordinates = CASES[case]
     optimizees = Optimizees(recipe.load(), 0, Purpose.TRAIN, [0])
@@ -90,7 +90,7 @@ def main(study: Study) -> None:
             recipe = study.task(image_classification, model, "cifar10", horizon=100, **options)
             row: dict[str, Any] = {"MB": {}}
             for case in table["cases"]:
-                measure = partial(alone, recipe, case, table["unroll"])
+                measure = partial(alone, recipe, case, table["unroll"], study.device)
                 found = study.kept.once(f"{table['width']}/{model}/{case}", measure)
                 row["parameters"], row["MB"][case] = found["parameters"], round(found["bytes"] / 1e6, 1)
                 print(table["width"], model, case, row["MB"][case], flush=True)
@@ -100,9 +100,11 @@ def main(study: Study) -> None:
     study.save()
 
 
-def alone(recipe: Recipe, case: str, steps: int) -> dict[str, float]:
-    """:func:`used` in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+def alone(recipe: Recipe, case: str, steps: int, device: str) -> dict[str, float]:
+    """:func:`used` in a process of its own; on a CPU a copy of this one, which has the data."""
+    if device == "cpu":
+        recipe.load()
+    with multiprocessing.get_context("fork" if device == "cpu" else "spawn").Pool(1) as pool:
         return pool.apply(used, (recipe, case, steps))
 
 
