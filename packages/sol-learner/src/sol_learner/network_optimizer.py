@@ -9,7 +9,7 @@ enters as tensors, so that it is compiled once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, final
@@ -45,6 +45,9 @@ class _Differentiable(ModuleType):
         return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
 
 
+_DIFFERENTIABLE = _Differentiable("torch")
+
+
 @final
 class NetworkOptimizer(NetworkRunner):
     """Runs a network as the optimizer of optimizees: features, phi, states.
@@ -71,7 +74,7 @@ class NetworkOptimizer(NetworkRunner):
 
     @cached_property
     def _smooth(self) -> Evaluator:
-        return feature_evaluator(self.network.features, self.network.vocabulary, _Differentiable("torch"))
+        return feature_evaluator(self.network.features, self.network.vocabulary, _DIFFERENTIABLE)
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
@@ -134,16 +137,21 @@ Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]
 
 def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
     """A kernel over flat gradient, parameters and states; it gives None where the machine cannot compile one."""
-    names = list(features.program.states)
+    names, varying = list(features.program.states), features.varying
 
-    def formula(flat: list[Tensor], scalars: Tensor, weights: Tensor, keys: tuple[str, ...]) -> list[Tensor]:
+    def formula(
+        flat: list[Tensor], scalars: Tensor, weights: list[Tensor], bias: Tensor, keys: tuple[str, ...]
+    ) -> list[Tensor]:
         g, w, *old = flat
         outputs, after = features.elementwise(g, dict(zip(names, old)), w, dict(zip(keys, scalars.unbind())))
-        h, taken = list(outputs), iter(weights.unbind())
-        for functions, operators in zip(network.functions, network.operators):
-            rows = iter([_dot(taken, h) for operator in operators for _ in range(operator.arity)])
+        h, starts = [outputs[i] for i in varying], [*bias.unbind()]
+        *hidden, readout = weights
+        hidden[0] = hidden[0][:, list(varying)]
+        for weight, functions, operators in zip(hidden, network.functions, network.operators):
+            rows = iter([_dot(row, h, start) for row, start in zip(weight.unbind(), starts)])
             h = [f(*(next(rows) for _ in range(o.arity))) for f, o in zip(functions, operators)]
-        return [_dot(taken, h), *after.values()]
+            starts = [None] * sum(operator.arity for layer in network.operators for operator in layer)
+        return [_dot(readout, h), *after.values()]
 
     compiled = torch.compile(formula, dynamic=True, fullgraph=True)
     broken = False
@@ -152,10 +160,13 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
         nonlocal broken
         if broken:
             return None
-        numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=flat[0].device)
-        weights = torch.cat([weight.reshape(-1) for weight in network.weights()])
+        weights = [weight.detach() for weight in network.weights()]
+        numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=weights[0].device)
+        # Features that are the same for all coordinates come down to one number for each row of the first layer.
+        uniform = features.uniform(scalars)
+        bias = weights[0] @ weights[0].new_tensor([uniform.get(i, 0.0) for i in range(len(network.features))])
         try:
-            return compiled(flat, numbers, weights, tuple(scalars))
+            return compiled(flat, numbers, weights, bias, tuple(scalars))
         except torch._dynamo.exc.BackendCompilerFailed as error:
             broken = True
             reason = str(error).strip().partition("\n")[0]
@@ -165,8 +176,10 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
     return run
 
 
-def _dot(weights: Iterator[Tensor], inputs: list[Tensor]) -> Tensor:
-    total = next(weights) * inputs[0]
-    for value in inputs[1:]:
-        total = total + next(weights) * value
+def _dot(weights: Tensor, inputs: list[Tensor], start: Tensor | None = None) -> Tensor:
+    """start + sum_i weights_i inputs_i, each product and sum one operation of the processor."""
+    first, *others = weights.unbind()
+    total = first * inputs[0] if start is None else torch.addcmul(start, first, inputs[0])
+    for weight, value in zip(others, inputs[1:]):
+        total = torch.addcmul(total, weight, value)
     return total

@@ -109,7 +109,7 @@ class Estimator(ABC):
     def _move(self) -> None:
         """One inner step, and a look at where it led."""
         phi, self.state = self._update()
-        self.optimizees.move(-self.lr * phi)
+        self.optimizees.descend(phi, self.lr)
         self.t += 1
         self._look()
 
