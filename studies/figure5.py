@@ -134,4 +134,4 @@ def main(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    main(begin("figure5", "Figure 5", SIZES, NOTES))
+    main(begin("figure5", "Figure 5", "training loss on MNISTNET and its variants", SIZES, NOTES))

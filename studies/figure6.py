@@ -86,4 +86,4 @@ def main(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    main(begin("figure6", "Figure 6", SIZES, NOTES))
+    main(begin("figure6", "Figure 6", "a language model, with a rule learned on images", SIZES, NOTES))

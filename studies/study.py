@@ -58,6 +58,7 @@ class Study:
     Attributes:
         name: Name of the script and of the JSON.
         shows: What of the paper it is, ``"Table 2"``.
+        title: What it is about.
         size: A member of :data:`SIZES`.
         settings: Everything that this size means, JSON-able.
         budget: See :class:`Budget`.
@@ -67,6 +68,7 @@ class Study:
 
     name: str
     shows: str
+    title: str
     size: str
     settings: Mapping[str, Any]
     budget: Budget
@@ -131,7 +133,8 @@ class Study:
 
     def save(self) -> None:
         """Write the JSON, beside the scripts."""
-        about = {"name": self.name, "shows": self.shows, "size": self.size, "settings": self.settings}
+        about = {"name": self.name, "shows": self.shows, "title": self.title, "size": self.size}
+        about |= {"settings": self.settings}
         about |= {"budget": asdict(self.budget), "notes": list(self.notes)}
         seconds = [round(now - then, 1) for now, then in zip((time.monotonic(), time.process_time()), self.begun)]
         spent = {"wall": seconds[0], "processor, without other processes": seconds[1], "jobs": self.jobs}
@@ -142,12 +145,16 @@ class Study:
 
 
 def begin(
-    name: str, shows: str, sizes: Mapping[str, tuple[Mapping[str, Any], Budget]], notes: Mapping[str, Sequence[str]]
+    name: str,
+    shows: str,
+    title: str,
+    sizes: Mapping[str, tuple[Mapping[str, Any], Budget]],
+    notes: Mapping[str, Sequence[str]],
 ) -> Study:
     """The study that the command line asks for.
 
     Args:
-        name, shows: See :class:`Study`.
+        name, shows, title: See :class:`Study`.
         sizes: Settings and budget by size.
         notes: By size, where it differs from the paper.
     """
@@ -164,7 +171,7 @@ def begin(
         parser.error("give --data, or set SOL_DATA")
     settings, budget = sizes[given.size]
     return Study(
-        name, shows, given.size, settings, budget, notes[given.size], Path(given.data), given.device, given.jobs
+        name, shows, title, given.size, settings, budget, notes[given.size], Path(given.data), given.device, given.jobs
     )
 
 

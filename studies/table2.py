@@ -76,4 +76,4 @@ def main(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    main(begin("table2", "Table 2", SIZES, NOTES))
+    main(begin("table2", "Table 2", "a ConvNet on CIFAR-10", SIZES, NOTES))

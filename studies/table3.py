@@ -81,4 +81,4 @@ def main(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    main(begin("table3", "Table 3", SIZES, NOTES))
+    main(begin("table3", "Table 3", "ResNet-18 on CIFAR-10", SIZES, NOTES))

@@ -109,4 +109,4 @@ def alone(recipe: Recipe, case: str, steps: int, device: str) -> dict[str, float
 
 
 if __name__ == "__main__":
-    main(begin("table4", "Table 4", SIZES, NOTES))
+    main(begin("table4", "Table 4", "memory of meta-training", SIZES, NOTES))

@@ -28,7 +28,7 @@ def study(monkeypatch, tmp_path):
     def make(*words):
         monkeypatch.setattr(sys, "argv", ["toy.py", "--size", "cpu", "--data", str(tmp_path), *words])
         budget = module.Budget(seeds=2, trials=3, tuning_seeds=1)
-        return module.begin("toy", "Table 9", {"cpu": ({"learner": "tiny"}, budget)}, {"cpu": ["Small."]})
+        return module.begin("toy", "Table 9", "a toy", {"cpu": ({"learner": "tiny"}, budget)}, {"cpu": ["Small."]})
 
     return make
 
