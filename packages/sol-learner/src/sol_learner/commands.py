@@ -352,7 +352,9 @@ class Report:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        parser.add_argument("source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare\n--json or of a study")
+        parser.add_argument(
+            "source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare\n--json or of a study"
+        )
         parser.add_argument(
             "-o",
             "--output",
