@@ -233,7 +233,7 @@ def table4() -> str:
         less = all(m["MB"]["ours"] < m["MB"]["L2LGD2"] for m in measured[0].values())
         claims: list[tuple[str, Holds]] = [("less memory than L2LGD2 on all three networks", less)]
         for part, models in zip(record["memory"], measured):
-            small, large = list(models.values())[0], list(models.values())[-1]
+            small, *_, large = models.values()
             growth = large["MB"]["ours"] / small["MB"]["ours"]
             size = large["parameters"] / small["parameters"]
             told = f"ours grows {growth:.2f} times where parameters grow {size:.2f} times, {part['width']} filters"
