@@ -82,6 +82,7 @@ class Study:
         torch.set_num_threads(1 if self.device == "cpu" else torch.get_num_threads())
         self.begun = time.monotonic(), time.process_time()
         self.kept = memory(f"{self.name}-{self.size}", settings=self.settings)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def folder(self) -> Path:
