@@ -140,6 +140,7 @@ def test_digits_are_not_mirrored():
         (lambda: resnet("resnet34"), (3, 32, 32), 21_282_122),
         (lambda: resnet("resnet50"), (3, 32, 32), 23_520_842),
         (lambda: resnet("resnet18", 1), (1, 28, 28), None),
+        (lambda: resnet("resnet18", width=4), (3, 32, 32), 44_622),
     ],
 )
 def test_the_networks_are_the_papers(model, shape, parameters):

