@@ -47,9 +47,9 @@ def test_what_is_emitted_is_the_rule(rule, to):
         ("v.mul_(beta2)", "v.mul_(beta1)"),  # another constant
         ("eps + torch.sqrt(v_hat)", "torch.sqrt(v_hat + eps**2)"),  # epsilon elsewhere: only tiny gradients tell
         ("bc1 = 1 - beta1**t", "bc1 = 1 - beta1 ** (t + 1)"),
-        ("m_hat = m / bc1", "m_hat = torch.nan_to_num(m / bc1)[:3]"),  # fails
+        ("m_hat = inv_bc1 * m", "m_hat = torch.nan_to_num(inv_bc1 * m)[:3]"),  # fails
         ("g = (-g if maximize else g)", "g = torch.clamp(-g if maximize else g, max=1e3)"),  # only huge gradients tell
-        ("(1 - beta2) * g**2", "(1 - beta2) * (g**2 + (g == 0))"),  # only zeros tell
+        ("one_minus_beta2 * g**2", "one_minus_beta2 * (g**2 + (g == 0))"),  # only zeros tell
         (".to(_precision(p))", ".to(p.dtype).to(_precision(p)) * (1 + (p.dtype == torch.bfloat16))"),
     ],
 )
