@@ -176,20 +176,22 @@ def peaks(shapes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file that the cases are written into, beside those that it has")
     parser.add_argument("--millions", type=float, nargs="*", default=[10, 100], help="numbers of parameters")
+    parser.add_argument("--layouts", nargs="*", default=[*LAYOUTS], choices=LAYOUTS)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    record = {"threads": arguments.threads, "rounds": arguments.rounds, "torch": torch.__version__, "cases": {}}
+    cases = json.loads(arguments.json.read_text())["cases"] if arguments.json and arguments.json.exists() else {}
     for millions in arguments.millions:
-        for layout, shapes_of in LAYOUTS.items():
-            shapes = shapes_of(round(millions * 1e6))
+        for layout in arguments.layouts:
+            shapes = LAYOUTS[layout](round(millions * 1e6))
             rows = measure(shapes, arguments.rounds)
             for name, floats in peaks(shapes).items():
                 rows[name]["peak floats"] = floats
-            record["cases"][f"{layout}, {millions:g} M"] = {"parameters": count(shapes), "optimizers": rows}
+            settings = {"threads": arguments.threads, "rounds": arguments.rounds, "torch": torch.__version__}
+            cases[f"{layout}, {millions:g} M"] = {"parameters": count(shapes), **settings, "optimizers": rows}
             print(f"\n{layout}, {count(shapes):,} parameters in {len(shapes)} tensors, {arguments.threads} thread(s)")
             print(f"{'':<34} {'ms':>8} {'fused':>7} {'foreach':>8} {'copy':>6} {'bytes':>6} {'peak':>6} {'first':>6}")
             for name, row in rows.items():
@@ -199,7 +201,7 @@ def main():
                     f"{row['to copy']:6.2f} {row['bytes to fused AdamW']:6.3f} {row['peak floats']:6.2f} {first}"
                 )
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps({"cases": cases}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

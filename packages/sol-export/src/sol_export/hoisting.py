@@ -1,4 +1,4 @@
-"""Numbers out of elementwise code: what does not depend on the element is calculated once a step, not for each element."""
+"""Numbers out of elementwise code: what does not depend on the element is calculated once a step."""
 
 from __future__ import annotations
 
