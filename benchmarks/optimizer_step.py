@@ -179,6 +179,7 @@ def main():
     parser.add_argument("--json", type=Path, help="file that the cases are written into, beside those that it has")
     parser.add_argument("--millions", type=float, nargs="*", default=[10, 100], help="numbers of parameters")
     parser.add_argument("--layouts", nargs="*", default=[*LAYOUTS], choices=LAYOUTS)
+    parser.add_argument("--what", nargs="*", default=["times", "peaks"], choices=["times", "peaks"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -187,19 +188,21 @@ def main():
     for millions in arguments.millions:
         for layout in arguments.layouts:
             shapes = LAYOUTS[layout](round(millions * 1e6))
-            rows = measure(shapes, arguments.rounds)
-            for name, floats in peaks(shapes).items():
-                rows[name]["peak floats"] = floats
             settings = {"threads": arguments.threads, "rounds": arguments.rounds, "torch": torch.__version__}
-            cases[f"{layout}, {millions:g} M"] = {"parameters": count(shapes), **settings, "optimizers": rows}
+            case = cases.setdefault(f"{layout}, {millions:g} M", {"parameters": count(shapes), "optimizers": {}})
+            rows = case["optimizers"]
+            if "times" in arguments.what:
+                case.update(settings)
+                for name, row in measure(shapes, arguments.rounds).items():
+                    rows.setdefault(name, {}).update(row)
+            if "peaks" in arguments.what:
+                for name, floats in peaks(shapes).items():
+                    rows.setdefault(name, {})["peak floats"] = floats
             print(f"\n{layout}, {count(shapes):,} parameters in {len(shapes)} tensors, {arguments.threads} thread(s)")
-            print(f"{'':<34} {'ms':>8} {'fused':>7} {'foreach':>8} {'copy':>6} {'bytes':>6} {'peak':>6} {'first':>6}")
+            columns = ["ms", "to fused AdamW", "to foreach AdamW", "to copy", "bytes to fused AdamW", "peak floats"]
+            print(f"{'':<34}", *(f"{column:>20}" for column in columns))
             for name, row in rows.items():
-                first = f"{row['first step, s']:5.1f}s" if "first step, s" in row else ""
-                print(
-                    f"{name:<34} {row['ms']:8.1f} {row['to fused AdamW']:7.3f} {row['to foreach AdamW']:8.3f} "
-                    f"{row['to copy']:6.2f} {row['bytes to fused AdamW']:6.3f} {row['peak floats']:6.2f} {first}"
-                )
+                print(f"{name:<34}", *(f"{row.get(column, float('nan')):20.3f}" for column in columns), flush=True)
     if arguments.json:
         write_atomically(arguments.json, json.dumps({"cases": cases}, indent=1) + "\n")
 

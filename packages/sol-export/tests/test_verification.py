@@ -152,3 +152,11 @@ def test_its_mistakes_are_found_too(plugin):
     source = export_rule(rule, "numpy").replace("sqrt(v_hat)", "sqrt(v)")
     with pytest.raises(SolError, match="is not the rule ad: in float64, step 1 takes a parameter from"):
         verify_source(rule, source, "numpy")
+
+
+def test_nothing_is_written_that_is_not_the_rule(plugin, capsys):
+    module = plugin / "sol_numpy.py"
+    module.write_text(module.read_text().replace("format_expression(a.value)", "format_expression(2 * a.value)"))
+    assert main(["export", "adam", "--to", "numpy", "-o", str(plugin / "adam.py")]) == 2
+    assert "the emitted source is not the rule" in capsys.readouterr().err
+    assert not (plugin / "adam.py").exists()
