@@ -23,8 +23,8 @@ NEEDS = {
 # torchattacks asks for torchvision, which it does not use, and for an old requests; torchvision's CPU builds lag behind
 # PyTorch's and break the import of transformers.
 OVERRIDES = "overrides.txt"
-# Two threads on two busy cores are slower than one (results are the same), so processors are used by test processes; those
-# of one file stay together because they share runs.
+# Two threads on two busy cores are slower than one (results are the same): processors are used by processes of tests.
+# Tests of one file stay together because they share runs.
 PYTEST = ("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "UV_OVERRIDE": OVERRIDES}
 if "PIP_FIND_LINKS" in os.environ:  # uv does not read pip's settings
