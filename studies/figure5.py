@@ -65,8 +65,8 @@ ALWAYS = [
     "Every optimizer that brings no learning rate is tuned, over as many rates each; the paper does not say that its"
     " baselines were.",
     "ENOS's rule has no published form that could be found, so it is not here.",
-    "The rule is learned from terms that do not answer to the size of gradients (scale_free), because it is taken to other"
-    " networks. At first it was not: that rule reached 0.277, 0.381, 0.256 and 0.954 on the four networks.",
+    "The rule is learned from terms that do not answer to the size of gradients (scale_free), because it is taken to"
+    " other networks. At first it was not: that rule reached 0.277, 0.381, 0.256 and 0.954 on the four networks.",
 ]
 NOTES = {
     "paper": ALWAYS,
