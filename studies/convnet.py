@@ -50,7 +50,7 @@ FACTOR = 3.0
 
 
 def tune(task: Task, rule: UpdateRule, start: float) -> tuple[float, list[tuple[float, float]]]:
-    """The best rate and every (rate, loss): three around ``start``, on while the best is at an end, then two between."""
+    """The best rate and every (rate, loss): three around ``start``, on beyond an end, then two between."""
     measured: dict[float, float] = {}
 
     def best_of(center: float, factor: float) -> float:
