@@ -6,10 +6,10 @@ size. On the full one the rates of all six are tuned, each over three candidates
 the grid's end) and two between them, on the same tuning episode by the training loss after the last step; compared at
 the same number of steps over the same evaluation seeds, test accuracy on all 10,000 test images.
 
-Sized for two cores: batches of 64, T = 100 steps, which is an eighth of an epoch, so accuracies are far below the
+Sized for two cores: batches of 64, T = 60 steps, which is a twelfth of an epoch, so accuracies are far below the
 paper's 67 to 69 % after many epochs.
 
-    python studies/convnet.py --seeds 5
+    python studies/convnet.py --seeds 3
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from sol_tasks import image_classification
 CONFIG = LearnConfig(
     objective=1.0,
     tuning_episodes=1,
-    episodes=4,
-    meta_batch=4,
-    validation=4,
+    episodes=2,
+    meta_batch=2,
+    validation=2,
     record_episodes=2,
     scale_free=True,
-    library_generations=14,
-    population=12,
+    library_generations=8,
+    population=8,
     polish_episodes=1,
     terms=8,
     prune_episodes=1,
-    generations=6,
+    generations=4,
     front=False,
     evaluation=1,
     baselines=(),
@@ -98,8 +98,8 @@ def main(data: Path, horizon: int, seeds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
