@@ -25,5 +25,5 @@ def test_the_optimum_is_where_it_is_said_to_be(make):
 
 @pytest.mark.parametrize(("make", "lr"), [(quadratic, 0.1), (rosenbrock, 0.03)])
 def test_adam_gets_nearer(make, lr):
-    metrics = [run_rule(make(), ZOO["adam"], 0, Purpose.TUNE, range(3), rate).metrics["test"] for rate in (0.0, lr)]
+    metrics = [run_rule(make(), ZOO["adam"], 0, Purpose.TUNE, range(3), rate).metrics["valid"] for rate in (0.0, lr)]
     assert (metrics[1]["loss"] < 0.1 * metrics[0]["loss"]).all()
