@@ -63,7 +63,8 @@ def study(name: str, data: Path, given: Path | None, seeds: int) -> dict[str, ob
     else:
         learning = {"rule": json.loads(given.read_text())["rule"], "learned on": given.stem}
         read = UpdateRule.parse(learning["rule"])
-        rule, tuned["learned"], _ = tune(task, [str(UpdateRule(read.expression, read.values))], kept, 0.0, **GRID)
+        plain = str(UpdateRule(read.expression, read.values))
+        rule, tuned["learned"], learning["tried"] = tune(task, [plain], kept, 0.0, **GRID)
     adam, tuned["adam"], tried = tune(task, ADAM, kept, 0.0, **GRID)
     rules = {"learned": rule, "adam": adam}
     with open_progress() as progress:
