@@ -109,14 +109,18 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(table.mean()), "std": float(table.std()) if len(values) > 1 else 0.0}
 
 
-def save(path: Path, record: dict[str, object]) -> None:
-    """Write ``record``, readable, with the machine."""
-    machine = {
+def machine() -> dict[str, Any]:
+    """What was computed on."""
+    return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    path.write_text(json.dumps({**record, "machine": machine}, indent=1) + "\n", encoding="utf-8")
+
+
+def save(path: Path, record: dict[str, object]) -> None:
+    """Write ``record``, readable, with the machine."""
+    path.write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}", flush=True)

@@ -1,11 +1,13 @@
 """The report's page in a browser: it renders, answers to pointer and keyboard, and fits a phone, the dark and paper."""
 
 import base64
+import json
 import re
 import shutil
 
 import pytest
 
+from sol_learner import compare
 from sol_symbols import resolve_rule
 from sol_symbols.cli import main
 
@@ -47,6 +49,22 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The page of a study of two tasks, with seven optimizers, one of which diverges."""
+    path = tmp_path_factory.mktemp("studies") / "study.json"
+    rules = ["ad*cd where lr = 0.1, T = 60", *(f"{rule} where lr = 0.01" for rule in ("g", "m", "sign(g)", "ad", "rs"))]
+    names = [*rules, "exp(9*abs(g))*g where lr = 99"]
+    record = {
+        "study": {"shows": "Table 9", "title": "toys", "size": "cpu", "notes": ["Small."], "settings": {"a": {"b": 1}}},
+        "rules": {"learned": rules[0]},
+        "comparisons": [compare(task, names, episodes=3).record(True) for task in ("quadratic", "rosenbrock")],
+    }
+    path.write_text(json.dumps(record))
+    assert main(["report", str(path)]) == 0
+    return path.with_suffix(".html")
+
+
+@pytest.fixture(scope="module")
 def browser():
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -62,15 +80,16 @@ def browser():
 
 
 @pytest.fixture
-def shown(browser, run):
-    """Open the page: ``shown(width, dark)``."""
+def shown(browser, request):
+    """Open the page of the run or of the study: ``shown(width, dark, of)``."""
 
-    def show(width=1200, dark=False):
+    def show(width=1200, dark=False, of="run"):
+        path = request.getfixturevalue(of)
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get((run / "report.html").as_uri())
+        browser.get((path / "report.html" if path.is_dir() else path).as_uri())
         return browser
 
     return show
@@ -125,9 +144,10 @@ def test_values_are_read_off_the_curves(shown):
     assert page.find_element("css selector", ".comparison .cursor").get_attribute("visibility") == "visible"
 
 
+@pytest.mark.parametrize("of", ["run", "study"])
 @pytest.mark.parametrize("width", [320, 360, 768, 1600])
-def test_nothing_is_wider_than_the_screen(shown, width):
-    page = shown(width)
+def test_nothing_is_wider_than_the_screen(shown, width, of):
+    page = shown(width, of=of)
     page.execute_script("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     wide = "return [...document.querySelectorAll('main *')].filter((e) => !e.closest('.formula, pre, svg') && "
@@ -139,9 +159,10 @@ def test_nothing_is_wider_than_the_screen(shown, width):
     assert page.execute_script(small) >= 9
 
 
+@pytest.mark.parametrize("of", ["run", "study"])
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out(shown, dark):
-    page = shown(dark=dark)
+def test_text_stands_out(shown, dark, of):
+    page = shown(dark=dark, of=of)
     page.execute_script("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     background = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 150) == dark
@@ -149,9 +170,10 @@ def test_text_stands_out(shown, dark):
     assert ratio >= 4.5, where
 
 
-def test_every_control_and_picture_has_a_name(shown):
-    page = shown()
-    nameless = "return [...document.querySelectorAll('a, [role=button], svg[role], summary')].filter((e) => "
+@pytest.mark.parametrize("of", ["run", "study"])
+def test_every_control_and_picture_has_a_name(shown, of):
+    page = shown(of=of)
+    nameless = "return [...document.querySelectorAll('a, button, [role=button], svg[role], summary')].filter((e) => "
     nameless += "!(e.getAttribute('aria-label') || e.textContent).trim()).length"
     assert page.execute_script(nameless) == 0
     assert page.find_element("css selector", "html").get_attribute("lang") == "en"
@@ -165,6 +187,37 @@ def test_paper_has_every_formula_of_the_front_and_all_settings(shown, tmp_path):
     assert len(visible_rules(page)) == len(page.find_elements("css selector", "[data-mark]"))
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert pdf.startswith(b"%PDF")
+
+
+def test_a_study_renders_and_its_names_single_out_curves(shown):
+    from selenium.webdriver import ActionChains
+
+    page = shown(of="study")
+    assert "Table 9" in page.title
+    assert page.get_log("browser") == []
+    assert not re.search(r'"url":"http', str(page.get_log("performance")))
+    figure = page.find_element("css selector", ".comparison figure")
+    opacity = "return [...arguments[0].querySelectorAll('.series')].map((line) => getComputedStyle(line).opacity)"
+    assert {*page.execute_script(opacity, figure)} == {"1"}
+    names = figure.find_elements("css selector", "button.key")
+    ActionChains(page).scroll_to_element(names[2]).move_to_element(names[2]).perform()
+    assert [n for n, value in enumerate(page.execute_script(opacity, figure)) if value == "1"] == [2]
+    names[2].click()
+    ActionChains(page).move_to_element(page.find_element("css selector", "h1")).perform()
+    assert names[2].get_attribute("aria-pressed") == "true"
+    assert [n for n, value in enumerate(page.execute_script(opacity, figure)) if value == "1"] == [2]
+    styles = "return [...arguments[0].querySelectorAll('.line')].map((e) => getComputedStyle(e)).map((s) => "
+    styles += "s.stroke + s.strokeDasharray)"
+    assert len({*page.execute_script(styles, figure)}) == len(names) == 7
+
+
+def test_nothing_of_a_study_is_cut_off_on_paper(shown):
+    page = shown(width=760, of="study")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_script("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    cut = "return [...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.execute_script(cut) == 0
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 760
 
 
 def test_without_a_script_everything_is_there(browser, shown):

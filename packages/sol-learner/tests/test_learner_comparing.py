@@ -20,6 +20,7 @@ from sol_learner import (
     LSTMOptimizer,
     Outcome,
     Purpose,
+    Recipe,
     RuleSpec,
     Silent,
     Store,
@@ -219,6 +220,22 @@ def test_diverged_runs_are_counted_and_not_averaged(task):
     assert json.loads(json.dumps(record, allow_nan=False))["contenders"][0]["metrics"]["train"]["loss"] == [None] * 3
     assert {row["p"] for row in comparison.differences()} == {None}
     assert comparison.failures == []
+
+
+def test_a_curve_is_of_the_runs_that_stayed_finite():
+    losses = torch.tensor([[1.0, 3.0, 5.0], [1.0, 2.0, 7e9], [1.0, 1.0, math.nan]])
+
+    def curve(runs):
+        return Contender("a", None, {"lr": 1.0}, [], Outcome(losses[:, runs].unsqueeze(1), {})).curve
+
+    mean, spread, runs = curve([0, 1, 2])
+    assert (mean.tolist(), runs) == ([2, 1.5, 1], 2)
+    assert spread.tolist() == pytest.approx([2**0.5, 0.5**0.5, 0])
+    mean, spread, runs = curve([2, 2])  # all diverged: until the first did
+    assert mean[:2].tolist() == pytest.approx([5, 7e9])
+    assert mean[2].isnan()
+    assert runs == 2
+    assert curve([0])[1].tolist() == [0, 0, 0]
 
 
 def test_memory_and_time_are_measured(task):
@@ -456,9 +473,13 @@ def test_processes_are_kept_from_call_to_call(forked, backend):
     assert os.getpid() not in calls[0].values()
 
 
-def test_processes_give_the_same_numbers(task, forked):
+def test_processes_give_the_same_numbers(task, make_task, forked):
     names = ["adam", MINE]
-    assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == timeless(compare(task, names, **QUICK))
+    alone = timeless(compare(task, names, **QUICK))
+    assert timeless(compare(task, names, workers=Workers(2), **QUICK)) == alone
+    recipe = Recipe(make_task, options=(("horizon", 12),))
+    assert timeless(compare(recipe, names, workers=Workers(2), **QUICK)) == alone
+    assert recipe.load() is recipe.load()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -474,7 +495,12 @@ def test_a_cluster_of_ray_loses_the_killed_item_alone(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return 10 * item
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        pytest.skip("Ray gives its own processes 30 s to start, which this machine is too busy for")
     try:
         workers = Workers(2, "ray")
         assert dict(workers.completed(deadly, range(3))) == {0: 0, 1: 10, 2: 20}

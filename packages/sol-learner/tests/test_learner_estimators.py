@@ -142,7 +142,7 @@ def test_sampled_coordinates_are_unbiased(make_task):
         window = second_window(task, FirstOrder, network, 0.01, 4, draw=draw, coordinates=coordinates)
         return torch.cat([part.reshape(-1) for part in window.meta_gradient])
 
-    draws = torch.stack([flat(6, draw) for draw in range(150)])
+    draws = torch.stack([flat(6, draw) for draw in range(100)])
     error = (draws.mean(0) - flat(10**9)) / (draws.std(0) / math.sqrt(len(draws))).clamp(min=1e-12)
     assert draws.std(0).max() > 0
     assert error.abs().max() < 4.5  # 60-odd weights; P(any beyond 4.5 by chance) < 1e-3
@@ -188,7 +188,7 @@ def test_pes_agrees_in_expectation_with_the_full_unroll():
         windows = [pes.window(2) for _ in range(task.horizon // 2)]
         return sum(torch.cat([part.reshape(-1) for part in window.meta_gradient]) * 2 for window in windows)
 
-    draws = torch.stack([episode(draw) for draw in range(60)])
+    draws = torch.stack([episode(draw) for draw in range(30)])
     error = (draws.mean(0) - full) / (draws.std(0) / math.sqrt(len(draws)))
     assert error.abs().max() < 4
     assert (draws.mean(0) - full).norm() < 0.15 * full.norm()

@@ -97,7 +97,7 @@ def test_vectorized_and_looped_optimizees_agree(make_task):
         optimizees = Optimizees(make_task(vectorizable), 0, Purpose.TRAIN, range(3), candidates=2)
         for _ in range(3):
             losses, gradients = optimizees.losses_and_gradients()
-            optimizees.move(-torch.tensor([0.1, 0.2]).view(-1, 1, 1) * gradients)
+            optimizees.descend(gradients, torch.tensor([0.1, 0.2]).view(-1, 1, 1))
         results.append((losses, gradients, optimizees.theta, optimizees.evaluate("valid")["loss"]))
     for fast, slow in zip(*results):
         torch.testing.assert_close(fast, slow)
@@ -139,7 +139,7 @@ def test_projection_is_applied_after_each_move(make_task):
     task = make_task()
     task.project = lambda model: [parameter.data.clamp_(-0.1, 0.1) for parameter in model.parameters()]
     optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
-    optimizees.move(torch.zeros_like(optimizees.theta))
+    optimizees.descend(torch.zeros_like(optimizees.theta), 1.0)
     assert optimizees.theta.abs().max() == pytest.approx(0.1)
 
 

@@ -100,7 +100,8 @@ def test_chunks_do_not_change_phi(monkeypatch):
 
 @pytest.mark.parametrize("gates", [False, True])
 def test_the_compiled_kernel_equals_eager_tensors(gates):
-    network = SymbolicNetwork(ZOO["adam"], gates=gates, generator=torch.Generator().manual_seed(0))
+    features, units = ("1", "g", "ld", "m_hat", "sign(m)", "2*cd"), (("identity", "mul"), ("exp", "identity"))
+    network = SymbolicNetwork(ZOO["adam"], features, units, gates=gates, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         network.readout.normal_(generator=torch.Generator().manual_seed(1))
     network.draw_gates(torch.Generator().manual_seed(2))

@@ -290,10 +290,61 @@ def test_a_comparison_of_other_optimizers_and_lost_runs(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps(record))
     text = read(tmp_path / "c.json").text
     assert "without 1 lost run" in text
-    assert "lstm, seed 0 diverged after step 7" in text
+    assert "lstm, diverged: seed 0 after step 7" in text
     assert "none, seed 1 failed: no memory" in text
     assert "ms per step" in text
     assert "−0.5 [−0.7, −0.1]" in text
+
+
+def contender(name, curve, **more):
+    spread = [None if value is None else 0.1 for value in curve]
+    return {"name": name, "metrics": {}, "batch_loss": curve, "batch_loss_std": spread, **more}
+
+
+def test_what_diverged_is_said_at_the_curve_and_does_not_flatten_the_others(tmp_path):
+    contenders = [
+        contender("calm", [2.0, 1.0, 0.5], batch_loss_runs=3),
+        contender("some", [2.0, 1.5, 1.0], batch_loss_runs=2, diverged={"1": 2}),
+        contender("none", [2.0, 1e30, None], batch_loss_runs=3, diverged={"0": 2, "1": 2, "2": 2}),
+    ]
+    (tmp_path / "c.json").write_text(json.dumps({"task": "t", "contenders": contenders, "episodes": [0, 1, 2]}))
+    page = read(tmp_path / "c.json")
+    assert "some (1 of 3 runs diverged, the curve is of the others)" in page.text
+    assert "none (3 of 3 runs diverged, the curve ends there)" in page.text
+    (chart,) = [svg for svg in page.all("svg") if "data-lines" in svg]
+    assert "none left the picture" in chart["aria-label"]
+    assert [line["y"] for line in json.loads(chart["data-lines"])] == [[2, 1, 0.5], [2, 1.5, 1], [2, None, None]]
+
+
+def test_a_study_has_a_page_too(make_task, tmp_path):
+    rules = {"mine": UpdateRule.parse("sign(g) where lr = 0.01"), "adam": UpdateRule.parse("ad where lr = 0.01")}
+    comparison = compare(make_task(), rules, episodes=3).record(statistics=True)
+    study = {
+        "study": {
+            "shows": "Table 9",
+            "title": "<b>tiny</b>",
+            "size": "cpu",
+            "notes": ["Smaller.", "Not all."],
+            "settings": {"learner": {"episodes": 7}},
+            "budget": {"trials": 12},
+        },
+        "rules": {"mine": "sign(g) where lr = 0.01"},
+        "comparisons": [comparison, {**comparison, "task": "other"}],
+    }
+    (tmp_path / "s.json").write_text(json.dumps(study))
+    page = read(tmp_path / "s.json")
+    for words in ("Table 9: <b>tiny</b>", "size cpu", "Not all.", "At a glance", "learner.episodes", "trials", "p ="):
+        assert words in page.text
+    (overview,) = [section for section in page.all("section") if section.get("id") == "overview"]
+    verdicts = [div for div in page.all("div") if div.get("class", "").startswith("verdict ")]
+    assert overview
+    assert len(verdicts) == 2  # one a task
+    single = {"rule": "sign(g) where lr = 0.01", "comparison": comparison}  # as studies of one task write it
+    (tmp_path / "one.json").write_text(json.dumps(single))
+    assert "Optimizers compared on regression" in read(tmp_path / "one.json").text
+    (tmp_path / "bad.json").write_text(json.dumps({**study, "rules": ["sign(g)"]}))
+    with pytest.raises(SolError, match="'study' or 'rules' is no table"):
+        report_page(tmp_path / "bad.json")
 
 
 def coordinates(chart, kind):

@@ -28,6 +28,7 @@ from sol_learner.store import Store
 from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
 from sol_learner.tasks import find_tasks, load_task
 from sol_learner.terms import DECAYS, DIRECTIONS, widen
+from sol_learner.trials import Recipe
 from sol_learner.update_network import NetworkRunner, UpdateNetwork
 from sol_learner.workers import Workers
 
@@ -65,6 +66,7 @@ __all__ = [
     "Progress",
     "Purpose",
     "Ranks",
+    "Recipe",
     "RuleOptimizer",
     "RuleSpec",
     "Samples",

@@ -348,11 +348,13 @@ class Compare:
 
 
 class Report:
-    """Write a run, or a comparison, as one HTML page that needs no other file and no network."""
+    """Write a run, a comparison or a study as one HTML page that needs no other file and no network."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        parser.add_argument("source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare --json")
+        parser.add_argument(
+            "source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare\n--json or of a study"
+        )
         parser.add_argument(
             "-o",
             "--output",

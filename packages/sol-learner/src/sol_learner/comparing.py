@@ -24,7 +24,8 @@ from sol_learner.optimizers import OptimizerSpec, RuleSpec, Settings, resolve_op
 from sol_learner.progress import Clock, Interrupted, Progress, Silent
 from sol_learner.store import Store
 from sol_learner.task import SPLITS, Purpose, Task
-from sol_learner.trials import NamedTask, Trial, fingerprint, run_trial, versions
+from sol_learner.tasks import load_task
+from sol_learner.trials import Recipe, Trial, fingerprint, run_trial, versions
 from sol_learner.tuning import tune_side_by_side
 from sol_learner.workers import Workers
 from sol_symbols import SolError, UpdateRule
@@ -42,7 +43,7 @@ Result = dict[str, Any]
 
 
 def compare(
-    task: Task | str,
+    task: Task | str | Recipe,
     optimizers: Sequence[str] | Mapping[str, str | UpdateRule | OptimizerSpec],
     *,
     episodes: int = 10,
@@ -66,7 +67,7 @@ def compare(
     """Train with each optimizer on the same held-out episodes, after tuning those that bring no learning rate.
 
     Args:
-        task: A task, or the name of one.
+        task: A task, the name of one, or, so that other processes can make it, its recipe.
         optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or names, rules and others by the name that
             they get in tables. The first one is compared with all the others.
         episodes: Seeds of the evaluation: episodes 0, 1, ... of its stream.
@@ -95,8 +96,8 @@ def compare(
     _check_plan(entrants, tune, tune_for, episodes=episodes, trials=trials, tuning_episodes=tuning_episodes)
     if steps is not None and steps < 1:
         raise SolError(f"{steps} steps; take 1 or more")
-    given = NamedTask(task, data, device) if isinstance(task, str) else task
-    loaded = given.load() if isinstance(given, NamedTask) else given
+    given = Recipe(load_task, (task, data, device)) if isinstance(task, str) else task
+    loaded = given.load() if isinstance(given, Recipe) else given
     horizon, progress = steps or loaded.horizon, progress or Silent()
     for spec in entrants.values():
         spec.check()
@@ -185,7 +186,7 @@ class _Runs:
     def __init__(
         self,
         task: Task,
-        given: Task | NamedTask,
+        given: Task | Recipe,
         seed: int,
         steps: int,
         threads: int | None,

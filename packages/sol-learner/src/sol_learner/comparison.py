@@ -73,6 +73,20 @@ class Contender:
         starts = (ends - window).clamp(min=0)
         return (sums[ends] - sums[starts]) / (ends - starts).unsqueeze(1)
 
+    @property
+    def curve(self) -> tuple[Tensor, Tensor, int]:
+        """Mean and standard deviation of the batch losses over runs, each [T], and how many runs these are.
+
+        The runs are those that stayed finite. Where none did, they are all that began, and the curve ends, in nan,
+        where the first of them diverged.
+        """
+        losses = self.outcome.losses[:, 0].double()
+        whole = losses.isfinite().all(0)
+        runs = losses[:, whole if whole.any() else losses[0].isfinite()]
+        runs = runs.where(runs.isfinite(), math.nan)
+        spread = runs.std(1, correction=1) if runs.shape[1] > 1 else 0 * runs.sum(1)
+        return runs.mean(1), spread, runs.shape[1]
+
     def quantities(self, target: float | None) -> dict[str, Tensor]:
         """What is reported, each [S], by name; nan where a run has none.
 
@@ -190,6 +204,7 @@ class Comparison:
         return record
 
     def _entry(self, contender: Contender, statistics: bool) -> dict[str, Any]:
+        mean, spread, runs = contender.curve
         entry: dict[str, Any] = {
             "name": contender.name,
             "rule": None if contender.rule is None else str(contender.rule),
@@ -201,8 +216,9 @@ class Comparison:
                 split: {name: _plain(values[0]) for name, values in metrics.items()}
                 for split, metrics in contender.outcome.metrics.items()
             },
-            "batch_loss": _plain(contender.outcome.losses[:, 0].nanmean(1)),
-            "batch_loss_std": _plain(contender.outcome.losses[:, 0].std(1, correction=min(1, self.episodes - 1))),
+            "batch_loss": _plain(mean),
+            "batch_loss_std": _plain(spread),
+            "batch_loss_runs": runs,
             "diverged": {str(episode): step for episode, step in contender.diverged.items()},
             "failed": {str(episode): error for episode, error in contender.failed.items()},
             "state_bytes": contender.state_bytes,

@@ -110,7 +110,7 @@ def run_rule(
         loss, gradient = optimizees.losses_and_gradients()
         losses.append(loss)
         update, state = phi(gradient, state, optimizees.theta, t)
-        optimizees.move(-rate * update)
+        optimizees.descend(update, rate)
     return Outcome(torch.stack(losses), {split: optimizees.evaluate(split) for split in splits})
 
 

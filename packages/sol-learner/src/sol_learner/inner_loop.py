@@ -62,5 +62,5 @@ def run_episodes(
         _, gradient = optimizees.losses_and_gradients()
         yield t, optimizees, gradient
         phi, state = optimizer.step(gradient, state, optimizees.theta, t)
-        optimizees.move(-lr * phi)
+        optimizees.descend(phi, lr)
     yield task.horizon + 1, optimizees, gradient

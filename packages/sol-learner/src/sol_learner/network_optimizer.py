@@ -45,6 +45,9 @@ class _Differentiable(ModuleType):
         return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
 
 
+_DIFFERENTIABLE = _Differentiable("torch")
+
+
 @final
 class NetworkOptimizer(NetworkRunner):
     """Runs a network as the optimizer of optimizees: features, phi, states.
@@ -71,7 +74,7 @@ class NetworkOptimizer(NetworkRunner):
 
     @cached_property
     def _smooth(self) -> Evaluator:
-        return feature_evaluator(self.network.features, self.network.vocabulary, _Differentiable("torch"))
+        return feature_evaluator(self.network.features, self.network.vocabulary, _DIFFERENTIABLE)
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
@@ -96,22 +99,46 @@ class NetworkOptimizer(NetworkRunner):
         outputs, after = self._smooth.step(gradient, state, theta, t, self.values)
         return self.network(torch.stack(outputs)), after
 
-    def replay(
+    def pull_back(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, steps and
+        coordinates are taken in chunks of any shape."""
+        states = list(self._states(gradients, thetas, state, first))
+        table = [self.features.scalars(t, self.values) for t in range(first, first + len(gradients))]
+        columns = {name: cotangents.new_tensor([row[name] for row in table]).unsqueeze(1) for name in table[0]}
+        parameters, size = list(self.network.parameters()), gradients[0].numel()
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        height, width = max(1, _CHUNK // size), min(size, _CHUNK)
+        for top in range(0, len(table), height):
+            steps = slice(top, top + height)
+            g, w = _flat(gradients[steps]), _flat(thetas[steps])
+            old = {name: _flat([values[name] for values in states[steps]]) for name in state}
+            weights, scalars = cotangents[steps].flatten(1), {name: column[steps] for name, column in columns.items()}
+            for left in range(0, size, width):
+                part = (slice(None), slice(left, left + width))
+                outputs, _ = self.features.elementwise(
+                    g[part], {name: value[part] for name, value in old.items()}, w[part], scalars
+                )
+                phi = self.network(torch.stack([output.expand_as(g[part]) for output in outputs]))
+                for sum_, new in zip(total, torch.autograd.grad((weights[part] * phi).sum(), parameters)):
+                    sum_ += new
+        return tuple(total)
+
+    def inputs(self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int) -> Tensor:
+        """See :class:`NetworkRunner`."""
+        *_, last = self._states(gradients, thetas, state, first)
+        outputs, _ = self.features.step(gradients[-1], last, thetas[-1], first + len(gradients) - 1, self.values)
+        return torch.stack(outputs)
+
+    def _states(
         self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int
-    ) -> tuple[Tensor, Tensor]:
-        """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, one call serves
-        all steps."""
-        steps = range(first, first + len(gradients))
-        before = [state]
-        for t, gradient, theta in zip(steps[:-1], gradients, thetas):
-            before.append(self._recurrences.step(gradient, before[-1], theta, t, self.values)[1])
-        g, w = torch.stack(list(gradients)), torch.stack(list(thetas))
-        table = [self.features.scalars(t, self.values) for t in steps]
-        columns = {name: g.new_tensor([row[name] for row in table]).view(-1, *[1] * (g.ndim - 1)) for name in table[0]}
-        stacked = {name: torch.stack([states[name] for states in before]) for name in state}
-        outputs, _ = self.features.elementwise(g, stacked, w, columns)
-        features = torch.stack([output.expand_as(g) for output in outputs])
-        return self.network(features), features
+    ) -> Iterator[State]:
+        """The states before each of these steps."""
+        yield state
+        for t, gradient, theta in zip(range(first, first + len(gradients) - 1), gradients, thetas):
+            _, state = self._recurrences.step(gradient, state, theta, t, self.values)
+            yield state
 
     def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
         if len(flat[0]) <= _CHUNK:
@@ -129,21 +156,32 @@ class NetworkOptimizer(NetworkRunner):
         return [self.network(torch.stack(outputs)), *after.values()]
 
 
+def _flat(values: Sequence[Tensor]) -> Tensor:
+    """[U, coordinates] of U tensors."""
+    return torch.stack([value.reshape(-1) for value in values])
+
+
 Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]
 
 
 def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
     """A kernel over flat gradient, parameters and states; it gives None where the machine cannot compile one."""
-    names = list(features.program.states)
+    names, varying = list(features.program.states), features.varying
 
-    def formula(flat: list[Tensor], scalars: Tensor, weights: Tensor, keys: tuple[str, ...]) -> list[Tensor]:
+    def formula(
+        flat: list[Tensor], scalars: Tensor, weights: list[Tensor], bias: Tensor, keys: tuple[str, ...]
+    ) -> list[Tensor]:
         g, w, *old = flat
         outputs, after = features.elementwise(g, dict(zip(names, old)), w, dict(zip(keys, scalars.unbind())))
-        h, taken = list(outputs), iter(weights.unbind())
-        for functions, operators in zip(network.functions, network.operators):
-            rows = iter([_dot(taken, h) for operator in operators for _ in range(operator.arity)])
+        h = [outputs[i] for i in varying]
+        starts: list[Tensor | None] = [*bias.unbind()]
+        *hidden, readout = weights
+        hidden[0] = hidden[0][:, list(varying)]
+        for weight, functions, operators in zip(hidden, network.functions, network.operators):
+            rows = iter([_dot(row, h, start) for row, start in zip(weight.unbind(), starts)])
             h = [f(*(next(rows) for _ in range(o.arity))) for f, o in zip(functions, operators)]
-        return [_dot(taken, h), *after.values()]
+            starts = [None] * sum(operator.arity for layer in network.operators for operator in layer)
+        return [_dot(readout, h), *after.values()]
 
     compiled = torch.compile(formula, dynamic=True, fullgraph=True)
     broken = False
@@ -152,10 +190,13 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
         nonlocal broken
         if broken:
             return None
-        numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=flat[0].device)
-        weights = torch.cat([weight.reshape(-1) for weight in network.weights()])
+        weights = [weight.detach() for weight in network.weights()]
+        numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=weights[0].device)
+        # Features that are the same for all coordinates come down to one number for each row of the first layer.
+        uniform = features.uniform(scalars)
+        bias = weights[0] @ weights[0].new_tensor([uniform.get(i, 0.0) for i in range(len(network.features))])
         try:
-            return compiled(flat, numbers, weights, tuple(scalars))
+            return compiled(flat, numbers, weights, bias, tuple(scalars))
         except torch._dynamo.exc.BackendCompilerFailed as error:
             broken = True
             reason = str(error).strip().partition("\n")[0]
@@ -165,8 +206,10 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
     return run
 
 
-def _dot(weights: Iterator[Tensor], inputs: list[Tensor]) -> Tensor:
-    total = next(weights) * inputs[0]
-    for value in inputs[1:]:
-        total = total + next(weights) * value
+def _dot(weights: Tensor, inputs: list[Tensor], start: Tensor | None = None) -> Tensor:
+    """start + sum_i weights_i inputs_i, each product and sum one operation of the processor."""
+    first, *others = weights.unbind()
+    total = first * inputs[0] if start is None else torch.addcmul(start, first, inputs[0])
+    for weight, value in zip(others, inputs[1:]):
+        total = torch.addcmul(total, weight, value)
     return total

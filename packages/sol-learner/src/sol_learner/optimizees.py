@@ -228,9 +228,9 @@ class Optimizees:
         for part, view in zip(torch.autograd.grad(losses.sum(), leaves), self.views(gradients)):
             view.copy_(part)
 
-    def move(self, delta: Tensor) -> None:
-        """``theta <- project(theta + delta)``; ``delta`` has the shape of ``theta``."""
-        self.place(self.theta + delta)
+    def descend(self, phi: Tensor, lr: float | Tensor) -> None:
+        """``theta <- project(theta - lr phi)``; ``phi`` has the shape of ``theta``, ``lr`` broadcasts with it."""
+        self.place(self.theta - lr * phi if isinstance(lr, Tensor) else torch.sub(self.theta, phi, alpha=lr))
 
     def place(self, theta: Tensor) -> None:
         """``theta <- project(theta)``; of the shape of ``theta`` before, and not to be changed afterwards."""

@@ -141,7 +141,7 @@ def _moving(
     def step(t: int, gradient: Tensor, lr: float) -> None:
         nonlocal state
         phi, state = update(gradient, state, optimizees.theta, t)
-        optimizees.move(-lr * phi)
+        optimizees.descend(phi, lr)
 
     return step, lambda: sum(value.nbytes for value in state.values())
 

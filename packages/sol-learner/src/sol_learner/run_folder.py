@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sol_learner.comparison import Comparison
 from sol_learner.distillation import Distilled, DistilSettings
@@ -169,16 +172,22 @@ def front_png(front: Sequence[Point], chosen: UpdateRule) -> bytes:
 def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
     """Loss on each step's batch: mean over held-out seeds, with a band of one standard deviation; PNG."""
     canvas, axes = _figure()
-    table = [contender.outcome.losses[:, 0].double().cpu() for contender in comparison.contenders]
-    lowest = min(float(losses.mean(1).min()) for losses in table)
+    table = [contender.curve for contender in comparison.contenders]
+    most = 10 * max((abs(float(mean[0])) for mean, _, _ in table if mean[0].isfinite()), default=math.inf)
+    table = [(mean.where(mean.abs() < most, math.nan), spread, runs) for mean, spread, runs in table]  # no explosions
+    values = torch.cat([mean[mean.isfinite()] for mean, _, _ in table])
+    lowest = float(values.min()) if len(values) else 0.0
     if lowest > 0:
         axes.set_yscale("log")
-    for contender, losses in zip(comparison.contenders, table):
-        mean, spread = losses.mean(1), losses.std(1, correction=min(1, comparison.episodes - 1))
+    for contender, (mean, spread, _) in zip(comparison.contenders, table):
         steps = range(1, len(mean) + 1)
         tuned = "tuned " if contender.tuning else ""
         final = contender.metric("train", "loss")
-        label = f"{tuned}{contender.name} (lr {contender.lr:.3g}): {final.mean():.3f} ± {final.std():.3f} at the end"
+        final = final[final.isfinite()]
+        spread_at_end = float(final.std(correction=1)) if len(final) > 1 else 0.0
+        told = [f"{final.mean():.3f} ± {spread_at_end:.3f} at the end"] * bool(len(final))
+        told += [f"{len(contender.diverged)} of {comparison.episodes} runs diverged"] * bool(contender.diverged)
+        label = f"{tuned}{contender.name} (lr {contender.lr:.3g}): {'; '.join(told)}"
         lower = (mean - spread).clamp(min=lowest / 2) if lowest > 0 else mean - spread
         (line,) = axes.plot(steps, mean, label=label, linewidth=1.8 if contender is comparison.contenders[0] else 1.2)
         axes.fill_between(steps, lower, mean + spread, color=line.get_color(), alpha=0.15)

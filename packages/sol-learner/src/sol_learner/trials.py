@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,30 +25,35 @@ from sol_learner.optimizees import Optimizees
 from sol_learner.optimizers import OptimizerSpec, Settings, schedule_factor
 from sol_learner.progress import Clock
 from sol_learner.task import SPLITS, Purpose, Task, generator_for, task_for
-from sol_learner.tasks import load_task
 
-__all__ = ["NamedTask", "Trial", "fingerprint", "run_trial", "versions"]
+__all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
 
 MEANING = 1
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
 
 
 @dataclass(frozen=True)
-class NamedTask:
-    """A registered task, told to other processes by name and made there once."""
+class Recipe:
+    """A task told to other processes by what makes it, which each of them does once; it is made by :meth:`load`.
 
-    name: str
-    data: Path | None = None
-    device: str = "cpu"
+    Attributes:
+        make: Gives the task; a function that other processes can import.
+        arguments: What it is called with, hashable.
+        options: And by name.
+    """
+
+    make: Callable[..., Task]
+    arguments: tuple[Hashable, ...] = ()
+    options: tuple[tuple[str, Hashable], ...] = ()
 
     def load(self) -> Task:
-        """The task; see :func:`~sol_learner.load_task`."""
-        return _loaded(self)
+        """The task, the same object at every call."""
+        return _made(self)
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(named: NamedTask) -> Task:
-    return load_task(named.name, named.data, named.device)
+def _made(recipe: Recipe) -> Task:
+    return recipe.make(*recipe.arguments, **dict(recipe.options))
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Trial:
     """A training run.
 
     Attributes:
-        task: The task, or its name.
+        task: The task, or what makes it.
         optimizer: The optimizer.
         settings: Its hyperparameters.
         seed, purpose, episode: The random stream and the place in it.
@@ -65,7 +70,7 @@ class Trial:
         threads: Threads of the run; as many as there are where ``None``.
     """
 
-    task: Task | NamedTask
+    task: Task | Recipe
     optimizer: OptimizerSpec
     settings: Settings
     seed: int
@@ -111,9 +116,9 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
     Raises:
         Interrupted: By the clock.
     """
-    task = trial.task.load() if isinstance(trial.task, NamedTask) else trial.task
+    task = trial.task.load() if isinstance(trial.task, Recipe) else trial.task
     with _threads(trial.threads):
-        peak = _Peak()
+        peak = Peak()
         optimizees = Optimizees(task, trial.seed, trial.purpose, [trial.episode])
         step, state_bytes = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
         lr, schedule = float(trial.settings["lr"]), str(trial.settings.get("schedule", "constant"))
@@ -163,8 +168,12 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Peak:
-    """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset."""
+class Peak:
+    """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset.
+
+    Attributes:
+        before: Bytes at construction.
+    """
 
     def __init__(self) -> None:
         self._cuda = torch.cuda.is_available()
@@ -175,6 +184,7 @@ class _Peak:
             self._reset = True
         except OSError:
             self._reset = False
+        self.before = self.bytes()
 
     def bytes(self) -> int | None:
         """Bytes, ``None`` where the system does not tell."""

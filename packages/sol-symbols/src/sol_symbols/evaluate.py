@@ -6,6 +6,7 @@ text. Schedules and bias corrections are computed once a step as Python floats, 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -52,15 +53,19 @@ class Evaluator:
     Args:
         program: What to compute.
         xp: ``numpy``, ``torch`` or ``jax.numpy``.
+
+    Attributes:
+        varying: Indices of the outputs that differ between coordinates.
     """
 
     def __init__(self, program: Program, xp: ModuleType = numpy) -> None:
         self.program, self.xp = program, xp
-        arrays = _array_functions(xp)
         self._scalars = [(a.name, a.needs, _scalar_function(a)) for a in program.scalars]
-        self._body = [(a.name, a.needs, _function(a, arrays)) for a in program.body]
+        self._body = [(a.name, a.needs, _function(a, xp)) for a in program.body]
         outputs = [Assignment("", value) for value in program.outputs]
-        self._outputs = [(a.needs, _function(a, arrays)) for a in outputs]
+        self._outputs = [(a.needs, _function(a, xp)) for a in outputs]
+        elementwise = {"g", "w", *(a.name for a in program.body), *(f"{name}_prev" for name in program.states)}
+        self.varying = tuple(i for i, a in enumerate(outputs) if not elementwise.isdisjoint(a.needs))
 
     def init(self, w: Any) -> State:
         """States before the first step, shaped like the parameter ``w``."""
@@ -100,6 +105,11 @@ class Evaluator:
             value = function(*(known[need] for need in needs))
             outputs.append(self.xp.full_like(g, value) if isinstance(value, int | float) else value)
         return tuple(outputs), {name: known[name] for name in state}
+
+    def uniform(self, scalars: Mapping[str, Any]) -> dict[int, Any]:
+        """The other outputs by index, which are one number for all coordinates, given what :meth:`scalars` returned."""
+        rows = [(i, *row) for i, row in enumerate(self._outputs) if i not in self.varying]
+        return {i: function(*(scalars[need] for need in needs)) for i, needs, function in rows}
 
 
 class RuleEvaluator(Evaluator):
@@ -166,15 +176,17 @@ def feature_evaluator(expressions: Sequence[sympy.Expr], vocabulary: Vocabulary,
     return Evaluator(lower_features(tuple(expressions), vocabulary), xp)
 
 
-def _function(assignment: Assignment, functions: dict[str, Any]) -> Callable[..., Any]:
+@functools.lru_cache(maxsize=4096)  # generating code is slow, and rules of one run repeat each other's terms
+def _function(assignment: Assignment, xp: ModuleType | None) -> Callable[..., Any]:
+    """The value as code on arrays of ``xp``, on Python floats without."""
+    functions = _SCALAR_FUNCTIONS if xp is None else _array_functions(xp)
     arguments = [symbol(name) for name in assignment.needs]
     return sympy.lambdify(arguments, assignment.value, modules=[functions], printer=ExpressionPrinter(), cse=False)
 
 
 def _scalar_function(assignment: Assignment) -> Callable[..., Any]:
     """On Python floats; where these raise an error or leave the reals, what NumPy gives: inf or nan."""
-    function = _function(assignment, _SCALAR_FUNCTIONS)
-    unguarded = _function(assignment, _array_functions(numpy))
+    function, unguarded = _function(assignment, None), _function(assignment, numpy)
 
     def compute(*arguments: Any) -> Any:
         try:

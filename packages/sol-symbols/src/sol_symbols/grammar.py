@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import math
 import warnings
 from collections.abc import Callable, Collection
@@ -273,6 +274,7 @@ class ExpressionPrinter(StrPrinter):
 _PRINTER = ExpressionPrinter()
 
 
+@functools.lru_cache(maxsize=64)  # a read-out has thousands of nodes
 def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
     """The additive terms of ``expression``, products and integer powers multiplied out, function arguments as they are.
 

@@ -88,17 +88,20 @@ class ResNet(nn.Module):
         bottleneck: Three-layer blocks.
         channels: Channels of the images.
         classes: Number of logits.
+        width: Filters of the stem; all other layers shrink with it.
     """
 
-    def __init__(self, blocks: tuple[int, ...], bottleneck: bool, channels: int = 3, classes: int = 10) -> None:
+    def __init__(
+        self, blocks: tuple[int, ...], bottleneck: bool, channels: int = 3, classes: int = 10, width: int = 64
+    ) -> None:
         super().__init__()
-        inputs, stages = 64, []
+        inputs, stages = width, []
         for stage, count in enumerate(blocks):
-            width = 64 * 2**stage
+            inner = width * 2**stage
             for index in range(count):
-                stages.append(_Block(inputs, width, 2 if stage and not index else 1, bottleneck))
-                inputs = 4 * width if bottleneck else width
-        self.stem = nn.Sequential(_normed(channels, 64, 3), nn.ReLU())
+                stages.append(_Block(inputs, inner, 2 if stage and not index else 1, bottleneck))
+                inputs = 4 * inner if bottleneck else inner
+        self.stem = nn.Sequential(_normed(channels, width, 3), nn.ReLU())
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(inputs, classes)
 
@@ -115,6 +118,6 @@ RESNETS: dict[str, tuple[tuple[int, ...], bool]] = {
 """Blocks a stage, and whether they are bottlenecks, by name."""
 
 
-def resnet(name: str, channels: int = 3) -> ResNet:
+def resnet(name: str, channels: int = 3, width: int = 64) -> ResNet:
     """ResNet-18, -34 or -50 by its name in :data:`RESNETS`: 11.2M, 21.3M and 23.5M parameters for ten classes."""
-    return ResNet(*RESNETS[name], channels=channels)
+    return ResNet(*RESNETS[name], channels=channels, width=width)

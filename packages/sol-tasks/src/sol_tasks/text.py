@@ -339,6 +339,8 @@ def instruction_tuning(
     horizon: int = 100,
     batch_size: int = 8,
     dtype: torch.dtype | None = None,
+    rows: int | None = None,
+    sample: int | None = 64,
 ) -> FineTuning:
     """Fine-tune a causal language model on instructions in Alpaca's form.
 
@@ -353,6 +355,8 @@ def instruction_tuning(
         horizon: Inner steps of an episode, T.
         batch_size: Rows of a batch.
         dtype: Precision of the forward pass.
+        rows: Uses only the first so many records.
+        sample: Training rows that training metrics are taken over.
 
     Raises:
         SolError: Data or checkpoint cannot be read.
@@ -360,7 +364,7 @@ def instruction_tuning(
     files = [file for folder in (data / "llm", data) for file in sorted(folder.glob("alpaca*.json"))]
     if not files:
         raise SolError(f"no instructions in {data}: looked for llm/alpaca*.json and alpaca*.json there")
-    records = json.loads(files[0].read_text(encoding="utf-8"))
+    records = json.loads(files[0].read_text(encoding="utf-8"))[:rows]
     if checkpoint is None:
         checkpoint, gguf_file = find_language_model()
     options = {"gguf_file": gguf_file} if gguf_file else {}
@@ -371,4 +375,4 @@ def instruction_tuning(
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     parts = dict(zip(("valid", "test", "train"), order.split([count // 10, count // 10, count - 2 * (count // 10)])))
     splits = {split: {name: table[chosen] for name, table in rows.items()} for split, chosen in parts.items()}
-    return FineTuning("llm-alpaca", model, frozenset(), splits, horizon, batch_size, device, dtype=dtype, sample=64)
+    return FineTuning("llm-alpaca", model, frozenset(), splits, horizon, batch_size, device, dtype=dtype, sample=sample)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import numpy
 from markupsafe import Markup
 
-__all__ = ["Chart", "Mark", "Series", "front_chart", "line_chart"]
+__all__ = ["STYLES", "Chart", "Mark", "Series", "front_chart", "line_chart"]
 
 _WIDTH, _HEIGHT = 390, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 12, 46
 _MOST_POINTS = 400
+
+STYLES = 12
+"""Lines with a style of their own; the style sheet has as many."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def line_chart(
     """Lines with their bands; a script may read values off at the pointer.
 
     Args:
-        series: At most six have styles of their own.
+        series: At most :data:`STYLES` have styles of their own.
         xlabel: What the abscissa is.
         ylabel: What the ordinate is.
         description: What one sees, for those who do not.
@@ -132,21 +135,8 @@ def line_chart(
     parts = [_frame(across, up, xlabel, ylabel, whole)]
     data = []
     for number, line in enumerate(shown):
-        style = number % 6
-        x, y = across(line.x), _safe(up, line.y)
-        if line.spread is not None:
-            below, above = (_safe(up, edge, clip=True) for edge in _band(line))
-            keep = numpy.isfinite(below) & numpy.isfinite(above)
-            outline = [*zip(x[keep], above[keep]), *zip(x[keep][::-1], below[keep][::-1])]
-            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in outline)
-            parts.append(Markup('<polygon class="band s{}" points="{}"/>').format(style, points))
-        parts.append(Markup('<path class="line s{}" d="{}"/>').format(style, _path(x, y)))
-        if dots:
-            parts += [
-                Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(style, a, b)
-                for a, b in zip(x, y)
-                if math.isfinite(b)
-            ]
+        parts.append(_drawn(line, number, across, up, dots))
+        x = across(line.x)
         values = [float(f"{v:.4g}") if math.isfinite(v) else None for v in numpy.asarray(line.y, float)]
         data.append({"x": [round(float(v), 1) for v in x], "v": [float(f"{v:.4g}") for v in line.x], "y": values})
     parts.append(Markup('<line class="cursor" y1="{}" y2="{}" visibility="hidden"/>').format(_TOP, _HEIGHT - _BOTTOM))
@@ -154,6 +144,26 @@ def line_chart(
         _WIDTH, _HEIGHT, description, json.dumps(data), Markup("").join(parts)
     )
     return Chart(svg, tuple(line.label for line in series))
+
+
+def _drawn(line: Series, number: int, across: _Axis, up: _Axis, dots: bool) -> Markup:
+    """A line, its band and its dots, in a group that a script can single out."""
+    style, parts = number % STYLES, []
+    x, y = across(line.x), _safe(up, line.y)
+    if line.spread is not None:
+        below, above = (_safe(up, edge, clip=True) for edge in _band(line))
+        keep = numpy.isfinite(below) & numpy.isfinite(above)
+        outline = [*zip(x[keep], above[keep]), *zip(x[keep][::-1], below[keep][::-1])]
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in outline)
+        parts.append(Markup('<polygon class="band s{}" points="{}"/>').format(style, points))
+    parts.append(Markup('<path class="line s{}" d="{}"/>').format(style, _path(x, y)))
+    if dots:
+        parts += [
+            Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(style, a, b)
+            for a, b in zip(x, y)
+            if math.isfinite(b)
+        ]
+    return Markup('<g class="series">{}</g>').format(Markup("").join(parts))
 
 
 def front_chart(marks: Sequence[Mark], xlabel: str, ylabel: str, description: str) -> Chart:

@@ -1,4 +1,4 @@
-"""What a report is made from: the folder of a run or the JSON of a comparison, read and checked."""
+"""What a report is made from: the folder of a run, the JSON of a comparison or of a study, read and checked."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ class Result:
             split, such as the seconds of a step, has the split ``""``.
         curve: Mean loss of each step's batch, [T].
         spread: Standard deviation of that over episodes, [T].
+        runs: Number of runs that these two are over; ``None`` where it was not told.
+        diverged: Number of runs that diverged.
         remarks: Runs that diverged or failed, a line each.
     """
 
@@ -61,6 +63,8 @@ class Result:
     metrics: Mapping[tuple[str, str], numpy.ndarray] = field(default_factory=dict)
     curve: numpy.ndarray | None = None
     spread: numpy.ndarray | None = None
+    runs: int | None = None
+    diverged: int = 0
     remarks: tuple[str, ...] = ()
 
 
@@ -77,7 +81,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Optimizers on the same held-out episodes of one task; the others are measured against the first."""
+    """Optimizers on the same held-out episodes of one task; the others are measured against the first.
+
+    ``target`` is the loss that steps were counted to.
+    """
 
     task: str
     horizon: int | None
@@ -85,6 +92,7 @@ class Comparison:
     episodes: int
     results: tuple[Result, ...]
     differences: tuple[Difference, ...] = ()
+    target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +120,10 @@ class Evidence:
 
     Attributes:
         name: Name of the folder or file.
-        kind: ``"run"``, ``"unfinished"`` (a run without a rule yet) or ``"comparison"``.
+        kind: ``"run"``, ``"unfinished"`` (a run without a rule yet), ``"comparison"`` or ``"study"``.
         rule: The learned rule.
+        rules: Rules of a study by name.
+        study: What a study says of itself: ``shows``, ``title``, ``size``, ``settings``, ``budget``, ``notes``.
         summary: ``summary.json`` of a run.
         comparisons: One per task.
         front: Rules of other lengths.
@@ -124,6 +134,8 @@ class Evidence:
     name: str
     kind: str
     rule: UpdateRule | None = None
+    rules: Mapping[str, UpdateRule] = field(default_factory=dict)
+    study: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     front: tuple[FrontRule, ...] = ()
@@ -132,7 +144,9 @@ class Evidence:
 
 
 def read_evidence(source: Path) -> Evidence:
-    """The evidence in a run's folder, or in what ``sol compare --json`` wrote.
+    """The evidence in a run's folder, in what ``sol compare --json`` wrote, or in the JSON of a study.
+
+    A study's JSON holds such comparisons under ``comparisons``, or one under ``comparison``.
 
     Raises:
         SolError: There is nothing of the kind, or a file is damaged; the message says which.
@@ -142,11 +156,26 @@ def read_evidence(source: Path) -> Evidence:
     if not source.is_file():
         raise SolError(f"there is no {source}; a report is made of a run's folder or of what sol compare --json wrote")
     record = _json(source)
-    records = record if isinstance(record, list) else [record]
-    if records and all(isinstance(item, Mapping) and "contenders" in item for item in records):
+    table = record if isinstance(record, Mapping) else {}
+    studied = table.get("comparisons", table.get("comparison"))
+    given = record if studied is None else studied
+    records = given if isinstance(given, list) else [given]
+    if not (records and all(isinstance(item, Mapping) and "contenders" in item for item in records)):
+        hint = "; give the run's folder" if {"expression", "config"} & {*table} else ""
+        raise SolError(f"{source} is not what sol compare --json writes: it has no 'contenders'{hint}")
+    if studied is None:
         return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
-    hint = "; give the run's folder" if isinstance(record, Mapping) and {"expression", "config"} & {*record} else ""
-    raise SolError(f"{source} is not what sol compare --json writes: it has no 'contenders'{hint}")
+    study = table.get("study", {})
+    rules = table.get("rules", {"learned": table["rule"]} if "rule" in table else {})
+    if not (isinstance(study, Mapping) and isinstance(rules, Mapping)):
+        raise SolError(f"{source} is not as a study writes it: 'study' or 'rules' is no table")
+    return Evidence(
+        source.stem,
+        "study",
+        rules={str(name): UpdateRule.parse(str(text)) for name, text in rules.items()},
+        study=study,
+        comparisons=_comparisons(records, source),
+    )
 
 
 def _read_run(folder: Path) -> Evidence:
@@ -170,11 +199,11 @@ def _read_run(folder: Path) -> Evidence:
         name,
         "run",
         resolve_rule(str(folder)),
-        summary,
-        _comparisons(summary.get("comparison", []), path),
-        _front(front) if front.is_file() else (),
-        log,
-        {name: (folder / name).read_bytes() for name in DOWNLOADS if (folder / name).is_file()},
+        summary=summary,
+        comparisons=_comparisons(summary.get("comparison", []), path),
+        front=_front(front) if front.is_file() else (),
+        log=log,
+        files={name: (folder / name).read_bytes() for name in DOWNLOADS if (folder / name).is_file()},
     )
 
 
@@ -202,9 +231,10 @@ def _comparison(record: Mapping[str, Any]) -> Comparison:
         str(record["task"]),
         None if horizon is None else int(horizon),
         None if seed is None else int(seed),
-        max(counts, default=0),
+        max([len(record.get("episodes", ())), *counts]),
         results,
         tuple(_difference(row) for row in record.get("differences") or ()),
+        _number(record.get("target")),
     )
 
 
@@ -229,7 +259,8 @@ def _result(record: Mapping[str, Any]) -> Result:
     for name, (key, unit) in _OF_A_RUN.items():
         if isinstance(record.get(key), list | tuple):
             metrics["", name] = _numbers(record[key]) / unit
-    remarks = [f"seed {seed} diverged after step {step}" for seed, step in (record.get("diverged") or {}).items()]
+    diverged = [f"seed {seed} after step {step}" for seed, step in (record.get("diverged") or {}).items()]
+    remarks = [f"diverged: {', '.join(diverged)}"] if diverged else []
     remarks += [f"seed {seed} failed: {error}" for seed, error in (record.get("failed") or {}).items()]
     curve, spread = (_numbers(record[key]) if record.get(key) else None for key in ("batch_loss", "batch_loss_std"))
     if curve is not None and spread is not None and len(curve) != len(spread):
@@ -242,6 +273,8 @@ def _result(record: Mapping[str, Any]) -> Result:
         metrics,
         curve,
         spread,
+        None if record.get("batch_loss_runs") is None else int(record["batch_loss_runs"]),
+        len(record.get("diverged") or {}),
         tuple(remarks),
     )
 

