@@ -162,9 +162,10 @@ class FineTuning:
         rows = self._data[split]
         count = len(rows["input_ids"])
         count = min(count, self._sample or count) if split == "train" else count
+        order = rows["attention_mask"][:count].sum(1).argsort()  # rows of one length together need little padding
         losses, weights, logits = [], [], []
-        for start in range(0, count, 2 * self.batch_size):
-            part = {name: table[start : min(start + 2 * self.batch_size, count)] for name, table in rows.items()}
+        for chosen in order.split(2 * self.batch_size):
+            part = {name: table[chosen] for name, table in rows.items()}
             output = self._call(model, part)
             losses.append(output.loss.double())
             weights.append((part["labels"][:, 1:] if part["labels"].ndim > 1 else part["labels"]).ne(_IGNORED).sum())
@@ -172,7 +173,7 @@ class FineTuning:
         weight = torch.stack(weights).double()
         result = {"loss": float((torch.stack(losses) * weight).sum() / weight.sum())}
         if self._metrics is not None:
-            scores, labels = torch.cat(logits), rows["labels"][:count]
+            scores, labels = torch.cat(logits), rows["labels"][order]
             result["accuracy"] = float((scores.argmax(1) == labels).float().mean())
             result |= self._metrics(scores, labels)
         return result
