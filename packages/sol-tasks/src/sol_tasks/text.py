@@ -370,9 +370,9 @@ def instruction_tuning(
     options = {"gguf_file": gguf_file} if gguf_file else {}
     if model is None:
         model, _ = _from_pretrained("AutoModelForCausalLM", checkpoint, **options)
-    rows = tokenize_instructions(tokenizer or _tokenizer(checkpoint, **options), records, length)
-    count = len(rows["labels"])
+    columns = tokenize_instructions(tokenizer or _tokenizer(checkpoint, **options), records, length)
+    count = len(columns["labels"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     parts = dict(zip(("valid", "test", "train"), order.split([count // 10, count // 10, count - 2 * (count // 10)])))
-    splits = {split: {name: table[chosen] for name, table in rows.items()} for split, chosen in parts.items()}
+    splits = {split: {name: column[chosen] for name, column in columns.items()} for split, chosen in parts.items()}
     return FineTuning("llm-alpaca", model, frozenset(), splits, horizon, batch_size, device, dtype=dtype, sample=sample)

@@ -219,7 +219,7 @@ class _Page:
     def explained(self) -> list[tuple[str, UpdateRule]]:
         """Rules of a study whose symbols have to be explained, because no rule before has them."""
         known: set[str] = set()
-        found = []
+        found: list[tuple[str, UpdateRule]] = []
         for name, rule in self._evidence.rules.items():
             if not found or {*rule.live} - known:
                 found.append((name, rule))
