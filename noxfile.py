@@ -23,7 +23,9 @@ NEEDS = {
 # torchattacks asks for torchvision, which it does not use, and for an old requests; torchvision's CPU builds lag behind
 # PyTorch's and break the import of transformers.
 OVERRIDES = "overrides.txt"
-# Two threads on two busy cores are slower than one; results are the same.
+# Two threads on two busy cores are slower than one (results are the same): processors are used by processes of tests.
+# Tests of one file stay together because they share runs.
+PYTEST = ("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "UV_OVERRIDE": OVERRIDES}
 if "PIP_FIND_LINKS" in os.environ:  # uv does not read pip's settings
     ENVIRONMENT["UV_FIND_LINKS"] = os.environ["PIP_FIND_LINKS"]
@@ -36,9 +38,9 @@ def install(session: nox.Session, *requirements: str) -> None:
 def check_alone(session: nox.Session, name: str, *extras: str, beside: tuple[str, ...] = ()) -> None:
     folders = [PACKAGES[need] for need in NEEDS[name]]
     folders[-1] += f"[{','.join(extras)}]" if extras else ""
-    install(session, "pytest", "hypothesis", "ruff", *beside, *folders)
+    install(session, "pytest", "pytest-xdist", "hypothesis", "ruff", *beside, *folders)
     folder = PACKAGES[name]
-    session.run("pytest", f"{folder}/src", f"{folder}/tests", *session.posargs, env=ENVIRONMENT)
+    session.run(*PYTEST, f"{folder}/src", f"{folder}/tests", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session
@@ -87,9 +89,9 @@ def integration(session: nox.Session) -> None:
     # What rules and emitted files are compared with, what emitted files are used by, and a browser's remote control.
     references = ("expecttest", "jax", "optax", "pytorch-optimizer", "accelerate", "pytorch-lightning", "transformers")
     packages = [*list(PACKAGES.values())[:-1], f"{PACKAGES['tasks']}[vision]"]
-    install(session, "pytest", "hypothesis", "selenium", *references, *packages)
+    install(session, "pytest", "pytest-xdist", "hypothesis", "selenium", *references, *packages)
     session.install("--no-deps", "./examples/sol-task-example")  # a third party's task
-    session.run("pytest", "tests", *session.posargs, env=ENVIRONMENT)
+    session.run(*PYTEST, "tests", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session

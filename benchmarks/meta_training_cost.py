@@ -337,24 +337,52 @@ def tell(title, rows):
     return rows
 
 
-def meta_batch(rounds=3):
-    """Inner steps of an optimizee per second at several meta-batches, vmap against a loop."""
-    task, table = load_task("mnistnet"), {}
+def meta_batch(rounds=5):
+    """Inner steps of one optimizee per second at several meta-batches.
+
+    "meta-training" is whole windows of first-order meta-training: a meta-batch by vmap, against as many optimizees one
+    after another. "gradients" is only the optimizees' losses and gradients, by vmap and in a loop. The two take turns.
+    """
+    table = {}
     for size in (1, 4, 16, 64):
-        row = {}
-        for vectorizable in (True, False):
-            task.vectorizable = vectorizable
-            optimizees = Optimizees(task, 0, Purpose.TRAIN, range(size))
-            times = []
+        table[size] = {}
+        for what, cases in (("meta-training", windows_at(size)), ("gradients", gradients_at(size))):
+            seconds = {name: [] for name in cases}
             for _ in range(rounds + 1):
-                start = time.perf_counter()
-                for _ in range(10):
-                    optimizees.losses_and_gradients()
-                times.append(time.perf_counter() - start)
-            row["vmap" if vectorizable else "loop"] = 10 * size / statistics.median(times[1:])
-        table[size] = row | {"ratio": row["vmap"] / row["loop"]}
-        print(f"  B = {size:<3} vmap {row['vmap']:8.0f}  loop {row['loop']:8.0f} steps/s  x{table[size]['ratio']:.2f}")
+                for name, steps in cases.items():
+                    start = time.perf_counter()
+                    steps()
+                    seconds[name].append(time.perf_counter() - start)
+            row = {name: UNROLL * size / statistics.median(times[1:]) for name, times in seconds.items()}
+            row["ratio"] = statistics.median(a / b for a, b in zip(seconds["loop"][1:], seconds["vmap"][1:]))
+            table[size][what] = row
+            rates = f"vmap {row['vmap']:7.0f}  loop {row['loop']:7.0f} steps/s  x{row['ratio']:.2f}"
+            print(f"  B = {size:<3} {what:<14} {rates}")
     return table
+
+
+def windows_at(size):
+    task, network = load_task("mnistnet"), large_network()
+
+    def estimator(episodes):
+        made = ESTIMATORS["first-order"](network, torch.Generator().manual_seed(0), kernel="compiled")
+        made.begin(Optimizees(task, 0, Purpose.TRAIN, episodes), 1e-3, task.horizon)
+        return made
+
+    together, alone = estimator(range(size)), [estimator([episode]) for episode in range(size)]
+    return {
+        "vmap": lambda: together.window(UNROLL),
+        "loop": lambda: [each.window(UNROLL) for each in alone],
+    }
+
+
+def gradients_at(size):
+    made = {}
+    for name, vectorizable in (("vmap", True), ("loop", False)):
+        task = load_task("mnistnet")
+        task.vectorizable = vectorizable
+        made[name] = Optimizees(task, 0, Purpose.TRAIN, range(size))
+    return {name: lambda o=o: [o.losses_and_gradients() for _ in range(UNROLL)] for name, o in made.items()}
 
 
 def main():

@@ -170,8 +170,9 @@ class SolMnistnet(torch.optim.Optimizer):
             elif group["differentiable"]:  # the old values belong to what is recorded
                 state.update({name: state[name].clone() for name in ("m", "v")})
             state["step"] += 1
-            tensors = (p, p.grad, state["m"], state["v"])
-            row = [_local(x, p) for x in tensors]
+            row = (p, p.grad, state["m"], state["v"])
+            if hasattr(p, "to_local"):
+                row = [_local(x, p) for x in row]
             key = (row[0].device, p.dtype, p if group["capturable"] else state["step"])
             batches.setdefault(key, ([], state["step"]))[0].append(row)
         return batches.values()
@@ -188,74 +189,67 @@ class SolMnistnet(torch.optim.Optimizer):
 
 
 def _numbers(step, *, lr, betas, eps, horizon, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, weight_decay, **_):
-    """The numbers of the formula at this step; float64 tensors, because these divide by zero without an error."""
-    numbers = (step, lr, *betas, eps, horizon, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, weight_decay)
-    (
-        t,
-        lr,
-        beta1,
-        beta2,
-        eps,
-        horizon,
-        c1,
-        c2,
-        c3,
-        c4,
-        c5,
-        c6,
-        c7,
-        c8,
-        c9,
-        c10,
-        c11,
-        c12,
-        weight_decay,
-    ) = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)
+    """The numbers of the formula at this step."""
+    # Tensors divide by zero without an error.
+    numbers = (step, *betas, horizon)
+    t, beta1, beta2, horizon = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)
     bc1 = 1 - beta1**t
     bc2 = 1 - beta2**t
     cd = torch.cos(3.141592653589793 * torch.clamp(t / horizon, max=1)) / 2 + 1 / 2
     ld = 1 - torch.clamp(t / horizon, max=1)
-    return lr, weight_decay, beta1, beta2, eps, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, bc1, bc2, cd, ld
+    one_minus_beta1 = 1 - beta1
+    inv_bc1 = 1 / bc1
+    one_minus_beta2 = 1 - beta2
+    inv_bc2 = 1 / bc2
+    k1 = -c1 * cd + c2 * ld
+    k2 = -c4 * cd - c6 * ld + c10
+    k3 = c5 * cd + c7 * ld + c11
+    k4 = c8 * ld - c12
+    k5 = -c3 * cd + c9
+    return lr, weight_decay, beta1, beta2, eps, one_minus_beta1, inv_bc1, one_minus_beta2, inv_bc2, k1, k2, k3, k4, k5
 
 
 def _advance(p, g, m, v, numbers, maximize):
     """Update one parameter and its states in place, by the formula: all is elementwise."""
-    lr, weight_decay, beta1, beta2, eps, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, bc1, bc2, cd, ld = numbers
+    (
+        lr,
+        weight_decay,
+        beta1,
+        beta2,
+        eps,
+        one_minus_beta1,
+        inv_bc1,
+        one_minus_beta2,
+        inv_bc2,
+        k1,
+        k2,
+        k3,
+        k4,
+        k5,
+    ) = numbers
     w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes below
     g = (-g if maximize else g).to(_precision(p))
-    m.mul_(beta1).add_((1 - beta1) * g)
-    m_hat = m / bc1
-    v.mul_(beta2).add_((1 - beta2) * g**2)
-    v_hat = v / bc2
+    m.mul_(beta1).add_(one_minus_beta1 * g)
+    m_hat = inv_bc1 * m
+    v.mul_(beta2).add_(one_minus_beta2 * g**2)
+    v_hat = inv_bc2 * v
     ad = m_hat / (eps + torch.sqrt(v_hat))
     rs = g / (eps + torch.sqrt(v_hat))
-    phi = (
-        -c1 * cd * ad
-        + c2 * ld * ad
-        - c3 * cd * m_hat
-        - c4 * cd * rs
-        + c5 * cd * torch.sign(g)
-        - c6 * ld * rs
-        + c7 * ld * torch.sign(g)
-        + c8 * ld * torch.sign(m)
-        + c9 * m_hat
-        + c10 * rs
-        + c11 * torch.sign(g)
-        - c12 * torch.sign(m)
-    )
+    phi = k1 * ad + k2 * rs + k3 * torch.sign(g) + k4 * torch.sign(m) + k5 * m_hat
     p.sub_(lr * (phi + weight_decay * w))
 
 
 def _advance_all(rows, numbers, group):
     """Call ``_advance`` for rows of one device and dtype, in the way that the group's flags ask for."""
+    if not (group["capturable"] or group["differentiable"]):
+        numbers = [float(x) for x in numbers]
     if group["fused"]:
-        numbers = torch.stack([number.to(rows[0][0].device) for number in numbers])
+        p = rows[0][0]
+        numbers = torch.stack([torch.as_tensor(x, dtype=_precision(p), device=p.device) for x in numbers])
         for piece in _pieces(rows, size=2**30):
             # Detached: a view of a tensor of another shape would be a reason to compile again.
             _advance_fused(*(x.detach() for x in piece), numbers, group["maximize"])
         return
-    if not (group["capturable"] or group["differentiable"]):
-        numbers = [number.item() for number in numbers]
     one_by_one = group["foreach"] is False or group["differentiable"]
     for piece in rows if one_by_one else _pieces(rows, size=2**17):
         _advance(*piece, numbers, group["maximize"])
@@ -314,9 +308,7 @@ def _precision(p):
 
 
 def _local(x, p):
-    """This process's part of ``x`` where it is distributed (a DTensor, as FSDP2 has it), laid out as ``p`` is."""
-    if not hasattr(x, "to_local"):
-        return x
+    """This process's part of ``x``, which is distributed as ``p`` is (DTensors, as FSDP2 has them)."""
     return x.redistribute(p.device_mesh, p.placements).to_local()
 
 

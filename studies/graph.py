@@ -4,12 +4,13 @@ Everything is chosen by the loss of the validation nodes after step T: rates, Ad
 penalty 5e-4/2 |theta|^2 of the published settings is in the training loss of both besides. Test nodes and evaluation
 seeds choose nothing.
 
-A rule is learned for each network on Cora, with few episodes and a library of eight terms (sized for two cores; the
-settings are in the JSON). ``--rule`` takes it to another graph, where its rate is tuned as Adam's is.
+A rule is learned with few episodes and a library of eight terms (sized for two cores; the settings are in the JSON).
+``--rule`` takes one that is there to another graph, where its rate is tuned over as many candidates as Adam's: that of
+GAT from Cora to the other graphs, and for JK-Net that of an earlier search of its coefficients on Cora.
 
-    python studies/graph.py gat-cora jknet-cora
-    python studies/graph.py gat-citeseer --rule studies/graph-gat-cora.json
-    python studies/graph.py gat-pubmed --rule studies/graph-gat-cora.json --seeds 3
+    python studies/graph.py gat-cora
+    python studies/graph.py gat-citeseer gat-pubmed --rule studies/graph-gat-cora.json
+    python studies/graph.py jknet-cora jknet-citeseer jknet-pubmed --rule studies/earlier/graph-jknet-cora-search.json
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def study(name: str, data: Path, given: Path | None, seeds: int) -> dict[str, ob
     else:
         learning = {"rule": json.loads(given.read_text())["rule"], "learned on": given.stem}
         read = UpdateRule.parse(learning["rule"])
-        rule, tuned["learned"], _ = tune(task, [str(UpdateRule(read.expression, read.values))], kept, 0.0, **GRID)
+        plain = str(UpdateRule(read.expression, read.values))
+        rule, tuned["learned"], learning["tried"] = tune(task, [plain], kept, 0.0, **GRID)
     adam, tuned["adam"], tried = tune(task, ADAM, kept, 0.0, **GRID)
     rules = {"learned": rule, "adam": adam}
     with open_progress() as progress:

@@ -161,12 +161,32 @@ def test_a_rule_without_a_horizon_asks_for_one(load):
         load(ZOO["powersign-ld"])(parameters(torch.float32), lr=0.01)
 
 
-def test_sparse_and_complex_gradients_are_refused(load):
-    table = torch.nn.Embedding(4, 2, sparse=True)
-    optimizer = load(ZOO["sgd"])(table.parameters())
-    table(torch.tensor([1])).sum().backward()
+@pytest.mark.parametrize("kind", ["sparse", "complex"])
+def test_sparse_and_complex_gradients_are_refused(load, kind):
+    if kind == "sparse":
+        table = torch.nn.Embedding(4, 2, sparse=True)
+        params, loss = list(table.parameters()), table(torch.tensor([1])).sum()
+    else:
+        params = [torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))]
+        loss = params[0].abs().sum()
+    optimizer = load(ZOO["sgd"])(params)
+    loss.backward()
     with pytest.raises(RuntimeError, match="dense real gradients"):
         optimizer.step()
+
+
+def test_groups_are_added_with_hyperparameters_of_their_own(load):
+    kind, (first, later) = load(ZOO["adam"]), (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = kind([first], lr=0.5)
+    first.grad = later.grad = torch.ones(3)
+    optimizer.step()
+    with pytest.raises(ValueError, match="lr = -1"):
+        optimizer.add_param_group({"params": [later], "lr": -1})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": [later], "lr": 0.25})
+    optimizer.step()  # the second of one, the first of the other
+    torch.testing.assert_close(first.detach(), torch.zeros(3))
+    torch.testing.assert_close(later.detach(), torch.full((3,), 0.75))
 
 
 def test_learning_rate_schedulers_drive_it(load):

@@ -131,7 +131,8 @@ def test_low_precision_is_float32_rounded_once_a_step(load, name, dtype):
     unit = torch.finfo(dtype).eps
     for p, q in zip(ours, theirs):
         assert p.dtype == dtype
-        torch.testing.assert_close(p.detach(), q, rtol=unit, atol=1e-6)
+        # A rounding may fall the other way, and the parameter may have been larger by a step, 0.01, when it did.
+        torch.testing.assert_close(p.detach(), q, rtol=unit, atol=unit * 0.01)
     assert {x.dtype for s in optimizer.state.values() for x in s.values() if torch.is_tensor(x)} == {torch.float32}
 
 

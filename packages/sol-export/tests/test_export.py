@@ -150,3 +150,13 @@ def test_names_of_ones_own_vocabulary_are_exported_with_their_definitions(to):
     source = export_rule(UpdateRule.parse("half", vocabulary), to)
     assert "half" in source
     assert "RULE" in source  # the command that makes it again needs the rule's file: its text does not say it all
+
+
+def test_numbers_are_calculated_once_a_step():
+    """What is elementwise multiplies by names, and each tensor of a sum once."""
+    source = export_rule(UpdateRule.parse("0.5*cd*ad + 0.7*ld*ad - 0.3*ad where T = 9"), "torch")
+    once, elementwise = source[source.index("def _numbers") :].split("def _advance(")
+    for line in ("one_minus_beta1 = 1 - beta1", "inv_bc1 = 1 / bc1", "k1 = c1 * cd + c2 * ld - c3"):
+        assert f"    {line}\n" in once
+    for line in ("m.mul_(beta1).add_(one_minus_beta1 * g)", "m_hat = inv_bc1 * m", "phi = k1 * ad"):
+        assert f"    {line}\n" in elementwise

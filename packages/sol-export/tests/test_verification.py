@@ -47,9 +47,9 @@ def test_what_is_emitted_is_the_rule(rule, to):
         ("v.mul_(beta2)", "v.mul_(beta1)"),  # another constant
         ("eps + torch.sqrt(v_hat)", "torch.sqrt(v_hat + eps**2)"),  # epsilon elsewhere: only tiny gradients tell
         ("bc1 = 1 - beta1**t", "bc1 = 1 - beta1 ** (t + 1)"),
-        ("m_hat = m / bc1", "m_hat = torch.nan_to_num(m / bc1)[:3]"),  # fails
+        ("m_hat = inv_bc1 * m", "m_hat = torch.nan_to_num(inv_bc1 * m)[:3]"),  # fails
         ("g = (-g if maximize else g)", "g = torch.clamp(-g if maximize else g, max=1e3)"),  # only huge gradients tell
-        ("(1 - beta2) * g**2", "(1 - beta2) * (g**2 + (g == 0))"),  # only zeros tell
+        ("one_minus_beta2 * g**2", "one_minus_beta2 * (g**2 + (g == 0))"),  # only zeros tell
         (".to(_precision(p))", ".to(p.dtype).to(_precision(p)) * (1 + (p.dtype == torch.bfloat16))"),
     ],
 )
@@ -152,3 +152,11 @@ def test_its_mistakes_are_found_too(plugin):
     source = export_rule(rule, "numpy").replace("sqrt(v_hat)", "sqrt(v)")
     with pytest.raises(SolError, match="is not the rule ad: in float64, step 1 takes a parameter from"):
         verify_source(rule, source, "numpy")
+
+
+def test_nothing_is_written_that_is_not_the_rule(plugin, capsys):
+    module = plugin / "sol_numpy.py"
+    module.write_text(module.read_text().replace("format_expression(a.value)", "format_expression(2 * a.value)"))
+    assert main(["export", "adam", "--to", "numpy", "-o", str(plugin / "adam.py")]) == 2
+    assert "the emitted source is not the rule" in capsys.readouterr().err
+    assert not (plugin / "adam.py").exists()

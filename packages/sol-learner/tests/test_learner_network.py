@@ -98,6 +98,18 @@ def test_chunks_do_not_change_phi(monkeypatch):
     torch.testing.assert_close(parts, whole)
 
 
+@pytest.mark.parametrize("chunk", [7, 100, 200])  # a part of a step, one step, several
+def test_chunks_do_not_change_meta_gradients(monkeypatch, chunk):
+    network, gradients = random_network(), list(torch.randn(5, 2, 33))
+    cotangents = torch.randn(5, 2, 33)
+    optimizer = NetworkOptimizer(network)
+    state = optimizer.begin(gradients[0], 10)
+    whole = optimizer.pull_back(gradients, gradients, state, 3, cotangents)
+    monkeypatch.setattr("sol_learner.network_optimizer._CHUNK", chunk)
+    for part, reference in zip(optimizer.pull_back(gradients, gradients, state, 3, cotangents), whole, strict=True):
+        torch.testing.assert_close(part, reference, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("gates", [False, True])
 def test_the_compiled_kernel_equals_eager_tensors(gates):
     features, units = ("1", "g", "ld", "m_hat", "sign(m)", "2*cd"), (("identity", "mul"), ("exp", "identity"))

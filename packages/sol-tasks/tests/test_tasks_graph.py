@@ -7,8 +7,8 @@ import torch
 
 from sol_learner import Purpose, run_rule
 from sol_symbols import ZOO, SolError
-from sol_tasks import gat, load_planetoid
-from sol_tasks.graph import _drop
+from sol_tasks import Graph, NodeClassification, gat, jknet, load_planetoid
+from sol_tasks.graph import _matrix
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -34,26 +34,78 @@ def test_the_graphs_are_the_known_ones(name, data):
     assert not (data / "graph" / name / "processed").exists()
 
 
-def test_a_gat_layer_gives_the_same_for_sparse_features(data):
-    task = gat("Cora", data)
-    first = task.build(torch.Generator().manual_seed(0)).eval().first
-    dense = first(task.graph.features.to_dense(), task.graph.edges)
-    torch.testing.assert_close(first(task.graph.features, task.graph.edges), dense)
+def _plain(model, graph):
+    """The outputs of GAT or JK-Net by PyTorch Geometric's layers on dense features and the whole graph."""
+    x, (edges, weights) = graph.features.to_dense(), graph.normalised
+    if hasattr(model, "head"):
+        outputs = [x]
+        for layer in model.layers:
+            outputs.append(torch.relu(layer(outputs[-1], edges, weights)))
+        return model.head(torch.stack(outputs[1:]).amax(0))
+    model.first.lin = torch.nn.Linear(x.shape[1], 64, bias=False)
+    model.first.lin.weight = model.weight
+    plain = model.second(torch.nn.functional.elu(model.first(x, edges)), edges)
+    model.first.lin = torch.nn.Identity()
+    return plain
+
+
+@pytest.mark.parametrize(("make", "name"), [(gat, "Cora"), (jknet, "Cora"), (gat, "Citeseer"), (jknet, "Citeseer")])
+def test_outputs_and_gradients_are_those_of_the_plain_layers_on_the_whole_graph(make, name, data):
+    task = make(name, data)
+    graph = task.graph
+    model = task.build(torch.Generator().manual_seed(0)).eval()
+    plain = _plain(model, graph)
+    for split, nodes in graph.nodes.items():
+        loss = torch.nn.functional.cross_entropy(plain[nodes], graph.labels[nodes])
+        assert task.evaluate(model, split)["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert NodeClassification("whole", type(model), graph).evaluate(model, split) == task.evaluate(model, split)
+    nodes, parameters = graph.nodes["train"], list(model.parameters())
+    size = sum(parameter.square().sum() for parameter in parameters)
+    loss = torch.nn.functional.cross_entropy(plain[nodes], graph.labels[nodes]) + 5e-4 / 2 * size
+    expected = torch.autograd.grad(loss, parameters)
+    for ours, theirs in zip(torch.autograd.grad(task.loss(model, nodes), parameters), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_a_neighbourhood_holds_what_reaches_its_nodes():
+    edges = torch.tensor([[1, 2, 3, 4, 5, 0], [0, 1, 2, 3, 4, 5]])  # a ring: 0 <- 1 <- 2 <- 3 <- 4 <- 5 <- 0
+    loops = torch.cat([edges, torch.arange(6).expand(2, 6)], 1)
+    weights = torch.arange(12.0)
+    features = _matrix(torch.arange(6), torch.arange(6), torch.arange(6.0), (6, 6))[0]
+    ring = Graph(features, edges, (loops, weights), torch.arange(6), {}, 6)
+    part = ring.around(torch.tensor([3, 0]), 2)
+    assert part.labels.tolist() == [3, 0, 1, 4, 2, 5]
+    assert part.within == ((2, 4), (4, 8), (6, 8))
+    assert sorted(part.labels[part.edges].T.tolist()) == [[1, 0], [2, 1], [4, 3], [5, 4]]
+    found = {
+        (*part.labels[edge].tolist(), weight.item()) for edge, weight in zip(part.normalised[0].T, part.normalised[1])
+    }
+    assert found == {(s, t, w) for s, t, w in zip(*loops.tolist(), weights.tolist()) if t in (0, 1, 3, 4)}
+    torch.testing.assert_close(part.features.to_dense(), features.to_dense()[part.labels])
+    x, matrix = torch.randn(6, 3), torch.zeros(6, 6).index_put((loops[1], loops[0]), weights)
+    torch.testing.assert_close(part.propagate(x[part.labels], 1), (matrix @ x)[part.labels[:4]])
+    torch.testing.assert_close(part.propagate(x[part.labels[:4]], 0), (matrix @ x)[[3, 0]])
+    torch.testing.assert_close(ring.propagate(x, 0), matrix @ x)
 
 
 def test_dropout_of_a_sparse_matrix_keeps_its_mean_and_drops_its_share():
-    generator = torch.Generator().manual_seed(0)
-    dense = (torch.rand(300, 200, generator=generator) < 0.1).float()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sparse = dense.to_sparse_csr()
+    dense = torch.rand(300, 200, generator=torch.Generator().manual_seed(0)) < 0.1
+    rows, columns = dense.nonzero().unbind(1)
+    features = _matrix(rows, columns, torch.ones(len(rows)), (300, 200))[0]
+    graph = Graph(
+        features, torch.empty(2, 0).long(), (torch.empty(2, 0).long(), torch.empty(0)), torch.empty(300), {}, 2
+    )
     torch.manual_seed(0)
-    dropped = _drop(sparse, 0.6, True).to_dense()
-    kept = dropped[dense > 0]
-    assert (dropped[dense == 0] == 0).all()
+    weight = torch.eye(200, requires_grad=True)
+    dropped = graph.project(weight, 0.6)
+    kept = dropped.detach()[dense]
+    assert (dropped[~dense] == 0).all()
     assert set(kept.unique().tolist()) == {0.0, 2.5}
     assert (kept == 0).float().mean() == pytest.approx(0.6, abs=0.02)
-    assert _drop(sparse, 0.6, False) is sparse
+    direction = torch.randn(300, 200)
+    (gradient,) = torch.autograd.grad(dropped, weight, direction)
+    torch.testing.assert_close(gradient, dropped.detach().T @ direction)  # the same values are dropped in it
+    torch.testing.assert_close(graph.project(weight), dense.float())
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("Cora", 0.78, 0.845), ("Citeseer", 0.67, 0.74)])

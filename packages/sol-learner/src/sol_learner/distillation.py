@@ -140,7 +140,7 @@ def lstm_updates(network: LSTMNetwork, samples: Samples) -> Tensor:
     updates = []
     for part in samples.parts:
         gradients = list(part.gradients.to(dtype))
-        updates.append(runner.replay(gradients, gradients, runner.begin(gradients[0], len(gradients)), 1)[0])
+        updates.append(runner.replay(gradients, runner.begin(gradients[0], len(gradients))))
     return torch.cat([phi.reshape(-1) for phi in updates]).double()
 
 

@@ -112,12 +112,17 @@ class LSTMRunner(NetworkRunner):
         """See :class:`NetworkRunner`."""
         return self.network(gradient, state)
 
-    def replay(
-        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int
-    ) -> tuple[Tensor, None]:
-        """See :class:`NetworkRunner`; the graph goes back through the states to those given."""
+    def pull_back(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See :class:`NetworkRunner`."""
+        phi = self.replay(gradients, state)
+        return torch.autograd.grad((cotangents * phi).sum(), list(self.network.parameters()))
+
+    def replay(self, gradients: Sequence[Tensor], state: State) -> Tensor:
+        """phi [U, ...] at several steps for given gradients; the graph goes back through the states to those given."""
         updates = []
         for gradient in gradients:
             phi, state = self.network(gradient, state)
             updates.append(phi)
-        return torch.stack(updates), None
+        return torch.stack(updates)

@@ -220,7 +220,8 @@ class MetaTrainer(Generic[Network]):
         bad = (~torch.isfinite(window.losses)).nonzero()
         offset = int(bad[0]) if len(bad) else len(window.losses) - 1
         found: dict[str, float | str] = {"step": float(first + offset)}
-        extremes = {} if window.features is None else self.network.extremes(window.features[:, offset])
+        features = None if window.inputs is None else window.inputs(offset)
+        extremes = {} if features is None else self.network.extremes(features)
         if "update" in extremes:
             extremes["update"] = self.lr * float(extremes["update"])
         return found | extremes

@@ -9,7 +9,7 @@ enters as tensors, so that it is compiled once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, final
@@ -99,22 +99,46 @@ class NetworkOptimizer(NetworkRunner):
         outputs, after = self._smooth.step(gradient, state, theta, t, self.values)
         return self.network(torch.stack(outputs)), after
 
-    def replay(
+    def pull_back(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, steps and
+        coordinates are taken in chunks of any shape."""
+        states = list(self._states(gradients, thetas, state, first))
+        table = [self.features.scalars(t, self.values) for t in range(first, first + len(gradients))]
+        columns = {name: cotangents.new_tensor([row[name] for row in table]).unsqueeze(1) for name in table[0]}
+        parameters, size = list(self.network.parameters()), gradients[0].numel()
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        height, width = max(1, _CHUNK // size), min(size, _CHUNK)
+        for top in range(0, len(table), height):
+            steps = slice(top, top + height)
+            g, w = _flat(gradients[steps]), _flat(thetas[steps])
+            old = {name: _flat([values[name] for values in states[steps]]) for name in state}
+            weights, scalars = cotangents[steps].flatten(1), {name: column[steps] for name, column in columns.items()}
+            for left in range(0, size, width):
+                part = (slice(None), slice(left, left + width))
+                outputs, _ = self.features.elementwise(
+                    g[part], {name: value[part] for name, value in old.items()}, w[part], scalars
+                )
+                phi = self.network(torch.stack([output.expand_as(g[part]) for output in outputs]))
+                for sum_, new in zip(total, torch.autograd.grad((weights[part] * phi).sum(), parameters)):
+                    sum_ += new
+        return tuple(total)
+
+    def inputs(self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int) -> Tensor:
+        """See :class:`NetworkRunner`."""
+        *_, last = self._states(gradients, thetas, state, first)
+        outputs, _ = self.features.step(gradients[-1], last, thetas[-1], first + len(gradients) - 1, self.values)
+        return torch.stack(outputs)
+
+    def _states(
         self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int
-    ) -> tuple[Tensor, Tensor]:
-        """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, one call serves
-        all steps."""
-        steps = range(first, first + len(gradients))
-        before = [state]
-        for t, gradient, theta in zip(steps[:-1], gradients, thetas):
-            before.append(self._recurrences.step(gradient, before[-1], theta, t, self.values)[1])
-        g, w = torch.stack(list(gradients)), torch.stack(list(thetas))
-        table = [self.features.scalars(t, self.values) for t in steps]
-        columns = {name: g.new_tensor([row[name] for row in table]).view(-1, *[1] * (g.ndim - 1)) for name in table[0]}
-        stacked = {name: torch.stack([states[name] for states in before]) for name in state}
-        outputs, _ = self.features.elementwise(g, stacked, w, columns)
-        features = torch.stack([output.expand_as(g) for output in outputs])
-        return self.network(features), features
+    ) -> Iterator[State]:
+        """The states before each of these steps."""
+        yield state
+        for t, gradient, theta in zip(range(first, first + len(gradients) - 1), gradients, thetas):
+            _, state = self._recurrences.step(gradient, state, theta, t, self.values)
+            yield state
 
     def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
         if len(flat[0]) <= _CHUNK:
@@ -132,6 +156,11 @@ class NetworkOptimizer(NetworkRunner):
         return [self.network(torch.stack(outputs)), *after.values()]
 
 
+def _flat(values: Sequence[Tensor]) -> Tensor:
+    """[U, coordinates] of U tensors."""
+    return torch.stack([value.reshape(-1) for value in values])
+
+
 Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]
 
 
@@ -144,7 +173,8 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
     ) -> list[Tensor]:
         g, w, *old = flat
         outputs, after = features.elementwise(g, dict(zip(names, old)), w, dict(zip(keys, scalars.unbind())))
-        h, starts = [outputs[i] for i in varying], [*bias.unbind()]
+        h = [outputs[i] for i in varying]
+        starts: list[Tensor | None] = [*bias.unbind()]
         *hidden, readout = weights
         hidden[0] = hidden[0][:, list(varying)]
         for weight, functions, operators in zip(hidden, network.functions, network.operators):

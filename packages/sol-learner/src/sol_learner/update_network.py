@@ -36,19 +36,21 @@ class NetworkRunner(ABC):
         """The same, differentiable in the network's parameters, in gradients, states and parameters of optimizees."""
 
     @abstractmethod
-    def replay(
-        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """phi at several steps for given gradients, differentiable in the network's parameters.
+    def pull_back(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
+    ) -> tuple[Tensor, ...]:
+        """sum_t <cotangent_t, d phi_t/dw> for each parameter w of the network, over several steps of given gradients.
 
         Args:
             gradients, thetas: Of the steps first, first + 1, ...; U of them, constants.
             state: Before these steps.
             first: Number of the first step.
-
-        Returns:
-            phi, [U, ...], and the network's inputs, [F, U, ...], where it has features.
+            cotangents: What each phi is multiplied by, [U, ...].
         """
+
+    def inputs(self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int) -> Tensor | None:
+        """The network's inputs [F, ...] at the last of these steps; ``None`` where it has no features."""
+        return None
 
 
 class UpdateNetwork(nn.Module, ABC):

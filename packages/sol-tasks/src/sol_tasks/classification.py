@@ -16,7 +16,7 @@ from sol_tasks.networks import convnet, mnistnet_module, resnet
 
 __all__ = ["Augmentation", "Classification", "image_classification", "mnistnet"]
 
-_EVALUATION_BATCH = 1_000
+_EVALUATION_NUMBERS = 1 << 19  # input numbers of a batch in evaluate: what a layer makes of it then fits a cache
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Maps a batch of inputs and a CPU generator to a batch of the same shape."""
@@ -95,7 +95,8 @@ class Classification:
         inputs, labels = self._data[split]
         if split == "train" and self._sample is not None:
             inputs, labels = inputs[: self._sample], labels[: self._sample]
-        logits = torch.cat([self._logits(model, part) for part in inputs.split(_EVALUATION_BATCH)])
+        size = max(1, _EVALUATION_NUMBERS // inputs[0].numel())
+        logits = torch.cat([self._logits(model, part) for part in inputs.split(size)])
         loss = nn.functional.cross_entropy(logits, labels)
         more = self._metrics(logits, labels) if self._metrics is not None else {}
         return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == labels).float().mean()), **more}

@@ -162,9 +162,10 @@ class FineTuning:
         rows = self._data[split]
         count = len(rows["input_ids"])
         count = min(count, self._sample or count) if split == "train" else count
+        order = rows["attention_mask"][:count].sum(1).argsort()  # rows of one length together need little padding
         losses, weights, logits = [], [], []
-        for start in range(0, count, 2 * self.batch_size):
-            part = {name: table[start : min(start + 2 * self.batch_size, count)] for name, table in rows.items()}
+        for chosen in order.split(2 * self.batch_size):
+            part = {name: table[chosen] for name, table in rows.items()}
             output = self._call(model, part)
             losses.append(output.loss.double())
             weights.append((part["labels"][:, 1:] if part["labels"].ndim > 1 else part["labels"]).ne(_IGNORED).sum())
@@ -172,7 +173,7 @@ class FineTuning:
         weight = torch.stack(weights).double()
         result = {"loss": float((torch.stack(losses) * weight).sum() / weight.sum())}
         if self._metrics is not None:
-            scores, labels = torch.cat(logits), rows["labels"][:count]
+            scores, labels = torch.cat(logits), rows["labels"][order]
             result["accuracy"] = float((scores.argmax(1) == labels).float().mean())
             result |= self._metrics(scores, labels)
         return result
@@ -369,13 +370,13 @@ def instruction_tuning(
     options = {"gguf_file": gguf_file} if gguf_file else {}
     if model is None:
         model, _ = _from_pretrained("AutoModelForCausalLM", checkpoint, **options)
-    table = tokenize_instructions(tokenizer or _tokenizer(checkpoint, **options), records, length)
-    count = len(table["labels"])
+    columns = tokenize_instructions(tokenizer or _tokenizer(checkpoint, **options), records, length)
+    count = len(columns["labels"])
     if count < 10:
         raise SolError(
             f"{count} of {len(records)} instructions leave room for an answer in {length} tokens; 10 are needed"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     parts = dict(zip(("valid", "test", "train"), order.split([count // 10, count // 10, count - 2 * (count // 10)])))
-    splits = {split: {name: tokens[chosen] for name, tokens in table.items()} for split, chosen in parts.items()}
+    splits = {split: {name: column[chosen] for name, column in columns.items()} for split, chosen in parts.items()}
     return FineTuning("llm-alpaca", model, frozenset(), splits, horizon, batch_size, device, dtype=dtype, sample=sample)

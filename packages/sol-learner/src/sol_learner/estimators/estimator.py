@@ -39,12 +39,13 @@ class Window:
     Attributes:
         meta_gradient: dL/dw for each parameter of the network, the mean over optimizees.
         losses: Outer loss after each of its steps, mean over optimizees, [U].
-        features: The network's inputs on some coordinates, [F, U, ...]; ``None`` where they are not at hand.
+        inputs: Gives the network's inputs on some coordinates at one of its steps, from 0; ``None`` where they are not
+            at hand.
     """
 
     meta_gradient: tuple[Tensor, ...]
     losses: Tensor
-    features: Tensor | None = None
+    inputs: Callable[[int], Tensor | None] | None = None
 
 
 class Estimator(ABC):

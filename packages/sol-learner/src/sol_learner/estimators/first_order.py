@@ -4,9 +4,10 @@ Taking all gradients as constants of the graph, theta_s depends on w through the
 
     dL/dw = -lr sum_{r=1..U} < G_r, d phi_r/dw >,     G_r = sum_{s=r..U} (dF/dl_s) grad l(theta_s):
 
-no graph of the optimizees is kept over the window. Gradients are kept, phi is computed again at its end, and one
-vector-Jacobian product gives dL/dw. (For the EQL network phi_r = phi(x_r; w) with features x_r that are constants. An
-LSTM's phi_r depends on w through its states since the window's first step too, so it is back-propagated through these.)
+no graph of the optimizees is kept over the window. Gradients are kept, phi is computed again at its end, and a
+vector-Jacobian product, in chunks that stay in cache, gives dL/dw. (For the EQL network phi_r = phi(x_r; w) with
+features x_r that are constants. An LSTM's phi_r depends on w through its states since the window's first step too, so
+it is back-propagated through these.)
 Coordinates do not mix, hence the sum runs over them, and K of P coordinates, drawn with replacement and scaled by P/K,
 estimate it without bias; time and memory then do not grow with the model.
 """
@@ -49,10 +50,13 @@ class FirstOrder(Estimator):
             losses.append(loss)
             outer.append(pick(gradient))
 
-        phi, features = self.optimizer.replay(gradients, thetas, state, first)
         table = torch.stack(losses).requires_grad_()
         (weights,) = torch.autograd.grad(self.meta_loss(table).sum(), table)
         later = (weights.unsqueeze(-1) * torch.stack(outer)).flip(0).cumsum(0).flip(0)  # G_r, r = 1..U
         scale = -self.lr * size / count / weights[0].numel()
-        meta_gradient = torch.autograd.grad((later * phi).sum() * scale, list(self.network.parameters()))
-        return Window(meta_gradient, table.detach().flatten(1).mean(1), features)
+        meta_gradient = self.optimizer.pull_back(gradients, thetas, state, first, scale * later)
+
+        def inputs(offset: int) -> Tensor | None:
+            return self.optimizer.inputs(gradients[: offset + 1], thetas[: offset + 1], state, first)
+
+        return Window(meta_gradient, table.detach().flatten(1).mean(1), inputs)
