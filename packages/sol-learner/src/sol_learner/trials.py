@@ -28,7 +28,7 @@ from sol_learner.task import SPLITS, Purpose, Task, generator_for, task_for
 
 __all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
 
-MEANING = 1
+MEANING = 2
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
 
 
