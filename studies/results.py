@@ -38,9 +38,10 @@ This page is written by `studies/results.py` from the JSON files in `studies`, w
 rates tried and curves; `sol report studies/FILE.json` shows one as a page. Studies have two sizes: `paper`, its
 networks and steps, for a GPU, and `cpu`, for two processor cores. What stands here was run at the size that is named.
 
-"Reproduced" means that the paper's claim holds in our measurement, at that size, against *tuned* baselines, and that
-the 95 % interval of the difference does not hold 0; where it does, the claim is "undecided". The numbers themselves can
-be compared with the paper's at the size `paper` only.
+"Reproduced" means that the paper's claim holds in our measurement, at that size, against *tuned* baselines, that the
+95 % interval of the difference does not hold 0, and that p is below 0.05 where there is one (paired t-test, after Holm's
+correction); else the claim is "undecided". The numbers themselves can be compared with the paper's at the size `paper`
+only.
 """
 
 
@@ -105,7 +106,8 @@ def standing(comparison: Record, split: str, metric: str, larger: bool) -> tuple
     p = "no p-value" if row["p_holm"] is None else f"p = {row['p_holm']:.2g}"
     mean, *ends = (signed(number) for number in (row["mean"], low, high))
     words = f"{mean} against {rival}, the best other (95 % interval {ends[0]} to {ends[1]}, {p})"
-    return words, (decided(low, high) if larger else decided(-high, -low))
+    significant = row["p_holm"] is None or row["p_holm"] < 0.05
+    return words, (decided(low, high) if larger else decided(-high, -low)) if significant else UNDECIDED
 
 
 def signed(number: float, digits: int = 4) -> str:

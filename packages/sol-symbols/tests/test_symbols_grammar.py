@@ -191,10 +191,10 @@ def test_what_is_not_in_the_grammar_is_refused(text, message):
     ids=lambda text: f"{text[:8]}-{len(text)}",
 )
 def test_hostile_texts_are_refused_fast(text):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(RuleError) as caught:
         UpdateRule.parse(text)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 10  # no limit of speed: what grows exponentially would take far longer
     assert isinstance(caught.value, SolError)
 
 
