@@ -39,9 +39,9 @@ rates tried and curves; `sol report studies/FILE.json` shows one as a page. Stud
 networks and steps, for a GPU, and `cpu`, for two processor cores. What stands here was run at the size that is named.
 
 "Reproduced" means that the paper's claim holds in our measurement, at that size, against *tuned* baselines, that the
-95 % interval of the difference does not hold 0, and that p is below 0.05 where there is one (paired t-test, after Holm's
-correction); else the claim is "undecided". The numbers themselves can be compared with the paper's at the size `paper`
-only.
+95 % interval of the difference does not hold 0, and that p is below 0.05 where there is one (paired t-test, after
+Holm's correction); else the claim is "undecided". The numbers themselves can be compared with the paper's at the size
+`paper` only.
 """
 
 
