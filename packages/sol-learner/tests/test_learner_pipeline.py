@@ -282,6 +282,15 @@ def test_a_budget_shortens_the_run(task):
     assert short.summary["polish"]["generations"] < 100_000
 
 
+@pytest.fixture
+def usual_interrupts():
+    """Ctrl-C raises KeyboardInterrupt, also in a process of tests that was told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_interrupts")
 def test_control_c_cancels_once_and_interrupts_twice(capsys):
     clock = Clock()
     with clock.catching_interrupts():

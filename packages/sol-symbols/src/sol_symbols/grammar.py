@@ -19,6 +19,7 @@ import ast
 import difflib
 import functools
 import math
+import threading
 import warnings
 from collections.abc import Callable, Collection
 
@@ -87,7 +88,7 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
     if "#" in body:
         raise RuleError("comments are not allowed in an expression", text, body.index("#"))
     try:
-        with warnings.catch_warnings():  # on words such as 1if: not for whoever reads a rule
+        with _PARSING, warnings.catch_warnings():  # on words such as 1if: not for whoever reads a rule
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(body[lead:], mode="eval")
     except SyntaxError as error:
@@ -103,6 +104,9 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
         return _Reader(text, body, lead, names).read(tree.body, 0)
     except RecursionError:  # an operator's meaning may be deeper than its text
         raise RuleError("the expression is nested too deeply", text, lead) from None
+
+
+_PARSING = threading.Lock()  # neither filters of warnings nor, in Python 3.11, the parser can be used by two threads
 
 
 class _Reader:
