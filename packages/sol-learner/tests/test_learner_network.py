@@ -105,7 +105,7 @@ def test_chunks_do_not_change_meta_gradients(monkeypatch, chunk):
     optimizer = NetworkOptimizer(network)
     state = optimizer.begin(gradients[0], 10)
     whole = optimizer.pull_back(gradients, gradients, state, 3, cotangents)
-    monkeypatch.setattr("sol_learner.network_optimizer._CHUNK", chunk)
+    monkeypatch.setattr("sol_learner.network_optimizer._PULLED", chunk)
     for part, reference in zip(optimizer.pull_back(gradients, gradients, state, 3, cotangents), whole, strict=True):
         torch.testing.assert_close(part, reference, rtol=1e-4, atol=1e-4)
 

@@ -28,6 +28,7 @@ __all__ = ["KERNELS", "NetworkOptimizer"]
 KERNELS = ("eager", "compiled")
 
 _CHUNK = 1 << 15  # coordinates evaluated at once: temporaries then stay within the processor's cache
+_PULLED = 1 << 17  # steps times coordinates differentiated at once: smaller chunks start too many operations
 
 
 class _Differentiable(ModuleType):
@@ -109,7 +110,7 @@ class NetworkOptimizer(NetworkRunner):
         columns = {name: cotangents.new_tensor([row[name] for row in table]).unsqueeze(1) for name in table[0]}
         parameters, size = list(self.network.parameters()), gradients[0].numel()
         total = [torch.zeros_like(parameter) for parameter in parameters]
-        height, width = max(1, _CHUNK // size), min(size, _CHUNK)
+        height, width = max(1, _PULLED // size), min(size, _PULLED)
         for top in range(0, len(table), height):
             steps = slice(top, top + height)
             g, w = _flat(gradients[steps]), _flat(thetas[steps])

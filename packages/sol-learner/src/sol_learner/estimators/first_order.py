@@ -5,7 +5,7 @@ Taking all gradients as constants of the graph, theta_s depends on w through the
     dL/dw = -lr sum_{r=1..U} < G_r, d phi_r/dw >,     G_r = sum_{s=r..U} (dF/dl_s) grad l(theta_s):
 
 no graph of the optimizees is kept over the window. Gradients are kept, phi is computed again at its end, and a
-vector-Jacobian product, in chunks that stay in cache, gives dL/dw. (For the EQL network phi_r = phi(x_r; w) with
+vector-Jacobian product, in chunks, gives dL/dw. (For the EQL network phi_r = phi(x_r; w) with
 features x_r that are constants. An LSTM's phi_r depends on w through its states since the window's first step too, so
 it is back-propagated through these.)
 Coordinates do not mix, hence the sum runs over them, and K of P coordinates, drawn with replacement and scaled by P/K,
