@@ -88,7 +88,12 @@ def integration(session: nox.Session) -> None:
     """Tests of the packages together, and of what a person does with them."""
     # What rules and emitted files are compared with, what emitted files are used by, and a browser's remote control.
     references = ("expecttest", "jax", "optax", "pytorch-optimizer", "accelerate", "pytorch-lightning", "transformers")
-    packages = [PACKAGES["symbols"], PACKAGES["export"], f"{PACKAGES['learner']}[compare]", f"{PACKAGES['tasks']}[vision]"]
+    packages = [
+        PACKAGES["symbols"],
+        PACKAGES["export"],
+        f"{PACKAGES['learner']}[compare]",
+        f"{PACKAGES['tasks']}[vision]",
+    ]
     install(session, "pytest", "pytest-xdist", "hypothesis", "selenium", *references, *packages)
     session.install("--no-deps", "./examples/sol-task-example")  # a third party's task
     session.run(*PYTEST, "tests", *session.posargs, env=ENVIRONMENT)
