@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from study import Budget, Study, begin
+from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import (
     Candidates,
@@ -41,8 +41,7 @@ from sol_symbols import STANDARD, ZOO, UpdateRule
 NETWORKS = ("mnistnet", "mnistnet-2layer", "mnistnet-big", "mnistnet-relu")
 TUNED = ("adam", "sgd", "momentum", "nesterov", "rmsprop", "lion")
 LSTM_LR = 0.1
-# The comparison is the study's own; the rule is taken to networks whose gradients have other sizes.
-LEARNING = {"front": False, "evaluation": 1, "baselines": (), "scale_free": True}
+LEARNING = {**NO_RUN, "scale_free": True}  # the rule is taken to networks whose gradients have other sizes
 SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {
         "learner": asdict(LearnConfig(episodes=50, meta_batch=10, library_generations=50, generations=50, **LEARNING)),

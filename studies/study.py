@@ -34,6 +34,8 @@ from sol_learner import (
 from sol_symbols import UpdateRule
 
 SIZES = ("paper", "cpu")
+NO_RUN: dict[str, Any] = {"front": False, "evaluation": 1, "baselines": ()}
+"""Settings of learning: the comparison is the study's own."""
 
 
 @dataclass(frozen=True)

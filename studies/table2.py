@@ -14,14 +14,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from study import Budget, Study, begin
+from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import LearnConfig
 from sol_tasks import image_classification
 
-TUNED = ("adam", "sgd", "momentum", "nesterov", "rmsprop", "powersign-ld", "powersign-cd", "addsign-ld", "addsign-cd")
-TUNED = (*TUNED, "lion")
-NO_RUN = {"front": False, "evaluation": 1, "baselines": ()}  # the comparison is the study's own
+BY_HAND = ("adam", "sgd", "momentum", "nesterov", "rmsprop")
+TUNED = (*BY_HAND, "powersign-ld", "powersign-cd", "addsign-ld", "addsign-cd", "lion")
 SMALL = LearnConfig(
     objective=1.0,
     tuning_episodes=1,

@@ -14,14 +14,13 @@ from dataclasses import asdict
 from typing import Any
 
 from evidence import HERE
-from study import Budget, Study, begin
+from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import LearnConfig
 from sol_symbols import UpdateRule
 from sol_tasks import image_classification
 
 TUNED = ("sgd", "momentum", "adam")
-NO_RUN = {"front": False, "evaluation": 1, "baselines": ()}  # the comparison is the study's own
 SMALL = LearnConfig(
     objective=1.0,
     tuning_episodes=1,
