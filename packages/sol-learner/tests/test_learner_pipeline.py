@@ -157,8 +157,8 @@ def test_polishing_improves_a_rule_far_from_its_optimum(task, recorded):
     start = UpdateRule.parse("0.05*ad + 0.01*rs where lr = 0.03")
     polished = polish(start, recorded, candidates_of(task), progress=Silent(), **POLISH)
     measured = candidates_of(task)
-    assert polished.loss == measured.validated(polished.rule)
-    assert polished.loss < 0.9 * measured.validated(start)
+    assert polished.loss == measured.validated([polished.rule])[0]
+    assert polished.loss < 0.9 * measured.validated([start])[0]
     assert len(polished.history) == 12
     again = polish(start, recorded, candidates_of(task), progress=Silent(), **POLISH)
     assert again.rule == polished.rule
@@ -175,7 +175,7 @@ def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
     rule = UpdateRule.parse("ad + 0.01*sign(m) + 1e-3*ld*rs + 1e-3*cd*sign(g) where lr = 0.05, T = 12")
     path = prune(rule, 1, recorded, candidates_of(task), 4, Silent())
     assert [len(short.terms) for short in path] == [3, 2, 1]
-    losses = [candidates_of(task).validated(short) for short in (rule, path[-1])]
+    losses = candidates_of(task).validated([rule, path[-1]])
     assert losses[1] < 1.1 * losses[0]
     assert prune(path[-1], 1, recorded, candidates_of(task), 4, Silent()) == []
 

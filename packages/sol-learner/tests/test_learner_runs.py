@@ -1,6 +1,7 @@
 """Runs that are killed, shared, watched and configured."""
 
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import socket
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from sol_learner import (
     meta_train,
 )
 from sol_learner.progress import Clock, MetricsFile, Several, Silent, TensorBoard
+from sol_learner.workers import shared_threads, suitable_jobs
 from sol_symbols import ZOO, SolError, UpdateRule
 
 SMALL = LearnConfig(
@@ -267,6 +270,46 @@ def test_workers_polish_the_same_rule(task):
 
 def test_loky_workers_map():
     assert Workers(2).map(abs, [-1, 2, -3]) == [1, 2, 3]
+
+
+def test_loky_workers_read_a_constant_once_and_leave_no_file():
+    def where(constant, _):  # sent by value, because the processes cannot import this file
+        return os.getpid(), id(constant.value), constant.value
+
+    workers = Workers(2)
+    constant = workers.constant({"data": list(range(5))})
+    results = [result for _ in range(3) for result in workers.map(partial(where, constant), [1, 2])]
+    assert len({(pid, identity) for pid, identity, _ in results}) == len({pid for pid, *_ in results}) <= 2
+    assert all(pid != os.getpid() and value == constant.value for pid, _, value in results)
+    folder = constant.path.parent
+    assert folder.is_dir()
+    del workers
+    gc.collect()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])
+def test_other_workers_are_given_a_constant_as_it_is(workers):
+    constant = workers.constant([1])
+    assert (constant.path, workers.map(lambda i: constant.value[0] + i, [1, 2])) == (None, [2, 3])
+
+
+def test_processes_are_for_small_tasks_that_can_be_sent(task):
+    with shared_threads(1):
+        torch.set_num_threads(3)
+        assert [suitable_jobs([task], most) for most in (8, 2)] == [3, 2]
+        task.stream = (x for x in "a generator cannot be sent")
+        assert suitable_jobs([task], 8) == 1
+        del task.stream
+        task.vectorizable = False
+        assert suitable_jobs([task], 8) == 1
+
+
+def test_processes_share_the_threads():
+    before = torch.get_num_threads()
+    with shared_threads(before + 1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(("backend", "message"), [("ray", "'ray' needs ray"), ("nonsense", "no back end 'nonsense'")])

@@ -7,23 +7,28 @@ import sys
 
 import numpy as np
 import pytest
+import sympy
 
 from sol_symbols import (
     INPUTS,
     OPERATORS,
     STANDARD,
     ZOO,
+    Evaluator,
     Feature,
     Recurrence,
     RuleError,
     SolError,
     UpdateRule,
     evaluator,
+    hoisted,
+    lower,
     parity,
     probed_parity,
     probed_scaling_degree,
     resolve_rule,
     scaling_degree,
+    symbol,
     write_atomically,
 )
 from sol_symbols.cli import main
@@ -93,6 +98,37 @@ def test_rules_with_schedules_keep_shape_and_type(text):
             phi = evaluator(rule, np, 10)
             update, _ = phi(g, phi.init(g), g, 3)
             assert (update.shape, update.dtype) == (shape, dtype)
+
+
+LONG = "1.5*ad*cd + 2*ad*ld - 0.5*rs*cd + rs + sign(m)*ld - 3*sign(m) + w*cd + sqrt(ld)*g*ad - g*ad"
+
+
+@pytest.mark.parametrize("rule", [*ZOO.values(), UpdateRule.parse(LONG)], ids=str)
+def test_hoisted_code_is_the_rule(rule):
+    plain, fast = (Evaluator(program) for program in (lower(rule), hoisted(lower(rule))))
+    values = rule.with_horizon(50).values
+    states = [plain.init(np.zeros(40)), fast.init(np.zeros(40))]
+    for t, g in enumerate(history(), start=1):
+        w = np.cos(g)
+        ((expected,), states[0]), ((found,), states[1]) = (
+            code.step(g, state, w, t, values) for code, state in zip((plain, fast), states)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_hoisted_code_collects_like_terms_and_calculates_nothing_twice():
+    program = hoisted(lower(UpdateRule.parse(LONG)))
+    (phi,) = program.outputs
+    assert len(phi.args) == 5  # ad, rs, sign(m), w and g*ad
+    code = [*(a.value for a in program.body), phi]
+    assert [a.name for a in program.body][-3:] == ["denom", "ad", "rs"]
+    nodes = [node for value in code for node in sympy.preorder_traversal(value) if not node.is_Atom]
+    assert sorted(map(str, (n for n in {*nodes} if nodes.count(n) > 1))) == ["1/denom"]
+    names = ("g", "w", "m_prev", "v_prev", *(a.name for a in program.body))
+    elementwise = [symbol(name) for name in names]
+    for node in nodes:
+        if node.is_Add or node.is_Mul:  # no arithmetic among numbers
+            assert sum(not arg.has(*elementwise) for arg in node.args) <= 1
 
 
 def test_momenta_of_other_speeds():

@@ -13,13 +13,12 @@ from string import Template
 import numpy as np
 import sympy
 
-from sol_export.hoisting import hoisted
 from sol_export.modules import imported
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
 from sol_export.source import WIDTH, ArrayPrinter, listed, statement
 from sol_export.text import described_formula, provenance
 from sol_export.verification import Trajectory
-from sol_symbols import Program, UpdateRule, lower, symbol
+from sol_symbols import Program, UpdateRule, hoisted, lower, symbol
 
 __all__ = ["TorchExporter"]
 

@@ -15,7 +15,7 @@ from sol_learner.family import Family
 from sol_learner.progress import Clock
 from sol_learner.ranks import Ranks
 from sol_learner.task import Purpose
-from sol_learner.workers import Workers
+from sol_learner.workers import Constant, Workers
 from sol_symbols import UpdateRule, symbol
 
 __all__ = ["Candidates"]
@@ -47,7 +47,13 @@ class Candidates:
     ) -> None:
         self.family, self.seed, self.validation, self.clock = family, seed, validation, clock or Clock()
         self.memory, self.ranks, self.workers = memory or Checkpoints(), ranks or Ranks(), workers or Workers()
-        self._next = first_episode
+        self._constant = self.workers.constant(family)
+        self._next, self._validated = first_episode, dict[str, float]()
+
+    def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
+        """Start the processes on ``count`` candidates like those to come, while this one is busy with other things."""
+        measure = partial(_tried, self._constant, start, self.seed, count)
+        self.workers.start(measure, lr)
 
     def fresh(self, count: int) -> range:
         """Indices of ``count`` episodes of the training stream that nothing has seen."""
@@ -77,23 +83,44 @@ class Candidates:
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
         own, jobs = self.ranks.own(list(table)), self.workers.jobs
         shares = [own[i * len(own) // jobs : (i + 1) * len(own) // jobs] for i in range(jobs)]
-        clock = self.clock if jobs == 1 else None  # a clock cannot be watched from another process
-        measure = partial(_losses, self.family, rule, names, self.seed, episodes, clock)
+        measure = partial(_losses, self._constant, rule, names, self.seed, episodes, self._local_clock)
         results = self.workers.map(measure, [share for share in shares if len(share)])
         return self.ranks.gathered([loss for share in results for loss in share])
 
-    def validated(self, rule: UpdateRule) -> float:
-        """Mean objective of a rule over the validation stream.
+    def validated(self, rules: Sequence[UpdateRule]) -> list[float]:
+        """Mean objective of each rule over the validation stream; what was measured before is not measured again.
 
         Raises:
             Interrupted: By the clock.
         """
-        run = partial(self.family.run, rule, self.seed, Purpose.VALID, range(self.validation), clock=self.clock)
-        return self.memory.once(f"validated/{rule.digest}", lambda: float(run().mean()))
+        new = {rule.digest: rule for rule in rules if rule.digest not in self._validated}
+        if new:
+            measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
+            self.clock.check()
+            losses = self.memory.once(
+                f"validated/{'+'.join(new)}",
+                lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own([*new.values()]))),
+                together=True,
+            )
+            self._validated |= zip(new, losses)
+        return [self._validated[rule.digest] for rule in rules]
+
+    @property
+    def _local_clock(self) -> Clock | None:
+        """The clock for work that is done in this process; a clock cannot be watched from another."""
+        return self.clock if self.workers.jobs == 1 else None
+
+
+def _tried(family: Constant[Family], start: UpdateRule, seed: int, count: int, lr: float) -> None:
+    family.value.run(start, seed, Purpose.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
+
+
+def _validation(family: Constant[Family], seed: int, episodes: range, clock: Clock | None, rule: UpdateRule) -> float:
+    return float(family.value.run(rule, seed, Purpose.VALID, episodes, clock=clock).mean())
 
 
 def _losses(
-    family: Family,
+    family: Constant[Family],
     rule: UpdateRule,
     names: Sequence[str],
     seed: int,
@@ -103,5 +130,5 @@ def _losses(
 ) -> list[float]:
     table = torch.stack(list(candidates))
     values = {name: table[:, column] for column, name in enumerate(names)}
-    losses = family.run(rule, seed, Purpose.TRAIN, episodes, values=values, clock=clock).mean(1)
+    losses = family.value.run(rule, seed, Purpose.TRAIN, episodes, values=values, clock=clock).mean(1)
     return losses.clamp(max=1e30).tolist()

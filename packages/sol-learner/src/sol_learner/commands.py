@@ -30,7 +30,7 @@ from sol_learner.ranks import Ranks, joined_ranks
 from sol_learner.report import write_report
 from sol_learner.run_folder import CHECKPOINTS, REPORT, prepare_folder, write_distilled, write_run
 from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
-from sol_learner.workers import Workers
+from sol_learner.workers import Workers, shared_threads, suitable_jobs
 from sol_symbols import SolError, write_atomically
 
 __all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks"]
@@ -76,7 +76,12 @@ class Learn:
         parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted in the folder")
         parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
         _add_data_options(parser)
-        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="processes for polishing (default 1)")
+        parser.add_argument(
+            "--jobs",
+            type=_count,
+            metavar="N",
+            help="processes for polishing (default: one a processor for small tasks on the CPU, else 1)",
+        )
         parser.add_argument("--backend", default="loky", metavar="B", help="of joblib, for these: loky, ray, dask, ...")
         parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard")
         parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of the settings below")
@@ -104,16 +109,17 @@ class Learn:
         if ranks.rank == 0:
             prepare_folder(out, arguments.overwrite, arguments.resume)
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
+        jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
         try:
-            with open_progress() as shown, clock.catching_interrupts():
+            with open_progress() as shown, clock.catching_interrupts(), shared_threads(jobs):
                 reporters = [shown, MetricsFile(out / "metrics.jsonl")] if ranks.rank == 0 else []
                 if arguments.tensorboard and ranks.rank == 0:
                     reporters.append(TensorBoard(out / "tensorboard"))
                 progress = Several(*reporters)
                 memory = Checkpoints(
                     out / CHECKPOINTS,
-                    {**identity, "jobs": arguments.jobs, **dataclasses.asdict(config)},
+                    {**identity, "jobs": jobs, **dataclasses.asdict(config)},
                     resume=arguments.resume,
                     report=progress.note,
                     ranks=ranks,
@@ -126,7 +132,7 @@ class Learn:
                     progress=progress,
                     clock=clock,
                     ranks=ranks,
-                    workers=Workers(arguments.jobs, arguments.backend),
+                    workers=Workers(jobs, arguments.backend),
                 )
                 result = learner.run()
         except Interrupted:

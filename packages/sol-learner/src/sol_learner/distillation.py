@@ -314,7 +314,7 @@ def distil(
     measured: list[Distilled] = []
     try:
         for formula in found:
-            measured.append(replace(formula, loss=candidates.validated(formula.rule)))
+            measured.append(replace(formula, loss=candidates.validated([formula.rule])[0]))
             progress.step(len(measured), r2=formula.held_out, loss=measured[-1].loss or math.inf)
     except Interrupted:
         if not measured:

@@ -136,12 +136,13 @@ class Learner:
         config = self.config
         with self._phase("tune"):
             family, lr, tunings = self.tune()
+        candidates = self._candidates(family)
+        candidates.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
         with self._phase("meta-train", 0.45):
             trainer = self.trainer(family, lr)
             training = trainer.train(self.memory)
             if training.dropped and not training.windows:
                 raise SolError(training.advice)
-        candidates = self._candidates(family)
         with self._phase("widen", 0.6):
             readout, error, wide = self.widen(family, lr, trainer, candidates)
         with self._phase("prune", 0.75):

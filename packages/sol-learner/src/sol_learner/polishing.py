@@ -95,7 +95,7 @@ def polish(
         ]
         reached = [combine(rule, units, (center + matrix @ z).tolist()) for z in chosen]
     try:
-        losses = [candidates.validated(candidate) for candidate in [rule, *reached]]
+        losses = candidates.validated([rule, *reached])
     except Interrupted:
         return Polished(reached[1] if reached else rule, None, history)
     best = int(numpy.argmin(losses))

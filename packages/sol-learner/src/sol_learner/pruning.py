@@ -85,9 +85,11 @@ def measured_front(rules: list[UpdateRule], candidates: Candidates, progress: Pr
     """Each rule with its loss on the validation stream; those that there is no time for are left out."""
     progress.phase("measuring the front", len(rules))
     points: list[Point] = []
-    for rule in rules:
+    together = candidates.workers.jobs
+    for first in range(0, len(rules), together):
+        group = rules[first : first + together]
         try:
-            points.append(Point(rule, candidates.validated(rule)))
+            points += map(Point, group, candidates.validated(group))
         except Interrupted:
             progress.note(f"the front holds {len(points)} of {len(rules)} rules, for want of time")
             break

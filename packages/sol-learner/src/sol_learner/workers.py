@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import tempfile
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+import cloudpickle
 import joblib
+import torch
 
+from sol_learner.optimizees import vectorizes
 from sol_learner.progress import Interrupted
+from sol_learner.task import Task, device_of
 from sol_symbols import SolError
 
-__all__ = ["Workers"]
+__all__ = ["Constant", "Workers", "shared_threads", "suitable_jobs"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -22,6 +32,51 @@ _REGISTER: dict[str, tuple[str, str | None]] = {
     "ray": ("ray.util.joblib", "register_ray"),
     "dask": ("distributed", None),  # registers itself with joblib when it is imported
 }
+
+
+def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
+    """Number of processes that work on tasks faster than one: PyTorch's threads, at most ``most``, for small ones.
+
+    Small are those that are trained side by side on the CPU, whose operations are too short to be shared by threads.
+    Tasks that cannot be sent to another process stay in this one.
+    """
+    for task in tasks:
+        if device_of(task).type != "cpu" or not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+            return 1
+        try:
+            cloudpickle.dumps(task)
+        except Exception:  # whatever a stranger's object raises
+            return 1
+    return min(torch.get_num_threads(), most)
+
+
+@contextmanager
+def shared_threads(jobs: int) -> Iterator[None]:
+    """Leave this process its share of PyTorch's threads, as ``jobs`` processes have theirs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Constant(Generic[T]):
+    """Something large that functions for :class:`Workers` use again and again, as ``value``.
+
+    Processes on this machine read it once, from a file, instead of being sent it with every call.
+    """
+
+    def __init__(self, value: T, path: Path | None = None) -> None:
+        self.value, self.path = value, path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Constant, (self.value,)) if self.path is None else (_stored, (self.path,))
+
+
+@functools.lru_cache(maxsize=4)
+def _stored(path: Path) -> Constant[Any]:
+    return Constant(cloudpickle.loads(path.read_bytes()))
 
 
 class Workers:
@@ -39,6 +94,7 @@ class Workers:
     def __init__(self, jobs: int = 1, backend: str = "loky") -> None:
         self.jobs = jobs
         self._pool: joblib.Parallel | None = None
+        self._starting: threading.Thread | None = None
         if jobs == 1:
             return
         if backend in _REGISTER:
@@ -62,10 +118,33 @@ class Workers:
         except ValueError:  # a back end that gives results together
             pass
 
+    def constant(self, value: T) -> Constant[T]:
+        """``value`` for functions that :meth:`map` is given; its file goes when these workers do."""
+        if self.jobs == 1 or self._options["backend"] != "loky":
+            return Constant(value)
+        folder = Path(tempfile.mkdtemp(prefix="sol-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = folder / "constant"
+        path.write_bytes(cloudpickle.dumps(value))
+        return Constant(value, path)
+
+    def start(self, function: Callable[[T], Any], item: T) -> None:
+        """Start the processes ahead of :meth:`map`, each on ``function(item)``, and go on meanwhile."""
+        if self.jobs > 1:
+
+            def work() -> None:
+                with suppress(Exception):  # whatever goes wrong will go wrong again in map, and be told
+                    self._parallel(joblib.delayed(function)(item) for _ in range(self.jobs))
+
+            self._starting = threading.Thread(target=work, daemon=True)
+            self._starting.start()
+
     def map(self, function: Callable[[T], U], items: Sequence[T]) -> list[U]:
         """``[function(item) for item in items]``; ``function`` must be picklable where there are several jobs."""
         if self.jobs == 1:
             return [function(item) for item in items]
+        if self._starting is not None:
+            self._starting.join()
         results: list[Any] = self._parallel(joblib.delayed(function)(item) for item in items)
         return results
 

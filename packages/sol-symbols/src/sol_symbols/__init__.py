@@ -11,6 +11,7 @@ from sol_symbols.grammar import (
     parse_expression,
     symbol,
 )
+from sol_symbols.hoisting import hoisted
 from sol_symbols.latex import latex
 from sol_symbols.operators import OPERATORS, Operator
 from sol_symbols.program import Assignment, Program, lower, lower_features
@@ -58,6 +59,7 @@ __all__ = [
     "feature_evaluator",
     "format_expression",
     "format_number",
+    "hoisted",
     "latex",
     "lower",
     "lower_features",

