@@ -134,7 +134,7 @@ class Workers:
 
             def work() -> None:
                 with suppress(Exception):  # whatever goes wrong will go wrong again in map, and be told
-                    self._parallel(joblib.delayed(function)(item) for _ in range(self.jobs))
+                    self._parallel(joblib.delayed(_applied)(function, item) for _ in range(self.jobs))
 
             self._starting = threading.Thread(target=work, daemon=True)
             self._starting.start()
@@ -145,7 +145,7 @@ class Workers:
             return [function(item) for item in items]
         if self._starting is not None:
             self._starting.join()
-        results: list[Any] = self._parallel(joblib.delayed(function)(item) for item in items)
+        results: list[Any] = self._parallel(joblib.delayed(_applied)(function, item) for item in items)
         return results
 
     def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
@@ -184,6 +184,12 @@ class Workers:
         except Exception:  # every back end has its own; those of the function itself are results
             with suppress(Exception):  # it may be too broken to be told to end
                 self.close()
+
+
+def _applied(function: Callable[[T], U], item: T) -> U:
+    """``function(item)``. Being of this module, it makes a new process import PyTorch with its first call at the latest;
+    loky would take that for a leak of memory after it, and end the process."""
+    return function(item)
 
 
 def _guarded(function: Callable[[T], U], pair: tuple[int, T]) -> tuple[int, U | Exception]:
