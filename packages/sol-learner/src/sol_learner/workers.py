@@ -187,8 +187,11 @@ class Workers:
 
 
 def _applied(function: Callable[[T], U], item: T) -> U:
-    """``function(item)``. Being of this module, it makes a new process import PyTorch with its first call at the latest;
-    loky would take that for a leak of memory after it, and end the process."""
+    """``function(item)``.
+
+    Being of this module, it makes a new process import PyTorch with its first call: later, loky would take that for a
+    leak of memory and end the process.
+    """
     return function(item)
 
 
