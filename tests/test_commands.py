@@ -100,17 +100,18 @@ def test_a_run_is_not_overwritten(run):
     assert "--overwrite" in again.stderr
 
 
-def test_control_c_keeps_what_was_reached(tmp_path):
+@pytest.mark.parametrize("phase", ["meta-training", "polishing"])
+def test_control_c_keeps_what_was_reached(tmp_path, phase):
     folder = tmp_path / "run"
+    words = ["learn", "mnistnet", "--episodes", "4", "--jobs", "2", "--out", str(folder)]
     process = subprocess.Popen(
-        [*SOL, "learn", "mnistnet", "--out", str(folder)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=QUIET,
-    )  # fmt: skip
+        [*SOL, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=QUIET, start_new_session=True
+    )
     for line in process.stderr:  # the tuning of Adam is done: something is reached
-        if "meta-training" in line:
+        if phase in line:
             break
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
+    time.sleep(5)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the processes for polishing too
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
@@ -122,7 +123,7 @@ def test_control_c_keeps_what_was_reached(tmp_path):
     ("words", "message"),
     [
         (["learn", "mnistnt", "--out", "x"], "no task 'mnistnt'; did you mean 'mnistnet'?"),
-        (["learn", "mnistnet"], "required: --out"),
+        (["distil", "run"], "required: --out"),
         (["learn", "mnistnet", "--out", "x", "--seed", "-1"], "seed = -1; it must be 0 or more"),
         (["learn", "mnistnet", "--out", "x", "--seed", "one"], "seed = 'one'; it must be a whole number"),
         (["learn", "mnistnet", "--out", "x", "--estimator", "magic"], "choose one of: first-order, exact, pes"),

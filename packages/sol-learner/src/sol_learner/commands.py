@@ -71,7 +71,7 @@ class Learn:
         parser.add_argument(
             "tasks", metavar="TASK", nargs="+", help="name of a task, or of several; sol tasks lists them"
         )
-        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the results")
+        parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/TASK)")
         parser.add_argument("--budget", metavar="TIME", help="stop meta-training and polishing in time: 90s, 5min, 1h")
         parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted in the folder")
         parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
@@ -105,7 +105,7 @@ class Learn:
         if arguments.budget and ranks.size > 1:
             raise SolError("several processes cannot share a --budget of time; limit --episodes and --generations")
         clock = Clock(arguments.budget)
-        out: Path = arguments.out
+        out: Path = arguments.out or Path("runs", "-".join(arguments.tasks))
         if ranks.rank == 0:
             prepare_folder(out, arguments.overwrite, arguments.resume)
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]

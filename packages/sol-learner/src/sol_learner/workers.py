@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import signal
 import tempfile
 import threading
 import weakref
@@ -134,7 +135,7 @@ class Workers:
 
             def work() -> None:
                 with suppress(Exception):  # whatever goes wrong will go wrong again in map, and be told
-                    self._parallel(joblib.delayed(_applied)(function, item) for _ in range(self.jobs))
+                    self._parallel(self._call(function)(item) for _ in range(self.jobs))
 
             self._starting = threading.Thread(target=work, daemon=True)
             self._starting.start()
@@ -145,7 +146,7 @@ class Workers:
             return [function(item) for item in items]
         if self._starting is not None:
             self._starting.join()
-        results: list[Any] = self._parallel(joblib.delayed(_applied)(function, item) for item in items)
+        results: list[Any] = self._parallel(self._call(function)(item) for item in items)
         return results
 
     def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
@@ -169,6 +170,10 @@ class Workers:
                 again = dict(self._surviving(function, [(i, item)]))
                 yield i, again.get(i, SolError("the process died, twice"))
 
+    def _call(self, function: Callable[[T], U]) -> Callable[[T], Any]:
+        call: Callable[[T], Any] = joblib.delayed(partial(_applied, function, self._options["backend"] == "loky"))
+        return call
+
     def close(self) -> None:
         """End the processes; they start anew when they are needed again."""
         pool, self._pool = self._pool, None
@@ -180,18 +185,20 @@ class Workers:
         if self._pool is None:
             self._pool = joblib.Parallel(**self._options).__enter__()
         try:
-            yield from self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
+            yield from self._pool(self._call(partial(_guarded, function))(pair) for pair in pairs)
         except Exception:  # every back end has its own; those of the function itself are results
             with suppress(Exception):  # it may be too broken to be told to end
                 self.close()
 
 
-def _applied(function: Callable[[T], U], item: T) -> U:
-    """``function(item)``.
+def _applied(function: Callable[[T], U], own: bool, item: T) -> U:
+    """``function(item)`` in another process, which is this machine's ``own`` or somebody's cluster's.
 
     Being of this module, it makes a new process import PyTorch with its first call: later, loky would take that for a
-    leak of memory and end the process.
+    leak of memory and end the process. Control-C reaches all processes of a terminal, and is for the first to act on.
     """
+    if own:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return function(item)
 
 
