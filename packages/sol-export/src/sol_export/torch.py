@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import textwrap
@@ -225,7 +226,7 @@ class _Writer:
     def advance(self) -> list[str]:
         """The elementwise function, in place."""
         program = self.program
-        lines = listed("", self.passed, " = numbers")
+        lines = self._received()
         if program.uses("w") or self.decays:
             lines.append("w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes below")
         if program.uses("g"):
@@ -239,6 +240,19 @@ class _Writer:
             f'    """Update {what} in place, by the formula: all is elementwise."""',
             *(f"    {line}" for line in lines),
         ]
+
+    def _received(self) -> list[str]:
+        """The statements that name the numbers, as many on a line as there is room for."""
+        rows: list[list[str]] = [[]]
+        for name in self.passed:
+            if len(", ".join([*rows[-1], name])) + len("     = numbers[00:00]") > WIDTH:
+                rows.append([])
+            rows[-1].append(name)
+        if len(rows) == 1:
+            return listed("", self.passed, " = numbers")
+        ends = [*itertools.accumulate(map(len, rows[:-1]))]
+        parts = zip(["", *ends], [*ends, ""], rows)
+        return [line for first, last, row in parts for line in listed("", row, f" = numbers[{first}:{last}]")]
 
     def _body(self) -> list[str]:
         """The statements of the states, the features and phi. A state's tensor holds the old value, then the new."""
