@@ -9,6 +9,8 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -286,6 +288,33 @@ def test_loky_workers_read_a_constant_once_and_leave_no_file():
     del workers
     gc.collect()
     assert not folder.exists()
+
+
+ORPHANS = """
+import os, time
+from sol_learner import Workers
+
+workers = Workers(2)
+constant = workers.constant([1])
+pids = workers.map(lambda i: constant.value and time.sleep(1) or os.getpid(), [1, 2])
+print(constant.path.parent, *pids, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_processes_end_with_the_one_that_started_them():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    folder, *pids = parent.stdout.readline().split()
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids) and not os.path.exists(folder):
+            return
+        time.sleep(0.1)
+    pytest.fail("processes or their file outlived the process that started them")
 
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import signal
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -75,8 +77,13 @@ class Constant(Generic[T]):
         return (Constant, (self.value,)) if self.path is None else (_stored, (self.path,))
 
 
+_read: set[Path] = set()
+"""Files of constants that this process has read."""
+
+
 @functools.lru_cache(maxsize=4)
 def _stored(path: Path) -> Constant[Any]:
+    _read.add(path)
     return Constant(cloudpickle.loads(path.read_bytes()))
 
 
@@ -195,11 +202,26 @@ def _applied(function: Callable[[T], U], own: bool, item: T) -> U:
     """``function(item)`` in another process, which is this machine's ``own`` or somebody's cluster's.
 
     Being of this module, it makes a new process import PyTorch with its first call: later, loky would take that for a
-    leak of memory and end the process. Control-C reaches all processes of a terminal, and is for the first to act on.
+    leak of memory and end the process.
     """
     if own:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _settle(os.getppid())
     return function(item)
+
+
+@functools.cache
+def _settle(parent: int) -> None:
+    """Leave Control-C to the process that started this one, and end soon after it, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        for path in _read:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _guarded(function: Callable[[T], U], pair: tuple[int, T]) -> tuple[int, U | Exception]:
