@@ -304,12 +304,9 @@ time.sleep(60)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_processes_end_with_the_one_that_started_them():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    folder, *pids = parent.stdout.readline().split()
-    parent.kill()
-    parent.wait()
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True) as parent:
+        folder, *pids = parent.stdout.readline().split()
+        parent.kill()
     for _ in range(100):
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids) and not os.path.exists(folder):
             return
