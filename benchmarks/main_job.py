@@ -126,6 +126,7 @@ def main():
         "terms": rule.complexity.terms,
         "seconds of learning": run["seconds"],
         "threads of learning": run["threads"],
+        "processes of learning": run["jobs"],
         "versions": run["versions"],
         "seed": seed,
         "evaluation episodes": arguments.seeds,

@@ -211,30 +211,17 @@ def _numbers(step, *, lr, betas, eps, horizon, c1, c2, c3, c4, c5, c6, c7, c8, c
 
 def _advance(p, g, m, v, numbers, maximize):
     """Update one parameter and its states in place, by the formula: all is elementwise."""
-    (
-        lr,
-        weight_decay,
-        beta1,
-        beta2,
-        eps,
-        one_minus_beta1,
-        inv_bc1,
-        one_minus_beta2,
-        inv_bc2,
-        k1,
-        k2,
-        k3,
-        k4,
-        k5,
-    ) = numbers
+    lr, weight_decay, beta1, beta2, eps, one_minus_beta1, inv_bc1, one_minus_beta2, inv_bc2, k1, k2, k3 = numbers[:12]
+    k4, k5 = numbers[12:]
     w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes below
     g = (-g if maximize else g).to(_precision(p))
     m.mul_(beta1).add_(one_minus_beta1 * g)
     m_hat = inv_bc1 * m
     v.mul_(beta2).add_(one_minus_beta2 * g**2)
     v_hat = inv_bc2 * v
-    ad = m_hat / (eps + torch.sqrt(v_hat))
-    rs = g / (eps + torch.sqrt(v_hat))
+    denom = eps + torch.sqrt(v_hat)
+    ad = m_hat / denom
+    rs = g / denom
     phi = k1 * ad + k2 * rs + k3 * torch.sign(g) + k4 * torch.sign(m) + k5 * m_hat
     p.sub_(lr * (phi + weight_decay * w))
 

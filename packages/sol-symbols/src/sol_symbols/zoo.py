@@ -54,7 +54,7 @@ _TABLE = (
         " + 0.07527*rs + 0.103*sign(g) - 0.02708*sign(m) where lr = 0.0316, T = 100",
         "learned by sol on MNISTNET, seed 0",
         "",
-        "100 steps: 0.67 times the final training loss of tuned Adam on held-out seeds (benchmarks/main_job.json)",
+        "100 steps: 0.67 times the final training loss of tuned Adam on held-out seeds (benchmarks/zoo_rule.json)",
     ),
 )
 
