@@ -406,9 +406,15 @@ def main():
         },
         "digits": ([c for c in SMALL if importlib.util.find_spec(c) or c not in ("higher", "torchopt")], 100, 5),
     }
+
+    def write():
+        if arguments.json:
+            write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
+
     for name, (cases, count, rounds) in plans.items():
         if arguments.only is None or name in arguments.only:
             record["cases"][name] = tell(name, compare_cases(name, arguments.data, cases, count, rounds))
+            write()
     if arguments.only is None or "digits" in arguments.only:
         apart = disagreement(Digits(), list(record["cases"]["digits"]))
         print("  first meta-gradients, relative difference:", {case: float(f"{d:.1g}") for case, d in apart.items()})
@@ -416,8 +422,7 @@ def main():
     if arguments.only is None or "meta-batch" in arguments.only:
         print("\nmnistnet, meta-batch")
         record["meta-batch, inner steps per second"] = meta_batch()
-    if arguments.json:
-        write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
+    write()
 
 
 if __name__ == "__main__":
