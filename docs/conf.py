@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|np|sympy|matplotlib|argparse|pathlib|collections|nn|importlib|types|typing|enum)\..*"),
     ("py:class", r"Path|Figure|ModuleType|Optimizer|list\[dict\[str"),
     # What is not public: type variables, and ports that a reader need not know.
-    ("py:class", r"sol_learner\.(ranks\.T|workers\.[TU]|task\.Built|meta_training\.(MetaTrainer|Network))"),
+    ("py:class", r"sol_learner\.(ranks\.T|workers\.(Constant|[TU])|task\.Built|meta_training\.(MetaTrainer|Network))"),
     ("py:class", r"sol_learner\.(inner_loop\.Optimizer|lstm\.LSTMRunner|optimizers\.Dimension)"),
     ("py:class", r"dict\[str"),
     ("py:data", r"GRAPHS|GLUE|PRECISIONS|TUNING|LSTM_SETTINGS|sol_learner\.network_optimizer\.KERNELS"),
