@@ -99,7 +99,7 @@ def run_rule(
     def aligned(value: Value) -> Value:
         return value.to(theta).view(-1, 1, 1) if isinstance(value, Tensor) else value
 
-    phi = evaluator(rule, torch, horizon)
+    phi = evaluator(rule, torch, horizon, collected=True)
     phi.values.update({name: aligned(value) for name, value in (values or {}).items()})
     rate = aligned(given)
     state = phi.init(theta)

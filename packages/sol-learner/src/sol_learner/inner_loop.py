@@ -36,7 +36,7 @@ class RuleOptimizer:
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """See :class:`Optimizer`."""
-        self._phi = evaluator(self.rule, torch, horizon)
+        self._phi = evaluator(self.rule, torch, horizon, collected=True)
         return self._phi.init(theta)
 
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:

@@ -10,8 +10,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +24,7 @@ from sol_learner.optimizees import Optimizees
 from sol_learner.optimizers import OptimizerSpec, Settings, schedule_factor
 from sol_learner.progress import Clock
 from sol_learner.task import SPLITS, Purpose, Task, generator_for, task_for
+from sol_learner.workers import threads
 
 __all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
 
@@ -117,7 +117,7 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
         Interrupted: By the clock.
     """
     task = trial.task.load() if isinstance(trial.task, Recipe) else trial.task
-    with _threads(trial.threads):
+    with threads(trial.threads):
         peak = Peak()
         optimizees = Optimizees(task, trial.seed, trial.purpose, [trial.episode])
         step, state_bytes = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
@@ -156,16 +156,6 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Peak:

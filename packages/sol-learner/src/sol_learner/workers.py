@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +26,7 @@ from sol_learner.progress import Interrupted
 from sol_learner.task import Task, device_of
 from sol_symbols import SolError
 
-__all__ = ["Constant", "Workers", "shared_threads", "suitable_jobs"]
+__all__ = ["Constant", "Workers", "shared_threads", "suitable_jobs", "threads"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -53,11 +53,16 @@ def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
     return min(torch.get_num_threads(), most)
 
 
-@contextmanager
-def shared_threads(jobs: int) -> Iterator[None]:
+def shared_threads(jobs: int) -> AbstractContextManager[None]:
     """Leave this process its share of PyTorch's threads, as ``jobs`` processes have theirs."""
+    return threads(max(1, torch.get_num_threads() // jobs))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Use ``count`` of PyTorch's threads for a while; as many as now where it is ``None``."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // jobs))
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

