@@ -1,10 +1,10 @@
 """Runs that are killed, shared, watched and configured."""
 
 import dataclasses
-import gc
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -274,20 +274,17 @@ def test_loky_workers_map():
     assert Workers(2).map(abs, [-1, 2, -3]) == [1, 2, 3]
 
 
-def test_loky_workers_read_a_constant_once_and_leave_no_file():
+def test_loky_workers_are_sent_a_constant_once():
     def where(constant, _):  # sent by value, because the processes cannot import this file
         return os.getpid(), id(constant.value), constant.value
 
     workers = Workers(2)
-    constant = workers.constant({"data": list(range(5))})
-    results = [result for _ in range(3) for result in workers.map(partial(where, constant), [1, 2])]
-    assert len({(pid, identity) for pid, identity, _ in results}) == len({pid for pid, *_ in results}) <= 2
-    assert all(pid != os.getpid() and value == constant.value for pid, _, value in results)
-    folder = constant.path.parent
-    assert folder.is_dir()
-    del workers
-    gc.collect()
-    assert not folder.exists()
+    large, small = workers.constant({"data": list(range(100_000))}), workers.constant([2])
+    for constant in (large, small):
+        assert len(pickle.dumps(constant)) < 100
+        results = [result for _ in range(3) for result in workers.map(partial(where, constant), [1, 2])]
+        assert len({(pid, identity) for pid, identity, _ in results}) == len({pid for pid, *_ in results}) <= 2
+        assert all(pid != os.getpid() and value == constant.value for pid, _, value in results)
 
 
 ORPHANS = """
@@ -296,8 +293,7 @@ from sol_learner import Workers
 
 workers = Workers(2)
 constant = workers.constant([1])
-pids = workers.map(lambda i: constant.value and time.sleep(1) or os.getpid(), [1, 2])
-print(constant.path.parent, *pids, flush=True)
+print(*workers.map(lambda i: constant.value and time.sleep(1) or os.getpid(), [1, 2]), flush=True)
 time.sleep(60)
 """
 
@@ -305,19 +301,19 @@ time.sleep(60)
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_processes_end_with_the_one_that_started_them():
     with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True) as parent:
-        folder, *pids = parent.stdout.readline().split()
+        pids = parent.stdout.readline().split()
         parent.kill()
     for _ in range(100):
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids) and not os.path.exists(folder):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
             return
         time.sleep(0.1)
-    pytest.fail("processes or their file outlived the process that started them")
+    pytest.fail("processes outlived the one that started them")
 
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])
 def test_other_workers_are_given_a_constant_as_it_is(workers):
     constant = workers.constant([1])
-    assert (constant.path, workers.map(lambda i: constant.value[0] + i, [1, 2])) == (None, [2, 3])
+    assert (constant.key, workers.map(lambda i: constant.value[0] + i, [1, 2])) == (None, [2, 3])
 
 
 def test_processes_are_for_small_tasks_that_can_be_sent(task):

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import cloudpickle
@@ -72,24 +67,22 @@ def threads(count: int | None) -> Iterator[None]:
 class Constant(Generic[T]):
     """Something large that functions for :class:`Workers` use again and again, as ``value``.
 
-    Processes on this machine read it once, from a file, instead of being sent it with every call.
+    Processes on this machine are sent it once, when they start, instead of with every call.
     """
 
-    def __init__(self, value: T, path: Path | None = None) -> None:
-        self.value, self.path = value, path
+    def __init__(self, value: T, key: int | None = None) -> None:
+        self.value, self.key = value, key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Constant, (self.value,)) if self.path is None else (_stored, (self.path,))
+        return (Constant, (self.value,)) if self.key is None else (_sent, (self.key,))
 
 
-_read: set[Path] = set()
-"""Files of constants that this process has read."""
+_constants: dict[int, Any] = {}
+"""Values of the constants that this process was sent."""
 
 
-@functools.lru_cache(maxsize=4)
-def _stored(path: Path) -> Constant[Any]:
-    _read.add(path)
-    return Constant(cloudpickle.loads(path.read_bytes()))
+def _sent(key: int) -> Constant[Any]:
+    return Constant(_constants[key], key)
 
 
 class Workers:
@@ -120,26 +113,28 @@ class Workers:
                 ) from None
             if function is not None:
                 getattr(loaded, function)()
-        self._options = {"n_jobs": jobs, "backend": backend, "batch_size": 1}
+        self._own = backend == "loky"
+        self._options: dict[str, Any] = {"n_jobs": jobs, "backend": backend}
+        if self._own:
+            self._options["initializer"] = partial(_prepare, os.getpid(), {})
         try:
-            self._parallel = joblib.Parallel(n_jobs=jobs, backend=backend)
+            self._parallel = joblib.Parallel(**self._options)
         except ValueError as error:
             raise SolError(f"no back end {backend!r}: {error}") from None
+        self._unordered = {"batch_size": 1, "return_as": "generator_unordered"}
         try:
-            joblib.Parallel(**self._options, return_as="generator_unordered")
-            self._options["return_as"] = "generator_unordered"
+            joblib.Parallel(**self._options, **self._unordered)
         except ValueError:  # a back end that gives results together
-            pass
+            del self._unordered["return_as"]
 
     def constant(self, value: T) -> Constant[T]:
-        """``value`` for functions that :meth:`map` is given; its file goes when these workers do."""
-        if self.jobs == 1 or self._options["backend"] != "loky":
+        """``value`` for functions that :meth:`map` is given; processes that run already are replaced by new ones."""
+        if self.jobs == 1 or not self._own:
             return Constant(value)
-        folder = Path(tempfile.mkdtemp(prefix="sol-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = folder / "constant"
-        path.write_bytes(cloudpickle.dumps(value))
-        return Constant(value, path)
+        values = self._options["initializer"].args[1]
+        self._options["initializer"] = partial(_prepare, os.getpid(), values | {len(values): value})
+        self._parallel = joblib.Parallel(**self._options)
+        return Constant(value, len(values))
 
     def start(self, function: Callable[[T], Any], item: T) -> None:
         """Start the processes ahead of :meth:`map`, each on ``function(item)``, and go on meanwhile."""
@@ -147,7 +142,7 @@ class Workers:
 
             def work() -> None:
                 with suppress(Exception):  # whatever goes wrong will go wrong again in map, and be told
-                    self._parallel(self._call(function)(item) for _ in range(self.jobs))
+                    self._parallel(joblib.delayed(function)(item) for _ in range(self.jobs))
 
             self._starting = threading.Thread(target=work, daemon=True)
             self._starting.start()
@@ -158,7 +153,7 @@ class Workers:
             return [function(item) for item in items]
         if self._starting is not None:
             self._starting.join()
-        results: list[Any] = self._parallel(self._call(function)(item) for item in items)
+        results: list[Any] = self._parallel(joblib.delayed(function)(item) for item in items)
         return results
 
     def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
@@ -182,10 +177,6 @@ class Workers:
                 again = dict(self._surviving(function, [(i, item)]))
                 yield i, again.get(i, SolError("the process died, twice"))
 
-    def _call(self, function: Callable[[T], U]) -> Callable[[T], Any]:
-        call: Callable[[T], Any] = joblib.delayed(partial(_applied, function, self._options["backend"] == "loky"))
-        return call
-
     def close(self) -> None:
         """End the processes; they start anew when they are needed again."""
         pool, self._pool = self._pool, None
@@ -195,35 +186,22 @@ class Workers:
     def _surviving(self, function: Callable[[T], U], pairs: list[tuple[int, T]]) -> Iterator[tuple[int, U | Exception]]:
         """Results until a process dies. Its pool is left then, else kept: a cluster's processes take long to start."""
         if self._pool is None:
-            self._pool = joblib.Parallel(**self._options).__enter__()
+            self._pool = joblib.Parallel(**self._options, **self._unordered).__enter__()
         try:
-            yield from self._pool(self._call(partial(_guarded, function))(pair) for pair in pairs)
+            yield from self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
         except Exception:  # every back end has its own; those of the function itself are results
             with suppress(Exception):  # it may be too broken to be told to end
                 self.close()
 
 
-def _applied(function: Callable[[T], U], own: bool, item: T) -> U:
-    """``function(item)`` in another process, which is this machine's ``own`` or somebody's cluster's.
-
-    Being of this module, it makes a new process import PyTorch with its first call: later, loky would take that for a
-    leak of memory and end the process.
-    """
-    if own:
-        _settle(os.getppid())
-    return function(item)
-
-
-@functools.cache
-def _settle(parent: int) -> None:
-    """Leave Control-C to the process that started this one, and end soon after it, however it ended."""
+def _prepare(parent: int, constants: dict[int, Any]) -> None:
+    """Begin a process of this machine: leave Control-C to its ``parent``, and end soon after it, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _constants.update(constants)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        for path in _read:
-            shutil.rmtree(path.parent, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
