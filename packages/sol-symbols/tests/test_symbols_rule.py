@@ -321,6 +321,19 @@ def test_numbered_constants_keep_the_value(text):
     assert UpdateRule.parse(str(numbered)) == numbered
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("539*cd*m_hat - 6.5*ad where T = 9", "-ad*c1 + c2*cd*m_hat where T = 9, c1 = 6.5, c2 = 539"),
+        ("2*tanh(-3*g**2) + 0.1*g", "c1*g - c2*tanh(c3*g**2) where c1 = 0.1, c2 = 2, c3 = 3"),
+        ("(0.5 - 2*g)**2 + m/3 - 1", "(c1 - c2*g)**2 + m/3 - 1 where c1 = 0.5, c2 = 2"),
+        ("2*g - m", "2*g - m"),
+    ],
+)
+def test_integers_that_multiply_are_constants_beside_floats(text, named):
+    assert str(UpdateRule.parse(text).with_numbered_constants()) == str(UpdateRule.parse(named))
+
+
 def test_numbered_constants_refuse_taken_names():
     with pytest.raises(RuleError, match=r"uses the name.* c1 already"):
         UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants()

@@ -202,20 +202,28 @@ class UpdateRule:
         return replace(self, values={**self.values, "T": horizon}) if self.needs_horizon else self
 
     def with_numbered_constants(self, prefix: str = "c") -> UpdateRule:
-        """The same rule with each float of its expression replaced by a named constant ``c1``, ``c2``, ...
+        """The same rule with the constants of its expression replaced by named ones, ``c1``, ``c2``, ...
 
-        Integers and fractions, which belong to the formula's structure, stay.
+        These are its floats and, where there are any, the integers that multiply something: they are floats that
+        happen to be integral. All other integers and fractions belong to the formula's structure and stay.
         """
-        floats: dict[sympy.Float, sympy.Symbol] = {}
-        for node in sympy.preorder_traversal(sympy.Tuple(*self.expression.as_ordered_terms())):
-            if isinstance(node, sympy.Float) and abs(node) not in floats:
-                floats[abs(node)] = symbol(f"{prefix}{len(floats) + 1}")
-        taken = {free.name for free in self.expression.free_symbols} & {free.name for free in floats.values()}
+        names: dict[float, sympy.Symbol] = {}
+
+        def named(node: sympy.Expr) -> sympy.Expr:
+            number, rest = (node, sympy.Integer(1)) if node.is_Float else node.as_coeff_Mul()
+            if number.is_Float or (number.is_Integer and abs(number) != 1 and rest != 1):
+                name = names.setdefault(abs(float(number)), symbol(f"{prefix}{len(names) + 1}"))
+                return (name if number > 0 else -name) * named(rest)
+            return node.func(*map(named, node.args)) if node.args else node
+
+        if not self.expression.has(sympy.Float):
+            return self
+        expression = sympy.Add(*map(named, self.expression.as_ordered_terms()))
+        taken = {free.name for free in self.expression.free_symbols} & {name.name for name in names.values()}
         if taken:
             raise RuleError(f"the rule uses the name(s) {', '.join(sorted(taken))} already")
-        swap = {**floats, **{-number: -name for number, name in floats.items()}}
-        values = {name.name: float(number) for number, name in floats.items()}
-        return replace(self, expression=self.expression.xreplace(swap), values={**self.values, **values})
+        values = {name.name: number for number, name in names.items()}
+        return replace(self, expression=expression, values={**self.values, **values})
 
     # -- what it computes ------------------------------------------------------------------------------------
 
