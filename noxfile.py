@@ -9,7 +9,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "uv|venv"
-nox.options.sessions = ["lint", "types", "symbols", "export", "learner", "tasks", "integration", "docs"]
+nox.options.sessions = ["lint", "types", "symbols", "export", "learner", "cluster", "tasks", "integration", "docs"]
 
 CONSTRAINTS = "constraints.txt"
 PACKAGES = {name: f"packages/sol-{name}" for name in ("symbols", "export", "learner", "tasks")}
@@ -75,6 +75,14 @@ def export(session: nox.Session) -> None:
 def learner(session: nox.Session) -> None:
     """Tests of sol-learner, installed with what it declares and its extras for comparing and distilling."""
     check_alone(session, "learner", "compare", "distil", "tensorboard")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Tests of sol-learner on clusters of Ray's and Dask's that they start on this machine."""
+    packages = (PACKAGES["symbols"], f"{PACKAGES['learner']}[compare]")
+    install(session, "pytest", "hypothesis", "ray", "distributed", *packages)
+    session.run("pytest", f"{PACKAGES['learner']}/tests/test_learner_comparing.py", "-k", "cluster", env=ENVIRONMENT)
 
 
 @nox.session

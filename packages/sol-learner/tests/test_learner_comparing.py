@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -482,19 +483,24 @@ def test_processes_give_the_same_numbers(task, make_task, forked):
     assert recipe.load() is recipe.load()
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_cluster_of_ray_loses_the_killed_item_alone(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+@pytest.fixture
+def deadly(tmp_path):
     home = os.getpid()
 
-    def deadly(item):  # pickled by value: the workers cannot import this file
+    def call(item):  # pickled by value: the workers cannot import this file
         if item == 1 and os.getpid() != home and not (tmp_path / "died").exists():
             (tmp_path / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return 10 * item
 
+    return call
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_of_ray_loses_the_killed_item_alone(deadly, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     try:
         ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     except Exception as error:
@@ -508,6 +514,21 @@ def test_a_cluster_of_ray_loses_the_killed_item_alone(tmp_path, monkeypatch):
         workers.close()
     finally:
         ray.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("connect", ["client", "setting"])
+def test_a_cluster_of_dask_loses_the_killed_item_alone(deadly, tmp_path, connect):
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    setting = {} if connect == "client" else {"scheduler-address": cluster.scheduler_address}
+    with cluster, dask.config.set(setting), nullcontext() if setting else distributed.Client(cluster):
+        workers = Workers(2, "dask")
+        assert dict(workers.completed(deadly, range(3))) == {0: 0, 1: 10, 2: 20}
+        assert (tmp_path / "died").exists()
+        assert workers.map(abs, [-1, 2]) == [1, 2]
+        workers.close()
+        distributed.get_client().close()
 
 
 def test_failed_runs_are_reported_and_the_rest_is_kept(task, monkeypatch):

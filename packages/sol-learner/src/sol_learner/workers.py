@@ -26,11 +26,6 @@ __all__ = ["Constant", "Workers", "shared_threads", "suitable_jobs", "threads"]
 T = TypeVar("T")
 U = TypeVar("U")
 
-_REGISTER: dict[str, tuple[str, str | None]] = {
-    "ray": ("ray.util.joblib", "register_ray"),
-    "dask": ("distributed", None),  # registers itself with joblib when it is imported
-}
-
 
 def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
     """Number of processes that work on tasks faster than one: PyTorch's threads, at most ``most``, for small ones.
@@ -90,8 +85,9 @@ class Workers:
 
     Args:
         jobs: Number of processes; 1 works in this one.
-        backend: Of joblib: ``"loky"`` (processes here), ``"threading"``, ``"ray"`` or ``"dask"`` (a cluster), or any
-            that the caller has registered with joblib.
+        backend: Of joblib: ``"loky"`` (processes here), ``"threading"``, ``"ray"`` or ``"dask"`` (the cluster that
+            ``RAY_ADDRESS`` or ``DASK_SCHEDULER_ADDRESS`` names, or one that they start here), or any that the caller
+            has registered with joblib.
 
     Raises:
         SolError: The back end's package is not installed, or joblib does not know it.
@@ -103,18 +99,17 @@ class Workers:
         self._starting: threading.Thread | None = None
         if jobs == 1:
             return
-        if backend in _REGISTER:
-            module, function = _REGISTER[backend]
+        if backend in _CLUSTERS:
             try:
-                loaded = import_module(module)
+                connected = _CLUSTERS[backend]()
             except ImportError as error:
                 raise SolError(
-                    f"the back end {backend!r} needs {error.name or module}, which is not installed"
+                    f"the back end {backend!r} needs {error.name or backend}, which is not installed"
                 ) from None
-            if function is not None:
-                getattr(loaded, function)()
+        else:
+            connected = backend
         self._own = backend == "loky"
-        self._options: dict[str, Any] = {"n_jobs": jobs, "backend": backend}
+        self._options: dict[str, Any] = {"n_jobs": jobs, "backend": connected}
         if self._own:
             self._options["initializer"] = partial(_prepare, os.getpid(), {})
         try:
@@ -192,6 +187,26 @@ class Workers:
         except Exception:  # every back end has its own; those of the function itself are results
             with suppress(Exception):  # it may be too broken to be told to end
                 self.close()
+
+
+def _ray() -> str:
+    """The back end for the cluster of Ray's that ``RAY_ADDRESS`` names, or for one that Ray starts here."""
+    import_module("ray.util.joblib").register_ray()
+    return "ray"
+
+
+def _dask() -> Any:
+    """The back end for the present client of Dask's, or for a new one: Dask's settings say where, else it is here."""
+    distributed = import_module("distributed")
+    joblib.parallel.EXTERNAL_BACKENDS["dask"]()
+    try:
+        client = distributed.get_client()
+    except ValueError:
+        client = distributed.Client()
+    return joblib.parallel.BACKENDS["dask"](client=client)  # by its name, joblib gives it arguments that it refuses
+
+
+_CLUSTERS: dict[str, Callable[[], Any]] = {"ray": _ray, "dask": _dask}
 
 
 def _prepare(parent: int, constants: dict[int, Any]) -> None:
