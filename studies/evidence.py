@@ -1,8 +1,7 @@
-"""What the studies have in common: baselines with their settings tuned, paired differences, going on, writing JSON."""
+"""What studies have in common: settings of baselines that are tuned, paired differences, what was computed on."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -17,11 +16,8 @@ from scipy import stats
 from sol_learner import (
     Checkpoints,
     Comparison,
-    LearnConfig,
-    Learner,
     Purpose,
     Task,
-    open_progress,
     run_rule,
     tune_learning_rate,
 )
@@ -42,18 +38,6 @@ Tuned = tuple[UpdateRule, tuple[float, list[tuple[float, float]]], list[dict[str
 def memory(name: str, **identity: Any) -> Checkpoints:
     """Where a study keeps what it has computed: the same command again goes on from there."""
     return Checkpoints(Path("runs/studies") / name, identity, resume=True)
-
-
-def learn(task: Task, config: LearnConfig, kept: Checkpoints) -> dict[str, Any]:
-    """The whole pipeline; the summary of the run, whose comparison is on one seed and not used."""
-    folder = kept.folder / "learning" if kept.folder else None
-    own = Checkpoints(folder, kept.identity, resume=True)
-
-    def run() -> dict[str, Any]:
-        with open_progress() as progress:
-            return Learner([task], config, memory=own, progress=progress).run().summary
-
-    return kept.once("learned", run)
 
 
 def tune(task: Task, variants: Sequence[str], kept: Checkpoints, weight: float, coarse: int, fine: int) -> Tuned:
@@ -118,9 +102,3 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def save(path: Path, record: dict[str, object]) -> None:
-    """Write ``record``, readable, with the machine."""
-    path.write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {path}", flush=True)

@@ -4,27 +4,25 @@ Everything is chosen by the loss of the validation nodes after step T: rates, Ad
 penalty 5e-4/2 |theta|^2 of the published settings is in the training loss of both besides. Test nodes and evaluation
 seeds choose nothing.
 
-A rule is learned with few episodes and a library of eight terms (sized for two cores; the settings are in the JSON).
 ``--rule`` takes one that is there to another graph, where its rate is tuned over as many candidates as Adam's: that of
 GAT from Cora to the other graphs, and for JK-Net that of an earlier search of its coefficients on Cora.
 
-    python studies/graph.py gat-cora
-    python studies/graph.py gat-citeseer gat-pubmed --rule studies/graph-gat-cora.json
-    python studies/graph.py jknet-cora jknet-citeseer jknet-pubmed --rule studies/earlier/graph-jknet-cora-search.json
+    python studies/graph.py --size cpu gat-cora
+    python studies/graph.py --size cpu gat-citeseer gat-pubmed --rule studies/graph-gat-cora-cpu.json
+    python studies/graph.py --size cpu jknet-cora jknet-pubmed --rule studies/earlier/graph-jknet-cora-search.json
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
-from evidence import HERE, learn, memory, results, save, tune
+from evidence import results, tune
+from study import NO_RUN, Budget, Study, begin
 
-from sol_learner import LearnConfig, compare, load_task, open_progress
+from sol_learner import LearnConfig, load_task
 from sol_symbols import UpdateRule
 
 CONFIG = LearnConfig(
@@ -44,51 +42,61 @@ CONFIG = LearnConfig(
     polish_episodes=1,
     terms=8,
     generations=0,
-    front=False,
-    evaluation=1,
-    baselines=(),
+    **NO_RUN,
 )
 ADAM = ["ad", "ad + w*wd where wd = 0.1", "ad + w*wd where wd = 1.0"]
-GRID = {"coarse": 5, "fine": 3}
 
 
-def study(name: str, data: Path, given: Path | None, seeds: int) -> dict[str, object]:
+SETTINGS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "learner": asdict(LearnConfig(objective=0.0, outer_split="valid", episodes=30, meta_batch=2, **NO_RUN)),
+        "adam": ADAM,
+        "grid": {"coarse": 7, "fine": 7},
+    },
+    "cpu": {"learner": asdict(CONFIG), "adam": ADAM, "grid": {"coarse": 5, "fine": 3}},
+}
+SIZES = {
+    "paper": (SETTINGS["paper"], Budget(seeds=10, trials=42, tuning_seeds=4)),
+    "cpu": (SETTINGS["cpu"], Budget(seeds=10, trials=24, tuning_seeds=4)),
+}
+ALWAYS = [
+    "Each rate of Adam, with three weight decays, is tried on one tuning seed, the best three on three more.",
+    "Networks and number of steps are the paper's.",
+]
+NOTES = {"paper": ALWAYS, "cpu": ["The rule is learned with few episodes and a library of eight terms.", *ALWAYS]}
+
+
+def main(study: Study, name: str, given: Path | None) -> None:
     """Learn (or take ``given``), tune, compare, and say how it went."""
-    task = load_task(name, data)
-    kept = memory(f"graph-{name}", rule=str(given), config=asdict(CONFIG))
-    tuned = {}
+    recipe, grid, tuned = study.task(load_task, name), study.settings["grid"], {}
+    task, told = recipe.load(), {}
     if given is None:
-        learning = learn(task, CONFIG, kept)
-        rule = UpdateRule.parse(learning["rule"])
+        rule = study.learn(recipe, LearnConfig.from_mapping(study.settings["learner"]))
     else:
-        learning = {"rule": json.loads(given.read_text())["rule"], "learned on": given.stem}
-        read = UpdateRule.parse(learning["rule"])
-        plain = str(UpdateRule(read.expression, read.values))
-        rule, tuned["learned"], learning["tried"] = tune(task, [plain], kept, 0.0, **GRID)
-    adam, tuned["adam"], tried = tune(task, ADAM, kept, 0.0, **GRID)
-    rules = {"learned": rule, "adam": adam}
-    with open_progress() as progress:
-        comparison = compare(task, rules, seed=0, episodes=seeds, progress=progress, tuned=tuned, memory=kept)
-    print(comparison.table(), flush=True)
+        read = json.loads(given.read_text(encoding="utf-8"))
+        learned = UpdateRule.parse(read["rules"]["learned"] if "rules" in read else read["rule"])
+        plain = str(UpdateRule(learned.expression, learned.values))
+        rule, tuned["learned"], tried = tune(task, [plain], study.kept, 0.0, **grid)
+        told = {"learned on": given.stem, "learned tried": tried}
+    adam, tuned["adam"], tried = tune(task, study.settings["adam"], study.kept, 0.0, **grid)
+    comparison = study.compare(recipe, {"learned": rule, "adam": adam}, tuned=tuned)
     found = results(comparison, "accuracy")
-    return {
-        "task": name,
-        "rule": str(rule),
+    study.record |= {
+        "rules": {"learned": str(rule), "adam": str(adam)},
         **found,
+        **results(comparison, "loss"),
         "goal met (learned better, 95 % interval above 0)": found["accuracy, learned - adam"]["low"] > 0,
+        **told,
         "adam tried": tried,
-        "learning": learning,
-        "comparison": comparison.record(),
     }
+    study.save()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="+")
-    parser.add_argument("--rule", type=Path, help="JSON of this study whose rule is used instead of learning one")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    for name in arguments.tasks:
-        save(HERE / f"graph-{name}.json", study(name, Path(arguments.data), arguments.rule, arguments.seeds))
+    options: dict[str, dict[str, Any]] = {
+        "tasks": {"nargs": "+"},
+        "--rule": {"type": Path, "help": "JSON of this study whose rule is used instead of learning one"},
+    }
+    whole = begin("graph", "Table 6", "graphs", SIZES, NOTES, options)
+    for name in whole.given.tasks:
+        main(whole.part(name, rule=str(whole.given.rule)), name, whole.given.rule)

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from evidence import HERE, machine, memory
 
 from sol_learner import (
     Checkpoints,
+    Comparison,
     LearnConfig,
     Learner,
     Recipe,
@@ -33,7 +34,6 @@ from sol_learner import (
 )
 from sol_symbols import UpdateRule
 
-SIZES = ("paper", "cpu")
 NO_RUN: dict[str, Any] = {"front": False, "evaluation": 1, "baselines": ()}
 """Settings of learning: the comparison is the study's own."""
 
@@ -61,11 +61,12 @@ class Study:
         name: Name of the script and of the JSON.
         shows: What of the paper it is, ``"Table 2"``.
         title: What it is about.
-        size: A member of :data:`SIZES`.
+        size: ``"paper"`` or ``"cpu"``.
         settings: Everything that this size means, JSON-able.
         budget: See :class:`Budget`.
         notes: Where it differs from the paper, a sentence each.
-        data, device, jobs: From the command line.
+        given: The command line: ``data``, ``device``, ``jobs`` and options of the study's own.
+        identity: What else makes its numbers what they are; what another one has kept is refused.
     """
 
     name: str
@@ -75,15 +76,14 @@ class Study:
     settings: Mapping[str, Any]
     budget: Budget
     notes: Sequence[str]
-    data: Path
-    device: str
-    jobs: int
+    given: argparse.Namespace
+    identity: Mapping[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        torch.set_num_threads(1 if self.device == "cpu" else torch.get_num_threads())
+        torch.set_num_threads(1 if self.given.device == "cpu" else torch.get_num_threads())
         self.begun = time.monotonic(), time.process_time()
-        self.kept = memory(f"{self.name}-{self.size}", settings=self.settings)
+        self.kept = memory(f"{self.name}-{self.size}", settings=self.settings, **self.identity)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -92,9 +92,13 @@ class Study:
         assert self.kept.folder is not None
         return self.kept.folder
 
+    def part(self, name: str, **identity: Any) -> Study:
+        """One data set of several, with a JSON of its own."""
+        return replace(self, name=f"{self.name}-{name}", identity=identity, record={})
+
     def task(self, make: Callable[..., Task], *arguments: Any, **options: Any) -> Recipe:
         """The recipe of a task, with the data and the device of the command line."""
-        options = {**options, "data": self.data, "device": self.device}
+        options = {**options, "data": self.given.data, "device": self.given.device}
         return Recipe(make, arguments, tuple(sorted(options.items())))
 
     def learn(self, recipe: Recipe, config: LearnConfig, key: str = "learned") -> UpdateRule:
@@ -114,9 +118,9 @@ class Study:
         print(f"{key}: {rule}", flush=True)
         return rule
 
-    def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], **options: Any) -> None:
-        """Tune, evaluate, and add the comparison to the record."""
-        workers = Workers(self.jobs)
+    def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], **options: Any) -> Comparison:
+        """Tune what is not tuned, evaluate, and add the comparison to the record."""
+        workers = Workers(self.given.jobs)
         entrants = {n: resolve_optimizer(o) if isinstance(o, str) else o for n, o in optimizers.items()}
         with open_progress() as progress:
             comparison = compare(
@@ -133,6 +137,7 @@ class Study:
         workers.close()
         print(comparison.report(statistics=True), flush=True)
         self.record.setdefault("comparisons", []).append(comparison.record(statistics=True))
+        return comparison
 
     def save(self) -> None:
         """Write the JSON, beside the scripts."""
@@ -140,7 +145,7 @@ class Study:
         about |= {"settings": self.settings}
         about |= {"budget": asdict(self.budget), "notes": list(self.notes)}
         seconds = [round(now - then, 1) for now, then in zip((time.monotonic(), time.process_time()), self.begun)]
-        spent = {"wall": seconds[0], "processor, without other processes": seconds[1], "jobs": self.jobs}
+        spent = {"wall": seconds[0], "processor, without other processes": seconds[1], "jobs": self.given.jobs}
         record = {"study": about, **self.record, "seconds of this command": spent, "machine": machine()}
         path = HERE / f"{self.name}-{self.size}.json"
         path.write_text(compact(record), encoding="utf-8")
@@ -153,6 +158,7 @@ def begin(
     title: str,
     sizes: Mapping[str, tuple[Mapping[str, Any], Budget]],
     notes: Mapping[str, Sequence[str]],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Study:
     """The study that the command line asks for.
 
@@ -160,22 +166,24 @@ def begin(
         name, shows, title: See :class:`Study`.
         sizes: Settings and budget by size.
         notes: By size, where it differs from the paper.
+        options: What the study's own command line takes beside, as ``argparse`` describes it.
     """
     caller = inspect.getmodule(inspect.stack()[1][0])
     parser = argparse.ArgumentParser(
         description=caller.__doc__ if caller else None, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=SIZES, required=True, help="paper: for a GPU; cpu: for two cores")
+    parser.add_argument("--size", choices=[*sizes], required=True, help="paper: for a GPU; cpu: for two cores")
     parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"), help="folder with data sets")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs of comparisons")
+    for option, how in (options or {}).items():
+        parser.add_argument(option, **how)
     given = parser.parse_args()
     if given.data is None:
         parser.error("give --data, or set SOL_DATA")
     settings, budget = sizes[given.size]
-    return Study(
-        name, shows, title, given.size, settings, budget, notes[given.size], Path(given.data), given.device, given.jobs
-    )
+    given.data = Path(given.data)
+    return Study(name, shows, title, given.size, settings, budget, notes[given.size], given)
 
 
 def compact(record: Mapping[str, Any]) -> str:

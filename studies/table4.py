@@ -90,14 +90,22 @@ def main(study: Study) -> None:
             recipe = study.task(image_classification, model, "cifar10", horizon=100, **options)
             row: dict[str, Any] = {"MB": {}}
             for case in table["cases"]:
-                measure = partial(alone, recipe, case, table["unroll"], study.device)
+                measure = partial(alone, recipe, case, table["unroll"], study.given.device)
                 found = study.kept.once(f"{table['width']}/{model}/{case}", measure)
                 row["parameters"], row["MB"][case] = found["parameters"], round(found["bytes"] / 1e6, 1)
                 print(table["width"], model, case, row["MB"][case], flush=True)
             rows[model] = row
         tables.append({**{name: table[name] for name in ("width", "batch_size", "unroll")}, "models": rows})
-    study.record["memory"] = tables
+    study.record |= {"memory": tables, "tables": [shown(table) for table in tables]}
     study.save()
+
+
+def shown(table: dict[str, Any]) -> dict[str, Any]:
+    """One of the measured tables as a report shows it."""
+    title = f"MB, {table['width']} filters, batches of {table['batch_size']}, windows of {table['unroll']} steps"
+    cases = [*next(iter(table["models"].values()))["MB"]]
+    rows = [[name, row["parameters"], *(row["MB"][case] for case in cases)] for name, row in table["models"].items()]
+    return {"title": title, "head": ["model", "parameters", *cases], "rows": rows}
 
 
 def alone(recipe: Recipe, case: str, steps: int, device: str) -> dict[str, float]:

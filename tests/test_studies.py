@@ -9,6 +9,7 @@ import pytest
 
 from sol_learner import LearnConfig, Learner, load_task
 from sol_learner import comparing as comparing_module
+from sol_symbols import SolError
 
 STUDIES = Path(__file__).parents[1] / "studies"
 TINY = LearnConfig(
@@ -64,10 +65,36 @@ def test_a_study_goes_on_where_it_was_and_gives_the_same_numbers(study, tmp_path
     assert second == first
 
 
-def test_every_script_has_both_sizes_and_says_how_the_small_one_differs(study, monkeypatch):
-    pytest.importorskip("transformers", reason="figure6.py needs the extra sol-tasks[text]")
-    for name in ("figure5", "figure6", "table2", "table3", "table4"):
-        module = importlib.import_module(name)
-        assert {*module.SIZES} == {*module.NOTES} == {"paper", "cpu"}
-        assert all(module.NOTES[size] for size in module.SIZES)
-        json.dumps([settings for settings, _ in module.SIZES.values()])
+def test_a_part_of_a_study_keeps_its_own_and_refuses_another_identity(study):
+    whole = study()
+    part = whole.part("cora", rule="a")
+    assert part.name == "toy-cora"
+    assert part.kept.once("number", lambda: 1) == 1
+    assert whole.part("cora", rule="a").kept.once("number", lambda: 2) == 1
+    assert whole.part("citeseer", rule="a").kept.once("number", lambda: 3) == 3
+    with pytest.raises(SolError, match="other settings"):
+        whole.part("cora", rule="b")
+
+
+def script(name):
+    """The module of a study; what it needs may not be installed here."""
+    pytest.importorskip({"attack": "torchattacks"}.get(name, "transformers"))
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["figure5", "figure6", "table2", "table3", "table4", "attack", "graph", "bert", "convnet"]
+)
+def test_every_script_has_both_sizes_and_says_how_the_small_one_differs(study, name):
+    module = script(name)
+    sizes = {"cpu"} if name == "convnet" else {"paper", "cpu"}  # its table's other size is table2's
+    assert {*module.SIZES} == {*module.NOTES} == sizes
+    assert all(module.NOTES[size] for size in module.SIZES)
+    json.dumps([settings for settings, _ in module.SIZES.values()])
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*-cpu.json")), ids=lambda path: path.stem)
+def test_the_settings_in_a_json_are_those_of_its_script(study, path):
+    about = json.loads(path.read_text())["study"]
+    settings, _ = script(about["name"].partition("-")[0]).SIZES[about["size"]]
+    assert json.loads(json.dumps(settings)) == about["settings"]

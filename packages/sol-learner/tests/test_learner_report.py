@@ -339,12 +339,27 @@ def test_a_study_has_a_page_too(make_task, tmp_path):
     verdicts = [div for div in page.all("div") if div.get("class", "").startswith("verdict ")]
     assert overview
     assert len(verdicts) == 2  # one a task
-    single = {"rule": "sign(g) where lr = 0.01", "comparison": comparison}  # as studies of one task write it
-    (tmp_path / "one.json").write_text(json.dumps(single))
-    assert "Optimizers compared on regression" in read(tmp_path / "one.json").text
     (tmp_path / "bad.json").write_text(json.dumps({**study, "rules": ["sign(g)"]}))
     with pytest.raises(SolError, match="'study' or 'rules' is no table"):
         report_page(tmp_path / "bad.json")
+
+
+def test_a_study_may_hold_tables_alone(tmp_path):
+    table = {
+        "title": "Robust <accuracy>",
+        "head": ["model", "PGD", "APGD"],
+        "rows": [["a", 15.25, 1234], ["b", 0.5, 2]],
+    }
+    study = {"study": {"shows": "Table 9", "title": "attacks", "size": "cpu", "notes": ["Few."]}, "tables": [table]}
+    (tmp_path / "s.json").write_text(json.dumps(study))
+    page = read(tmp_path / "s.json")
+    for words in ("Table 9: attacks", "size cpu", "Few.", "Robust <accuracy>", "15.25", "1,234"):
+        assert words in page.text
+    assert "same batches" not in page.text
+    for wrong, told in (({"rows": [["a", 1]]}, "longer or shorter"), ({"rows": [["a", "x", 1]]}, "'tables'")):
+        (tmp_path / "bad.json").write_text(json.dumps({**study, "tables": [{**table, **wrong}]}))
+        with pytest.raises(SolError, match=told):
+            report_page(tmp_path / "bad.json")
 
 
 def coordinates(chart, kind):

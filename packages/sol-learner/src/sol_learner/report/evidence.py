@@ -14,7 +14,17 @@ import numpy
 from sol_symbols import RuleError, SolError, UpdateRule, resolve_rule
 from sol_symbols.resolve import MAX_BYTES
 
-__all__ = ["DOWNLOADS", "Comparison", "Difference", "Evidence", "FrontRule", "LogLine", "Result", "read_evidence"]
+__all__ = [
+    "DOWNLOADS",
+    "Comparison",
+    "Difference",
+    "Evidence",
+    "FrontRule",
+    "LogLine",
+    "Result",
+    "Table",
+    "read_evidence",
+]
 
 CHECKPOINTS = "checkpoints"
 DOWNLOADS = {
@@ -115,6 +125,15 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Numbers that a study shows as they are: its rows begin with a name."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that is known; what a source does not hold is empty.
 
@@ -125,6 +144,7 @@ class Evidence:
         rules: Rules of a study by name.
         study: What a study says of itself: ``shows``, ``title``, ``size``, ``settings``, ``budget``, ``notes``.
         summary: ``summary.json`` of a run.
+        tables: Of a study, what it measured beside comparisons.
         comparisons: One per task.
         front: Rules of other lengths.
         log: What the run told while it worked.
@@ -137,6 +157,7 @@ class Evidence:
     rules: Mapping[str, UpdateRule] = field(default_factory=dict)
     study: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     front: tuple[FrontRule, ...] = ()
     log: tuple[LogLine, ...] = ()
@@ -146,7 +167,8 @@ class Evidence:
 def read_evidence(source: Path) -> Evidence:
     """The evidence in a run's folder, in what ``sol compare --json`` wrote, or in the JSON of a study.
 
-    A study's JSON holds such comparisons under ``comparisons``, or one under ``comparison``.
+    A study's JSON says what it is under ``study``, and holds such comparisons under ``comparisons``, or ``tables`` with
+    ``title``, ``head`` and ``rows``, or both.
 
     Raises:
         SolError: There is nothing of the kind, or a file is damaged; the message says which.
@@ -157,16 +179,16 @@ def read_evidence(source: Path) -> Evidence:
         raise SolError(f"there is no {source}; a report is made of a run's folder or of what sol compare --json wrote")
     record = _json(source)
     table = record if isinstance(record, Mapping) else {}
-    studied = table.get("comparisons", table.get("comparison"))
-    given = record if studied is None else studied
+    study = table.get("study")
+    given = table.get("comparisons", []) if study is not None else record
     records = given if isinstance(given, list) else [given]
-    if not (records and all(isinstance(item, Mapping) and "contenders" in item for item in records)):
+    shown = study is not None and "tables" in table
+    if not ((records or shown) and all(isinstance(item, Mapping) and "contenders" in item for item in records)):
         hint = "; give the run's folder" if {"expression", "config"} & {*table} else ""
         raise SolError(f"{source} is not what sol compare --json writes: it has no 'contenders'{hint}")
-    if studied is None:
+    if study is None:
         return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
-    study = table.get("study", {})
-    rules = table.get("rules", {"learned": table["rule"]} if "rule" in table else {})
+    rules = table.get("rules", {})
     if not (isinstance(study, Mapping) and isinstance(rules, Mapping)):
         raise SolError(f"{source} is not as a study writes it: 'study' or 'rules' is no table")
     return Evidence(
@@ -174,8 +196,24 @@ def read_evidence(source: Path) -> Evidence:
         "study",
         rules={str(name): UpdateRule.parse(str(text)) for name, text in rules.items()},
         study=study,
+        tables=_tables(table.get("tables", []), source),
         comparisons=_comparisons(records, source),
     )
+
+
+def _tables(records: Any, path: Path) -> tuple[Table, ...]:
+    try:
+        tables = [Table(str(t["title"]), tuple(map(str, t["head"])), tuple(map(_row, t["rows"]))) for t in records]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SolError(f"{path} is not as a study writes it, in 'tables': {error!r}") from None
+    if any(len(row) != len(table.head) for table in tables for row in table.rows):
+        raise SolError(f"{path} is not as a study writes it: a table has rows that are longer or shorter than its head")
+    return tuple(tables)
+
+
+def _row(cells: Sequence[Any]) -> tuple[str | float, ...]:
+    name, *numbers = cells
+    return (str(name), *map(float, numbers))
 
 
 def _read_run(folder: Path) -> Evidence:
