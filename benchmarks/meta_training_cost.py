@@ -260,6 +260,7 @@ CASES = {
     "exact": lambda task: meta(task, "exact"),
     "ordinary autograd": lambda task: differentiated(task, False, large_network()),
 }
+FIRST = ["plain Adam", "first-order, compiled", "first-order, eager"]  # all that fits into memory when it is large
 SMALL = {
     "first-order": lambda task: meta(task, "first-order", coordinates=10**9, network=small_network()),
     "first-order, compiled": lambda task: meta(task, "first-order", "compiled", 10**9, small_network()),
@@ -399,11 +400,9 @@ def main():
     plans = {
         "mnistnet": (list(CASES), 100, arguments.rounds),
         "convnet-cifar10": (list(CASES)[:4], UNROLL, arguments.rounds),
-        "resnet18-cifar10": (["plain Adam", "first-order, compiled", "first-order, eager"], UNROLL, 1),
-        **{
-            f"mlp-{size}": (["plain Adam", "first-order, compiled", "first-order, eager"], UNROLL, 3)
-            for size in (16_000, 1_000_000, 11_000_000, 25_000_000)
-        },
+        "resnet18-cifar10": (FIRST, UNROLL, 1),
+        **{f"mlp-{size}": ([*FIRST, "ordinary autograd"], UNROLL, 3) for size in (16_000, 1_000_000)},
+        **{f"mlp-{size}": (FIRST, UNROLL, 3) for size in (11_000_000, 25_000_000)},
         "digits": ([c for c in SMALL if importlib.util.find_spec(c) or c not in ("higher", "torchopt")], 100, 5),
     }
 
