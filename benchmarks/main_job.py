@@ -5,7 +5,8 @@
 
 The loop below shares nothing with the learner but the task's data and initial weights: it imports the run's
 ``optimizer.py`` as any user would, steps ``torch.optim`` optimizers one model at a time, and uses seeds of the
-evaluation stream, on which nothing was chosen. Baselines are tuned on the tuning stream: Adam and SGD with momentum
+evaluation stream, on which nothing was chosen. The rule of at most 9 terms is what ``--complexity 9`` takes from the
+run's front. Baselines are tuned on the tuning stream: Adam and SGD with momentum
 over 13 log-spaced learning rates around the best of a coarse grid, by final training loss and, in a second row, by
 the mean of training and validation loss, which is what the learner minimises.
 """
@@ -14,10 +15,12 @@ import argparse
 import importlib.util
 import json
 import statistics
+import tempfile
 from pathlib import Path
 
 import torch
 
+from sol_export import export_rule
 from sol_learner import Purpose, generator_for, load_task
 from sol_symbols import evaluator, resolve_rule, write_atomically
 
@@ -27,6 +30,13 @@ def load_class(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return getattr(module, module.__all__[0])
+
+
+def emitted(rule):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimizer.py"
+        path.write_text(export_rule(rule, "torch"))
+        return load_class(path)
 
 
 def train(task, make, seed, purpose, episode):
@@ -102,7 +112,8 @@ def main():
     task, seed, rule = load_task(run["tasks"][0]), run["config"]["seed"], resolve_rule(str(arguments.run))
     kind = load_class(arguments.run / "optimizer.py")
 
-    contenders, tuning = {"emitted file": kind}, {}
+    short = resolve_rule(str(arguments.run), complexity=9)
+    contenders, tuning = {"emitted file": kind, "at most 9 terms": emitted(short)}, {}
     baselines = {
         "adam": (lambda p, lr: torch.optim.Adam(p, lr), 0.035),
         "momentum": (lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), 0.8),
@@ -116,6 +127,11 @@ def main():
         for name, make in contenders.items()
     }
     ours = results["emitted file"]
+    adam = next(row for name, row in results.items() if name.startswith("adam"))
+    results["at most 9 terms"]["ratio of it to adam"] = {
+        m: results["at most 9 terms"][m]["mean"] / adam[m]["mean"] for m in ("train loss", "test loss")
+    }
+    print("at most 9 terms / adam:", results["at most 9 terms"]["ratio of it to adam"])
     for name, row in results.items():
         cells = [f"{row[m]['mean']:.4f} ± {row[m]['sd']:.4f}" for m in ("train loss", "test loss", "test accuracy")]
         ratios = [ours[m]["mean"] / row[m]["mean"] for m in ("train loss", "test loss")]
@@ -124,6 +140,7 @@ def main():
     record = {
         "rule": run["rule"],
         "terms": rule.complexity.terms,
+        "rule of at most 9 terms": str(short),
         "seconds of learning": run["seconds"],
         "threads of learning": run["threads"],
         "processes of learning": run["jobs"],
