@@ -149,7 +149,7 @@ def main(study: Study) -> None:
     pairs += [("learned-DLR, best", "PGD-DLR, best"), ("learned-DLR, best", "APGD-DLR")]
     columns = [*attacks(rule)]
     mean = {key: sum(row[key] for row in table.values()) / len(table) for key in columns}
-    rows = [[name, *row.values()] for name, row in [*table.items(), ("mean", mean)]]
+    rows = [[name, *(round(x, 2) for x in row.values())] for name, row in [*table.items(), ("mean", mean)]]
     study.record |= {
         "rules": {"learned": str(rule)},
         "images": f"test images {first} to {last - 1}",
