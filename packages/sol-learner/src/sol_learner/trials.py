@@ -28,7 +28,7 @@ from sol_learner.workers import threads
 
 __all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
 
-MEANING = 2
+MEANING = 3
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
 
 
