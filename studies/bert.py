@@ -47,7 +47,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cpu": {
         "head": {"learner": asdict(CONFIG), "grid": {"coarse": 7, "fine": 7}, "seeds": 10},
         "whole": {"horizon": 40, "sample": 320},
-        "precision": "bfloat16",
+        "precision": "float32",
         "rows": {"SST-2": 4_000},
         "rates": [3e-5, 1e-4, 3e-4],
     },
@@ -85,7 +85,9 @@ def whole(study: Study, dataset: str, source: str) -> None:
     learned = UpdateRule.parse(learned_there["rules"]["learned"])
     rules = {"learned": UpdateRule(learned.expression, learned.values), "adamw": UpdateRule.parse(ADAMW[0])}
     options = {**study.settings["whole"], "rows": study.settings["rows"].get(dataset)}
-    recipe = study.task(bert_glue, dataset, dtype=getattr(torch, study.settings["precision"]), **options)
+    precision = study.settings["precision"]
+    dtype = None if precision == "float32" else getattr(torch, precision)
+    recipe = study.task(bert_glue, dataset, dtype=dtype, **options)
     # The head's rule may be of another size than AdamW's direction: its rates are relative to that of the head.
     (comparison,) = learned_there["comparisons"]
     head_rate = next(c["lr"] for c in comparison["contenders"] if c["name"] == "adamw")
