@@ -51,6 +51,7 @@ def test_learn_writes_everything_and_says_what_it_found(run):
     assert len(adam["tuning"]) >= 9
     assert summary["readout"]["error"] < 1e-6
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "784-20-10 with sigmoid units" in (folder / "report.html").read_text()  # what mnistnet is
     assert "Traceback" not in done.stderr
 
 

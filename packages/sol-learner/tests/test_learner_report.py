@@ -344,6 +344,26 @@ def test_a_study_has_a_page_too(make_task, tmp_path):
         report_page(tmp_path / "bad.json")
 
 
+def test_a_page_says_what_a_task_is_and_how_many_processes_there_were(run, monkeypatch):
+    class Point:
+        name = value = "here"
+
+        def load(self):
+            def make(data, device):
+                """A <task> of one line.
+
+                And more."""
+
+            return make
+
+    monkeypatch.setattr("sol_learner.report.page.find_tasks", lambda: {"regression": Point(), "other": Point()})
+    edited(run / "summary.json", lambda summary: summary.update(jobs=2))
+    page = read(run)
+    assert "A <task> of one line." in page.text
+    assert "And more" not in page.text
+    assert "the whole run, 2 processes" in page.text
+
+
 def test_a_study_may_hold_tables_alone(tmp_path):
     table = {
         "title": "Robust <accuracy>",

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, Tenso
 from sol_learner.ranks import Ranks, joined_ranks
 from sol_learner.report import write_report
 from sol_learner.run_folder import CHECKPOINTS, REPORT, prepare_folder, write_distilled, write_run
-from sol_learner.tasks import find_tasks, install_line, load_task, missing, parse_device
+from sol_learner.tasks import describe, find_tasks, install_line, load_task, parse_device
 from sol_learner.workers import Workers, shared_threads, suitable_jobs
 from sol_symbols import SolError, write_atomically
 
@@ -392,16 +391,6 @@ class Tasks:
         width = max(len(name) for name in tasks)
         console = Console(highlight=False, soft_wrap=True)
         for name, point in tasks.items():
-            summary, ready = _summary(point)
+            summary, ready = describe(point)
             console.print(f"{name:<{width}}  {summary}", style=None if ready else "dim", markup=False)
         return 0
-
-
-def _summary(point: metadata.EntryPoint) -> tuple[str, bool]:
-    """One line on a task, and whether it can be made here."""
-    try:
-        absent = missing(point)
-        summary = (point.load().__doc__ or "").strip().partition("\n")[0]
-    except Exception as error:  # a task that cannot be loaded must not hide the others
-        return str(error), False
-    return (f"{summary} Needs: {install_line(absent)}", False) if absent else (summary, True)

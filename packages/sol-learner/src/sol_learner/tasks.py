@@ -19,7 +19,7 @@ from sol_learner.task import Task
 from sol_symbols import SolError
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["find_tasks", "install_line", "load_task", "missing", "parse_device"]
+__all__ = ["describe", "find_tasks", "install_line", "load_task", "missing", "parse_device"]
 
 GROUP = "sol.tasks"
 
@@ -47,6 +47,16 @@ def install_line(requirements: Sequence[str]) -> str:
     "pip install 'sol-tasks[graph]'"
     """
     return " ".join(["pip install", *map(shlex.quote, requirements)])
+
+
+def describe(point: metadata.EntryPoint) -> tuple[str, bool]:
+    """One line on a task: the first of its docstring, or what hinders; and whether it can be made here."""
+    try:
+        absent = missing(point)
+        summary = (load_plugin(GROUP, point).__doc__ or "").strip().partition("\n")[0]
+    except Exception as error:  # a task that cannot be loaded must not hide the others
+        return str(error), False
+    return (f"{summary} Needs: {install_line(absent)}", False) if absent else (summary, True)
 
 
 def load_task(name: str, data: str | Path | None = None, device: torch.device | str = "cpu") -> Task:

@@ -29,6 +29,7 @@ from sol_learner.report.results import (
     result_table,
     tuning_chart,
 )
+from sol_learner.tasks import describe, find_tasks
 from sol_symbols import UpdateRule, format_expression, parity, responses, scaling_degree, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 
@@ -139,6 +140,13 @@ class _Page:
         named = self._summary.get("tasks") or [comparison.task for comparison in self._evidence.comparisons]
         return [str(name) for name in named]
 
+    @cached_property
+    def described(self) -> list[tuple[str, str]]:
+        """Tasks with what they are, of those that are installed here."""
+        known = find_tasks()
+        told = [(name, *describe(known[name])) for name in dict.fromkeys(self.tasks) if name in known]
+        return [(name, words) for name, words, ready in told if ready and words]
+
     @property
     def title(self) -> str:
         """The page's title."""
@@ -179,7 +187,9 @@ class _Page:
 
     @property
     def _machine(self) -> str:
-        threads = self._summary.get("threads")
+        jobs, threads = (self._summary.get(name) for name in ("jobs", "threads"))
+        if isinstance(jobs, int) and jobs > 1:
+            return f"the whole run, {jobs} processes"
         return f"the whole run, {threads} thread{'' if threads == 1 else 's'}" if threads else "the whole run"
 
     # -- results --------------------------------------------------------------------------------------------
