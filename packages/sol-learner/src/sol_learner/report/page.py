@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
@@ -15,9 +13,11 @@ from typing import Any
 import numpy
 from markupsafe import Markup
 
-from sol_learner.config import LearnConfig, as_text
+from sol_learner.config import as_text
 from sol_learner.report.charts import STYLES, Mark, Series, front_chart, line_chart
-from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, LogLine, read_evidence
+from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, read_evidence
+from sol_learner.report.formulas import Formulas, rounded
+from sol_learner.report.origin import Origin, duration
 from sol_learner.report.results import (
     Verdict,
     against_best,
@@ -30,22 +30,12 @@ from sol_learner.report.results import (
     tuning_chart,
 )
 from sol_learner.tasks import describe, find_tasks
-from sol_symbols import UpdateRule, format_expression, parity, responses, scaling_degree, write_atomically
-from sol_symbols.plugins import find_plugins, load_plugin
+from sol_symbols import UpdateRule, parity, responses, scaling_degree, write_atomically
 
 __all__ = ["report_page", "write_report"]
 
 _SPLITS = {"train": "training", "test": "test"}
 _CROWD = 4  # more curves than these: the bands of the others are shown on demand
-_PHASES = {
-    "tune": "tuning the starting rule",
-    "meta-train": "meta-training the network",
-    "widen": "reading the formula out, and a search over a library of terms",
-    "prune": "dropping terms",
-    "polish": "polishing constants",
-    "front": "shorter formulas",
-    "compare": "comparing on held-out seeds",
-}
 
 
 def write_report(source: str | Path, target: str | Path) -> None:
@@ -87,41 +77,6 @@ def report_page(source: str | Path) -> str:
     )
 
 
-class _Formulas:
-    """Formulas as MathML where an exporter for it is installed, as text elsewhere."""
-
-    def __init__(self) -> None:
-        point = find_plugins("sol.exporters").get("mathml")
-        exporter = load_plugin("sol.exporters", point)() if point else None
-        self._exporter = exporter if hasattr(exporter, "formula") and hasattr(exporter, "symbols") else None
-
-    def formula(self, rule: UpdateRule) -> Markup:
-        """phi of a rule."""
-        if self._exporter:
-            return Markup(self._exporter.formula(rule))
-        return Markup('<div class="formula"><code>φ = {}</code></div>').format(_rounded(rule))
-
-    def step(self, rule: UpdateRule) -> Markup:
-        """What the optimizer does at a step."""
-        if self._exporter:
-            return Markup(self._exporter.step(rule))
-        return Markup('<div class="formula"><code>w ← w − lr · φ</code></div>')
-
-    def symbols(self, rule: UpdateRule) -> Markup:
-        """A table of what the formula's symbols mean."""
-        if self._exporter:
-            return Markup(self._exporter.symbols(rule))
-        tables: dict[str, Any] = {**rule.vocabulary.features, **rule.vocabulary.recurrences}
-        rows = Markup("").join(
-            Markup("<tr><td><code>{}</code></td><td>{}</td><td><code>{}</code></td></tr>").format(
-                name, tables[name].description, format_expression(rule.vocabulary.definitions[name])
-            )
-            for name in rule.live
-        )
-        head = Markup("<tr><th>name</th><th>meaning</th><th>definition</th></tr>")
-        return Markup('<table class="symbols"><thead>{}</thead><tbody>{}</tbody></table>').format(head, rows)
-
-
 class _Page:
     """What the template asks for."""
 
@@ -130,7 +85,8 @@ class _Page:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._summary = evidence.summary
-        self.formulas = _Formulas()
+        self.formulas = Formulas()
+        self.origin = Origin(self._summary, evidence.log, self.tasks)
 
     # -- the head -------------------------------------------------------------------------------------------
 
@@ -180,9 +136,9 @@ class _Page:
             found.append(Verdict(str(size.terms), "terms", "additive terms of the formula"))
             note = "numbers kept per parameter; Adam keeps 2"
             found.append(Verdict(str(size.states), "states", note))
-        seconds = self._seconds
+        seconds = self.origin.seconds
         if seconds:
-            found.append(Verdict(_duration(sum(seconds.values())), "to learn", self._machine))
+            found.append(Verdict(duration(sum(seconds.values())), "to learn", self._machine))
         return found
 
     @property
@@ -260,7 +216,7 @@ class _Page:
             best, lowest = point.loss < lowest, min(lowest, point.loss)
             chosen = point.rule == rule
             length = f"{point.terms} term{'' if point.terms == 1 else 's'}"
-            label = f"{length}, objective {point.loss:.4g}: {_rounded(point.rule, 3)}"
+            label = f"{length}, objective {point.loss:.4g}: {rounded(point.rule, 3)}"
             marks.append(Mark(point.terms, point.loss, best, chosen, label))
             items.append({"point": point, "best": best, "chosen": chosen, "states": point.rule.complexity.states})
         description = (
@@ -344,112 +300,6 @@ class _Page:
             if name in files
         ]
 
-    # -- how it came about ----------------------------------------------------------------------------------
-
-    @property
-    def _seconds(self) -> dict[str, float]:
-        return {str(name): float(value) for name, value in self._summary.get("seconds", {}).items()}
-
-    @property
-    def timings(self) -> list[dict[str, Any]]:
-        """Phases with their seconds and shares."""
-        seconds = self._seconds
-        total = sum(seconds.values()) or 1.0
-        return [
-            {"name": _PHASES.get(name, name), "seconds": _duration(value), "share": round(100 * value / total, 1)}
-            for name, value in seconds.items()
-        ]
-
-    @cached_property
-    def progress(self) -> list[dict[str, Any]]:
-        """A chart for each phase that was logged."""
-        found: list[dict[str, Any]] = []
-        for phase, lines in _phases(self._evidence.log):
-            names = [name for name in ("meta_loss", "loss", "best") if any(name in line.numbers for line in lines)]
-            if len(lines) < 2 or not names or not phase.startswith(("meta-training", "polishing")):
-                continue
-            trained = phase.startswith("meta-training")
-            labels = _TRAINED if trained else _POLISHED
-            series = [
-                Series(
-                    labels[name],
-                    [line.step for line in lines if name in line.numbers],
-                    [line.numbers[name] for line in lines if name in line.numbers],
-                )
-                for name in names
-            ]
-            axis = "episode" if trained else "generation"
-            words = f"Loss over the steps of the phase {phase}."
-            values = [value for line in series for value in line.y]
-            wide = min(values) > 0 and max(values) > 20 * min(values)
-            chart = line_chart(series, axis, "loss", words, dots=True, whole=True, ylog=wide)
-            found.append({"name": phase, "chart": chart})
-        return found
-
-    @property
-    def reached(self) -> list[dict[str, Any]]:
-        """Of a run that is not finished: the phases that were begun."""
-        return [
-            {
-                "name": phase,
-                "steps": lines[-1].step,
-                "seconds": _duration(lines[-1].seconds),
-                "numbers": lines[-1].numbers,
-            }
-            for phase, lines in _phases(self._evidence.log)
-        ]
-
-    @property
-    def settings(self) -> list[dict[str, Any]]:
-        """Every setting with its value, its meaning, and whether it is the default."""
-        config = self._summary.get("config", {})
-        explained = LearnConfig.explanations()
-        defaults = {item.name: item.default for item in fields(LearnConfig)}
-        return [
-            {
-                "name": str(name),
-                "value": as_text(value),
-                "meaning": explained.get(name, ""),
-                "changed": name in defaults and as_text(value) != as_text(defaults[name]),
-            }
-            for name, value in config.items()
-        ]
-
-    @property
-    def command(self) -> str:
-        """The command that does it again."""
-        changed = [
-            f"--{item['name'].replace('_', '-')} {shlex.quote(item['value'])}"
-            for item in self.settings
-            if item["changed"]
-        ]
-        return " ".join(["sol learn", *map(shlex.quote, self.tasks), "--out runs/again", *changed])
-
-    @property
-    def versions(self) -> list[tuple[str, str]]:
-        """What it ran on."""
-        found = [(str(name), str(version)) for name, version in self._summary.get("versions", {}).items()]
-        return found + [(name, str(self._summary[name])) for name in _MACHINE if name in self._summary]
-
-
-_TRAINED = {
-    "meta_loss": "mean loss on the way, training seeds",
-    "loss": "objective at the end, validation seeds",
-    "best": "lowest objective so far",
-}
-_POLISHED = {"meta_loss": "meta-loss", "loss": "median of the candidates", "best": "best candidate"}
-_MACHINE = ("machine", "threads", "ranks", "jobs")
-
-
-def _phases(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
-    """Lines of one phase after another."""
-    found: list[tuple[str, list[LogLine]]] = []
-    for line in log:
-        if not found or found[-1][0] != line.phase:
-            found.append((line.phase, []))
-        found[-1][1].append(line)
-    return found
-
 
 def _tuned(comparison: Comparison) -> list[tuple[int, list[str]]]:
     """Names of the optimizers that were tuned, by the number of values tried."""
@@ -463,27 +313,11 @@ def _tuned(comparison: Comparison) -> list[tuple[int, list[str]]]:
 # -- words ------------------------------------------------------------------------------------------------------
 
 
-def _rounded(rule: UpdateRule, digits: int = 4) -> str:
-    """phi as text with constants of so many digits."""
-    import sympy
-
-    numbers = {number: sympy.Float(f"{float(number):.{digits}g}") for number in rule.expression.atoms(sympy.Float)}
-    return format_expression(rule.expression.xreplace(numbers))
-
-
 def _flat(prefix: str, table: Any) -> list[tuple[str, str]]:
     """(dotted name, value as text) of nested tables."""
     if not isinstance(table, Mapping):
         return [(prefix, as_text(table))]
     return [row for name, value in table.items() for row in _flat(f"{prefix}.{name}" if prefix else str(name), value)]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s" if seconds < 10 else f"{rest} s"
 
 
 def _size(count: int) -> str:

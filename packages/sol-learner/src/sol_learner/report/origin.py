@@ -1,0 +1,144 @@
+"""What a page says of how a run came about: its phases, its progress, its settings and what it ran on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+from sol_learner.config import LearnConfig, as_text
+from sol_learner.report.charts import Series, line_chart
+from sol_learner.report.evidence import LogLine
+
+__all__ = ["Origin", "duration"]
+
+_PHASES = {
+    "tune": "tuning the starting rule",
+    "meta-train": "meta-training the network",
+    "widen": "reading the formula out, and a search over a library of terms",
+    "prune": "dropping terms",
+    "polish": "polishing constants",
+    "front": "shorter formulas",
+    "compare": "comparing on held-out seeds",
+}
+_TRAINED = {
+    "meta_loss": "mean loss on the way, training seeds",
+    "loss": "objective at the end, validation seeds",
+    "best": "lowest objective so far",
+}
+_POLISHED = {"meta_loss": "meta-loss", "loss": "median of the candidates", "best": "best candidate"}
+_MACHINE = ("machine", "threads", "ranks", "jobs")
+
+
+class Origin:
+    """How a run of ``tasks`` came about, by its summary and what it logged."""
+
+    def __init__(self, summary: Mapping[str, Any], log: Sequence[LogLine], tasks: Sequence[str]) -> None:
+        self._summary, self._log, self._tasks = summary, log, tasks
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each phase."""
+        return {str(name): float(value) for name, value in self._summary.get("seconds", {}).items()}
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """Phases with their seconds and shares."""
+        seconds = self.seconds
+        total = sum(seconds.values()) or 1.0
+        return [
+            {"name": _PHASES.get(name, name), "seconds": duration(value), "share": round(100 * value / total, 1)}
+            for name, value in seconds.items()
+        ]
+
+    @cached_property
+    def progress(self) -> list[dict[str, Any]]:
+        """A chart for each phase that was logged."""
+        found: list[dict[str, Any]] = []
+        for phase, lines in _phases(self._log):
+            names = [name for name in ("meta_loss", "loss", "best") if any(name in line.numbers for line in lines)]
+            if len(lines) < 2 or not names or not phase.startswith(("meta-training", "polishing")):
+                continue
+            trained = phase.startswith("meta-training")
+            labels = _TRAINED if trained else _POLISHED
+            series = [
+                Series(
+                    labels[name],
+                    [line.step for line in lines if name in line.numbers],
+                    [line.numbers[name] for line in lines if name in line.numbers],
+                )
+                for name in names
+            ]
+            axis = "episode" if trained else "generation"
+            words = f"Loss over the steps of the phase {phase}."
+            values = [value for line in series for value in line.y]
+            wide = min(values) > 0 and max(values) > 20 * min(values)
+            chart = line_chart(series, axis, "loss", words, dots=True, whole=True, ylog=wide)
+            found.append({"name": phase, "chart": chart})
+        return found
+
+    @property
+    def reached(self) -> list[dict[str, Any]]:
+        """Of a run that is not finished: the phases that were begun."""
+        return [
+            {
+                "name": phase,
+                "steps": lines[-1].step,
+                "seconds": duration(lines[-1].seconds),
+                "numbers": lines[-1].numbers,
+            }
+            for phase, lines in _phases(self._log)
+        ]
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Every setting with its value, its meaning, and whether it is the default."""
+        config = self._summary.get("config", {})
+        explained = LearnConfig.explanations()
+        defaults = {item.name: item.default for item in fields(LearnConfig)}
+        return [
+            {
+                "name": str(name),
+                "value": as_text(value),
+                "meaning": explained.get(name, ""),
+                "changed": name in defaults and as_text(value) != as_text(defaults[name]),
+            }
+            for name, value in config.items()
+        ]
+
+    @property
+    def command(self) -> str:
+        """The command that does it again."""
+        changed = [
+            f"--{item['name'].replace('_', '-')} {shlex.quote(item['value'])}"
+            for item in self.settings
+            if item["changed"]
+        ]
+        return " ".join(["sol learn", *map(shlex.quote, self._tasks), "--out runs/again", *changed])
+
+    @property
+    def versions(self) -> list[tuple[str, str]]:
+        """What it ran on."""
+        found = [(str(name), str(version)) for name, version in self._summary.get("versions", {}).items()]
+        return found + [(name, str(self._summary[name])) for name in _MACHINE if name in self._summary]
+
+
+def _phases(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
+    """Lines of one phase after another."""
+    found: list[tuple[str, list[LogLine]]] = []
+    for line in log:
+        if not found or found[-1][0] != line.phase:
+            found.append((line.phase, []))
+        found[-1][1].append(line)
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s" if seconds < 10 else f"{rest} s"
