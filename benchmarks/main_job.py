@@ -6,9 +6,9 @@
 The loop below shares nothing with the learner but the task's data and initial weights: it imports the run's
 ``optimizer.py`` as any user would, steps ``torch.optim`` optimizers one model at a time, and uses seeds of the
 evaluation stream, on which nothing was chosen. The rule of at most 9 terms is what ``--complexity 9`` takes from the
-run's front. Baselines are tuned on the tuning stream: Adam and SGD with momentum
-over 13 log-spaced learning rates around the best of a coarse grid, by final training loss and, in a second row, by
-the mean of training and validation loss, which is what the learner minimises.
+run's front. Baselines are tuned on the tuning stream: Adam and SGD with momentum over 13 log-spaced learning rates
+around the best of a coarse grid, by final training loss and, in a second row, by the mean of training and validation
+loss, which is what the learner minimises.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def load_class(path):
 def emitted(rule):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimizer.py"
-        path.write_text(export_rule(rule, "torch"))
+        path.write_text(export_rule(rule, "torch"), encoding="utf-8")
         return load_class(path)
 
 

@@ -11,17 +11,15 @@ top of parameters and gradients, in floats per parameter; AdamW's two states are
 """
 
 import argparse
-import importlib.util
 import json
 import multiprocessing
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import torch
+from main_job import emitted
 
-from sol_export import export_rule
 from sol_symbols import ZOO, write_atomically
 
 REFERENCE = "torch.optim.AdamW(fused=True)"
@@ -34,24 +32,13 @@ EMITTED = ("adam", "lion", "sol-mnistnet")
 FLAGS = {"": {}, "fused=True": {"fused": True}}
 
 
-def emitted_class(name):
-    """The class of a zoo rule's emitted file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "emitted.py"
-        path.write_text(export_rule(ZOO[name], "torch", "Emitted"), encoding="utf-8")
-        spec = importlib.util.spec_from_file_location(f"emitted_{name.replace('-', '_')}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module.Emitted
-
-
 def contenders():
     """Name: number of states and a function that makes the optimizer for given parameters."""
     found = dict(TORCH)
     for name in EMITTED:
         rule = ZOO[name]
         horizon = {"horizon": 10_000} if rule.needs_horizon else {}
-        kind = emitted_class(name)
+        kind = emitted(rule)
         for label, flags in FLAGS.items():
             settings = {"lr": 1e-6, **horizon, **flags}
             found[f"emitted {name}({label})"] = (

@@ -13,7 +13,7 @@ seed of the tuning stream, by the mean of training and validation loss, and both
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -135,7 +135,7 @@ if __name__ == "__main__":
     for name in study.given.datasets:
         part = study.part(f"{study.given.part}-{name}", learned_on=study.given.learned_on)
         if study.given.part == "head":
-            budget = Budget(part.settings["head"]["seeds"], trials=len(ADAMW) * 14, tuning_seeds=4)
-            head(replace(part, budget=budget), name)
+            part.budget = Budget(part.settings["head"]["seeds"], trials=len(ADAMW) * 14, tuning_seeds=4)
+            head(part, name)
         else:
             whole(part, name, study.given.learned_on or name)

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 PAPER: dict[str, Any] = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
 NOT_RUN = "not run"
+SIZES = ("paper", "cpu")
 GLUE = ("CoLA", "SST-2", "RTE", "MRPC", "WNLI")
 GRAPHS = tuple(PAPER["Table 6"]["rows"])
 
@@ -53,7 +54,7 @@ def load(name: str) -> Record | None:
 
 def sized(name: str) -> list[Record]:
     """The study's JSON at every size that was run, the paper's first."""
-    return [record for size in ("paper", "cpu") if (record := load(f"{name}-{size}")) is not None]
+    return [record for size in SIZES if (record := load(f"{name}-{size}")) is not None]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -318,10 +319,8 @@ def figure6() -> str:
 
 def page() -> str:
     """The whole page."""
-    sizes = ("paper", "cpu")
-    graph_files = {name: [f"graph-{name}-{size}" for size in sizes] for name in GRAPHS}
-    parts = ("whole", "head")
-    bert_files = {name: [f"bert-{part}-{name}-{size}" for part in parts for size in sizes] for name in GLUE}
+    graph_files = {name: [f"graph-{name}-{size}" for size in SIZES] for name in GRAPHS}
+    bert_files = {name: [f"bert-{part}-{name}-{size}" for part in ("whole", "head") for size in SIZES] for name in GLUE}
     parts = [
         HEAD.format(source=PAPER["source"]).strip(),
         accuracies(

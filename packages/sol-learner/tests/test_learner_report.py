@@ -339,6 +339,9 @@ def test_a_study_has_a_page_too(make_task, tmp_path):
     verdicts = [div for div in page.all("div") if div.get("class", "").startswith("verdict ")]
     assert overview
     assert len(verdicts) == 2  # one a task
+    single = {"rule": "sign(g) where lr = 0.01", "comparison": comparison}  # as studies of one task write it
+    (tmp_path / "one.json").write_text(json.dumps(single))
+    assert "Optimizers compared on regression" in read(tmp_path / "one.json").text
     (tmp_path / "bad.json").write_text(json.dumps({**study, "rules": ["sign(g)"]}))
     with pytest.raises(SolError, match="'study' or 'rules' is no table"):
         report_page(tmp_path / "bad.json")

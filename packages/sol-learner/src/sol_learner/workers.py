@@ -99,19 +99,13 @@ class Workers:
         self._starting: threading.Thread | None = None
         if jobs == 1:
             return
-        if backend in _CLUSTERS:
-            try:
-                connected = _CLUSTERS[backend]()
-            except ImportError as error:
-                raise SolError(
-                    f"the back end {backend!r} needs {error.name or backend}, which is not installed"
-                ) from None
-        else:
-            connected = backend
+        try:
+            connected = _CLUSTERS.get(backend, lambda: backend)()
+        except ImportError as error:
+            raise SolError(f"the back end {backend!r} needs {error.name or backend}, which is not installed") from None
         self._own = backend == "loky"
-        self._options: dict[str, Any] = {"n_jobs": jobs, "backend": connected}
-        if self._own:
-            self._options["initializer"] = partial(_prepare, os.getpid(), {})
+        self._constants: dict[int, Any] = {}
+        self._options: dict[str, Any] = {"n_jobs": jobs, "backend": connected, **self._beginning()}
         try:
             self._parallel = joblib.Parallel(**self._options)
         except ValueError as error:
@@ -126,10 +120,15 @@ class Workers:
         """``value`` for functions that :meth:`map` is given; processes that run already are replaced by new ones."""
         if self.jobs == 1 or not self._own:
             return Constant(value)
-        values = self._options["initializer"].args[1]
-        self._options["initializer"] = partial(_prepare, os.getpid(), values | {len(values): value})
+        key = len(self._constants)
+        self._constants[key] = value
+        self._options |= self._beginning()
         self._parallel = joblib.Parallel(**self._options)
-        return Constant(value, len(values))
+        return Constant(value, key)
+
+    def _beginning(self) -> dict[str, Any]:
+        """The option of joblib's that says how processes of this machine begin; another object makes it start anew."""
+        return {"initializer": partial(_prepare, os.getpid(), dict(self._constants))} if self._own else {}
 
     def start(self, function: Callable[[T], Any], item: T) -> None:
         """Start the processes ahead of :meth:`map`, each on ``function(item)``, and go on meanwhile."""

@@ -167,7 +167,7 @@ class Evidence:
 def read_evidence(source: Path) -> Evidence:
     """The evidence in a run's folder, in what ``sol compare --json`` wrote, or in the JSON of a study.
 
-    A study's JSON says what it is under ``study``, and holds such comparisons under ``comparisons``, or ``tables`` with
+    A study's JSON holds such comparisons under ``comparisons``, or one under ``comparison``, or ``tables`` with
     ``title``, ``head`` and ``rows``, or both.
 
     Raises:
@@ -179,16 +179,17 @@ def read_evidence(source: Path) -> Evidence:
         raise SolError(f"there is no {source}; a report is made of a run's folder or of what sol compare --json wrote")
     record = _json(source)
     table = record if isinstance(record, Mapping) else {}
-    study = table.get("study")
-    given = table.get("comparisons", []) if study is not None else record
+    shown = table.get("tables")
+    studied = table.get("comparisons", table.get("comparison", None if shown is None else []))
+    given = record if studied is None else studied
     records = given if isinstance(given, list) else [given]
-    shown = study is not None and "tables" in table
     if not ((records or shown) and all(isinstance(item, Mapping) and "contenders" in item for item in records)):
         hint = "; give the run's folder" if {"expression", "config"} & {*table} else ""
         raise SolError(f"{source} is not what sol compare --json writes: it has no 'contenders'{hint}")
-    if study is None:
+    if studied is None:
         return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
-    rules = table.get("rules", {})
+    study = table.get("study", {})
+    rules = table.get("rules", {"learned": table["rule"]} if "rule" in table else {})
     if not (isinstance(study, Mapping) and isinstance(rules, Mapping)):
         raise SolError(f"{source} is not as a study writes it: 'study' or 'rules' is no table")
     return Evidence(
@@ -196,7 +197,7 @@ def read_evidence(source: Path) -> Evidence:
         "study",
         rules={str(name): UpdateRule.parse(str(text)) for name, text in rules.items()},
         study=study,
-        tables=_tables(table.get("tables", []), source),
+        tables=_tables(shown or [], source),
         comparisons=_comparisons(records, source),
     )
 
