@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 
@@ -29,7 +30,7 @@ from sol_learner import (
     learn,
     meta_train,
 )
-from sol_learner.progress import Clock, MetricsFile, Several, Silent, TensorBoard
+from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, Silent, TensorBoard
 from sol_learner.workers import shared_threads, suitable_jobs
 from sol_symbols import ZOO, SolError, UpdateRule
 
@@ -308,6 +309,32 @@ def test_processes_end_with_the_one_that_started_them():
             return
         time.sleep(0.1)
     pytest.fail("processes outlived the one that started them")
+
+
+STARTING = """
+import os, signal, threading, time
+from sol_learner import Clock, Workers
+
+with Clock().catching_interrupts():
+    threading.Timer(0.5, os.killpg, (0, signal.SIGINT)).start()
+    print(Workers(2).map(abs, [-1, 2]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
+def test_processes_that_start_are_kept_from_control_c():
+    result = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, start_new_session=True)
+    assert result.stdout == "[1, 2]\n"
+    assert result.stderr.strip() == "stopping; what was reached is written (Ctrl-C again: stop at once)"
+
+
+def test_a_cancelled_clock_ends_what_is_under_way():
+    clock, workers = Clock(), Workers(2)
+    threading.Timer(1, lambda: setattr(clock, "cancelled", True)).start()
+    workers.start(abs, -1)
+    with pytest.raises(Interrupted):
+        workers.map(time.sleep, [1000, 1000], clock)
+    assert workers.map(abs, [-1, 2]) == [1, 2]
 
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])

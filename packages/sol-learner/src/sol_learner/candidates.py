@@ -84,7 +84,7 @@ class Candidates:
         own, jobs = self.ranks.own(list(table)), self.workers.jobs
         shares = [own[i * len(own) // jobs : (i + 1) * len(own) // jobs] for i in range(jobs)]
         measure = partial(_losses, self._constant, rule, names, self.seed, episodes, self._local_clock)
-        results = self.workers.map(measure, [share for share in shares if len(share)])
+        results = self.workers.map(measure, [share for share in shares if len(share)], self.clock)
         return self.ranks.gathered([loss for share in results for loss in share])
 
     def validated(self, rules: Sequence[UpdateRule]) -> list[float]:
@@ -99,7 +99,7 @@ class Candidates:
             self.clock.check()
             losses = self.memory.once(
                 f"validated/{'+'.join(new)}",
-                lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own([*new.values()]))),
+                lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own([*new.values()]), self.clock)),
                 together=True,
             )
             self._validated |= zip(new, losses)

@@ -7,17 +7,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 import cloudpickle
 import joblib
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from sol_learner.optimizees import vectorizes
-from sol_learner.progress import Interrupted
+from sol_learner.progress import Clock, Interrupted
 from sol_learner.task import Task, device_of
 from sol_symbols import SolError
 
@@ -96,7 +99,7 @@ class Workers:
     def __init__(self, jobs: int = 1, backend: str = "loky") -> None:
         self.jobs = jobs
         self._pool: joblib.Parallel | None = None
-        self._starting: threading.Thread | None = None
+        self._last: threading.Thread | None = None
         if jobs == 1:
             return
         try:
@@ -107,7 +110,7 @@ class Workers:
         self._constants: dict[int, Any] = {}
         self._options: dict[str, Any] = {"n_jobs": jobs, "backend": connected, **self._beginning()}
         try:
-            self._parallel = joblib.Parallel(**self._options)
+            joblib.Parallel(**self._options)
         except ValueError as error:
             raise SolError(f"no back end {backend!r}: {error}") from None
         self._unordered = {"batch_size": 1, "return_as": "generator_unordered"}
@@ -123,7 +126,6 @@ class Workers:
         key = len(self._constants)
         self._constants[key] = value
         self._options |= self._beginning()
-        self._parallel = joblib.Parallel(**self._options)
         return Constant(value, key)
 
     def _beginning(self) -> dict[str, Any]:
@@ -132,23 +134,47 @@ class Workers:
 
     def start(self, function: Callable[[T], Any], item: T) -> None:
         """Start the processes ahead of :meth:`map`, each on ``function(item)``, and go on meanwhile."""
-        if self.jobs > 1:
+        if self.jobs > 1:  # whatever goes wrong will go wrong again in map, and be told
+            self._run(function, [item] * self.jobs)
 
-            def work() -> None:
-                with suppress(Exception):  # whatever goes wrong will go wrong again in map, and be told
-                    self._parallel(joblib.delayed(function)(item) for _ in range(self.jobs))
+    def map(self, function: Callable[[T], U], items: Sequence[T], clock: Clock | None = None) -> list[U]:
+        """``[function(item) for item in items]``; ``function`` must be picklable where there are several jobs.
 
-            self._starting = threading.Thread(target=work, daemon=True)
-            self._starting.start()
-
-    def map(self, function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-        """``[function(item) for item in items]``; ``function`` must be picklable where there are several jobs."""
+        Raises:
+            Interrupted: Other processes were at work when ``clock`` was cancelled; those of this machine are ended.
+        """
         if self.jobs == 1:
             return [function(item) for item in items]
-        if self._starting is not None:
-            self._starting.join()
-        results: list[Any] = self._parallel(joblib.delayed(function)(item) for item in items)
-        return results
+        running = self._run(function, items)
+        try:
+            while not wait([running], timeout=0.1).done:
+                if clock is not None and clock.cancelled:
+                    raise Interrupted
+        except BaseException:
+            running.cancel()
+            if self._own:
+                get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
+            raise
+        return running.result()
+
+    def _run(self, function: Callable[[T], U], items: Sequence[T]) -> Future[list[U]]:
+        """What :meth:`map` returns, once what was begun before is done; a thread of its own sees to it."""
+        before, running = self._last, Future[list[Any]]()
+
+        def work() -> None:
+            with _uninterrupted():
+                if before is not None:
+                    before.join()
+                if running.set_running_or_notify_cancel():
+                    parallel = joblib.Parallel(**self._options)  # one that failed would give results of then, too
+                    try:
+                        running.set_result(parallel(joblib.delayed(function)(item) for item in items))
+                    except BaseException as error:
+                        running.set_exception(error)
+
+        self._last = threading.Thread(target=work, daemon=True)
+        self._last.start()
+        return running
 
     def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
         """``(i, function(items[i]))`` for each item as it is done; an exception in the result's place where it failed.
@@ -182,10 +208,26 @@ class Workers:
         if self._pool is None:
             self._pool = joblib.Parallel(**self._options, **self._unordered).__enter__()
         try:
-            yield from self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
+            with _uninterrupted():
+                results = self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
+            yield from results
         except Exception:  # every back end has its own; those of the function itself are results
             with suppress(Exception):  # it may be too broken to be told to end
                 self.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Control-C from this thread, and from the processes that it starts, also before they begin to ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # joblib needs it, and starting it unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ray() -> str:
