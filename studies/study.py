@@ -84,12 +84,12 @@ class Study:
         torch.set_num_threads(1 if self.given.device == "cpu" else torch.get_num_threads())
         self.begun = time.monotonic(), time.process_time()
         self.kept = memory(f"{self.name}-{self.size}", settings=self.settings, **self.identity)
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def folder(self) -> Path:
         """Where the study keeps what it has computed."""
         assert self.kept.folder is not None
+        self.kept.folder.mkdir(parents=True, exist_ok=True)
         return self.kept.folder
 
     def part(self, name: str, **identity: Any) -> Study:
