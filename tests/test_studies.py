@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -98,3 +99,19 @@ def test_the_settings_in_a_json_are_those_of_its_script(study, path):
     about = json.loads(path.read_text())["study"]
     settings, _ = script(about["name"].partition("-")[0]).SIZES[about["size"]]
     assert json.loads(json.dumps(settings)) == about["settings"]
+
+
+def test_another_run_is_compared_value_by_value(study, monkeypatch, capsys):
+    record = {"rule": "ad", "losses": [0.1, float("nan")], "seconds": 3.0, "more": {"machine": "this", "left": 1}}
+    different = importlib.import_module("again").different
+    assert different(record, {**record, "seconds": 4.0}) == (4, [])
+    other = {"rule": "m", "losses": [0.1], "seconds": 3.0, "more": {"machine": "that", "left": 1, "right": None}}
+    assert different(record, other) == (4, ["/rule", "/losses[1]", "/more/right"])
+    for second, status, printed in ((record, 0, "4 values, 0 differ"), (other, 1, "4 values, 3 differ\n/rule")):
+        for name, value in (("a.json", record), ("b.json", second)):
+            Path(name).write_text(json.dumps(value))
+        monkeypatch.setattr(sys, "argv", ["again.py", "a.json", "b.json"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(STUDIES / "again.py"), run_name="__main__")
+        assert ended.value.code == status
+        assert capsys.readouterr().out.startswith(printed)
