@@ -58,7 +58,7 @@ def language_model(trained: str | tuple[str, ...], precision: str, **options: An
     folder, file = find_language_model()
     folder = options.setdefault("checkpoint", folder)
     found = {"gguf_file": file} if folder == find_language_model()[0] and file else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, **found)
+    model = AutoModelForCausalLM.from_pretrained(folder, **found).float()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained == "all" or name.startswith(trained))
     dtype = None if precision == "float32" else getattr(torch, precision)

@@ -41,8 +41,8 @@ networks and steps, for a GPU, and `cpu`, for two processor cores. What stands h
 
 "Reproduced" means that the paper's claim holds in our measurement, at that size, against *tuned* baselines, that the
 95 % interval of the difference does not hold 0, and that p is below 0.05 where there is one (paired t-test, after
-Holm's correction); else the claim is "undecided". The numbers themselves can be compared with the paper's at the size
-`paper` only.
+Holm's correction); else the claim is "undecided". Attacks are counted by model, each from one start: there is no
+interval. The numbers themselves can be compared with the paper's at the size `paper` only.
 """
 
 
@@ -276,7 +276,7 @@ def attack() -> str:
 
 def pairs(shows: str, title: str, claim: str, files: Mapping[str, Sequence[str]], metrics: Record, script: str) -> str:
     """A table of one baseline against the learned rule, a row a data set."""
-    rows, claims, runs = [], [], 0
+    rows, claims, said, runs = [], [], dict[str, None](), 0
     for name, (theirs, ours) in PAPER[shows]["rows"].items():
         record, which = next(((r, f) for f in files[name] if (r := load(f)) is not None), (None, ""))
         if record is None:
@@ -284,6 +284,8 @@ def pairs(shows: str, title: str, claim: str, files: Mapping[str, Sequence[str]]
             claims.append((name, None))
             continue
         runs += 1
+        if "study" in record:
+            said[about(record)] = None
         metric = metrics.get(name, "accuracy")
         first, other = record[f"test {metric}"].items()
         paired = record[f"{metric}, {first[0]} - {other[0]}"]
@@ -291,7 +293,7 @@ def pairs(shows: str, title: str, claim: str, files: Mapping[str, Sequence[str]]
         rows.append([name, given(theirs), given(ours), percent(other[1]), percent(first[1]), how])
         claims.append((f"{name}: {interval(paired)}", decided(paired["low"], paired["high"])))
     head = ["", "paper, baseline", "paper, learned", "ours, baseline", "ours, learned", "from"]
-    parts = [table(head, rows), verdict(*claims)]
+    parts = [*said, table(head, rows), verdict(*claims)]
     return section(title, claim, parts if runs else [*parts, f"**{NOT_RUN}** (`studies/{script}`)"])
 
 

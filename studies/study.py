@@ -120,7 +120,7 @@ class Study:
 
     def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], **options: Any) -> Comparison:
         """Tune what is not tuned, evaluate, and add the comparison to the record."""
-        workers = Workers(self.given.jobs)
+        workers = Workers(self.given.jobs, self.given.backend)
         entrants = {n: resolve_optimizer(o) if isinstance(o, str) else o for n, o in optimizers.items()}
         with open_progress() as progress:
             comparison = compare(
@@ -176,6 +176,7 @@ def begin(
     parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"), help="folder with data sets")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs of comparisons")
+    parser.add_argument("--backend", default="loky", help="of joblib, for these: loky, ray, dask")
     for option, how in (options or {}).items():
         parser.add_argument(option, **how)
     given = parser.parse_args()

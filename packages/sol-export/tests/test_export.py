@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 
@@ -71,6 +72,15 @@ def test_every_file_says_where_it_is_from(rule):
         assert rule.digest in source
         assert str(rule) in re.sub(r"[\s%]+", " ", source)
     assert UpdateRule.parse(str(rule)).digest == rule.digest
+
+
+@pytest.mark.parametrize("language", ["torch", "latex", "markdown"])
+def test_the_line_that_it_names_generates_it_again(language, capsys):
+    digits = None if language == "torch" else 2
+    source = export_rule(UpdateRule.parse("-0.53217*ad + 0.21*sign(g)"), language, "Mine", digits)
+    (line,) = [text.strip("% ") for text in source.splitlines() if "sol export --to" in text]
+    assert main(shlex.split(line)[1:]) == 0
+    assert capsys.readouterr().out == source
 
 
 def test_latex_is_balanced(rule):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import context
+from torch.nn import functional
 
 from sol_learner import (
     Comparison,
@@ -371,11 +372,30 @@ def test_the_identity_changes_with_everything_that_changes_numbers(make_task):
         def loss(self, model, batch):
             return 2 * super().loss(model, batch)
 
+    class Dropping(type(make_task())):
+        def __init__(self, p):
+            super().__init__()
+            self.dropout = p
+
+        def loss(self, model, batch):
+            inputs, targets = batch
+            return super().loss(model, (functional.dropout(inputs, self.dropout, model.training), targets))
+
+    class Bounded(type(make_task())):
+        def __init__(self, radius):
+            super().__init__()
+            self.radius = radius
+
+        def project(self, model):
+            for p in model.parameters():
+                p.data.clamp_(-self.radius, self.radius)
+
     task = make_task()
     assert fingerprint(task) == fingerprint(make_task())
     other = make_task()
     other.data["test"] = (other.data["test"][0] + 1, other.data["test"][1])
-    tasks = [make_task(dtype=torch.float64), Steeper(), other]
+    tasks = [make_task(dtype=torch.float64), Steeper(), other, *(Dropping(p) for p in (0.1, 0.9))]
+    tasks += [Bounded(radius) for radius in (0.1, 0.2)]
     base = Trial(task, RuleSpec(ZOO["adam"]), {"lr": 0.1}, 0, Purpose.TUNE, 0, 12, ("train",))
     trials = [
         base,
@@ -650,3 +670,19 @@ def test_the_folder_of_an_lstm_is_an_optimizer(make_task, tmp_path):
     (tmp_path / "lstm.safetensors").unlink()
     with pytest.raises(SolError, match=r"cannot read .*lstm\.safetensors"):
         resolve_optimizer(str(tmp_path))
+
+
+def test_threads_take_turns_at_random_numbers(make_task):
+    class Dropping(type(make_task())):
+        vectorizable = False
+
+        def loss(self, model, batch):
+            inputs, targets = batch
+            return super().loss(model, (functional.dropout(inputs, 0.5, model.training), targets))
+
+    task, names = Dropping(), ["ad where lr = 0.05", "sign(g) where lr = 0.01"]
+    alone = timeless(compare(task, names, episodes=4))
+    for _ in range(3):
+        workers = Workers(4, "threading")
+        assert timeless(compare(task, names, episodes=4, workers=workers)) == alone
+        workers.close()

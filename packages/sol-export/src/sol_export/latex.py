@@ -47,7 +47,9 @@ class LatexExporter:
         """The source text; see :class:`sol_export.Exporter`."""
         return _TEMPLATE.format(
             title=name,
-            provenance="\n".join(f"% {line}".rstrip() for line in provenance(rule, "latex", name).splitlines()),
+            provenance="\n".join(
+                f"% {line}".rstrip() for line in provenance(rule, "latex", name, self.digits).splitlines()
+            ),
             equations=align(rule, self.digits),
             meanings=" \\\\\n".join(_item(meaning) for meaning in meanings(rule, self.digits)),
             one_line=rule.latex(self.digits),

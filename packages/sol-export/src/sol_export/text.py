@@ -36,14 +36,15 @@ def described_formula(rule: UpdateRule, decays: bool) -> str:
     return "\n\n".join(blocks)
 
 
-def provenance(rule: UpdateRule, to: str, name: str) -> str:
-    """Which rule it is, what made the file and how to make it again."""
+def provenance(rule: UpdateRule, to: str, name: str, digits: int | None = None) -> str:
+    """Which rule it is, what made the file and how to make it again, constants rounded to ``digits``."""
     text = str(rule)
     try:
         whole = UpdateRule.parse(text) == rule
     except SolError:  # its vocabulary is not the standard one
         whole = False
-    command = f"sol export --to {to} --name {name} "
+    command = f"sol export --to {to} --name {name} " + (f"--digits {digits} " if digits is not None else "")
+    command += "-- " if text.startswith("-") else ""  # else it would be read as an option
     again = _indented(f'{command}"{text}"') if whole else f"    {command}RULE"
     note = "" if whole else f"\n\nwhere RULE is the rule's JSON file; its text alone is\n\n{_indented(text)}"
     return (

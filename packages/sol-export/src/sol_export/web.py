@@ -42,7 +42,7 @@ class MarkdownExporter:
                 "| --- | --- | --- |",
                 *rows,
                 "",
-                *(f"    {line}".rstrip() for line in provenance(rule, "markdown", name).splitlines()),
+                *(f"    {line}".rstrip() for line in provenance(rule, "markdown", name, self.digits).splitlines()),
                 "",
             ]
         )
@@ -67,7 +67,7 @@ class MathMLExporter:
             f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(name)}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"/><style>{_STYLE}</style></head>\n'
             f"<body>\n{self.step(rule)}\n{self.formula(rule)}\n{self.symbols(rule)}\n"
-            f"<pre>{escape(provenance(rule, 'mathml', name))}</pre>\n</body>\n</html>\n"
+            f"<pre>{escape(provenance(rule, 'mathml', name, self.digits))}</pre>\n</body>\n</html>\n"
         )
 
     def step(self, rule: UpdateRule) -> str:

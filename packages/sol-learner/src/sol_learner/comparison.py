@@ -107,6 +107,10 @@ class Contender:
         return named
 
 
+DERIVED = ("best loss", "area", "steps to target")
+"""Quantities that come from the losses on the way."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Contenders on the same evaluation episodes; the first is the one that the others are baselines for.
@@ -141,7 +145,7 @@ class Comparison:
         return [f"{c.name}, seed {episode}: {error}" for c in self.contenders for episode, error in c.failed.items()]
 
     def differences(self) -> list[dict[str, Any]]:
-        """The first contender minus each other, over episodes, for every quantity of :attr:`metrics`.
+        """The first contender minus each other, over episodes, for all that :meth:`Contender.quantities` measures.
 
         ``mean`` and ``interval`` of the difference, ``p`` of the paired test, ``p_holm`` adjusted for the number of
         baselines; ``None`` where there is none. See ``sol_learner.significance``.
@@ -149,9 +153,9 @@ class Comparison:
         Raises:
             SolError: SciPy is not installed.
         """
-        first, *others = (contender.quantities(None) for contender in self.contenders)
+        first, *others = (contender.quantities(self.target) for contender in self.contenders)
         rows: list[dict[str, Any]] = []
-        for quantity in self.metrics:
+        for quantity in [*self.metrics, *(name for name in DERIVED if name in first)]:
             pairs = [(first[quantity].tolist(), other[quantity].tolist()) for other in others]
             values = [paired_test(mine, theirs) for mine, theirs in pairs]
             for contender, (mine, theirs), p, adjusted in zip(self.contenders[1:], pairs, values, holm(values)):
@@ -224,11 +228,11 @@ class Comparison:
             "state_bytes": contender.state_bytes,
         }
         derived = contender.quantities(self.target)
-        for name in ("best loss", "area", "steps to target"):
-            if name in derived:
-                entry[name.replace(" ", "_")] = _plain(derived[name])
+        further = [name for name in DERIVED if name in derived]
+        entry |= {name.replace(" ", "_"): _plain(derived[name]) for name in further}
         if statistics:
-            entry["intervals"] = {name: bootstrap_interval(derived[name].tolist()) for name in self.metrics}
+            measured = [*self.metrics, *further]
+            entry["intervals"] = {name: bootstrap_interval(derived[name].tolist()) for name in measured}
             entry["seconds_per_step"] = _plain(contender.seconds)
             entry["peak_bytes"] = _plain(contender.peak_bytes)
         return entry

@@ -7,6 +7,7 @@ copied for them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -38,20 +39,25 @@ class _Loss(nn.Module):
         return self.task.loss(self.model, batch)
 
 
+_turn = threading.Lock()
+"""Held by the thread that uses PyTorch's own random numbers, of which a process has one stream."""
+
+
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Random numbers of layers (dropout) from ``seed``; the caller's own stream goes on afterwards as if never used."""
     cuda = torch.cuda.is_available()
-    before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
-    torch.random.default_generator.manual_seed(seed)
-    if cuda:
-        torch.cuda.manual_seed_all(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
+    with _turn:
+        before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+        torch.random.default_generator.manual_seed(seed)
         if cuda:
-            torch.cuda.set_rng_state_all(before[1])
+            torch.cuda.manual_seed_all(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before[0])
+            if cuda:
+                torch.cuda.set_rng_state_all(before[1])
 
 
 def vectorizes(task: Task, model: nn.Module) -> bool:
@@ -120,7 +126,8 @@ class Optimizees:
             self._models = [models, *([self._fresh(e) for e in episodes] for _ in range(candidates - 1))]
 
     def _fresh(self, episode: int) -> nn.Module:
-        return self.task.build(generator_for(self._seed, self._purpose, episode, 0)).train()
+        with _turn:  # constructors of layers draw random numbers that are overwritten
+            return self.task.build(generator_for(self._seed, self._purpose, episode, 0)).train()
 
     def _draw_scales(self, theta: Tensor, scaling: float) -> Tensor:
         if self._project is not None:

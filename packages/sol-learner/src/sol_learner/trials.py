@@ -23,12 +23,12 @@ from torch.utils import _pytree as pytree
 from sol_learner.optimizees import Optimizees
 from sol_learner.optimizers import OptimizerSpec, Settings, schedule_factor
 from sol_learner.progress import Clock
-from sol_learner.task import SPLITS, Purpose, Task, generator_for, task_for
+from sol_learner.task import SPLITS, Purpose, Task, device_of, generator_for, task_for
 from sol_learner.workers import threads
 
 __all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
 
-MEANING = 3
+MEANING = 4
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
 
 
@@ -190,10 +190,12 @@ class Peak:
 def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
     """Hash of what a task computes, whatever it is made of: two tasks of one fingerprint give one set of numbers.
 
-    It covers the class and the name, the initial parameters of an episode, its first batch of each split, the loss
-    there, and the metrics of the fresh model over each split (to six digits: last ones differ between processors).
+    It covers the class and the name, the kind of device, the initial parameters of an episode, its first batch of each
+    split, the loss there, the metrics of the fresh model over each split, and two steps of training, dropout and
+    projection included, of which the second is long (to six digits: last ones differ between processors).
     """
-    digest = hashlib.sha256(f"{type(task).__module__}.{type(task).__qualname__} {task.name}".encode())
+    kind = f"{type(task).__module__}.{type(task).__qualname__}"
+    digest = hashlib.sha256(f"{kind} {task.name} {device_of(task).type}".encode())
     for purpose in (Purpose.TUNE, Purpose.EVALUATE):
         part = task_for(task, purpose)
         model = part.build(generator_for(0, purpose, 0)).eval()
@@ -207,7 +209,12 @@ def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
                 loss = float(part.loss(model, batch))
                 measured = part.evaluate(model, split) if purpose is Purpose.EVALUATE else {}
             told = {"loss of the batch": loss, **measured}
-            digest.update(repr([(name, f"{value:.6g}") for name, value in told.items()]).encode())
+            _add(digest, [(name, f"{value:.6g}") for name, value in told.items()])
+        optimizees = Optimizees(task, 0, purpose, [0])
+        for length in (1e-3, 1.0):
+            losses, gradient = optimizees.losses_and_gradients()
+            optimizees.descend(gradient, length / max(float(gradient.abs().max()), 1e-30))
+            _add(digest, f"{float(losses):.6g} {float(optimizees.theta.abs().mean()):.6g}")
     return digest.hexdigest()
 
 

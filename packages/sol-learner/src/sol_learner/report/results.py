@@ -141,8 +141,18 @@ def against_best(comparison: Comparison, key: tuple[str, str], words: str) -> Ve
         change = f"{found.mean:.3g} times as high" if found.mean >= 3 else percent
         told = f"ratio {found.mean:.2f}, 95{space}% interval {found.low:.2f} to {found.high:.2f}"
         kind = "good" if found.high < 1 else "bad" if found.low > 1 else "even"
+    p = _chance(comparison, rival, key)
+    if p is not None:
+        told += f", p = {p:.2g}"
+        kind = kind if p < 0.05 else "even"
     rest = f"{tuned}{comparison.results[rival].name}, the best other optimizer"
     return Verdict(change, words, f"{digits(means[0])} against {digits(means[rival])} of {rest} ({told})", kind)
+
+
+def _chance(comparison: Comparison, rival: int, key: tuple[str, str]) -> float | None:
+    """The p-value after Holm's correction that the first optimizer's difference to ``rival`` is chance."""
+    quantity, name = " ".join(key), comparison.results[rival].name
+    return next((d.p for d in comparison.differences if (d.baseline, d.quantity) == (name, quantity)), None)
 
 
 def _difference(comparison: Comparison, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
