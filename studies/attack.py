@@ -128,7 +128,7 @@ def main(study: Study) -> None:
     options = {"victim": settings["learned on"], "images": settings["images of an episode"]}
     rule = study.learn(study.task(attack_cifar10, **options), LearnConfig.from_mapping(settings["learner"]))
     first, last = settings["test images"]
-    images, labels = load_cifar10(data)["test"]
+    images, labels = (part.to(study.given.device) for part in load_cifar10(data)["test"])
     table: dict[str, dict[str, float]] = {}
     for name in list_victims(data):
         victim, table[name] = load_victim(name, data, study.given.device), {}

@@ -40,6 +40,23 @@ def test_check_task_names_the_broken_promise(make_task, member, message):
         check_task(task)
 
 
+@pytest.mark.parametrize(("back", "message"), [(True, r"1\.running_mean"), (False, "its training mode")])
+def test_check_task_refuses_an_evaluation_that_trains(make_task, back, message):
+    class Training(make_task):
+        def build(self, generator):
+            model = super().build(generator)
+            return torch.nn.Sequential(model, torch.nn.BatchNorm1d(2)) if back else model
+
+        def evaluate(self, model, split):
+            model.train()
+            metrics = super().evaluate(model, split)
+            model.train(not back)
+            return metrics
+
+    with pytest.raises(AssertionError, match=f"evaluate changes the model: {message}"):
+        check_task(Training(vectorizable=False))
+
+
 def test_check_task_refuses_equal_splits(make_task):
     task = make_task()
     task.data["valid"] = task.data["train"]

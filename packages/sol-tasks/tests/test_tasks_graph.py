@@ -5,7 +5,8 @@ import warnings
 import pytest
 import torch
 
-from sol_learner import Purpose, run_rule
+from sol_learner import Optimizees, Purpose, run_rule
+from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import Graph, NodeClassification, gat, jknet, load_planetoid
 from sol_tasks.graph import _matrix
@@ -114,6 +115,69 @@ def test_adam_reaches_the_known_accuracy(name, low, high, data):
     assert low < outcome.metrics["test"]["accuracy"].item() < high
 
 
-def test_a_missing_graph_is_said(tmp_path):
+@pytest.mark.parametrize("make", [gat, jknet])
+def test_bfloat16_is_near_to_float32(make, data):
+    task = make("Cora", data)
+    exact, near = (
+        Optimizees(task, 0, Purpose.TRAIN, [0], precision=precision).losses_and_gradients()
+        for precision in ("float32", "bf16")
+    )
+    torch.testing.assert_close(near[0], exact[0], rtol=0.02, atol=0)
+    assert torch.nn.functional.cosine_similarity(near[1], exact[1], dim=-1).item() > 0.99
+
+
+def test_a_graph_and_a_model_of_ones_own():
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.randint(30, (2, 60), generator=generator)
+    features, labels = torch.rand(30, 5, generator=generator), torch.arange(30) % 3
+    nodes = dict(zip(("train", "valid", "test"), torch.arange(30).split(10)))
+    graph = Graph.of(features, torch.cat([edges, edges.flip(0)], 1), labels, nodes)
+    assert graph.classes == 3
+    torch.testing.assert_close(graph.features.to_dense(), features)
+
+    class Own(torch.nn.Module):
+        def __init__(self, graph):
+            super().__init__()
+            self.linear = torch.nn.Linear(graph.features.shape[1], graph.classes)
+
+        def forward(self, graph):
+            return graph.propagate(graph.project(self.linear.weight.T), 0) + self.linear.bias
+
+    check_task(NodeClassification("own", Own, graph))
+    whole, part = NodeClassification("own", Own, graph), NodeClassification("own", Own, graph, hops=1)
+    model = whole.build(torch.Generator().manual_seed(0))
+    assert part.evaluate(model, "test") == pytest.approx(whole.evaluate(model, "test"))
+
+
+def test_a_missing_or_damaged_graph_is_said(tmp_path):
     with pytest.raises(SolError, match=r"no Cora in .*graph/Cora/raw.*kimiyoung/planetoid"):
         load_planetoid("Cora", tmp_path)
+    raw = tmp_path / "Cora" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("x", "tx", "allx", "y", "ty", "ally", "graph"):
+        (raw / f"ind.cora.{part}").write_bytes(b"cut short")
+    with pytest.raises(
+        SolError, match=r"^no ind\.cora\.test\.index in .*Cora/raw; get it from .*kimiyoung/planetoid.*"
+    ):
+        load_planetoid("Cora", tmp_path)
+    (raw / "ind.cora.test.index").write_text("1\n")
+    with pytest.raises(SolError, match=r"^cannot read Cora in .*Cora/raw: .*kimiyoung/planetoid.*"):
+        load_planetoid("Cora", tmp_path)
+
+
+def test_a_graph_that_cannot_be_fetched_is_said(tmp_path, monkeypatch):
+    import torch_geometric.datasets
+
+    class NoNetworkError(Exception):
+        """As of aiohttp."""
+
+    def download(self):
+        raise NoNetworkError("cannot connect to github.com\nand more")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(torch_geometric.datasets.Planetoid, "download", download)
+    with pytest.raises(
+        SolError, match=r"cannot fetch Cora into .*: NoNetworkError cannot connect.*--data DIR"
+    ) as caught:
+        load_planetoid("Cora")
+    assert "\n" not in str(caught.value)

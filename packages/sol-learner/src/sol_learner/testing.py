@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ def check_task(task: Task) -> None:
 
     Builds are fresh and a function of the generator; batches are a function of the generator and keep their shapes;
     losses are finite scalars with gradients; the splits' batches differ (or, with ``pool``, the models built over the
-    problems of different splits); ``evaluate`` reports a finite loss and leaves
-    the model alone; side-by-side training agrees with one at a time; ``project``, if there is one, is idempotent.
+    problems of different splits); ``evaluate``, given a model in evaluation mode, reports a finite loss and leaves the
+    parameters, buffers and mode of the model alone; side-by-side training agrees with one at a time; ``project``, if
+    there is one, is idempotent.
 
     Raises:
         AssertionError: A promise is broken; the message says which.
@@ -56,14 +58,18 @@ def check_task(task: Task) -> None:
     _require(all(g is not None for g in gradients), "loss does not depend on every trainable parameter")
     _require(any(bool((g != 0).any()) for g in gradients), "every gradient is zero at the start")
 
-    before = _parameters(model).clone()
+    model.eval()
+    before = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
     for split in SPLITS:
         with torch.no_grad():
             metrics = task.evaluate(model, split)
         _require("loss" in metrics, f"evaluate({split!r}) reports no 'loss'")
         _require(all(isinstance(v, float) for v in metrics.values()), f"evaluate({split!r}): a metric is not a float")
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
-    _require(torch.equal(before, _parameters(model)), "evaluate changes the model")
+    changed = [name for name, tensor in _tensors(model) if not torch.equal(before[name], tensor)]
+    _require(not changed, f"evaluate changes the model: {', '.join(changed)}")
+    _require(not any(module.training for module in model.modules()), "evaluate changes the model: its training mode")
+    model.train()
 
     both = Optimizees(task, 0, Purpose.TRAIN, range(2))
     if not vectorizes(task, model) or torch.equal(loss, task.loss(model, first["train"][0])):  # else dropout differs
@@ -86,6 +92,10 @@ def _require(holds: bool, message: str) -> None:
 
 def _parameters(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters() if p.requires_grad] or [torch.empty(0)])
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return itertools.chain(model.named_parameters(), model.named_buffers())
 
 
 def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:

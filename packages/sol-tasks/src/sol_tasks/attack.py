@@ -49,8 +49,16 @@ def _boxed(delta: Tensor, images: Tensor, radius: float) -> Tensor:
     return torch.minimum(torch.maximum(delta, -images / radius), (1 - images) / radius)
 
 
+_DLR_CLASSES = 3  # that it takes
+
 BALLS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"linf": project_linf, "l2": project_l2}
 """Projections by norm."""
+
+
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{i != y} z_i - z_y, [N]: above 0 the image is misclassified."""
+    true = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1) - true
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
@@ -62,12 +70,11 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         SolError: There are fewer than three classes.
     """
-    if logits.shape[1] < 3:
-        raise SolError(f"the DLR loss needs 3 classes or more, not {logits.shape[1]}; use the cross-entropy")
+    if logits.shape[1] < _DLR_CLASSES:
+        count = logits.shape[1]
+        raise SolError(f"the DLR loss needs {_DLR_CLASSES} classes or more, not {count}; use the cross-entropy")
     top = logits.topk(3, dim=1).values
-    true = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-    other = logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
-    return (other - true) / (top[:, 0] - top[:, 2] + 1e-12)
+    return _margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -179,13 +186,15 @@ class Attack:
         """How much is left to do; low is good.
 
         ``loss`` is the mean over the images of max(-DLR, 0), how far an image is from being misclassified: the mean of
-        what the attack maximises would count most what it is through with. ``accuracy`` is the share of images still
+        what the attack maximises would count most what it is through with. With two classes, which have no DLR, it is
+        the same of DLR's numerator, the difference of the logits. ``accuracy`` is the share of images still
         classified correctly, ``objective`` the mean of :meth:`loss`. They are the same for all splits: a
         perturbation is good for its own images only.
         """
         logits, labels = self.victim(model()), cast(Adversarial, model).labels
+        above = dlr if logits.shape[1] >= _DLR_CLASSES else _margin
         return {
-            "loss": float((-dlr(logits, labels)).clamp_min(0).mean()),
+            "loss": float((-above(logits, labels)).clamp_min(0).mean()),
             "accuracy": float((logits.argmax(1) == labels).float().mean()),
             "objective": float(-LOSSES[self.objective](logits, labels).mean()),
         }

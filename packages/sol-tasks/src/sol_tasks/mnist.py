@@ -58,7 +58,8 @@ def _original(data: Path) -> Splits:
     folders = [data / "vision" / "MNIST" / "raw", data / "MNIST" / "raw"]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
-        raise SolError(f"no MNIST in {data}: looked for the folders {' and '.join(str(f) for f in folders)}")
+        looked = " and ".join(str(folder) for folder in folders)
+        raise SolError(f"no MNIST in {data}: looked for the folders {looked}; {_how_to_get(data)}")
     images, labels = _idx(folder / "train-images-idx3-ubyte", 3), _idx(folder / "train-labels-idx1-ubyte", 1)
     test = _idx(folder / "t10k-images-idx3-ubyte", 3), _idx(folder / "t10k-labels-idx1-ubyte", 1)
     train = (images[:55_000], labels[:55_000])
@@ -69,12 +70,17 @@ def _original(data: Path) -> Splits:
     }
 
 
+def _how_to_get(root: Path) -> str:
+    """The line that puts the files into ``root/MNIST/raw``."""
+    return f"get it with: python -c \"import torchvision; torchvision.datasets.MNIST('{root}', download=True)\""
+
+
 def _idx(path: Path, dimensions: int) -> Tensor:
     """A file in the IDX format: magic number, sizes as big-endian int32, then uint8 values."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SolError(f"cannot read {path}: {error.strerror}") from error
+        raise SolError(f"cannot read {path}: {error.strerror}; {_how_to_get(path.parents[2])}") from error
     header = 4 + 4 * dimensions
     sizes = numpy.frombuffer(content[4:header], ">i4")
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + int(numpy.prod(sizes)):

@@ -108,7 +108,11 @@ def _index(data: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
     root = next((root for root in roots if (root / "weights" / "models.json").is_file()), None)
     if root is None:
         looked = " and ".join(str(root / "weights" / "models.json") for root in roots)
-        raise SolError(f"no models to attack in {data}: looked for {looked}, a list of checkpoints")
+        raise SolError(
+            f"no models to attack in {data}: looked for {looked}, a list that you write (the README of sol-tasks has "
+            "its form) of checkpoints such as those of github.com/Verified-Intelligence/alpha-beta-CROWN; or take "
+            "attack-carmon2019, which needs no list"
+        )
     records = json.loads((root / "weights" / "models.json").read_text(encoding="utf-8"))["models"]
     return root, {Path(record["file"]).stem: record for record in records}
 
