@@ -5,6 +5,7 @@ python studies/again.py studies/table2-cpu.json elsewhere/studies/table2-cpu.jso
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,9 @@ def different(first: Any, second: Any) -> tuple[int, list[str]]:
 
 
 if __name__ == "__main__":
-    first, second = (json.loads(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs=2, type=Path, metavar="JSON")
+    first, second = (json.loads(file.read_text(encoding="utf-8")) for file in parser.parse_args().files)
     count, places = different(first, second)
     print(f"{count} values, {len(places)} differ", *places, sep="\n")
     sys.exit(bool(places))
