@@ -110,31 +110,6 @@ def test_chunks_do_not_change_meta_gradients(monkeypatch, chunk):
         torch.testing.assert_close(part, reference, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("gates", [False, True])
-def test_the_compiled_kernel_equals_eager_tensors(gates):
-    features, units = ("1", "g", "ld", "m_hat", "sign(m)", "2*cd"), (("identity", "mul"), ("exp", "identity"))
-    network = SymbolicNetwork(ZOO["adam"], features, units, gates=gates, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        network.readout.normal_(generator=torch.Generator().manual_seed(1))
-    network.draw_gates(torch.Generator().manual_seed(2))
-    gradients = 0.1 * torch.randn(4, 2, 77, generator=torch.Generator().manual_seed(3))
-    eager, compiled = (run_steps(NetworkOptimizer(network, kernel), gradients) for kernel in ("eager", "compiled"))
-    torch.testing.assert_close(compiled[0], eager[0], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(compiled[1], eager[1])
-
-
-def test_without_a_compiler_eager_tensors_are_used(monkeypatch):
-    def failing(*arguments):
-        raise torch._dynamo.exc.BackendCompilerFailed(failing, RuntimeError("no g++"), None)
-
-    monkeypatch.setattr(torch, "compile", lambda function, **options: failing)
-    network, gradients = random_network(), torch.randn(3, 2, 33)
-    optimizer = NetworkOptimizer(network, "compiled")
-    with pytest.warns(UserWarning, match="no fused kernel"):
-        phi, _ = run_steps(optimizer, gradients)  # one warning, not three
-    torch.testing.assert_close(phi, run_steps(NetworkOptimizer(network), gradients)[0])
-
-
 def test_gates_start_open_close_exactly_and_are_read_out():
     network = SymbolicNetwork(ZOO["adam"], gates=True, generator=torch.Generator().manual_seed(0))
     plain = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))

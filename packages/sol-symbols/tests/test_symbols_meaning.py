@@ -23,6 +23,7 @@ from sol_symbols import (
     evaluator,
     hoisted,
     lower,
+    lower_features,
     parity,
     probed_parity,
     probed_scaling_degree,
@@ -129,6 +130,19 @@ def test_hoisted_code_collects_like_terms_and_calculates_nothing_twice():
     for node in nodes:
         if node.is_Add or node.is_Mul:  # no arithmetic among numbers
             assert sum(not arg.has(*elementwise) for arg in node.args) <= 1
+
+
+def test_what_several_outputs_share_is_calculated_ahead_of_all():
+    features = [STANDARD.parse(text) for text in ("g", "sign(g)*ad", "exp(abs(g))", "abs(g)*rs")]
+    program = lower_features(tuple(features), STANDARD)
+    found = hoisted(program)
+    assert found.outputs[0] == symbol("g")
+    assert [a.name for a in found.body if not a.name] == []
+    g = np.random.default_rng(0).normal(size=20)
+    plain, fast = Evaluator(program), Evaluator(found)
+    values = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    for value, expected in zip(*(code.step(g, code.init(g), g, 1, values)[0] for code in (fast, plain)), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
 def test_momenta_of_other_speeds():

@@ -30,8 +30,8 @@ _CHOICES = {
     "precision": tuple(PRECISIONS),
 }
 _MAY_BE_ZERO = {
-    *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "own_terms"),
-    *("sparsity", "sparsity_from", "scaling", "clip", "objective"),
+    *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "front_generations"),
+    *("own_terms", "sparsity", "sparsity_from", "scaling", "clip", "objective"),
 }
 
 
@@ -82,6 +82,7 @@ class LearnConfig:
         polish_episodes: Episodes that each candidate is measured on, new ones in every generation.
         sigma: Initial step of these searches, in units of the root mean square of phi.
         front: Whether the rule is also pruned to every smaller number of terms, for the front of length against loss.
+        front_generations: Generations of CMA-ES on that way, once, at three quarters of the terms; 0 for none.
         evaluation: Held-out episodes of the final comparison.
         baselines: Zoo rules, each tuned, that the learned rule is compared with.
 
@@ -131,6 +132,7 @@ class LearnConfig:
     polish_episodes: int = 2
     sigma: float = 0.1
     front: bool = True
+    front_generations: int = 8
     evaluation: int = 10
     baselines: tuple[str, ...] = ("adam", "momentum")
 

@@ -16,10 +16,11 @@ from sol_learner.config import LearnConfig
 from sol_learner.estimators import ESTIMATORS, Estimator, Window
 from sol_learner.family import Family
 from sol_learner.inner_loop import run_episodes
+from sol_learner.native import find_compiler
 from sol_learner.optimizees import Optimizees
 from sol_learner.progress import Clock, Interrupted, Progress
 from sol_learner.ranks import Ranks
-from sol_learner.task import Purpose, Task, generator_for
+from sol_learner.task import Purpose, Task, device_of, generator_for
 from sol_learner.update_network import UpdateNetwork
 
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
@@ -29,7 +30,8 @@ UNROLL = 20
 
 Network = TypeVar("Network", bound=UpdateNetwork)
 
-_COMPILE_FROM = 3e9  # coordinates times steps from which compiling a kernel is repaid
+_COMPILE_FROM = 3e7  # coordinates times steps from which compiling a kernel in C, in about a second, is repaid
+_COMPILE_ELSEWHERE_FROM = 3e9  # and one by PyTorch's compiler
 
 
 @dataclass
@@ -72,15 +74,18 @@ class MetaTraining(Generic[Network]):
 
 
 def kernel_for(config: LearnConfig, family: Family) -> str:
-    """The configuration's kernel, ``auto`` decided by how much work there is for it."""
+    """The configuration's kernel, ``auto`` decided by how much work there is and whether there is a compiler."""
     if config.kernel != "auto":
         return config.kernel
+    on_cpu = device_of(family.tasks[0]).type == "cpu"
+    if on_cpu and find_compiler() is None:
+        return "eager"
     work = 0.0
     for task in family.tasks:
         size = sum(p.numel() for p in task.build(torch.Generator().manual_seed(0)).parameters() if p.requires_grad)
         runs = config.meta_batch + (config.validation / config.validate_every if config.validate_every else 0)
         work += config.episodes / len(family.tasks) * runs * task.horizon * size
-    return "compiled" if work > _COMPILE_FROM else "eager"
+    return "compiled" if work > (_COMPILE_FROM if on_cpu else _COMPILE_ELSEWHERE_FROM) else "eager"
 
 
 class MetaTrainer(Generic[Network]):

@@ -1,9 +1,9 @@
 """Running a network as an optimizer: features, phi and states of every coordinate at every inner step.
 
 Two ways to the same numbers. Eager tensor operations go over the coordinates in chunks whose temporaries stay in the
-processor's cache. Where there is a compiler, one fused kernel reads each coordinate once, which is several times
-faster and costs some seconds once a process; all that changes from step to step (decays, bias corrections, weights)
-enters as tensors, so that it is compiled once.
+processor's cache. A compiled kernel reads each coordinate once, which is many times faster: C code for coordinates on
+the CPU (:mod:`sol_learner.native`), ``torch.compile`` for those on other devices. All that changes from step to step
+(decays, bias corrections, weights) enters as numbers, so that it is compiled once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
+from sol_learner.native import NativeKernel
 from sol_learner.update_network import NetworkRunner, State
 from sol_symbols import Evaluator, SolError, feature_evaluator, symbol
 
@@ -55,7 +56,7 @@ class NetworkOptimizer(NetworkRunner):
 
     Args:
         network: phi.
-        kernel: ``"eager"`` or ``"compiled"``.
+        kernel: ``"eager"``, or ``"compiled"``, which falls back on eager tensors where there is no compiler.
 
     Raises:
         SolError: There is no such kernel.
@@ -66,7 +67,11 @@ class NetworkOptimizer(NetworkRunner):
             raise SolError(f"no kernel {kernel!r}; kernels: {', '.join(KERNELS)}")
         self.network, self.values = network, network.values()
         self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
-        self._kernel = _fused(network, self.features) if kernel == "compiled" else None
+        self._native = self._fused = None
+        if kernel == "compiled" and next(network.parameters()).device.type == "cpu":
+            self._native = _native(network, self.features)
+        elif kernel == "compiled":
+            self._fused = _fused(network, self.features)
 
     @cached_property
     def _recurrences(self) -> Evaluator:
@@ -88,10 +93,13 @@ class NetworkOptimizer(NetworkRunner):
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
         """phi and the new state; all tensors of one shape."""
         flat = [gradient.reshape(-1), theta.reshape(-1), *(value.reshape(-1) for value in state.values())]
-        scalars = self.features.scalars(t, self.values)
-        results = self._kernel(flat, scalars) if self._kernel is not None else None
+        results: list[Tensor] | None = None
+        if self._native is not None and self._native.fits(gradient):
+            results = self._native.step(flat, t, self.values)
+        elif self._fused is not None:
+            results = self._fused(flat, self.features.scalars(t, self.values))
         if results is None:
-            results = self._chunked(flat, scalars, list(state))
+            results = self._chunked(flat, self.features.scalars(t, self.values), list(state))
         phi, *new = (result.view_as(theta) for result in results)
         return phi, dict(zip(state, new))
 
@@ -105,6 +113,8 @@ class NetworkOptimizer(NetworkRunner):
     ) -> tuple[Tensor, ...]:
         """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, steps and
         coordinates are taken in chunks of any shape."""
+        if self._native is not None and self._native.fits(cotangents):
+            return self._native.pull_back(gradients, thetas, list(state.values()), first, self.values, cotangents)
         states = list(self._states(gradients, thetas, state, first))
         table = [self.features.scalars(t, self.values) for t in range(first, first + len(gradients))]
         columns = {name: cotangents.new_tensor([row[name] for row in table]).unsqueeze(1) for name in table[0]}
@@ -162,11 +172,20 @@ def _flat(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.reshape(-1) for value in values])
 
 
+def _native(network: SymbolicNetwork, features: Evaluator) -> NativeKernel | None:
+    """The network in C, or nothing where the machine cannot compile it."""
+    try:
+        return NativeKernel(network, features)
+    except SolError as error:
+        warnings.warn(f"no compiled kernel on this machine, eager tensors are used: {error}", stacklevel=2)
+        return None
+
+
 Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]
 
 
 def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
-    """A kernel over flat gradient, parameters and states; it gives None where the machine cannot compile one."""
+    """A kernel by PyTorch's compiler over flat gradient, parameters and states; it gives None where that fails."""
     names, varying = list(features.program.states), features.varying
 
     def formula(
@@ -177,7 +196,6 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
         h = [outputs[i] for i in varying]
         starts: list[Tensor | None] = [*bias.unbind()]
         *hidden, readout = weights
-        hidden[0] = hidden[0][:, list(varying)]
         for weight, functions, operators in zip(hidden, network.functions, network.operators):
             rows = iter([_dot(row, h, start) for row, start in zip(weight.unbind(), starts)])
             h = [f(*(next(rows) for _ in range(o.arity))) for f, o in zip(functions, operators)]
@@ -196,6 +214,7 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
         # Features that are the same for all coordinates come down to one number for each row of the first layer.
         uniform = features.uniform(scalars)
         bias = weights[0] @ weights[0].new_tensor([uniform.get(i, 0.0) for i in range(len(network.features))])
+        weights[0] = weights[0][:, list(varying)]
         try:
             return compiled(flat, numbers, weights, bias, tuple(scalars))
         except torch._dynamo.exc.BackendCompilerFailed as error:

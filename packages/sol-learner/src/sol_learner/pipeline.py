@@ -271,16 +271,24 @@ class Learner:
             population=config.population,
             episodes=config.polish_episodes,
             sigma=config.sigma,
-            seed=2 * config.seed + search,
+            seed=3 * config.seed + search,
             progress=self.progress,
         )
 
     def front(
         self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, candidates: Candidates
     ) -> list[Point]:
-        """The rule, the longer ones that it was pruned from, and shorter ones that it can be pruned to."""
-        shorter = prune(rule, 1, samples, candidates, self.config.polish_episodes, self.progress)
-        return measured_front([*longer[:-1], rule, *shorter], candidates, self.progress)
+        """The rule, the longer ones that it was pruned from, and shorter ones that it can be pruned to.
+
+        At three quarters of its terms what is left is polished again, and goes on from there.
+        """
+        config, shorter = self.config, [rule]
+        for terms in ((rule.complexity.terms * 3 + 3) // 4, 1):
+            shorter += prune(shorter[-1], terms, samples, candidates, config.polish_episodes, self.progress)
+            if config.front_generations and 1 < shorter[-1].complexity.terms < rule.complexity.terms:
+                polished = self.polish(shorter[-1], samples, candidates, config.front_generations, 2).rule
+                shorter += [polished] if polished != shorter[-1] else []
+        return measured_front([*longer[:-1], *shorter], candidates, self.progress)
 
     def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:
         """Learned rule and tuned baselines on held-out seeds of each task; none where there is no time."""

@@ -33,6 +33,7 @@ def _shared(program: Program) -> Program:
         names = (*(["denom"] if divides else []), *(f"x{i}" for i in range(1, len(taken) + 2)))
         name = next(name for name in names if name not in taken)
         first = next(i for i, a in enumerate(body) if a.value.has(repeated))
+        first = min(first, len(body) - len(program.outputs))  # ahead of all outputs
         body = [Assignment(a.name, a.value.xreplace({repeated: symbol(name)})) for a in body]
         body.insert(first, Assignment(name, repeated))
     count = len(body) - len(program.outputs)

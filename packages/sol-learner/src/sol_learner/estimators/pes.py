@@ -34,10 +34,13 @@ class PersistentEvolution(Estimator):
         """Optimizees per episode: two for each pair."""
         return 2 * self.particles
 
-    def __init__(self, network: UpdateNetwork, generator: torch.Generator, **settings: Any) -> None:
-        super().__init__(network, generator, **settings)
+    def __init__(
+        self, network: UpdateNetwork, generator: torch.Generator, *, kernel: str = "eager", **settings: Any
+    ) -> None:
+        super().__init__(network, generator, kernel=kernel, **settings)
         self._networks = [copy.deepcopy(network).requires_grad_(False) for _ in range(self.candidates)]
-        self._optimizers = [perturbed.runner() for perturbed in self._networks]
+        shared = next(network.parameters()).device.type == "cpu"  # PyTorch's compiler would compile each of them
+        self._optimizers = [perturbed.runner(kernel if shared else "eager") for perturbed in self._networks]
 
     def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
         """Start an episode; the memory of perturbations is cleared."""
