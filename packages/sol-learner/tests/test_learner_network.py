@@ -180,6 +180,39 @@ def test_meta_training_drops_windows_that_are_not_finite(task):
     assert "outer_lr" in result.advice
 
 
+class OneSpike:
+    """A coordinate whose gradient is as steep as 20, among a thousand that are flat."""
+
+    name, horizon, vectorizable = "spike", 12, True
+
+    def build(self, generator):
+        model = torch.nn.Linear(1000, 1, bias=False)
+        torch.nn.init.constant_(model.weight, 1.0)
+        return model
+
+    def batches(self, split, generator):
+        while True:
+            yield torch.full((1, 1000), 1e-3).index_fill_(1, torch.tensor([500]), 20.0)
+
+    def loss(self, model, batch):
+        return model(batch).sum()
+
+    def evaluate(self, model, split):
+        return {"loss": 0.0}
+
+
+def test_a_divergence_is_explained_though_its_coordinate_was_not_sampled():
+    network = SymbolicNetwork(ZOO["adam"], ("g3",), (("identity", "exp"),), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.hidden[0][1] = torch.tensor([0.1, 0.0])  # exp(800)
+        network.readout[1] = 1e-3
+    config = replace(SETTINGS, episodes=1, meta_batch=1, coordinates=3)
+    result = meta_train(Family((OneSpike(),), (1.0,), 0.5), network, 0.01, config, progress=Silent(), clock=Clock())
+    assert result.dropped == 1
+    assert result.divergences[0]["gradient"] == 20.0
+    assert "the largest gradient, of all coordinates: 20)" in result.advice
+
+
 @pytest.mark.parametrize(
     "settings",
     [

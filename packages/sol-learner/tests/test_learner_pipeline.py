@@ -252,6 +252,12 @@ def test_the_summary_is_json_and_says_how_to_repeat_the_run(result):
     assert summary["digest"] == result.rule.digest
     assert set(summary["seconds"]) == {"tune", "meta-train", "widen", "prune", "polish", "front", "compare"}
     assert summary["meta_training"]["dropped"] == 0
+    assert summary["kernel"] == "eager"
+    searches = {search["of"]: search for search in summary["searches"]}
+    assert list(searches) == ["library", "rule", "front"]
+    assert [search["seed"] for search in searches.values()] == [0, 1, 2]
+    assert searches["front"]["terms"] == (SMALL.terms * 3 + 3) // 4
+    assert searches["rule"]["evaluations"] == SMALL.generations * SMALL.population
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ class MetaTraining(Generic[Network]):
             objective was measured.
         windows: Windows that gave a meta-gradient.
         dropped: Windows that were left out because a gradient or a loss was not finite.
-        divergences: What was seen in the first of them: step, largest feature, its size, and the largest update.
+        divergences: What was seen in the first of them: step, largest gradient; and on the coordinates that were
+            sampled the largest feature, its size, and the largest update.
     """
 
     network: Network
@@ -63,8 +64,10 @@ class MetaTraining(Generic[Network]):
         first = self.divergences[0]
         where = f"step {first['step']:.0f}"
         if "feature" in first:
+            where += f", an update of {first['update']:.3g}"
+            where += f" (the largest feature, {first['feature']}: {first['size']:.3g}"
             where += (
-                f", an update of {first['update']:.3g} (the largest feature, {first['feature']}: {first['size']:.3g})"
+                f"; the largest gradient, of all coordinates: {first['gradient']:.3g})" if "gradient" in first else ")"
             )
         every = "every one of the" if not self.windows else f"{self.dropped} of"
         return (
@@ -108,10 +111,11 @@ class MetaTrainer(Generic[Network]):
         weights = [p for p in network.parameters() if not any(p is gate for gate in gates)]
         groups = [{"params": weights, "lr": config.outer_lr}, {"params": gates, "lr": config.gate_lr}]
         self.outer = torch.optim.Adam([group for group in groups if group["params"]])
+        self.kernel = kernel_for(config, family)
         self.estimator: Estimator = ESTIMATORS[config.estimator](
             network,
             self.drawing,
-            kernel=kernel_for(config, family),
+            kernel=self.kernel,
             meta_loss=config.meta_loss,
             outer_split=config.outer_split,
             coordinates=config.coordinates,
@@ -220,11 +224,12 @@ class MetaTrainer(Generic[Network]):
         return torch.autograd.grad(weight * self.network.open_gates(), list(self.network.gates))
 
     def _diagnose(self, window: Window, first: int) -> dict[str, float | str]:
-        """Where a window left the range of finite numbers: the step, the largest feature before it and its size, and
-        the largest update."""
+        """Where a window left the range of finite numbers, see :attr:`MetaTraining.divergences`."""
         bad = (~torch.isfinite(window.losses)).nonzero()
         offset = int(bad[0]) if len(bad) else len(window.losses) - 1
         found: dict[str, float | str] = {"step": float(first + offset)}
+        if window.largest is not None:
+            found["gradient"] = float(window.largest[offset])
         features = None if window.inputs is None else window.inputs(offset)
         extremes = {} if features is None else self.network.extremes(features)
         if "update" in extremes:

@@ -32,13 +32,16 @@ from sol_learner.pruning import Point, measured_front, prune
 from sol_learner.ranks import Ranks
 from sol_learner.samples import Samples, record
 from sol_learner.task import Purpose, Task, device_of, generator_for, with_horizon
-from sol_learner.terms import widen
+from sol_learner.terms import split, widen
 from sol_learner.workers import Workers
 from sol_symbols import ZOO, SolError, UpdateRule
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error"]
 
 Tuning = list[tuple[float, float]]
+
+SEARCHES = ("library", "rule", "front")
+"""The searches by CMA-ES of a run."""
 
 
 @dataclass
@@ -125,6 +128,7 @@ class Learner:
         self.memory, self.progress, self.clock = memory or Checkpoints(), progress or Silent(), clock or Clock()
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.start, self.timings = ZOO[self.config.start], dict[str, float]()
+        self.searches = list[dict[str, Any]]()
 
     def run(self) -> LearnResult:
         """All phases.
@@ -163,7 +167,7 @@ class Learner:
             result.comparisons = self.compare(rule, tunings)
         self.memory.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
-        result.summary["gradient_rms"] = samples.gradient_rms
+        result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": trainer.kernel}
         return result
 
     @contextmanager
@@ -261,19 +265,18 @@ class Learner:
     def polish(
         self, rule: UpdateRule, samples: Samples, candidates: Candidates, generations: int, search: int
     ) -> Polished:
-        """The rule with better constants; ``search`` numbers the searches of a run."""
+        """The rule with better constants; ``search`` numbers the searches of a run: library, rule, front."""
         config = self.config
-        return polish(
-            rule,
-            samples,
-            candidates,
-            generations=generations,
-            population=config.population,
-            episodes=config.polish_episodes,
-            sigma=config.sigma,
-            seed=3 * config.seed + search,
-            progress=self.progress,
-        )
+        settings: dict[str, Any] = {
+            "population": config.population,
+            "episodes": config.polish_episodes,
+            "sigma": config.sigma,
+            "seed": len(SEARCHES) * config.seed + search,
+        }
+        polished = polish(rule, samples, candidates, generations=generations, progress=self.progress, **settings)
+        done = {"generations": len(polished.history), "evaluations": len(polished.history) * config.population}
+        self.searches.append({"of": SEARCHES[search], "terms": len(split(rule)[0]), **settings, **done})
+        return polished
 
     def front(
         self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, candidates: Candidates
@@ -353,6 +356,7 @@ class Learner:
             },
             "readout": {"terms": result.readout.complexity.terms, "error": result.readout_error},
             "front": [{"terms": p.terms, "loss": p.loss, "rule": str(p.rule)} for p in result.front],
+            "searches": self.searches,
             "polish": {"generations": len(polished.history), "loss": polished.loss, "history": polished.history},
             "comparison": [comparison.record() for comparison in result.comparisons],
             "seconds": self.timings,

@@ -41,9 +41,10 @@ class FirstOrder(Estimator):
             return value if chosen is None else value.index_select(-1, chosen)
 
         first, state = self.t, {name: pick(value) for name, value in self.state.items()}
-        gradients, thetas, losses, outer = [], [], [], []
+        gradients, thetas, losses, outer, largest = [], [], [], [], []
         for _ in range(steps):
             gradients.append(pick(self.gradient))
+            largest.append(torch.linalg.vector_norm(self.gradient, torch.inf))
             thetas.append(pick(self.optimizees.theta))
             self._move()
             loss, gradient = self._outer()
@@ -59,4 +60,4 @@ class FirstOrder(Estimator):
         def inputs(offset: int) -> Tensor | None:
             return self.optimizer.inputs(gradients[: offset + 1], thetas[: offset + 1], state, first)
 
-        return Window(meta_gradient, table.detach().flatten(1).mean(1), inputs)
+        return Window(meta_gradient, table.detach().flatten(1).mean(1), inputs, torch.stack(largest))
