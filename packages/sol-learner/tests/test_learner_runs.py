@@ -30,6 +30,7 @@ from sol_learner import (
     learn,
     meta_train,
 )
+from sol_learner.network_optimizer import KERNELS
 from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, Silent, TensorBoard
 from sol_learner.workers import shared_threads, suitable_jobs
 from sol_symbols import ZOO, SolError, UpdateRule
@@ -66,21 +67,16 @@ def numbers(result):
     return json.dumps([result.rule.to_json(), summary, result.readout.to_json()])
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(make_task):
-    started = time.monotonic()
-    result = Learner([make_task()], SMALL).run()
-    return numbers(result), time.monotonic() - started
-
-
-def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(make_task, uninterrupted, tmp_path):
-    reference, seconds = uninterrupted
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(make_task, kernel, tmp_path):
+    config, started = dataclasses.replace(SMALL, kernel=kernel), time.monotonic()
+    reference, seconds = numbers(Learner([make_task()], config).run()), time.monotonic() - started
     moments, killed, runs = random.Random(0), 0, [tmp_path / "0"]
-    while killed < 4:
+    while killed < 3:
         child = os.fork()
         if child == 0:
             try:
-                run_in(runs[-1], make_task())
+                run_in(runs[-1], make_task(), config=config)
             finally:
                 os._exit(0)
         time.sleep(moments.uniform(0.1, 0.5) * seconds)
@@ -91,7 +87,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(make_task, unint
         os.waitpid(child, 0)
         killed += 1
     for folder in runs:
-        assert numbers(run_in(folder, make_task())) == reference
+        assert numbers(run_in(folder, make_task(), config=config)) == reference
 
 
 def checkpoints(folder):
@@ -127,9 +123,7 @@ def left_behind(make_task, tmp_path_factory):
 
 
 @pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_bit, damage_number])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
-    task, uninterrupted, left_behind, tmp_path, damage
-):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(task, left_behind, tmp_path, damage):
     shutil.copytree(left_behind, tmp_path, dirs_exist_ok=True)
     old, new = checkpoints(tmp_path)
     damage(new)
@@ -138,7 +132,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     assert len(told) == 1
     assert f"{new} is damaged" in told[0]
     assert memory.journal
-    assert numbers(Learner([task], SMALL, memory=memory).run()) == uninterrupted[0]
+    assert numbers(Learner([task], SMALL, memory=memory).run()) == numbers(Learner([task], SMALL).run())
     damage_empty(old)
     for path in checkpoints(tmp_path):
         damage_empty(path)

@@ -44,7 +44,7 @@ class FirstOrder(Estimator):
         gradients, thetas, losses, outer, largest = [], [], [], [], []
         for _ in range(steps):
             gradients.append(pick(self.gradient))
-            largest.append(torch.linalg.vector_norm(self.gradient, torch.inf))
+            largest.append(torch.stack(self.gradient.aminmax()).abs().amax())
             thetas.append(pick(self.optimizees.theta))
             self._move()
             loss, gradient = self._outer()
