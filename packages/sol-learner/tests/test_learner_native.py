@@ -37,11 +37,12 @@ def both(network, gradients, thetas, first=1):
     for kernel in ("eager", "compiled"):
         optimizer = NetworkOptimizer(network, kernel)
         assert (optimizer._native is not None) == (kernel == "compiled")
-        begun = state = optimizer.begin(thetas[0], 40)
+        state = optimizer.begin(thetas[0], 40)
         phis = []
         for t, (g, w) in enumerate(zip(gradients, thetas), first):
             phi, state = optimizer.step(g, state, w, t)
             phis.append(phi)
+        begun = optimizer.begin(thetas[0], 40)
         pulled = optimizer.pull_back(list(gradients), list(thetas), begun, first, cotangents)
         results.append((torch.stack(phis), state, pulled))
     return results
@@ -110,6 +111,16 @@ def test_what_is_not_finite_stays_so_where_it_was():
         assert not finite.all()
         torch.testing.assert_close(torch.isfinite(value), finite)
         torch.testing.assert_close(value[finite], reference[finite])
+
+
+def test_states_are_overwritten_where_they_lie_and_their_values_are_the_same():
+    network, (gradients, thetas) = network_of((("identity", "mul"),)), window(dtype=torch.float32)
+    optimizer = NetworkOptimizer(network, "compiled")
+    state = optimizer.begin(thetas[0], 10)
+    apart = {name: value.clone().transpose(0, 1).contiguous().transpose(0, 1) for name, value in state.items()}
+    (phi, after), (other, elsewhere) = (optimizer.step(gradients[0], s, thetas[0], 1) for s in (state, apart))
+    assert all(after[name].data_ptr() == state[name].data_ptr() for name in state)
+    torch.testing.assert_close((phi, after), (other, elsewhere), rtol=0, atol=0)
 
 
 def test_coordinates_that_it_cannot_compute_with_are_left_to_eager_tensors():

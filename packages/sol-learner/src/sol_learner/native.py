@@ -109,17 +109,18 @@ class NativeKernel:
         return (ctypes.c_double * len(flat))(*flat)
 
     def step(self, flat: Sequence[Tensor], t: int, values: Mapping[str, float]) -> list[Tensor]:
-        """phi and the new states, [n] each, from gradient, parameters and states at step ``t``."""
-        g, w, *old = map(_dense, flat)
+        """phi and the new states, [n] each, from gradient, parameters and states at step ``t``. Where the states can be
+        overwritten they are: fresh memory of that size costs as much as all the calculation."""
+        g, w, *state = map(_dense, flat)
         weights = [_dense(weight).to(g.dtype) for weight in self._network.weights()]
-        phi, *new = (torch.empty_like(g) for _ in range(1 + len(old)))
+        phi = torch.empty_like(g)
         arguments = (
-            *(_address(g), _address(w) if self._uses_w else None, _addresses(old), _addresses(weights)),
-            *(self._numbers([t], values), _address(phi), _addresses(new)),
+            *(_address(g), _address(w) if self._uses_w else None, _addresses(state), _addresses(weights)),
+            *(self._numbers([t], values), _address(phi)),
         )
         function = self._library(g.dtype).forward
         _shared(lambda start, stop: function(ctypes.c_long(start), ctypes.c_long(stop), *arguments), len(g))
-        return [phi, *new]
+        return [phi, *state]
 
     def pull_back(
         self,

@@ -89,13 +89,14 @@ def native_source(network: SymbolicNetwork, features: Evaluator, real: str) -> s
         real: C's name of the type of coordinates.
 
     Returns:
-        C99 with two functions. Coordinates start <= i < stop are theirs, n is the number of all; g, w and old are
-        gradients, parameters (unless unused) and states before; W the network's weights, s the scalars::
+        C99 with two functions. Coordinates start <= i < stop are theirs, n is the number of all; g, w, state and
+        old are gradients, parameters (unless unused) and states before; W the network's weights, s the scalars::
 
-            forward(start, stop, g, w, old, W, s, phi, new)
+            forward(start, stop, g, w, state, W, s, phi)
             pull_back(start, stop, n, steps, g[], w[], old, W, s[], c[], out)
 
-        The second adds sum_t <c_t, d phi_t/dW> to out, double, for all weights one after the other.
+        The first writes new states over the old ones. The second adds sum_t <c_t, d phi_t/dW> to out, double, for all
+        weights one after the other.
     """
     return _Code(network, features).text(real)
 
@@ -169,7 +170,7 @@ class _Code:
 
     def features(self) -> list[str]:
         program = self.program
-        states = "".join(f", const real *restrict o_{s}, real *restrict n_{s}" for s in self.states)
+        states = "".join(f", const real *o_{s}, real *n_{s}" for s in self.states)  # may be one array
         return _function(
             "INLINE void features(long m, const double *restrict s, const real *restrict g, const real *restrict w"
             f"{states}, real (*restrict x)[BLOCK])",
@@ -244,11 +245,11 @@ class _Code:
         return lines
 
     def forward(self) -> list[str]:
-        states = "".join(f", old[{k}] + at, new[{k}] + at" for k in range(len(self.states)))
+        states = "".join(f", state[{k}] + at, state[{k}] + at" for k in range(len(self.states)))
         phi = " + ".join(f"W[{self.last + 1}][{unit}] * h{self.last}[{unit}][i]" for unit in range(self.units[-1]))
         return _function(
-            "void forward(long start, long stop, const real *g, const real *w, const real *const *old,"
-            " const real *const *W, const double *s, real *phi, real *const *new)",
+            "void forward(long start, long stop, const real *g, const real *w, real *const *state,"
+            " const real *const *W, const double *s, real *phi)",
             *self.arrays(),
             "uniform(s, W[0], u, b);",
             *self.blocks(

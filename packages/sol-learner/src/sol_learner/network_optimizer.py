@@ -91,7 +91,7 @@ class NetworkOptimizer(NetworkRunner):
 
     @torch.no_grad()
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-        """phi and the new state; all tensors of one shape."""
+        """See :class:`NetworkRunner`; all tensors of one shape."""
         flat = [gradient.reshape(-1), theta.reshape(-1), *(value.reshape(-1) for value in state.values())]
         results: list[Tensor] | None = None
         if self._native is not None and self._native.fits(gradient):

@@ -29,7 +29,7 @@ class NetworkRunner(ABC):
 
     @abstractmethod
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-        """phi and the new state, without a graph."""
+        """phi and the new state, without a graph; the old state is used up: it may be overwritten."""
 
     @abstractmethod
     def differentiable_step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:

@@ -41,7 +41,8 @@ class Exact(Estimator):
         """Go on by ``steps`` inner steps and differentiate through them."""
         first, before, losses, outer = self.t, [], [], []
         for _ in range(steps):
-            before.append((self.optimizees.theta, self.state, self.drawn, self.gradient))
+            state = {name: value.clone() for name, value in self.state.items()}  # steps may overwrite states
+            before.append((self.optimizees.theta, state, self.drawn, self.gradient))
             self._move()
             loss, gradient = self._outer()
             losses.append(loss)

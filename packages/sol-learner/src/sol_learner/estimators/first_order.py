@@ -40,7 +40,8 @@ class FirstOrder(Estimator):
         def pick(value: Tensor) -> Tensor:
             return value if chosen is None else value.index_select(-1, chosen)
 
-        first, state = self.t, {name: pick(value) for name, value in self.state.items()}
+        # Copies: steps may overwrite states.
+        first, state = self.t, {name: pick(value).clone() for name, value in self.state.items()}
         gradients, thetas, losses, outer, largest = [], [], [], [], []
         for _ in range(steps):
             gradients.append(pick(self.gradient))
