@@ -344,6 +344,19 @@ def test_a_run_folder_is_never_overwritten_by_accident(result, tmp_path):
         prepare_folder(tmp_path / "file" / "run")
 
 
+def test_a_run_killed_while_it_wrote_its_files_goes_on(tmp_path):
+    (tmp_path / "rule.json").write_text("{}")
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints" / "1.safetensors"
+    checkpoint.write_bytes(b"")
+    prepare_folder(tmp_path, resume=True)
+    with pytest.raises(SolError, match="holds a run already; choose another folder"):
+        prepare_folder(tmp_path)
+    checkpoint.unlink()
+    with pytest.raises(SolError, match="it is finished; sol show tells its rule"):
+        prepare_folder(tmp_path, resume=True)
+
+
 def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
     class Point:
         dist, value, name = None, "broken:Exporter", "broken"

@@ -34,16 +34,20 @@ REPORT = "report.html"
 def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Make sure, before any work is done, that a run can be written to ``folder``.
 
+    A run is finished when its checkpoints are gone, which is the last thing that happens: one that was killed while it
+    wrote its files is not.
+
     Raises:
         SolError: It cannot be made or written to, or holds a run already, finished or not.
     """
-    if not overwrite:
+    under_way = any((folder / CHECKPOINTS).glob("*.safetensors"))
+    if not overwrite and not (resume and under_way):
         finished = [name for name in ("rule.json", LSTM_FILE) if (folder / name).exists()]
         if finished:
             hint = "it is finished" if resume else "choose another folder, or add --overwrite"
             hint += "; sol show tells its rule" if resume and "rule.json" in finished else ""
             raise SolError(f"{folder} holds a run already; {hint}")
-        if not resume and any((folder / CHECKPOINTS).glob("*.safetensors")):
+        if under_way:
             raise SolError(f"{folder} holds a run that is not finished; add --resume to go on with it, or --overwrite")
     try:
         folder.mkdir(parents=True, exist_ok=True)
