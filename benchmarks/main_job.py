@@ -26,11 +26,8 @@ from pathlib import Path
 import torch
 
 from sol_export import export_rule
-from sol_learner import Purpose, generator_for
+from sol_learner import Purpose, generator_for, load_task
 from sol_symbols import evaluator, resolve_rule, write_atomically
-from sol_tasks.classification import Classification
-from sol_tasks.mnist import load_mnist
-from sol_tasks.networks import mnistnet_module
 
 LARGE = "MNIST's test images"
 
@@ -49,16 +46,7 @@ def emitted(rule):
         return load_class(path)
 
 
-class Digits(Classification):
-    """The task MNISTNET, with the original's test images as one more split."""
-
-    def __init__(self, data):
-        more = {LARGE: load_mnist(data)["test"]} if data else {}
-        super().__init__("mnistnet", mnistnet_module, {**load_mnist(), **more}, 100, 128, sample=5000)
-        self.splits = ("train", "valid", "test", *more)
-
-
-def train(task, make, seed, purpose, episode, splits=("train", "valid")):
+def train(task, make, seed, purpose, episode, original=None):
     model = task.build(generator_for(seed, purpose, episode, 0))
     stream = task.batches("train", generator_for(seed, purpose, episode, 1))
     optimizer = make(model.parameters())
@@ -67,7 +55,8 @@ def train(task, make, seed, purpose, episode, splits=("train", "valid")):
         task.loss(model, next(stream)).backward()
         optimizer.step()
     with torch.no_grad():
-        return {split: task.evaluate(model, split) for split in splits}
+        results = {split: task.evaluate(model, split) for split in ("train", "valid", "test")}
+        return results | ({LARGE: original.evaluate(model, "test")} if original else {})
 
 
 def losses(results, split):
@@ -132,7 +121,8 @@ def main():
     run = json.loads((arguments.run / "summary.json").read_text())
     if run["tasks"] != ["mnistnet"]:
         raise SystemExit(f"{arguments.run} was learned on {', '.join(run['tasks'])}, not on mnistnet")
-    task, seed, rule = Digits(arguments.data), run["config"]["seed"], resolve_rule(str(arguments.run))
+    task, seed, rule = load_task("mnistnet"), run["config"]["seed"], resolve_rule(str(arguments.run))
+    original = load_task("mnistnet", arguments.data) if arguments.data else None
     kind = load_class(arguments.run / "optimizer.py")
 
     short = resolve_rule(str(arguments.run), complexity=9)
@@ -146,12 +136,12 @@ def main():
         for criterion, rate in best.items():
             contenders[f"{name}, lr {rate:.3g} by {criterion}"] = lambda p, make=make, rate=rate: make(p, rate)
     results = {
-        name: summary([train(task, make, seed, Purpose.EVALUATE, e, task.splits) for e in range(arguments.seeds)])
+        name: summary([train(task, make, seed, Purpose.EVALUATE, e, original) for e in range(arguments.seeds)])
         for name, make in contenders.items()
     }
     ours = results["emitted file"]
     adam = next(row for name, row in results.items() if name.startswith("adam"))
-    measures = [f"{split} loss" for split in task.splits if split != "valid"]
+    measures = [name for name in adam if name.endswith(" loss")]
     results["at most 9 terms"]["ratio of it to adam"] = {
         m: results["at most 9 terms"][m]["mean"] / adam[m]["mean"] for m in measures
     }

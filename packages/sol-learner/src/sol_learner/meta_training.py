@@ -229,7 +229,7 @@ class MetaTrainer(Generic[Network]):
         offset = int(bad[0]) if len(bad) else len(window.losses) - 1
         found: dict[str, float | str] = {"step": float(first + offset)}
         if window.largest is not None:
-            found["gradient"] = float(window.largest[offset])
+            found["gradient"] = float(window.largest(offset))
         features = None if window.inputs is None else window.inputs(offset)
         extremes = {} if features is None else self.network.extremes(features)
         if "update" in extremes:

@@ -105,9 +105,7 @@ def scalar_names(features: Evaluator) -> list[str]:
     """Names of the numbers that are the same for all coordinates, in the order in which the code is given them."""
     program = features.program
     needs = {n for a in program.body for n in a.needs} | {f.name for o in program.outputs for f in o.free_symbols}
-    return sorted(
-        needs - {"g", "w", *(a.name for a in program.body), *(f"{name}_prev" for name in program.states)},
-    )
+    return sorted(needs - program.elementwise)
 
 
 def _loop(*body: str) -> list[str]:

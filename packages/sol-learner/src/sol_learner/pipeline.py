@@ -286,11 +286,12 @@ class Learner:
         At three quarters of its terms what is left is polished again, and goes on from there.
         """
         config, shorter = self.config, [rule]
-        for terms in ((rule.complexity.terms * 3 + 3) // 4, 1):
-            shorter += prune(shorter[-1], terms, samples, candidates, config.polish_episodes, self.progress)
-            if config.front_generations and 1 < shorter[-1].complexity.terms < rule.complexity.terms:
-                polished = self.polish(shorter[-1], samples, candidates, config.front_generations, 2).rule
-                shorter += [polished] if polished != shorter[-1] else []
+        kept = (rule.complexity.terms * 3 + 3) // 4
+        shorter += prune(rule, kept, samples, candidates, config.polish_episodes, self.progress)
+        if config.front_generations and len(shorter) > 1:
+            polished = self.polish(shorter[-1], samples, candidates, config.front_generations, 2).rule
+            shorter += [polished] if polished != shorter[-1] else []
+        shorter += prune(shorter[-1], 1, samples, candidates, config.polish_episodes, self.progress)
         return measured_front([*longer[:-1], *shorter], candidates, self.progress)
 
     def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:

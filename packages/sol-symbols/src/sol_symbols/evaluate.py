@@ -65,7 +65,7 @@ class Evaluator:
         self._body = [(a.name, a.needs, _function(a, xp)) for a in program.body]
         outputs = [Assignment("", value) for value in program.outputs]
         self._outputs = [(a.needs, _function(a, xp)) for a in outputs]
-        elementwise = {"g", "w", *(a.name for a in program.body), *(f"{name}_prev" for name in program.states)}
+        elementwise = program.elementwise
         self.varying = tuple(i for i, a in enumerate(outputs) if not elementwise.isdisjoint(a.needs))
 
     def init(self, w: Any) -> State:

@@ -49,8 +49,7 @@ def _largest_repeated(body: Sequence[Assignment]) -> sympy.Expr | None:
 
 class _Hoist:
     def __init__(self, program: Program) -> None:
-        names = {"g", "w", *program.states, *(f"{state}_prev" for state in program.states)}
-        names |= {assignment.name for assignment in program.body}
+        names = program.elementwise
         self.elementwise = tuple(symbol(name) for name in sorted(names))
         code = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
         self.taken = names | {a.name for a in program.scalars} | {free.name for e in code for free in e.free_symbols}

@@ -53,6 +53,11 @@ class Program:
     outputs: tuple[sympy.Expr, ...]
     states: dict[str, float]
 
+    @property
+    def elementwise(self) -> frozenset[str]:
+        """Names of all that differs between coordinates; other names are numbers."""
+        return frozenset({"g", "w", *(a.name for a in self.body), *(f"{name}_prev" for name in self.states)})
+
     def uses(self, name: str) -> bool:
         """Whether any of the code mentions ``name``."""
         everything = [*(a.value for a in (*self.scalars, *self.body)), *self.outputs]

@@ -41,13 +41,13 @@ class Window:
         losses: Outer loss after each of its steps, mean over optimizees, [U].
         inputs: Gives the network's inputs on some coordinates at one of its steps, from 0; ``None`` where they are not
             at hand.
-        largest: Largest |g| of all coordinates at each of its steps, [U]; ``None`` where inputs are of all of them.
+        largest: Gives the largest |g| of all coordinates at one of its steps; ``None`` where inputs are of all of them.
     """
 
     meta_gradient: tuple[Tensor, ...]
     losses: Tensor
     inputs: Callable[[int], Tensor | None] | None = None
-    largest: Tensor | None = None
+    largest: Callable[[int], Tensor] | None = None
 
 
 class Estimator(ABC):

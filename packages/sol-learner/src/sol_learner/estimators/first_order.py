@@ -42,10 +42,10 @@ class FirstOrder(Estimator):
 
         # Copies: steps may overwrite states.
         first, state = self.t, {name: pick(value).clone() for name, value in self.state.items()}
-        gradients, thetas, losses, outer, largest = [], [], [], [], []
+        gradients, thetas, losses, outer, ends = [], [], [], [], []
         for _ in range(steps):
             gradients.append(pick(self.gradient))
-            largest.append(torch.stack(self.gradient.aminmax()).abs().amax())
+            ends.append(self.gradient.aminmax())
             thetas.append(pick(self.optimizees.theta))
             self._move()
             loss, gradient = self._outer()
@@ -61,4 +61,7 @@ class FirstOrder(Estimator):
         def inputs(offset: int) -> Tensor | None:
             return self.optimizer.inputs(gradients[: offset + 1], thetas[: offset + 1], state, first)
 
-        return Window(meta_gradient, table.detach().flatten(1).mean(1), inputs, torch.stack(largest))
+        def largest(offset: int) -> Tensor:
+            return torch.stack(ends[offset]).abs().amax()
+
+        return Window(meta_gradient, table.detach().flatten(1).mean(1), inputs, largest)
