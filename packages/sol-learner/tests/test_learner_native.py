@@ -1,20 +1,39 @@
 """The compiled C kernel: the same phi, states and meta-gradients as eager tensors, on every operator."""
 
+import dataclasses
 import math
+import pickle
 import shutil
+import tempfile
 
+import cloudpickle
 import pytest
 import torch
 
-from sol_learner import LearnConfig, NetworkOptimizer, SymbolicNetwork, native, network_optimizer
+from sol_learner import LearnConfig, Learner, NetworkOptimizer, SymbolicNetwork, native, network_optimizer
+from sol_learner.checkpoints import Checkpoints
 from sol_learner.estimators import ESTIMATORS
 from sol_learner.family import Family
 from sol_learner.meta_training import kernel_for
 from sol_learner.optimizees import Optimizees
+from sol_learner.progress import Silent
 from sol_learner.task import Purpose
 from sol_symbols import OPERATORS, ZOO, UpdateRule
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler")
+
+SMALL = LearnConfig(
+    episodes=4, meta_batch=2, tuning_episodes=1, validation=2, record_episodes=1, library_generations=0, generations=0,
+    prune_episodes=1, terms=4, front=False, evaluation=1, baselines=(), unroll=(4,),
+)  # fmt: skip
+
+
+@pytest.fixture
+def compiled_anew():
+    """Nothing is known of what compilers have made in other tests, nor afterwards of this one's."""
+    native._compiled.cache_clear()
+    yield
+    native._compiled.cache_clear()
 
 
 def network_of(units, features=("1", "abs(g)", "sqrt(v_hat)", "ld", "2*cd"), start="adam", gates=False, seed=0):
@@ -133,7 +152,7 @@ def test_coordinates_that_it_cannot_compute_with_are_left_to_eager_tensors():
     assert phi.dtype == torch.float64
 
 
-def test_without_functions_of_whole_vectors_it_is_only_slower(monkeypatch):
+def test_without_functions_of_whole_vectors_it_is_only_slower(monkeypatch, compiled_anew):
     network, (gradients, thetas) = network_of((("identity", "exp", "cos"),)), window(dtype=torch.float32)
     with_them = both(network, gradients, thetas)[1]
     monkeypatch.setattr(native, "_ATTEMPTS", (("--no-such-flag",), ()))
@@ -141,16 +160,28 @@ def test_without_functions_of_whole_vectors_it_is_only_slower(monkeypatch):
     assert_same(with_them, both(network, gradients, thetas)[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("command", ["no-such-compiler", "false"])
-def test_without_a_compiler_eager_tensors_are_used(monkeypatch, command):
+@pytest.fixture(params=["no compiler", "failing compiler", "odd command", "no folder for it"])
+def reason(request, monkeypatch, tmp_path, compiled_anew):
+    """Takes the compiler away; what a user is told."""
+    if request.param == "no folder for it":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+        return "No such file or directory"
+    command, told = {
+        "no compiler": ("no-such-compiler", "no C compiler"),
+        "failing compiler": ("false", "false failed: status 1"),
+        "odd command": ("cc '-DX", "no C compiler"),
+    }[request.param]
     if command == "false" and shutil.which(command) is None:
         pytest.skip("no program false")
     monkeypatch.setenv("CC", command)
-    native._compiled.cache_clear()
+    return told
+
+
+def test_without_a_compiler_eager_tensors_are_used(reason):
     network, gradients = network_of((("identity", "mul"),)), torch.randn(3, 2, 33)
-    reason = "no C compiler" if command != "false" else "false failed"
-    with pytest.warns(UserWarning, match=f"no compiled kernel on this machine, eager tensors are used: {reason}"):
+    with pytest.warns(UserWarning, match=f"no compiled kernel on this machine, eager tensors are used: .*{reason}"):
         optimizer = NetworkOptimizer(network, "compiled")
+    assert optimizer.kernel == "eager"
     state = optimizer.begin(gradients[0], 10)
     reference = NetworkOptimizer(network)
     torch.testing.assert_close(
@@ -159,8 +190,107 @@ def test_without_a_compiler_eager_tensors_are_used(monkeypatch, command):
     )
 
 
-def test_a_network_is_compiled_once_a_process():
-    native._compiled.cache_clear()
+FAILED = native.subprocess.CompletedProcess([], 1, "", "In file included from a.c:\ntwo of its lines: an error\n")
+
+
+def test_a_compiler_that_fails_is_tried_once_a_process(monkeypatch, compiled_anew):
+    calls = []
+    monkeypatch.setattr(native, "_ATTEMPTS", ((),))
+    monkeypatch.setattr(native.subprocess, "run", lambda run, **options: calls.append(run) or FAILED)
+    with pytest.warns(UserWarning, match="two of its lines: an error"):
+        ESTIMATORS["pes"](network_of((("identity",),)), torch.Generator(), kernel="compiled", particles=3)
+    assert len(calls) == 1
+
+
+def test_a_network_of_a_precision_that_c_has_no_name_for_stays_eager():
+    network = network_of((("identity", "mul"),)).bfloat16()
+    with pytest.warns(UserWarning, match="no code for torch.bfloat16"):
+        optimizer = NetworkOptimizer(network, "compiled")
+    g = torch.ones(5, dtype=torch.bfloat16)
+    assert torch.isfinite(optimizer.step(g, optimizer.begin(g, 10), g, 1)[0]).all()
+
+
+def test_tensors_that_do_not_belong_together_are_not_read_by_address():
+    network = network_of((("identity", "mul"),))
+    optimizer = NetworkOptimizer(network, "compiled")
+    g = torch.full((4,), 0.1)
+    state = optimizer.begin(g, 10)
+    phi, _ = optimizer.step(g.double(), optimizer.begin(g, 10), g, 1)
+    torch.testing.assert_close(phi.float(), optimizer.step(g, optimizer.begin(g, 10), g, 1)[0])
+    with pytest.raises(RuntimeError):
+        optimizer.step(torch.ones(400_000), state, torch.ones(400_000), 1)
+    with pytest.raises(RuntimeError):
+        optimizer.pull_back([torch.ones(400_000)], [torch.ones(400_000)], state, 1, torch.ones(1, 400_000))
+
+
+def test_another_process_can_be_sent_a_network_at_work():
+    network, g = network_of((("identity", "mul"),)), torch.full((4,), 0.1)
+    optimizer = NetworkOptimizer(network, "compiled")
+    phi, _ = optimizer.step(g, optimizer.begin(g, 10), g, 1)
+    sent = pickle.loads(cloudpickle.dumps(optimizer))
+    assert sent.kernel == "compiled"
+    torch.testing.assert_close(sent.step(g, sent.begin(g, 10), g, 1)[0], phi, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "compiled"])
+@pytest.mark.parametrize("losses", ["parameters and losses", "losses"])
+def test_tasks_in_double_precision(make_task, kernel, losses):
+    task, reference = make_task(), make_task()
+    if losses == "losses":  # as targets from NumPy make them
+        task.loss = lambda model, batch: ((model(batch[0]) - batch[1].double()) ** 2).mean()
+    else:
+        task = make_task(dtype=torch.float64)
+    windows = []
+    for each in (task, reference):
+        network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
+        made = ESTIMATORS["first-order"](network, torch.Generator().manual_seed(1), kernel=kernel)
+        made.begin(Optimizees(each, 0, Purpose.TRAIN, range(3)), 1e-2, 12)
+        windows.append(made.window(5))
+    for part, expected in zip(*(w.meta_gradient for w in windows), strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+    result = Learner([task], dataclasses.replace(SMALL, kernel=kernel)).run()
+    assert result.summary["kernel"] == kernel
+    assert result.summary["meta_training"]["windows"] == 12
+
+
+def test_the_summary_names_the_kernel_that_was_at_work(monkeypatch, task, compiled_anew):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.warns(UserWarning, match="no compiled kernel"):
+        result = Learner([task], dataclasses.replace(SMALL, kernel="compiled")).run()
+    assert result.summary["kernel"] == "eager"
+
+
+class Stopping(Silent):
+    """Stops meta-training after two episodes, and keeps notes."""
+
+    def __init__(self, stop):
+        self.stop, self.notes, self.name = stop, [], ""
+
+    def phase(self, name, count):
+        self.name = name
+
+    def step(self, done, **numbers):
+        if self.stop and self.name == "meta-training" and done == 2:
+            raise SystemExit
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("compiler_gone", [False, True])
+def test_a_run_that_goes_on_by_the_other_kernel_says_so(monkeypatch, task, tmp_path, compiled_anew, compiler_gone):
+    monkeypatch.setattr("sol_learner.meta_training._COMPILE_FROM", 1)
+    with pytest.raises(SystemExit):
+        Learner([task], SMALL, memory=Checkpoints(tmp_path, {}, interval=0), progress=Stopping(True)).run()
+    if compiler_gone:
+        monkeypatch.setenv("CC", "no-such-compiler")
+    shown = Stopping(False)
+    Learner([task], SMALL, memory=Checkpoints(tmp_path, {}, resume=True, interval=0), progress=shown).run()
+    told = "meta-training began with the compiled kernel and goes on with the eager one"
+    assert any(note.startswith(told) for note in shown.notes) == compiler_gone
+
+
+def test_a_network_is_compiled_once_a_process(compiled_anew):
     for seed in range(3):
         NetworkOptimizer(network_of((("identity", "mul"),), seed=seed), "compiled")
     assert native._compiled.cache_info().misses == 1
@@ -171,6 +301,8 @@ def test_auto_asks_for_much_work_and_a_compiler(monkeypatch, task):
     assert kernel_for(LearnConfig(), family) == "eager"
     assert kernel_for(LearnConfig(kernel="compiled"), family) == "compiled"
     assert kernel_for(LearnConfig(episodes=10**6), family) == "compiled"
+    assert kernel_for(LearnConfig(estimator="pes", particles=10**5), family) == "compiled"
+    assert kernel_for(LearnConfig(horizons=(10, 10**7)), family) == "compiled"
     monkeypatch.setenv("CC", "no-such-compiler")
     assert kernel_for(LearnConfig(episodes=10**6), family) == "eager"
 

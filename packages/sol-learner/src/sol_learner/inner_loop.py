@@ -25,7 +25,7 @@ class Optimizer(Protocol):
         """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
 
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-        """phi and the new state; all tensors of one shape."""
+        """phi and the new state; all tensors of one shape. The old state is used up: it may be overwritten."""
 
 
 class RuleOptimizer:

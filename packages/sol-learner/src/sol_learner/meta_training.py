@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -47,6 +48,7 @@ class MetaTraining(Generic[Network]):
         dropped: Windows that were left out because a gradient or a loss was not finite.
         divergences: What was seen in the first of them: step, largest gradient; and on the coordinates that were
             sampled the largest feature, its size, and the largest update.
+        kernel: What computed phi in the inner loop, a key of :data:`~sol_learner.network_optimizer.KERNELS`.
     """
 
     network: Network
@@ -55,6 +57,7 @@ class MetaTraining(Generic[Network]):
     windows: int = 0
     dropped: int = 0
     divergences: list[dict[str, float | str]] = field(default_factory=list)
+    kernel: str = "eager"
 
     @property
     def advice(self) -> str:
@@ -83,11 +86,13 @@ def kernel_for(config: LearnConfig, family: Family) -> str:
     on_cpu = device_of(family.tasks[0]).type == "cpu"
     if on_cpu and find_compiler() is None:
         return "eager"
-    work = 0.0
+    work, batch = 0.0, config.meta_batch * (2 * config.particles if config.estimator == "pes" else 1)
     for task in family.tasks:
         size = sum(p.numel() for p in task.build(torch.Generator().manual_seed(0)).parameters() if p.requires_grad)
-        runs = config.meta_batch + (config.validation / config.validate_every if config.validate_every else 0)
-        work += config.episodes / len(family.tasks) * runs * task.horizon * size
+        steps = batch * statistics.mean(config.horizons or (task.horizon,))
+        if config.validate_every:
+            steps += config.validation / config.validate_every * task.horizon
+        work += config.episodes / len(family.tasks) * steps * size
     return "compiled" if work > (_COMPILE_FROM if on_cpu else _COMPILE_ELSEWHERE_FROM) else "eager"
 
 
@@ -111,18 +116,17 @@ class MetaTrainer(Generic[Network]):
         weights = [p for p in network.parameters() if not any(p is gate for gate in gates)]
         groups = [{"params": weights, "lr": config.outer_lr}, {"params": gates, "lr": config.gate_lr}]
         self.outer = torch.optim.Adam([group for group in groups if group["params"]])
-        self.kernel = kernel_for(config, family)
         self.estimator: Estimator = ESTIMATORS[config.estimator](
             network,
             self.drawing,
-            kernel=self.kernel,
+            kernel=kernel_for(config, family),
             meta_loss=config.meta_loss,
             outer_split=config.outer_split,
             coordinates=config.coordinates,
             particles=config.particles,
             sigma=config.pes_sigma,
         )
-        self.result: MetaTraining[Network] = MetaTraining(network)
+        self.result: MetaTraining[Network] = MetaTraining(network, kernel=self.estimator.optimizer.kernel)
         self.best = copy.deepcopy(network.state_dict())
 
     # -- checkpoints -----------------------------------------------------------------------------------------
@@ -132,7 +136,12 @@ class MetaTrainer(Generic[Network]):
         record = memory.kept("meta-training")
         if record is None:
             return
-        self.result = MetaTraining(self.network, **record)
+        mine, self.result = self.result.kernel, MetaTraining(self.network, **record)
+        if mine != self.result.kernel and len(self.result.history) <= self.config.episodes:
+            self.progress.note(
+                f"meta-training began with the {self.result.kernel} kernel and goes on with the {mine} one: "
+                "last digits, and with them terms, may be other than without an interruption"
+            )
         tensors = memory.tensors
         self.network.load_state_dict({n: tensors[f"network/{n}"] for n in self.best})
         self.best = {n: tensors[f"best/{n}"] for n in self.best}
@@ -155,8 +164,9 @@ class MetaTrainer(Generic[Network]):
         for index, parameter in enumerate(p for group in self.outer.param_groups for p in group["params"]):
             tensors |= {f"outer/{index}/{n}": value for n, value in self.outer.state.get(parameter, {}).items()}
         r = self.result
-        record = {"loss": r.loss, "history": r.history, "windows": r.windows, "dropped": r.dropped}
-        memory.keep("meta-training", {**record, "divergences": r.divergences}, tensors)
+        r.kernel = self.estimator.optimizer.kernel  # a compiler may have failed at the first step
+        record = {name: value for name, value in vars(r).items() if name != "network"}
+        memory.keep("meta-training", record, tensors)
 
     # -- training --------------------------------------------------------------------------------------------
 

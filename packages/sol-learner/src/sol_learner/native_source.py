@@ -90,13 +90,14 @@ def native_source(network: SymbolicNetwork, features: Evaluator, real: str) -> s
 
     Returns:
         C99 with two functions. Coordinates start <= i < stop are theirs, n is the number of all; g, w, state and
-        old are gradients, parameters (unless unused) and states before; W the network's weights, s the scalars::
+        old are gradients, parameters (unless unused) and states before; W the network's weights, all the scalars of
+        every step::
 
-            forward(start, stop, g, w, state, W, s, phi)
-            pull_back(start, stop, n, steps, g[], w[], old, W, s[], c[], out)
+            forward(start, stop, g, w, state, W, all, phi)
+            pull_back(start, stop, n, steps, g[], w[], old, W, all, cotangents, out)
 
-        The first writes new states over the old ones. The second adds sum_t <c_t, d phi_t/dW> to out, double, for all
-        weights one after the other.
+        The first writes new states over the old ones. The second adds sum_t <cotangent_t, d phi_t/dW> to out,
+        double, for all weights one after the other.
     """
     return _Code(network, features).text(real)
 

@@ -158,7 +158,7 @@ class SymbolicNetwork(UpdateNetwork):
         """phi, shape [...], of features stacked along the first axis, shape [F, ...]."""
         shape = features.shape[1:]
         h = features.reshape(features.shape[0], -1)
-        *hidden, readout = self.weights()
+        *hidden, readout = self.weights(features.dtype)
         for weight, functions, operators in zip(hidden, self.functions, self.operators):
             rows = iter((weight @ h).unbind(0))
             h = torch.stack([f(*(next(rows) for _ in range(o.arity))) for f, o in zip(functions, operators)])

@@ -67,11 +67,17 @@ class NetworkOptimizer(NetworkRunner):
             raise SolError(f"no kernel {kernel!r}; kernels: {', '.join(KERNELS)}")
         self.network, self.values = network, network.values()
         self.features: Evaluator = feature_evaluator(network.features, network.vocabulary, torch)
-        self._native = self._fused = None
+        self._native: NativeKernel | None = None
+        self._fused: Kernel | None = None
         if kernel == "compiled" and next(network.parameters()).device.type == "cpu":
             self._native = _native(network, self.features)
         elif kernel == "compiled":
             self._fused = _fused(network, self.features)
+
+    @property
+    def kernel(self) -> str:
+        """See :class:`NetworkRunner`; ``"eager"`` also where a kernel was asked for and could not be compiled."""
+        return "eager" if self._native is None and self._fused is None else "compiled"
 
     @cached_property
     def _recurrences(self) -> Evaluator:
@@ -94,10 +100,10 @@ class NetworkOptimizer(NetworkRunner):
         """See :class:`NetworkRunner`; all tensors of one shape."""
         flat = [gradient.reshape(-1), theta.reshape(-1), *(value.reshape(-1) for value in state.values())]
         results: list[Tensor] | None = None
-        if self._native is not None and self._native.fits(gradient):
+        if self._native is not None and self._native.fits(*flat):
             results = self._native.step(flat, t, self.values)
         elif self._fused is not None:
-            results = self._fused(flat, self.features.scalars(t, self.values))
+            results = self._by_fused(self._fused, flat, self.features.scalars(t, self.values))
         if results is None:
             results = self._chunked(flat, self.features.scalars(t, self.values), list(state))
         phi, *new = (result.view_as(theta) for result in results)
@@ -113,7 +119,7 @@ class NetworkOptimizer(NetworkRunner):
     ) -> tuple[Tensor, ...]:
         """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, steps and
         coordinates are taken in chunks of any shape."""
-        if self._native is not None and self._native.fits(cotangents):
+        if self._native is not None and self._native.fits(*gradients, *thetas, *state.values(), *cotangents):
             return self._native.pull_back(gradients, thetas, list(state.values()), first, self.values, cotangents)
         states = list(self._states(gradients, thetas, state, first))
         table = [self.features.scalars(t, self.values) for t in range(first, first + len(gradients))]
@@ -151,6 +157,16 @@ class NetworkOptimizer(NetworkRunner):
             _, state = self._recurrences.step(gradient, state, theta, t, self.values)
             yield state
 
+    def _by_fused(self, fused: Kernel, flat: list[Tensor], scalars: dict[str, float]) -> list[Tensor] | None:
+        """By PyTorch's compiler; nothing, then and ever after, where it fails."""
+        try:
+            return fused(flat, scalars)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            self._fused = None
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"no fused kernel on this machine, eager tensors are used: {reason}", stacklevel=2)
+            return None
+
     def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
         if len(flat[0]) <= _CHUNK:
             return self._evaluated(flat, scalars, names)
@@ -181,11 +197,11 @@ def _native(network: SymbolicNetwork, features: Evaluator) -> NativeKernel | Non
         return None
 
 
-Kernel = Callable[[list[Tensor], dict[str, float]], "list[Tensor] | None"]
+Kernel = Callable[[list[Tensor], dict[str, float]], list[Tensor]]
 
 
 def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
-    """A kernel by PyTorch's compiler over flat gradient, parameters and states; it gives None where that fails."""
+    """A kernel by PyTorch's compiler over flat gradient, parameters and states."""
     names, varying = list(features.program.states), features.varying
 
     def formula(
@@ -203,25 +219,15 @@ def _fused(network: SymbolicNetwork, features: Evaluator) -> Kernel:
         return [_dot(readout, h), *after.values()]
 
     compiled = torch.compile(formula, dynamic=True, fullgraph=True)
-    broken = False
 
-    def run(flat: list[Tensor], scalars: dict[str, float]) -> list[Tensor] | None:
-        nonlocal broken
-        if broken:
-            return None
+    def run(flat: list[Tensor], scalars: dict[str, float]) -> list[Tensor]:
         weights = [weight.detach() for weight in network.weights()]
         numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=weights[0].device)
         # Features that are the same for all coordinates come down to one number for each row of the first layer.
         uniform = features.uniform(scalars)
         bias = weights[0] @ weights[0].new_tensor([uniform.get(i, 0.0) for i in range(len(network.features))])
         weights[0] = weights[0][:, list(varying)]
-        try:
-            return compiled(flat, numbers, weights, bias, tuple(scalars))
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            broken = True
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"no fused kernel on this machine, eager tensors are used: {reason}", stacklevel=2)
-            return None
+        return compiled(flat, numbers, weights, bias, tuple(scalars))
 
     return run
 

@@ -141,7 +141,8 @@ class Optimizees:
 
     def _loss(self, module: nn.Module, views: list[Tensor], batch: Batch) -> Tensor:
         with self._casting():
-            return torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
+            loss = torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
+        return loss.to(self.theta.dtype)  # which targets of another precision may have changed
 
     def views(self, weights: Tensor) -> list[Tensor]:
         """Parameters of each name, ``[..., *shape]``, of weights ``[..., P]``; no copies."""

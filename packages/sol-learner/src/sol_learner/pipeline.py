@@ -167,7 +167,7 @@ class Learner:
             result.comparisons = self.compare(rule, tunings)
         self.memory.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
-        result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": trainer.kernel}
+        result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel}
         return result
 
     @contextmanager

@@ -55,7 +55,7 @@ def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) 
         raise SolError(f"cannot make the folder {folder}: {error.strerror}") from error
     probe = folder / ".writable"
     write_atomically(probe, "")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another process may try the same
 
 
 def write_run(result: LearnResult, folder: Path) -> list[str]:

@@ -23,6 +23,11 @@ State = dict[str, Tensor]
 class NetworkRunner(ABC):
     """A network at work as the optimizer of optimizees (an :class:`~sol_learner.inner_loop.Optimizer`)."""
 
+    @property
+    def kernel(self) -> str:
+        """What it computes by, a key of :data:`~sol_learner.network_optimizer.KERNELS`."""
+        return "eager"
+
     @abstractmethod
     def begin(self, theta: Tensor, horizon: int) -> State:
         """States before the first step of an episode whose decays are laid over ``horizon`` steps."""

@@ -40,8 +40,9 @@ class FirstOrder(Estimator):
         def pick(value: Tensor) -> Tensor:
             return value if chosen is None else value.index_select(-1, chosen)
 
-        # Copies: steps may overwrite states.
-        first, state = self.t, {name: pick(value).clone() for name, value in self.state.items()}
+        first, state = self.t, {name: pick(value) for name, value in self.state.items()}
+        if chosen is None:  # steps may overwrite states
+            state = {name: value.clone() for name, value in state.items()}
         gradients, thetas, losses, outer, ends = [], [], [], [], []
         for _ in range(steps):
             gradients.append(pick(self.gradient))
