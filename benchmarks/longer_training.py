@@ -1,9 +1,8 @@
 """Training four times as long: a rule learned at 400 steps, and one learned at 100, against an Adam tuned at 400.
 
     sol learn mnistnet --out runs/mnistnet
-    sol learn mnistnet --steps 400 --objective 1 --front false --out runs/t400-train
-    sol learn mnistnet --steps 400 --out runs/t400
-    python benchmarks/longer_training.py runs/t400-train runs/t400 sol-mnistnet --json benchmarks/longer_training.json
+    sol learn mnistnet --steps 400 --objective 0.7 --out runs/t400
+    python benchmarks/longer_training.py runs/t400 runs/mnistnet --json benchmarks/longer_training.json
 
 Adam's rate (13 values), beta1 (0.8, 0.9, 0.95), beta2 (0.99, 0.999) and schedule (none, linear, cosine) are tuned
 together on four episodes of the tuning stream at 400 steps, by final training loss and, in a second row, by the mean
