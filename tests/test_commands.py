@@ -127,6 +127,10 @@ def test_control_c_keeps_what_was_reached(tmp_path, phase):
         (["distil", "run"], "required: --out"),
         (["learn", "mnistnet", "--out", "x", "--seed", "-1"], "seed = -1; it must be 0 or more"),
         (["learn", "mnistnet", "--out", "x", "--seed", "one"], "seed = 'one'; it must be a whole number"),
+        (["learn", "mnistnet", "--out", "x", "--units", "magic"], "'magic' is not an operator"),
+        (["learn", "mnistnet", "--out", "x", "--resume", "--overwrite"], "take one of them"),
+        (["learn", "mnistnet", "--out", "x", "--population", "2"], "population = 2; it must be 4 or more"),
+        (["learn", "mnistnet", "--out", "x", "--outer-lr", "inf"], "outer_lr = inf; it must be finite"),
         (["learn", "mnistnet", "--out", "x", "--estimator", "magic"], "choose one of: first-order, exact, pes"),
         (["learn", "mnistnet", "--out", "x", "--config", "no.toml"], "cannot read the settings no.toml"),
         (["learn", "mnistnet", "--out", "x", "--jobs", "2", "--backend", "magic"], "no back end 'magic'"),
@@ -157,6 +161,7 @@ def test_nonsense_gets_one_clear_message(words, message, capsys, tmp_path, monke
     assert message in printed.err
     assert printed.err.startswith("sol: error: ")
     assert printed.out == ""
+    assert not list(tmp_path.glob("x/*"))  # nothing that a corrected command would trip over
 
 
 def test_a_hostile_rule_file_is_refused_and_not_run(tmp_path, capsys):

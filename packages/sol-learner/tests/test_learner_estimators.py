@@ -226,6 +226,16 @@ def test_windows_join_to_one_episode(make_task, kind, start):
 def test_wrong_settings_are_named(make_task):
     with pytest.raises(SolError, match="no meta-loss 'median'"):
         FirstOrder(network_for(), generator(), meta_loss="median")
+
+
+@pytest.mark.parametrize("kind", [FirstOrder, Exact, PersistentEvolution])
+def test_the_logarithm_of_losses_below_zero_is_refused(make_task, kind):
+    task = make_task()
+    task.loss = lambda model, batch: model(batch[0]).mean() - 10
+    estimator = kind(network_for(), generator(), meta_loss="log")
+    estimator.begin(Optimizees(task, 0, Purpose.TRAIN, [0], estimator.candidates), 0.01, 12)
+    with pytest.raises(SolError, match=r"log is for losses above 0, but there is one of -\d.*; take mean"):
+        estimator.window(2)
     with pytest.raises(SolError, match="on 'test'; on train or valid"):
         FirstOrder(network_for(), generator(), outer_split="test")
     with pytest.raises(SolError, match="no kernel 'cuda'"):

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from sol_learner import Clock, Interrupted, Optimizees, Purpose, generator_for, run_rule, tune_learning_rate
+from sol_learner import (
+    Clock,
+    Interrupted,
+    Learner,
+    Optimizees,
+    Purpose,
+    generator_for,
+    learn,
+    run_rule,
+    tune_learning_rate,
+)
 from sol_learner.episodes import learning_rates
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, RuleError, SolError, UpdateRule
@@ -28,7 +38,25 @@ def broken(make_task, **members):
         ({"loss": lambda self, model, batch: (model(batch[0]) ** 2).mean(0)}, "not a scalar"),
         ({"loss": lambda self, model, batch: (model(batch[0]) / 0).mean()}, "at the start"),
         ({"evaluate": lambda self, model, split: {"accuracy": 1.0}}, "no 'loss'"),
-        ({"horizon": 0}, "horizon"),
+        ({"horizon": 0}, "horizon of regression is 0, not a number of steps"),
+        ({"unroll": 0}, "unroll of regression is 0, not a number of steps"),
+        ({"build": lambda self, generator: None}, "gives no module, but None"),
+        ({"build": lambda self, generator: torch.nn.Tanh()}, "no trainable parameters"),
+        (
+            {"loss": lambda self, model, batch: model[0](batch[0]).mean()},
+            r"not depend on the parameters 2.weight, 2.bias",
+        ),
+        ({"loss": lambda self, model, batch: model(batch[0]).mean().detach()}, "has no gradient"),
+        ({"loss": lambda self, model, batch: 1.0}, r"not a scalar tensor, but 1\.0"),
+        ({"batches": lambda self, split, generator: [self.data[split]] * 99}, "no iterator, but list"),
+        ({"batches": lambda self, split, generator: iter([self.data[split]] * 2)}, "ended after 2; it must be endless"),
+        (
+            {"batches": lambda self, split, generator: iter([self.data[split]] * 12)},
+            "ended after 12; it must be endless",
+        ),
+        ({"batches": lambda self, split, generator: iter([])}, "is empty"),
+        ({"loss": lambda self, model, batch: model(batch[0]).mean() * batch[0].sum().item()}, "vectorizable = False"),
+        ({"evaluate": lambda self, model, split: None}, "no 'loss'"),
         ({"project": lambda self, model: [p.data.mul_(0.5) for p in model.parameters()]}, "second call"),
     ],
 )
@@ -38,6 +66,27 @@ def test_check_task_names_the_broken_promise(make_task, member, message):
         task.horizon = 0
     with pytest.raises(AssertionError, match=message):
         check_task(task)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", None])
+def test_a_task_has_a_name_that_files_can_be_called_by(task, name):
+    task.name = name
+    with pytest.raises(SolError, match="not a task: its name is"):
+        Learner([task])
+
+
+@pytest.mark.parametrize("thing", [[1], "quadratic", None])
+def test_what_is_no_task_is_refused(thing):
+    with pytest.raises(SolError, match=r"not a task: .* has no name, horizon, build"):
+        learn(thing)
+
+
+def test_a_stream_that_ends_and_an_evaluation_without_a_loss_are_named(make_task):
+    ending = broken(make_task, batches=lambda self, split, generator: iter([self.data[split]] * 3))
+    with pytest.raises(SolError, match=r"batches\('train'\) of regression has ended; the stream must be endless"):
+        learn(ending)
+    with pytest.raises(SolError, match="evaluate of regression gives None, not metrics by name"):
+        learn(broken(make_task, evaluate=lambda self, model, split: None))
 
 
 @pytest.mark.parametrize(("back", "message"), [(True, r"1\.running_mean"), (False, "its training mode")])
@@ -216,7 +265,7 @@ def test_a_diverging_rule_has_an_infinite_objective(task):
 
 def test_a_cancelled_clock_stops_a_run(task):
     clock = Clock()
-    clock.cancelled = True
+    clock.cancel()
     with pytest.raises(Interrupted):
         run_rule(task, ZOO["sgd"], 0, Purpose.VALID, [0], 0.1, clock=clock)
 

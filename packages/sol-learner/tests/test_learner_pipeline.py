@@ -171,6 +171,11 @@ def test_polishing_keeps_the_start_where_nothing_better_is_found(task, recorded,
     assert polished.rule == start
 
 
+def test_polishing_needs_a_term_that_does_something(task, recorded):
+    with pytest.raises(SolError, match="nothing to polish"):
+        polish(UpdateRule.parse("g**400 where lr = 0.1"), recorded, candidates_of(task), progress=Silent(), **POLISH)
+
+
 def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
     rule = UpdateRule.parse("ad + 0.01*sign(m) + 1e-3*ld*rs + 1e-3*cd*sign(g) where lr = 0.05, T = 12")
     path = prune(rule, 1, recorded, candidates_of(task), 4, Silent())
@@ -182,7 +187,7 @@ def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
 
 def test_pruning_without_time_goes_by_the_fit(task, recorded):
     clock = Clock()
-    clock.cancelled = True
+    clock.cancel()
     rule = UpdateRule.parse("ad + 0.01*ld*sign(m) + 1e-3*g where lr = 0.05, T = 12")
     path = prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, Silent())
     assert [len(short.terms) for short in path] == [2, 1]
@@ -205,7 +210,8 @@ def cancelled_in(phase):
             self.name = name
 
         def step(self, done, **numbers):
-            clock.cancelled = clock.cancelled or self.name.startswith(phase)
+            if self.name.startswith(phase):
+                clock.cancel()
 
     return {"clock": clock, "progress": Cancelling()}
 
@@ -274,7 +280,7 @@ def test_an_interrupted_run_keeps_what_it_reached(task, phase, tmp_path):
 
 def test_interrupted_before_anything_was_reached(task):
     clock = Clock()
-    clock.cancelled = True
+    clock.cancel()
     with pytest.raises(Interrupted):
         Learner([task], SMALL, clock=clock).run()
 
@@ -342,12 +348,24 @@ def test_a_run_folder_is_never_overwritten_by_accident(result, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SolError, match="cannot make the folder"):
         prepare_folder(tmp_path / "file" / "run")
+    with pytest.raises(SolError, match="take one of them"):
+        prepare_folder(tmp_path / "run", overwrite=True, resume=True)
+
+
+def test_a_run_that_replaces_another_leaves_nothing_of_it(result, tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    write_run(result, tmp_path)
+    assert (tmp_path / "front.json").exists()
+    written = write_run(replace(result, front=[], comparisons=[]), str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {*written, "mine.txt"}
+    with pytest.raises(SolError, match="not the folder of a finished run"):
+        resolve_rule(str(tmp_path), 3)
 
 
 def test_a_run_killed_while_it_wrote_its_files_goes_on(tmp_path):
     (tmp_path / "rule.json").write_text("{}")
     (tmp_path / "checkpoints").mkdir()
-    checkpoint = tmp_path / "checkpoints" / "1.safetensors"
+    checkpoint = tmp_path / "checkpoints" / "00000001.safetensors"
     checkpoint.write_bytes(b"")
     prepare_folder(tmp_path, resume=True)
     with pytest.raises(SolError, match="holds a run already; choose another folder"):

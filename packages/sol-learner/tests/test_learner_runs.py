@@ -258,6 +258,46 @@ def test_ranks_share_work_and_results():
     assert (alone.own([1, 2]), alone.gathered([3]), alone.shared(lambda: 4)) == ([1, 2], [3], 4)
 
 
+class CancelledOnRankOne(Silent):
+    """Asks the second rank alone to stop, after a step of a phase."""
+
+    def __init__(self, clock, ranks, phase):
+        self.clock, self.active, self.wanted, self.name = clock, ranks.rank == 1, phase, ""
+
+    def phase(self, name, steps):
+        self.name = name
+
+    def step(self, done, **numbers):
+        if self.active and self.name.startswith(self.wanted):
+            self.clock.cancel()
+
+
+@pytest.mark.parametrize("phase", ["meta-training", "polishing"])
+def test_ranks_stop_together_where_one_is_asked_to(task, phase):
+    def run(ranks):
+        clock = Clock(ranks=ranks)
+        learner = Learner([task], SMALL, progress=CancelledOnRankOne(clock, ranks, phase), clock=clock, ranks=ranks)
+        result = learner.run()
+        return result.rule.to_json(), result.summary["interrupted"], len(result.comparisons)
+
+    first, second = in_ranks(2, run)
+    assert first == second
+    assert first[1:] == (True, 0)
+
+
+def test_what_the_first_rank_refuses_all_of_them_refuse():
+    def refused():
+        raise SolError("no such folder")
+
+    def run(ranks):
+        try:
+            return ranks.shared(refused)
+        except SolError as error:
+            return str(error)
+
+    assert in_ranks(2, run) == ["no such folder"] * 2
+
+
 def test_workers_polish_the_same_rule(task):
     config = dataclasses.replace(SMALL, episodes=0, evaluation=1, baselines=())
     rules = [Learner([task], config, workers=workers).run().rule for workers in (Workers(), Workers(2, "threading"))]
@@ -324,7 +364,7 @@ def test_processes_that_start_are_kept_from_control_c():
 
 def test_a_cancelled_clock_ends_what_is_under_way():
     clock, workers = Clock(), Workers(2)
-    threading.Timer(1, lambda: setattr(clock, "cancelled", True)).start()
+    threading.Timer(1, clock.cancel).start()
     workers.start(abs, -1)
     with pytest.raises(Interrupted):
         workers.map(time.sleep, [1000, 1000], clock)
@@ -418,6 +458,37 @@ def test_every_setting_is_explained():
     explained = LearnConfig.explanations()
     assert list(explained) == [field.name for field in dataclasses.fields(LearnConfig)]
     assert all(len(text) > 15 and text.endswith(".") for text in explained.values())
+
+
+def test_settings_are_of_the_right_kind_however_they_are_given(tmp_path):
+    made = LearnConfig(unroll=5, gates="false", outer_lr=1, features=["g", "m_hat"], objective="0.5")
+    assert made == LearnConfig(unroll=(5,), outer_lr=1.0, features=("g", "m_hat"), objective=0.5)
+    nested = LearnConfig.from_mapping({"features": "g, min(g,abs(m)) , m_hat"}).features
+    assert nested == ("g", "min(g,abs(m))", "m_hat")
+    (tmp_path / "bom.toml").write_text("seed = 3\n", encoding="utf-8-sig")
+    assert LearnConfig.from_toml(tmp_path / "bom.toml").seed == 3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"seed": 1.5}, {"gates": 1}, {"episodes": "two"}, {"unroll": (2.5,)}, {"objective": "x"}, {"units": 5}]
+)
+def test_python_settings_of_the_wrong_kind_are_named(settings):
+    with pytest.raises(SolError, match=f"{next(iter(settings))} = "):
+        LearnConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"features": ("foo(",)}, "foo"),
+        ({"units": (("identity", "foo"),)}, "'foo' is not an operator"),
+        ({"directions": ("foo",)}, "foo"),
+        ({"decays": ("foo",)}, "foo"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused_before_any_work(task, settings, message):
+    with pytest.raises(SolError, match=message):
+        Learner([task], dataclasses.replace(SMALL, **settings))
 
 
 def test_toml_text_and_python_settings_are_one(tmp_path):

@@ -24,9 +24,15 @@ from torch import Tensor
 from sol_learner.ranks import Ranks
 from sol_symbols import SolError, write_atomically
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "checkpoints_in"]
 
 _KEPT = 2
+_NAMES = "[0-9]" * 8 + ".safetensors"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, if there is one, oldest first."""
+    return sorted(folder.glob(_NAMES))
 
 
 class Checkpoints:
@@ -60,14 +66,17 @@ class Checkpoints:
         self.tensors: dict[str, Tensor] = {}
         self.elapsed = 0.0
         self._written, self._number, self._start = -float("inf"), 0, time.monotonic()
-        if self.ranks.rank == 0 and folder is not None:
-            old = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-            if resume and old:
-                self._load(old, report)
-            elif not resume:
-                for path in old:
-                    path.unlink()
-        self.tensors = self.ranks.shared(lambda: self.tensors)
+        self.tensors = self.ranks.shared(lambda: self._begin(resume, report))
+
+    def _begin(self, resume: bool, report: Callable[[str], None]) -> dict[str, Tensor]:
+        """The tensors to go on from."""
+        old = [] if self.folder is None else checkpoints_in(self.folder)
+        if resume and old:
+            self._load(old, report)
+        elif not resume:
+            for path in old:
+                path.unlink()
+        return self.tensors
 
     def once(self, key: str, compute: Callable[[], Any], together: bool = False) -> Any:
         """The result of a unit of work: from the journal, or computed and written there.
@@ -77,12 +86,16 @@ class Checkpoints:
             compute: Gives a JSON-able value; what is returned has been through JSON either way.
             together: Whether all ranks call ``compute``, because it splits its work among them.
         """
-        known = self.ranks.shared(lambda: key in self.journal)
-        if not known:
-            value = compute() if together or self.ranks.rank == 0 else None
-            self.journal[key] = json.loads(json.dumps(value))
+        if self.ranks.shared(lambda: key in self.journal):
+            return self.ranks.shared(lambda: self.journal[key])
+        value = compute() if together else None
+
+        def finish() -> Any:
+            self.journal[key] = json.loads(json.dumps(value if together else compute()))
             self.save()
-        return self.ranks.shared(lambda: self.journal[key])
+            return self.journal[key]
+
+        return self.ranks.shared(finish)
 
     def keep(self, key: str, value: Any, tensors: Mapping[str, Tensor]) -> None:
         """Replace the journal's entry ``key`` and all tensors: the state of a phase after a unit of its work."""
@@ -115,13 +128,13 @@ class Checkpoints:
         self._number += 1
         write_atomically(self.folder / f"{self._number:08}.safetensors", safetensors.torch.save(tensors, header))
         self._written = now
-        for path in sorted(self.folder.glob("*.safetensors"))[:-_KEPT]:
+        for path in checkpoints_in(self.folder)[:-_KEPT]:
             path.unlink()
 
     def clear(self) -> None:
         """Remove all checkpoints: the run is finished."""
         if self.folder is not None and self.ranks.rank == 0 and self.folder.is_dir():
-            for path in [*self.folder.glob("*.safetensors"), *self.folder.glob(".*.safetensors.*")]:
+            for path in [*checkpoints_in(self.folder), *self.folder.glob(f".{_NAMES}.*")]:
                 path.unlink()
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
@@ -131,7 +144,8 @@ class Checkpoints:
             try:
                 record, tensors = _read(path)
             except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-                report(f"{path} is damaged ({error}); the one before it is used")
+                more = "" if path == paths[0] else "; the one before it is used"
+                report(f"{path} is damaged ({error}){more}")
                 continue
             changed = [k for k in self.identity if record["identity"].get(k) != self.identity[k]]
             if changed:

@@ -72,7 +72,7 @@ class Learn:
         )
         parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/TASK)")
         parser.add_argument("--budget", metavar="TIME", help="stop meta-training and polishing in time: 90s, 5min, 1h")
-        parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted in the folder")
+        parser.add_argument("--resume", action="store_true", help="go on with a run in the folder that was killed")
         parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
         _add_data_options(parser)
         parser.add_argument(
@@ -103,20 +103,21 @@ class Learn:
     def _run(self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks) -> int:
         if arguments.budget and ranks.size > 1:
             raise SolError("several processes cannot share a --budget of time; limit --episodes and --generations")
-        clock = Clock(arguments.budget)
+        clock = Clock(arguments.budget, ranks)
         out: Path = arguments.out or Path("runs", "-".join(arguments.tasks))
-        if ranks.rank == 0:
-            prepare_folder(out, arguments.overwrite, arguments.resume)
+        ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
         jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
+        # Before anything is written: it may refuse the task or the settings.
+        learner = Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend))
         try:
             with open_progress() as shown, clock.catching_interrupts(), shared_threads(jobs):
                 reporters = [shown, MetricsFile(out / "metrics.jsonl")] if ranks.rank == 0 else []
                 if arguments.tensorboard and ranks.rank == 0:
                     reporters.append(TensorBoard(out / "tensorboard"))
-                progress = Several(*reporters)
-                memory = Checkpoints(
+                learner.progress = progress = Several(*reporters)
+                learner.memory = memory = Checkpoints(
                     out / CHECKPOINTS,
                     {**identity, "jobs": jobs, **dataclasses.asdict(config)},
                     resume=arguments.resume,
@@ -124,15 +125,6 @@ class Learn:
                     ranks=ranks,
                 )
                 clock.credit(memory.elapsed)
-                learner = Learner(
-                    tasks,
-                    config,
-                    memory=memory,
-                    progress=progress,
-                    clock=clock,
-                    ranks=ranks,
-                    workers=Workers(jobs, arguments.backend),
-                )
                 result = learner.run()
         except Interrupted:
             raise KeyboardInterrupt from None
@@ -181,7 +173,7 @@ class LearnLSTM:
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the results")
         parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"step size (default {LSTM_LR})")
         parser.add_argument("--budget", metavar="TIME", help="stop meta-training in time: 90s, 5min, 1h")
-        parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted in the folder")
+        parser.add_argument("--resume", action="store_true", help="go on with a run in the folder that was killed")
         parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
         _add_data_options(parser)
         _add_settings(parser.add_argument_group("settings"), LearnConfig, LSTM_SETTINGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ _MAY_BE_ZERO = {
     *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "front_generations"),
     *("own_terms", "sparsity", "sparsity_from", "scaling", "clip", "objective"),
 }
+
+_AT_LEAST = {"population": 4}  # what CMA-ES needs
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,9 @@ class LearnConfig:
     baselines: tuple[str, ...] = ("adam", "momentum")
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _converted(field.name, getattr(self, field.name), field.default)
+            object.__setattr__(self, field.name, value)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SolError(f"{name} = {getattr(self, name)!r}; choose one of: {', '.join(choices)}")
@@ -144,10 +150,12 @@ class LearnConfig:
         if unknown:
             raise SolError(f"baselines: no zoo rule {unknown[0]!r}; known: {', '.join(ZOO)}")
         for name, value in self.numbers():
-            low = 0 if name in _MAY_BE_ZERO else 1 if isinstance(value, int) else None
+            low = 0 if name in _MAY_BE_ZERO else _AT_LEAST.get(name, 1) if isinstance(value, int) else None
             if not (value > 0 if low is None else value >= low):
                 bound = "more than 0" if low is None else f"{low} or more"
                 raise SolError(f"{name} = {value!r}; it must be {bound}")
+            if not math.isfinite(value):
+                raise SolError(f"{name} = {value!r}; it must be finite")
         if not (self.objective <= 1 and self.sparsity_from < 1):
             raise SolError("objective is a weight from 0 to 1, sparsity_from a share below 1")
         for name in ("directions", "decays"):
@@ -182,7 +190,7 @@ class LearnConfig:
             SolError: The file cannot be read, or :meth:`from_mapping` refuses what it says.
         """
         try:
-            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SolError(f"cannot read the settings {path}: {error}") from None
         try:
@@ -213,6 +221,8 @@ def settings_from(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if name in values:
+            raise SolError(f"the setting {name!r} is given twice")
         values[name] = _converted(name, value, fields[name].default)
     return kind(**values)
 
@@ -229,13 +239,26 @@ def as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _at_commas(text: str) -> list[str]:
+    """The parts between commas that stand outside parentheses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
 def _converted(name: str, value: Any, default: Any) -> Any:
     """``value`` as the kind of thing that ``default`` is."""
-    if name == "units":
+    if isinstance(default, tuple) and default and isinstance(default[0], tuple):
         layers = value.split("/") if isinstance(value, str) else value
-        return tuple(_converted("", layer, ("",)) for layer in layers)
+        layers = layers if isinstance(layers, list | tuple) else [layers]
+        return tuple(_converted(name, layer, ("",)) for layer in layers)
     if isinstance(default, tuple):
-        items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        items = _at_commas(value) if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             items = [items]
         kind: Any = 0 if name in ("unroll", "horizons") else ""

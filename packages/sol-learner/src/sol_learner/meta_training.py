@@ -23,6 +23,7 @@ from sol_learner.progress import Clock, Interrupted, Progress
 from sol_learner.ranks import Ranks
 from sol_learner.task import Purpose, Task, device_of, generator_for
 from sol_learner.update_network import UpdateNetwork
+from sol_symbols import SolError
 
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
 
@@ -267,6 +268,13 @@ class MetaTrainer(Generic[Network]):
                 result.history.append(record | {"best": result.loss})
                 self._report(result.history[-1])
                 self.keep(memory)
+            if not config.validate_every:
+                result.loss = self.validate()
+                if not math.isfinite(result.loss):
+                    told = result.advice or "A lower outer_lr may help."
+                    raise SolError(
+                        f"meta-training ended with a network that diverges, and no better one was kept: {told}"
+                    )
         except Interrupted:
             self.progress.note(f"meta-training stopped after {len(result.history) - 1} of {config.episodes} episodes")
         self.network.load_state_dict(self.best)

@@ -175,7 +175,10 @@ class Optimizees:
                 self.task.batches(split, generator_for(self._seed, self._purpose, episode, part))
                 for episode in self._episodes
             ]
-        batches = [next(stream) for stream in self._streams[split]]
+        try:
+            batches = [next(stream) for stream in self._streams[split]]
+        except StopIteration:
+            raise SolError(f"batches({split!r}) of {self.task.name} has ended; the stream must be endless") from None
         return batches, [int(torch.randint(2**62, (), generator=generator)) for generator in self._randomness]
 
     def losses(self, theta: Tensor, drawn: Drawn) -> Tensor:
@@ -257,6 +260,10 @@ class Optimizees:
             model = self._module(c, s).eval()
             with torch.no_grad():
                 values = self.task.evaluate(model, split)
+            if not isinstance(values, dict) or "loss" not in values:
+                raise SolError(
+                    f"evaluate of {self.task.name} gives {values!r}, not metrics by name with loss among them"
+                )
             model.train()
             for name, value in values.items():
                 table = metrics.setdefault(name, torch.full(self.theta.shape[:2], torch.nan, dtype=torch.float64))

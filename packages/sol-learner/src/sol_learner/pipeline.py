@@ -31,7 +31,7 @@ from sol_learner.progress import Clock, Interrupted, Progress, Silent
 from sol_learner.pruning import Point, measured_front, prune
 from sol_learner.ranks import Ranks
 from sol_learner.samples import Samples, record
-from sol_learner.task import Purpose, Task, device_of, generator_for, with_horizon
+from sol_learner.task import Purpose, Task, device_of, generator_for, require_task, with_horizon
 from sol_learner.terms import split, widen
 from sol_learner.workers import Workers
 from sol_symbols import ZOO, SolError, UpdateRule
@@ -104,7 +104,8 @@ class Learner:
         workers: Processes that share polishing.
 
     Raises:
-        SolError: There is no task, or two have one name.
+        SolError: There is no task, two have one name, or one is not a task; a feature, unit, direction or decay cannot
+            be read.
     """
 
     def __init__(
@@ -118,6 +119,8 @@ class Learner:
         ranks: Ranks | None = None,
         workers: Workers | None = None,
     ) -> None:
+        for task in tasks:
+            require_task(task)
         names = [task.name for task in tasks]
         if not tasks:
             raise SolError("no task to learn on")
@@ -129,6 +132,9 @@ class Learner:
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.start, self.timings = ZOO[self.config.start], dict[str, float]()
         self.searches = list[dict[str, Any]]()
+        self.network()
+        for text in (*self.config.directions, *self.config.decays):
+            self.start.vocabulary.parse(text)
 
     def run(self) -> LearnResult:
         """All phases.
@@ -222,15 +228,13 @@ class Learner:
 
     def trainer(self, family: Family, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
-        config = self.config
-        network = SymbolicNetwork(
-            self.start,
-            config.features,
-            config.units,
-            gates=config.gates,
-            generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3),
-        ).to(device_of(self.tasks[0]))
-        return MetaTrainer(family, network, lr, config, self.progress, self.clock, self.ranks)
+        network = self.network().to(device_of(self.tasks[0]))
+        return MetaTrainer(family, network, lr, self.config, self.progress, self.clock, self.ranks)
+
+    def network(self) -> SymbolicNetwork:
+        """A fresh network."""
+        config, generator = self.config, generator_for(self.config.seed, Purpose.TRAIN, 0, part=3)
+        return SymbolicNetwork(self.start, config.features, config.units, gates=config.gates, generator=generator)
 
     def _candidates(self, family: Family) -> Candidates:
         """The measuring of rules, from the first episode of the training stream that meta-training has left."""

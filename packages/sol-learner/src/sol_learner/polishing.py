@@ -18,7 +18,7 @@ from sol_learner.candidates import Candidates
 from sol_learner.progress import Interrupted, Progress
 from sol_learner.samples import Samples
 from sol_learner.terms import Fit, combine, split
-from sol_symbols import UpdateRule
+from sol_symbols import SolError, UpdateRule
 
 __all__ = ["Polished", "polish"]
 
@@ -62,10 +62,15 @@ def polish(
         sigma: Initial step in units of the root mean square of phi.
         seed: Of the search.
         progress: Where to report. A clock that runs out ends the search early; with what it found by then it goes on.
+
+    Raises:
+        SolError: No term has an effect that could be scaled.
     """
     units, start = split(rule)
     fit = Fit(samples, units, (units, start))
     units, start = [units[j] for j in fit.usable], [start[j] for j in fit.usable]
+    if not units:
+        raise SolError(f"no term of {rule} is finite and other than 0 on recorded states: there is nothing to polish")
     center, matrix = numpy.array(start), fit.whitening(fit.usable).numpy()
     # At least two dimensions, which cmaes asks for; a second one that does nothing does no harm.
     size = max(len(units), 2)

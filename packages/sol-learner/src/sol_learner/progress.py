@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from sol_learner.ranks import Ranks
 from sol_symbols import SolError
 
 __all__ = [
@@ -54,18 +55,30 @@ class Clock:
 
     Args:
         budget: Time for the whole run, in seconds or as text (``"5min"``), or ``None`` for as long as the plan takes.
+        ranks: Processes of the run, which stop together; this one alone by default.
 
     Raises:
         SolError: The budget is not a time.
     """
 
-    def __init__(self, budget: float | str | None = None) -> None:
+    def __init__(self, budget: float | str | None = None, ranks: Ranks | None = None) -> None:
         budget = parse_duration(budget) if isinstance(budget, str) else budget
         if budget is not None and not budget > 0:
             raise SolError(f"a budget of {budget} seconds; give more than 0")
-        self.budget, self.cancelled = budget, False
+        self.budget, self._ranks, self._asked = budget, ranks, False
         self._start = time.monotonic()
         self._deadline = float("inf")
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was asked to stop, on any of its ranks."""
+        return self._asked if self._ranks is None else self._ranks.stopping
+
+    def cancel(self) -> None:
+        """Ask the run to stop with what it has."""
+        self._asked = True
+        if self._ranks is not None:
+            self._ranks.asked = True
 
     @property
     def elapsed(self) -> float:
@@ -95,7 +108,7 @@ class Clock:
         """The first Ctrl-C ends the present phase and skips the rest; the second one ends the process."""
 
         def cancel(number: int, frame: FrameType | None) -> None:
-            self.cancelled = True
+            self.cancel()
             signal.signal(signal.SIGINT, previous)
             print("\nstopping; what was reached is written (Ctrl-C again: stop at once)", file=sys.stderr)
 

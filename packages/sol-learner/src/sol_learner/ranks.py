@@ -2,6 +2,7 @@
 
 Every rank runs the same program. Work that is split (optimizees, candidates) is split by rank and put together by the
 methods below; everything else is done by rank 0 and handed out, so that all ranks go on with the same numbers.
+Every exchange also tells whether a rank was asked to stop, so that all of them stop at the same place.
 """
 
 from __future__ import annotations
@@ -27,11 +28,18 @@ class Ranks:
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
+        asked: Whether this process was asked to stop.
     """
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self.asked = self._agreed = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all ranks are to stop: known to be so to each of them at the same place of the program."""
+        return self.asked if self.size == 1 else self._agreed
 
     def own(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's share: a contiguous part, as equal as possible."""
@@ -42,8 +50,10 @@ class Ranks:
         """Elementwise mean over ranks, which have taken equal shares."""
         if self.size == 1:
             return tuple(tensors)
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        flat = torch.cat([*(tensor.reshape(-1) for tensor in tensors), tensors[0].new_tensor([float(self.asked)])])
         dist.all_reduce(flat)
+        self._agreed |= bool(flat[-1] > 0)
+        flat = flat[:-1]
         parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
         return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors))
 
@@ -52,16 +62,26 @@ class Ranks:
         if self.size == 1:
             return list(own)
         shares: list[Any] = [None] * self.size
-        dist.all_gather_object(shares, list(own))
-        return [item for share in shares for item in share]
+        dist.all_gather_object(shares, (list(own), self.asked))
+        self._agreed |= any(asked for _, asked in shares)
+        return [item for share, _ in shares for item in share]
 
     def shared(self, value: Callable[[], T]) -> T:
-        """What ``value`` gives on rank 0; only that rank calls it."""
+        """What ``value`` gives on rank 0; only that rank calls it. What it raises is raised on all of them."""
         if self.size == 1:
             return value()
-        box: list[Any] = [value() if self.rank == 0 else None]
+        box: list[Any] = [None]
+        if self.rank == 0:
+            try:
+                box = [(value(), None, self.asked)]
+            except Exception as error:
+                box = [(None, error, self.asked)]
         dist.broadcast_object_list(box)
-        return box[0]
+        result, refused, asked = box[0]
+        self._agreed |= asked
+        if refused is not None:
+            raise refused
+        return result
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import io
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sol_learner.checkpoints import checkpoints_in
 from sol_learner.comparison import Comparison
 from sol_learner.distillation import Distilled, DistilSettings
 from sol_learner.lstm_optimizer import LSTM_FILE, TrainedLSTM
@@ -38,9 +39,12 @@ def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) 
     wrote its files is not.
 
     Raises:
-        SolError: It cannot be made or written to, or holds a run already, finished or not.
+        SolError: It cannot be made or written to, or holds a run already, finished or not; or it is to be both replaced
+            and gone on with.
     """
-    under_way = any((folder / CHECKPOINTS).glob("*.safetensors"))
+    if overwrite and resume:
+        raise SolError("--resume goes on with a run, --overwrite replaces it: take one of them")
+    under_way = bool(checkpoints_in(folder / CHECKPOINTS))
     if not overwrite and not (resume and under_way):
         finished = [name for name in ("rule.json", LSTM_FILE) if (folder / name).exists()]
         if finished:
@@ -58,7 +62,7 @@ def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) 
     probe.unlink(missing_ok=True)  # another process may try the same
 
 
-def write_run(result: LearnResult, folder: Path) -> list[str]:
+def write_run(result: LearnResult, folder: str | Path) -> list[str]:
     """Write everything that ``result`` holds; returns the names of the files, most important first.
 
     ``rule.json`` and ``rule.txt`` are the rule, ``front.json`` and ``front.png`` the rules of other lengths,
@@ -69,6 +73,7 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
     Raises:
         SolError: A file cannot be written, or an exporter failed.
     """
+    folder = Path(folder)
     prepare_folder(folder, overwrite=True)
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
     files["summary.json"] = json.dumps(result.summary, indent=1) + "\n"
@@ -78,12 +83,12 @@ def write_run(result: LearnResult, folder: Path) -> list[str]:
     if result.front:
         files["front.json"] = json.dumps([_entry(point) for point in result.front], indent=1) + "\n"
         files["front.png"] = front_png(result.front, result.rule)
-    for name, content in files.items():
-        write_atomically(folder / name, content)
+    _write(files, folder)
     written, failed = list(files), []
     for name, plugin in find_plugins("sol.exporters").items():
         try:
             exporter = load_plugin("sol.exporters", plugin)()
+            (folder / exporter.filename).unlink(missing_ok=True)
             write_atomically(folder / exporter.filename, exporter.export(result.rule, result.rule.class_name))
             written.insert(2, exporter.filename)
         except SolError as error:
@@ -118,9 +123,18 @@ def write_distilled(
         "front.json": json.dumps([_entry(point) for point in front], indent=1) + "\n",
         "distillation.json": json.dumps(report, indent=1) + "\n",
     }
+    _write(files, folder)
+    return list(files)
+
+
+def _write(files: Mapping[str, str | bytes], folder: Path) -> None:
+    """Write them, and remove what only a run that they replace has had."""
     for name, content in files.items():
         write_atomically(folder / name, content)
-    return list(files)
+    for pattern in ("front.json", "front.png", "curves*.png", "distillation.json"):
+        for path in folder.glob(pattern):
+            if path.name not in files:
+                path.unlink()
 
 
 def _entry(point: Point) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -21,6 +22,7 @@ __all__ = [
     "build_seeded",
     "device_of",
     "generator_for",
+    "require_task",
     "task_for",
     "with_horizon",
 ]
@@ -110,6 +112,45 @@ def generator_for(seed: int, purpose: Purpose, index: int, part: int = 0) -> tor
     """The CPU generator of episode ``index`` of a purpose's stream; ``part`` tells initialisation from data order."""
     words = numpy.random.SeedSequence([seed, int(purpose), index, part]).generate_state(2, numpy.uint64)
     return torch.Generator().manual_seed(int(words[0] >> 1))
+
+
+def require_task(task: object) -> None:
+    """Check what can be known of a task from one model and one batch, before any work is done.
+
+    It has all members; a name that files can be called by; models with parameters; a stream of batches; and a scalar
+    loss that depends on every parameter. :func:`sol_learner.testing.check_task` checks all promises.
+
+    Raises:
+        SolError: It is not so.
+    """
+
+    def require(holds: bool, told: str) -> None:
+        if not holds:
+            raise SolError(f"not a task: {told}")
+
+    absent = [name for name in ("name", "horizon", "build", "batches", "loss", "evaluate") if not hasattr(task, name)]
+    require(not absent, f"{type(task).__name__} has no {', '.join(absent)}")
+    assert isinstance(task, Task)
+    require(isinstance(task.name, str) and bool(re.fullmatch(r"[^/\\\0]+", task.name)), f"its name is {task.name!r}")
+    for name, steps in (("horizon", task.horizon), ("unroll", getattr(task, "unroll", 1))):
+        require(isinstance(steps, int) and steps >= 1, f"{name} of {task.name} is {steps!r}, not a number of steps")
+    own = task_for(task, Purpose.TRAIN)
+    model = own.build(generator_for(0, Purpose.TRAIN, 0))
+    require(isinstance(model, nn.Module), f"build of {task.name} gives no module, but {model!r}")
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    require(bool(named), f"the model of {task.name} has no trainable parameters")
+    stream = own.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    require(isinstance(stream, Iterator), f"batches of {task.name} gives no iterator, but {type(stream).__name__}")
+    batch = next(stream, None)
+    require(batch is not None, f"batches('train') of {task.name} is empty")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        loss = own.loss(model.train(), batch)
+    told = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    require(isinstance(loss, Tensor) and loss.shape == (), f"loss of {task.name} is not a scalar tensor, but {told}")
+    require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached")
+    gradients = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
+    unused = [name for (name, _), gradient in zip(named, gradients) if gradient is None]
+    require(not unused, f"loss of {task.name} does not depend on the parameters {', '.join(unused)}")
 
 
 Built = TypeVar("Built")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sol_learner.optimizees import Optimizees, vectorizes
-from sol_learner.task import SPLITS, Batch, Purpose, Task, generator_for
+from sol_learner.task import SPLITS, Batch, Purpose, Task, generator_for, require_task
+from sol_symbols import SolError
 
 __all__ = ["check_task"]
 
@@ -28,12 +29,12 @@ def check_task(task: Task) -> None:
     Raises:
         AssertionError: A promise is broken; the message says which.
     """
-    _require(isinstance(task, Task), "not a task: name, horizon, build, batches, loss or evaluate is missing")
-    _require(isinstance(task.name, str) and task.name != "", "name is not a text")
-    _require(isinstance(task.horizon, int) and task.horizon >= 1, f"horizon = {task.horizon!r}: not a number of steps")
+    try:
+        require_task(task)
+    except SolError as error:
+        raise AssertionError(str(error)) from None
 
     model, again, other = (task.build(generator_for(seed, Purpose.TRAIN, 0)) for seed in (0, 0, 1))
-    _require(_parameters(model).numel() > 0, "build: the model has no trainable parameters")
     _require({*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())), "build: models share parameters")
     _require(torch.equal(_parameters(model), _parameters(again)), "build: one generator state gave two models")
     _require(not torch.equal(_parameters(model), _parameters(other)), "build: the generator does not matter")
@@ -50,12 +51,14 @@ def check_task(task: Task) -> None:
     for left, right in itertools.combinations(SPLITS, 2):
         _require(not _same(parts[left], parts[right]), f"batches: the splits {left!r} and {right!r} are the same")
 
+    train = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
+    _require(count == task.horizon + 1, f"batches('train') ended after {count}; it must be endless")
+
     loss = task.loss(model, first["train"][0])
-    _require(isinstance(loss, Tensor) and loss.shape == (), "loss is not a scalar tensor")
     _require(bool(torch.isfinite(loss)), f"loss = {float(loss.detach())} at the start")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
-    _require(all(g is not None for g in gradients), "loss does not depend on every trainable parameter")
+    gradients = torch.autograd.grad(loss, trainable)
     _require(any(bool((g != 0).any()) for g in gradients), "every gradient is zero at the start")
 
     model.eval()
@@ -63,7 +66,7 @@ def check_task(task: Task) -> None:
     for split in SPLITS:
         with torch.no_grad():
             metrics = task.evaluate(model, split)
-        _require("loss" in metrics, f"evaluate({split!r}) reports no 'loss'")
+        _require(isinstance(metrics, dict) and "loss" in metrics, f"evaluate({split!r}) reports no 'loss'")
         _require(all(isinstance(v, float) for v in metrics.values()), f"evaluate({split!r}): a metric is not a float")
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
     changed = [name for name, tensor in _tensors(model) if not torch.equal(before[name], tensor)]
@@ -74,7 +77,10 @@ def check_task(task: Task) -> None:
     both = Optimizees(task, 0, Purpose.TRAIN, range(2))
     if not vectorizes(task, model) or torch.equal(loss, task.loss(model, first["train"][0])):  # else dropout differs
         single = [Optimizees(task, 0, Purpose.TRAIN, [index]).losses_and_gradients()[1][0, 0] for index in range(2)]
-        together = both.losses_and_gradients()[1][0]
+        try:
+            together = both.losses_and_gradients()[1][0]
+        except RuntimeError as error:
+            raise AssertionError(f"side by side the loss fails; vectorizable = False says so: {error}") from error
         _require(torch.allclose(together, torch.stack(single), rtol=1e-3, atol=1e-6), "side by side, gradients differ")
 
     project = getattr(task, "project", None)
@@ -99,7 +105,9 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
-    return list(itertools.islice(task.batches(split, generator_for(seed, Purpose.TRAIN, 0, 1)), count))
+    batches = list(itertools.islice(task.batches(split, generator_for(seed, Purpose.TRAIN, 0, 1)), count))
+    _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless")
+    return batches
 
 
 def _same(left: list[Batch], right: list[Batch]) -> bool:

@@ -72,17 +72,20 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
 
 def _on_front(folder: Path, complexity: int) -> UpdateRule:
     path = folder / "front.json"
-    if not path.is_file():
+    if not path.is_file() or not folder.name:
         raise SolError(f"a complexity picks a rule of a run, but {folder} is not the folder of a finished run")
     try:
-        points = [(int(point["terms"]), float(point["loss"]), point["rule"]) for point in json.loads(path.read_text())]
+        front = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(front, list) and front):
+            raise ValueError("it is not a list of rules")
+        points = [(int(point["terms"]), float(point["loss"]), point["rule"]) for point in front]
         short = [point for point in points if point[0] <= complexity]
         if not short:
             raise SolError(
                 f"{path} has no rule of {complexity} terms or fewer, only of {sorted({p[0] for p in points})}"
             )
         return UpdateRule.from_json(json.dumps(min(short, key=lambda point: point[1])[2]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SolError(f"{path} cannot be read: {error}") from None
 
 

@@ -22,11 +22,18 @@ from sol_symbols import SolError
 
 __all__ = ["META_LOSSES", "Estimator", "Window"]
 
+
+def _positive(losses: Tensor) -> Tensor:
+    if bool((losses <= 0).any()):
+        raise SolError(f"the meta-loss log is for losses above 0, but there is one of {losses.min():.3g}; take mean")
+    return losses
+
+
 META_LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {
         "mean": lambda losses: losses.mean(0),
         "last": lambda losses: losses[-1],
-        "log": lambda losses: losses.log().mean(0),
+        "log": lambda losses: _positive(losses).log().mean(0),
     }
 )
 """Meta-loss of a window by name: from the outer losses [U, ...] after its steps to one number [...] each."""
@@ -65,7 +72,7 @@ class Estimator(ABC):
         generator: Draws coordinates and perturbations; on the CPU.
 
     Raises:
-        SolError: There is no such meta-loss or split.
+        SolError: There is no such meta-loss or split; later, if a loss is not above 0 and the meta-loss is log.
     """
 
     @property

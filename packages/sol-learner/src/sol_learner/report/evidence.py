@@ -335,7 +335,7 @@ def _front(path: Path) -> tuple[FrontRule, ...]:
             FrontRule(int(point["terms"]), float(point["loss"]), UpdateRule.from_json(json.dumps(point["rule"])))
             for point in _json(path)
         ]
-    except (KeyError, TypeError, ValueError, RuleError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuleError) as error:
         raise SolError(f"{path} is not as sol writes it: {error!r}") from None
     return tuple(sorted((point for point in points if numpy.isfinite(point.loss)), key=lambda p: (p.terms, p.loss)))
 
