@@ -85,7 +85,8 @@ def learn(
         The rule with its learning rate; ``rule.save(path)`` writes it, sol-export makes an optimizer of it.
 
     Raises:
-        SolError: A setting is wrong, no learning rate trains the task, or meta-training diverged throughout.
+        SolError: A setting is wrong, what is given is no task, no learning rate trains it, or meta-training diverged
+            throughout.
     """
     config = LearnConfig.from_mapping({**asdict(config or LearnConfig()), "baselines": (), "evaluation": 1, **settings})
     return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
