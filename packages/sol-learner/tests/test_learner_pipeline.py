@@ -173,7 +173,13 @@ def test_polishing_keeps_the_start_where_nothing_better_is_found(task, recorded,
 
 def test_polishing_needs_a_term_that_does_something(task, recorded):
     with pytest.raises(SolError, match="nothing to polish"):
-        polish(UpdateRule.parse("exp(1000 + ag) where lr = 0.1"), recorded, candidates_of(task), progress=Silent(), **POLISH)
+        polish(
+            UpdateRule.parse("exp(1000 + ag) where lr = 0.1"),
+            recorded,
+            candidates_of(task),
+            progress=Silent(),
+            **POLISH,
+        )
 
 
 def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
