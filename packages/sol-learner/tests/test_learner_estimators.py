@@ -226,6 +226,15 @@ def test_windows_join_to_one_episode(make_task, kind, start):
 def test_wrong_settings_are_named(make_task):
     with pytest.raises(SolError, match="no meta-loss 'median'"):
         FirstOrder(network_for(), generator(), meta_loss="median")
+    with pytest.raises(SolError, match="on 'test'; on train or valid"):
+        FirstOrder(network_for(), generator(), outer_split="test")
+    with pytest.raises(SolError, match="no kernel 'cuda'"):
+        FirstOrder(network_for(), generator(), kernel="cuda")
+    task = make_task(dtype=DOUBLE)
+    task.project = lambda model: None
+    exact = Exact(network_for(), generator())
+    with pytest.raises(SolError, match="use the estimator first-order or pes"):
+        exact.begin(Optimizees(task, 0, Purpose.TRAIN, [0]), 0.1, 3)
 
 
 @pytest.mark.parametrize("kind", [FirstOrder, Exact, PersistentEvolution])
@@ -236,12 +245,3 @@ def test_the_logarithm_of_losses_below_zero_is_refused(make_task, kind):
     estimator.begin(Optimizees(task, 0, Purpose.TRAIN, [0], estimator.candidates), 0.01, 12)
     with pytest.raises(SolError, match=r"log is for losses above 0, but there is one of -\d.*; take mean"):
         estimator.window(2)
-    with pytest.raises(SolError, match="on 'test'; on train or valid"):
-        FirstOrder(network_for(), generator(), outer_split="test")
-    with pytest.raises(SolError, match="no kernel 'cuda'"):
-        FirstOrder(network_for(), generator(), kernel="cuda")
-    task = make_task(dtype=DOUBLE)
-    task.project = lambda model: None
-    exact = Exact(network_for(), generator())
-    with pytest.raises(SolError, match="use the estimator first-order or pes"):
-        exact.begin(Optimizees(task, 0, Purpose.TRAIN, [0]), 0.1, 3)
