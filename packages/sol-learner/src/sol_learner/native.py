@@ -133,8 +133,9 @@ class NativeKernel:
         return (ctypes.c_double * len(flat))(*flat)
 
     def step(self, flat: Sequence[Tensor], t: int, values: Mapping[str, float]) -> list[Tensor]:
-        """phi and the new states, [n] each, from gradient, parameters and states at step ``t``; they
-        fit. Where states can be overwritten they are: fresh memory of that size costs as much as all the calculation.
+        """phi and the new states, [n] each, from gradient, parameters and states, which fit, at step ``t``.
+
+        Where states can be overwritten they are: fresh memory of that size costs as much as all the calculation.
         """
         g, w, *state = map(_dense, flat)
         weights = [_dense(weight).to(g.dtype) for weight in self._network.weights()]
