@@ -22,8 +22,8 @@ import torch
 from study import Budget, Study, begin
 
 from sol_learner import LSTMNetwork, Optimizees, Purpose, Recipe, SymbolicNetwork, UpdateNetwork
+from sol_learner.comparing.trials import Peak
 from sol_learner.estimators import ESTIMATORS
-from sol_learner.trials import Peak
 from sol_symbols import ZOO
 from sol_tasks import image_classification
 

@@ -35,10 +35,10 @@ from sol_learner import (
     run_rule,
 )
 from sol_learner import comparing as comparing_module
-from sol_learner.optimizers import schedule_factor
-from sol_learner.significance import bootstrap_interval, holm, paired_test
-from sol_learner.trials import Trial, fingerprint, run_trial
-from sol_learner.tuning import FIRST_RATES
+from sol_learner.comparing.optimizer_specs import schedule_factor
+from sol_learner.comparing.significance import bootstrap_interval, holm, paired_test
+from sol_learner.comparing.trials import Trial, fingerprint, run_trial
+from sol_learner.comparing.tuning import FIRST_RATES
 from sol_symbols import ZOO, SolError, UpdateRule
 
 QUICK = {"episodes": 3, "trials": 8, "tuning_episodes": 2}

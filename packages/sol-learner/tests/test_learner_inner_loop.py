@@ -14,7 +14,7 @@ from sol_learner import (
     run_rule,
     tune_learning_rate,
 )
-from sol_learner.episodes import learning_rates
+from sol_learner.inner.episodes import learning_rates
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, RuleError, SolError, UpdateRule
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sol_learner import Clock, Family, LearnConfig, LSTMNetwork, Optimizees, Purpose, Silent, meta_train
 from sol_learner.estimators import ESTIMATORS, Exact, FirstOrder
-from sol_learner.lstm import preprocess
+from sol_learner.networks.lstm import preprocess
 
 DOUBLE = torch.float64
 
@@ -66,7 +66,7 @@ def test_chunks_do_not_matter(monkeypatch):
     network, gradient = LSTMNetwork(generator=generator()), torch.randn(3, 1, 50, generator=generator(5))
     runner = network.runner()
     whole, _ = runner.step(gradient, runner.begin(gradient, 1), gradient, 1)
-    monkeypatch.setattr("sol_learner.lstm._CHUNK", 7)
+    monkeypatch.setattr("sol_learner.networks.lstm._CHUNK", 7)
     torch.testing.assert_close(runner.step(gradient, runner.begin(gradient, 1), gradient, 1)[0], whole)
 
 

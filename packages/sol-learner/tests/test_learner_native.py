@@ -10,13 +10,14 @@ import cloudpickle
 import pytest
 import torch
 
-from sol_learner import LearnConfig, Learner, NetworkOptimizer, SymbolicNetwork, native, network_optimizer
-from sol_learner.checkpoints import Checkpoints
+from sol_learner import LearnConfig, Learner, NetworkOptimizer, SymbolicNetwork
 from sol_learner.estimators import ESTIMATORS
-from sol_learner.family import Family
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import kernel_for
-from sol_learner.optimizees import Optimizees
-from sol_learner.progress import Silent
+from sol_learner.networks import native, network_optimizer
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Silent
 from sol_learner.task import Purpose
 from sol_symbols import OPERATORS, ZOO, UpdateRule
 

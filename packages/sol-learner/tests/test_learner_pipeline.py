@@ -28,9 +28,9 @@ from sol_learner import (
     widen,
     write_run,
 )
-from sol_learner.progress import open_progress, parse_duration
 from sol_learner.run_folder import prepare_folder
-from sol_learner.terms import Fit, leading_terms
+from sol_learner.runtime.progress import open_progress, parse_duration
+from sol_learner.search.terms import Fit, leading_terms
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule, resolve_rule
 
 SMALL = LearnConfig(

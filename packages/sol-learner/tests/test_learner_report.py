@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sol_learner import LearnConfig, Learner, Silent, compare, write_run
-from sol_learner.progress import MetricsFile
 from sol_learner.report import report_page, write_report
 from sol_learner.report.charts import Mark, Series, front_chart, line_chart
+from sol_learner.runtime.progress import MetricsFile
 from sol_symbols import ZOO, SolError, UpdateRule
 from sol_symbols.cli import main
 

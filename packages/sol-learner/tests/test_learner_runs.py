@@ -30,9 +30,9 @@ from sol_learner import (
     learn,
     meta_train,
 )
-from sol_learner.network_optimizer import KERNELS
-from sol_learner.progress import Clock, Interrupted, MetricsFile, Several, Silent, TensorBoard
-from sol_learner.workers import shared_threads, suitable_jobs
+from sol_learner.networks.network_optimizer import KERNELS
+from sol_learner.runtime.progress import Clock, Interrupted, MetricsFile, Several, Silent, TensorBoard
+from sol_learner.runtime.workers import shared_threads, suitable_jobs
 from sol_symbols import ZOO, SolError, UpdateRule
 
 SMALL = LearnConfig(

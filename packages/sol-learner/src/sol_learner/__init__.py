@@ -1,36 +1,36 @@
 """The symbolic optimizer learner: an EQL network meta-trained on a task and read out as an update rule."""
 
-from sol_learner.candidates import Candidates
-from sol_learner.checkpoints import Checkpoints
-from sol_learner.comparing import compare
-from sol_learner.comparison import Comparison, Contender
+from sol_learner.baselines.distillation import Distilled, DistilSettings, distil, regress
+from sol_learner.baselines.lstm_learning import learn_lstm, lstm_config
+from sol_learner.comparing.comparison import Comparison, Contender
+from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, TorchSpec, resolve_optimizer
+from sol_learner.comparing.protocol import compare
+from sol_learner.comparing.store import Store
+from sol_learner.comparing.trials import Recipe
 from sol_learner.config import LearnConfig
-from sol_learner.distillation import Distilled, DistilSettings, distil, regress
-from sol_learner.episodes import Outcome, run_rule, tune_learning_rate
-from sol_learner.family import Family
-from sol_learner.inner_loop import RuleOptimizer, run_episodes
-from sol_learner.lstm import LSTMNetwork
-from sol_learner.lstm_learning import learn_lstm, lstm_config
-from sol_learner.lstm_optimizer import LSTMOptimizer, TrainedLSTM
+from sol_learner.inner.episodes import Outcome, run_rule, tune_learning_rate
+from sol_learner.inner.inner_loop import RuleOptimizer, run_episodes
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import MetaTraining, meta_train
-from sol_learner.network import FEATURES, UNITS, SymbolicNetwork
-from sol_learner.network_optimizer import NetworkOptimizer
-from sol_learner.optimizees import Optimizees
-from sol_learner.optimizers import OptimizerSpec, RuleSpec, TorchSpec, resolve_optimizer
+from sol_learner.networks.base import NetworkRunner, UpdateNetwork
+from sol_learner.networks.eql import FEATURES, UNITS, SymbolicNetwork
+from sol_learner.networks.lstm import LSTMNetwork
+from sol_learner.networks.network_optimizer import NetworkOptimizer
+from sol_learner.networks.trained_lstm import LSTMOptimizer, TrainedLSTM
 from sol_learner.pipeline import Learner, LearnResult, learn, readout_error
-from sol_learner.polishing import Polished, polish
-from sol_learner.progress import Clock, Interrupted, Progress, Silent, open_progress
-from sol_learner.pruning import Point, prune
-from sol_learner.ranks import Ranks, joined_ranks
 from sol_learner.run_folder import write_run
-from sol_learner.samples import Samples, Trajectories, record
-from sol_learner.store import Store
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent, open_progress
+from sol_learner.runtime.ranks import Ranks, joined_ranks
+from sol_learner.runtime.workers import Workers
+from sol_learner.search.candidates import Candidates
+from sol_learner.search.polishing import Polished, polish
+from sol_learner.search.pruning import Point, prune
+from sol_learner.search.samples import Samples, Trajectories, record
+from sol_learner.search.terms import DECAYS, DIRECTIONS, widen
 from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
-from sol_learner.tasks import find_tasks, load_task
-from sol_learner.terms import DECAYS, DIRECTIONS, widen
-from sol_learner.trials import Recipe
-from sol_learner.update_network import NetworkRunner, UpdateNetwork
-from sol_learner.workers import Workers
+from sol_learner.task_registry import find_tasks, load_task
 
 __version__ = "0.1.0"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
-from sol_learner.network import FEATURES, UNITS
-from sol_learner.network_optimizer import KERNELS
-from sol_learner.optimizees import PRECISIONS
-from sol_learner.terms import DECAYS, DIRECTIONS
+from sol_learner.inner.optimizees import PRECISIONS
+from sol_learner.networks.eql import FEATURES, UNITS
+from sol_learner.networks.network_optimizer import KERNELS
+from sol_learner.search.terms import DECAYS, DIRECTIONS
 from sol_symbols import ZOO, SolError
 
 __all__ = ["LearnConfig", "as_text", "explanations", "settings_from"]

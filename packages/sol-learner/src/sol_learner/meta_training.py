@@ -12,17 +12,17 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from sol_learner.checkpoints import Checkpoints
 from sol_learner.config import LearnConfig
 from sol_learner.estimators import ESTIMATORS, Estimator, Window
-from sol_learner.family import Family
-from sol_learner.inner_loop import run_episodes
-from sol_learner.native import find_compiler
-from sol_learner.optimizees import Optimizees
-from sol_learner.progress import Clock, Interrupted, Progress
-from sol_learner.ranks import Ranks
+from sol_learner.inner.inner_loop import run_episodes
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.inner.task_set import Family
+from sol_learner.networks.base import UpdateNetwork
+from sol_learner.networks.native import find_compiler
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Clock, Interrupted, Progress
+from sol_learner.runtime.ranks import Ranks
 from sol_learner.task import Purpose, Task, device_of, generator_for
-from sol_learner.update_network import UpdateNetwork
 from sol_symbols import SolError
 
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
@@ -49,7 +49,7 @@ class MetaTraining(Generic[Network]):
         dropped: Windows that were left out because a gradient or a loss was not finite.
         divergences: What was seen in the first of them: step, largest gradient; and on the coordinates that were
             sampled the largest feature, its size, and the largest update.
-        kernel: What computed phi in the inner loop, a key of :data:`~sol_learner.network_optimizer.KERNELS`.
+        kernel: What computed phi in the inner loop, a key of :data:`~sol_learner.networks.network_optimizer.KERNELS`.
     """
 
     network: Network

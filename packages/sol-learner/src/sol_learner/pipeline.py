@@ -16,24 +16,24 @@ import numpy
 import sympy
 import torch
 
-from sol_learner.candidates import Candidates
-from sol_learner.checkpoints import Checkpoints
-from sol_learner.comparing import compare
-from sol_learner.comparison import Comparison
+from sol_learner.comparing.comparison import Comparison
+from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
-from sol_learner.episodes import learning_rates, tune_learning_rate
-from sol_learner.family import Family
-from sol_learner.inner_loop import Optimizer, RuleOptimizer
+from sol_learner.inner.episodes import learning_rates, tune_learning_rate
+from sol_learner.inner.inner_loop import Optimizer, RuleOptimizer
+from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import MetaTrainer, MetaTraining
-from sol_learner.network import SymbolicNetwork
-from sol_learner.polishing import Polished, polish
-from sol_learner.progress import Clock, Interrupted, Progress, Silent
-from sol_learner.pruning import Point, measured_front, prune
-from sol_learner.ranks import Ranks
-from sol_learner.samples import Samples, record
+from sol_learner.networks.eql import SymbolicNetwork
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent
+from sol_learner.runtime.ranks import Ranks
+from sol_learner.runtime.workers import Workers
+from sol_learner.search.candidates import Candidates
+from sol_learner.search.polishing import Polished, polish
+from sol_learner.search.pruning import Point, measured_front, prune
+from sol_learner.search.samples import Samples, record
+from sol_learner.search.terms import split, widen
 from sol_learner.task import Purpose, Task, device_of, generator_for, require_task, with_horizon
-from sol_learner.terms import split, widen
-from sol_learner.workers import Workers
 from sol_symbols import ZOO, SolError, UpdateRule
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error"]

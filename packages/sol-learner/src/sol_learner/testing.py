@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sol_learner.optimizees import Optimizees, vectorizes
+from sol_learner.inner.optimizees import Optimizees, vectorizes
 from sol_learner.task import SPLITS, Batch, Purpose, Task, generator_for, require_task
 from sol_symbols import SolError
 

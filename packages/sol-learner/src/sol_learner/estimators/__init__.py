@@ -10,7 +10,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sol_learner.estimators.estimator import META_LOSSES, Estimator, Window
+from sol_learner.estimators.base import META_LOSSES, Estimator, Window
 from sol_learner.estimators.exact import Exact
 from sol_learner.estimators.first_order import FirstOrder
 from sol_learner.estimators.pes import PersistentEvolution

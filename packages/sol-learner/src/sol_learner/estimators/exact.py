@@ -15,9 +15,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sol_learner.estimators.estimator import Estimator, Window
-from sol_learner.optimizees import Optimizees
-from sol_learner.update_network import State
+from sol_learner.estimators.base import Estimator, Window
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.networks.base import State
 from sol_symbols import SolError
 
 __all__ = ["Exact"]

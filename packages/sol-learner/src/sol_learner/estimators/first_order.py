@@ -19,7 +19,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sol_learner.estimators.estimator import Estimator, Window
+from sol_learner.estimators.base import Estimator, Window
 
 __all__ = ["FirstOrder"]
 

@@ -18,9 +18,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from sol_learner.estimators.estimator import Estimator, Window
-from sol_learner.optimizees import Optimizees
-from sol_learner.update_network import State, UpdateNetwork
+from sol_learner.estimators.base import Estimator, Window
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.networks.base import State, UpdateNetwork
 
 __all__ = ["PersistentEvolution"]
 

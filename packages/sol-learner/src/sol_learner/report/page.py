@@ -29,7 +29,7 @@ from sol_learner.report.results import (
     result_table,
     tuning_chart,
 )
-from sol_learner.tasks import describe, find_tasks
+from sol_learner.task_registry import describe, find_tasks
 from sol_symbols import UpdateRule, parity, responses, scaling_degree, write_atomically
 
 __all__ = ["report_page", "write_report"]

@@ -1,0 +1,111 @@
+"""Meta-training of an LSTM on a task: L2LGD2 as a baseline for learned rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from types import MappingProxyType
+from typing import Any
+
+from sol_learner.config import LearnConfig
+from sol_learner.inner.task_set import Family
+from sol_learner.meta_training import MetaTraining, meta_train
+from sol_learner.networks.lstm import LSTMNetwork
+from sol_learner.networks.trained_lstm import TrainedLSTM
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Clock, Progress, Silent
+from sol_learner.task import Purpose, Task, device_of, generator_for
+from sol_symbols import SolError
+
+__all__ = ["LSTM_LR", "LSTM_SETTINGS", "learn_lstm", "lstm_config"]
+
+LSTM_LR = 0.1
+"""Learning rate of an LSTM, the constant that its output is multiplied by."""
+
+LSTM_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "seed": 0,
+        "objective": LearnConfig.objective,
+        "estimator": "first-order",
+        "meta_loss": "mean",
+        "outer_split": "train",
+        "episodes": 200,
+        "meta_batch": 2,
+        "unroll": (5, 10, 20),
+        "horizons": (),
+        "outer_lr": 3e-3,
+        "clip": 1.0,
+        "coordinates": 2048,
+        "particles": 8,
+        "pes_sigma": 0.01,
+        "scaling": 0.0,
+        "precision": "float32",
+        "validation": 4,
+        "validate_every": 10,
+    }
+)
+"""The settings of :class:`~sol_learner.LearnConfig` that an LSTM's meta-training has, with its own defaults."""
+
+
+def lstm_config(settings: Mapping[str, Any]) -> LearnConfig:
+    """A configuration of an LSTM's meta-training from names and plain values.
+
+    Raises:
+        SolError: There is no such setting here, or its value is wrong.
+    """
+    names = {name: name.replace("-", "_") for name in settings}
+    unknown = [name for name, plain in names.items() if plain not in LSTM_SETTINGS]
+    if unknown:
+        raise SolError(f"an LSTM has no setting {unknown[0]!r}; it has: {', '.join(LSTM_SETTINGS)}")
+    return LearnConfig.from_mapping({**LSTM_SETTINGS, **{names[name]: value for name, value in settings.items()}})
+
+
+def learn_lstm(
+    task: Task,
+    config: LearnConfig | None = None,
+    *,
+    lr: float = LSTM_LR,
+    memory: Checkpoints | None = None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> tuple[TrainedLSTM, MetaTraining[LSTMNetwork]]:
+    """Meta-train the LSTM of Andrychowicz et al. on a task by the loop that EQL networks are trained by.
+
+    Args:
+        task: The task.
+        config: Of the meta-training; see :data:`LSTM_SETTINGS`.
+        lr: What the LSTM's output is multiplied by.
+        memory: Checkpoints to write and to go on from.
+        progress: Where to report.
+        clock: Ends meta-training early; the best that was reached is returned.
+
+    Raises:
+        SolError: ``lr`` is no positive number, or every window diverged.
+    """
+    if not (math.isfinite(lr) and lr > 0):
+        raise SolError(f"lr = {lr!r}; it must be more than 0")
+    config = config or lstm_config({})
+    network = LSTMNetwork(generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3)).to(device_of(task))
+    training = meta_train(
+        Family((task,), (1.0,), config.objective),
+        network,
+        lr,
+        config,
+        progress=progress or Silent(),
+        clock=clock or Clock(),
+        memory=memory,
+    )
+    if training.dropped and not training.windows:
+        raise SolError(training.advice)
+    provenance = {
+        "tasks": [task.name],
+        "seed": config.seed,
+        "objective": config.objective,
+        "spent": config.episodes * config.meta_batch,
+        "loss": training.loss if math.isfinite(training.loss) else None,
+        "config": {name: asdict(config)[name] for name in LSTM_SETTINGS},
+        "sol": metadata.version("sol-learner"),
+    }
+    return TrainedLSTM(network.requires_grad_(False), lr, provenance), training

@@ -1,0 +1,1 @@
+"""Comparing optimizers: protocol, trials, tuning, statistics, tables."""

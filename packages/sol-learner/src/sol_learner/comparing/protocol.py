@@ -1,0 +1,322 @@
+"""Comparing optimizers fairly, on episodes that nothing was chosen on.
+
+The protocol: an optimizer that brings its learning rate is used as it is. Every other one is tuned with one budget, on
+the tuning stream, by the loss over the whole training (or validation) split after the last step. Then each of them
+trains on the same episodes of the evaluation stream: same initial parameters, same batches. The streams share no
+episode, and the test split is looked at in the evaluation alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sol_learner.comparing.comparison import Comparison, Contender, finite_mean
+from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, Settings, resolve_optimizer
+from sol_learner.comparing.store import Store
+from sol_learner.comparing.trials import Recipe, Trial, fingerprint, run_trial, versions
+from sol_learner.comparing.tuning import tune_side_by_side
+from sol_learner.inner.episodes import Outcome
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent
+from sol_learner.runtime.workers import Workers
+from sol_learner.task import SPLITS, Purpose, Task
+from sol_learner.task_registry import load_task
+from sol_symbols import SolError, UpdateRule
+
+__all__ = ["TUNING", "TUNING_SPLITS", "compare"]
+
+TUNING = ("lr", "full", "none")
+"""What is tuned: the learning rate; also momenta, averaging, weight decay and schedule; nothing."""
+
+TUNING_SPLITS = ("train", "valid")
+"""Splits whose loss tuning can minimise."""
+
+Tuned = tuple[float, list[tuple[float, float]]]
+Result = dict[str, Any]
+
+
+def compare(
+    task: Task | str | Recipe,
+    optimizers: Sequence[str] | Mapping[str, str | UpdateRule | OptimizerSpec],
+    *,
+    episodes: int = 10,
+    seed: int = 0,
+    tune: str = "lr",
+    trials: int = 20,
+    tune_for: str = "train",
+    tuning_episodes: int = 3,
+    tuned: Mapping[str, Tuned] | None = None,
+    steps: int | None = None,
+    target: float | None = None,
+    threads: int | None = 1,
+    store: Store | str | Path | None = None,
+    workers: Workers | None = None,
+    data: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    memory: Checkpoints | None = None,
+) -> Comparison:
+    """Train with each optimizer on the same held-out episodes, after tuning those that bring no learning rate.
+
+    Args:
+        task: A task, the name of one, or, so that other processes can make it, its recipe.
+        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or names, rules and others by the name that
+            they get in tables. The first one is compared with all the others.
+        episodes: Seeds of the evaluation: episodes 0, 1, ... of its stream.
+        seed: Base seed of all random streams and of Optuna.
+        tune: A member of :data:`TUNING`.
+        trials: Settings tried of each optimizer that is tuned.
+        tune_for: Split whose loss after the last step tuning minimises, ``train`` or ``valid``.
+        tuning_episodes: Episodes of the tuning stream that this loss is averaged over.
+        tuned: Learning rate and (rate, objective) pairs of optimizers that are tuned already, by name.
+        steps: Inner steps; the task's horizon by default. Schedules are laid over them.
+        target: Loss that ``steps to target`` counts to; by default the mean loss at the end of the second optimizer,
+            which is the first one's first baseline.
+        threads: Threads of each run; ``None`` for as many as there are. With the same number, numbers are the same.
+        store: File of finished runs to read and to add to.
+        workers: Processes that share the runs. They have to be able to import or unpickle the task.
+        data, device: Of a task that is given by name.
+        progress: Where to report.
+        clock: Interrupts.
+        memory: Keeps the runs, instead of a store, for a learning run that goes on where it was.
+
+    Raises:
+        SolError: Something is named that does not exist or that cannot train the task, or a package is missing.
+        Interrupted: By the clock.
+    """
+    entrants = {name: _spec(value) for name, value in _named(optimizers).items()}
+    _check_plan(entrants, tune, tune_for, episodes=episodes, trials=trials, tuning_episodes=tuning_episodes)
+    if steps is not None and steps < 1:
+        raise SolError(f"{steps} steps; take 1 or more")
+    given = Recipe(load_task, (task, data, device)) if isinstance(task, str) else task
+    loaded = given.load() if isinstance(given, Recipe) else given
+    horizon, progress = steps or loaded.horizon, progress or Silent()
+    for spec in entrants.values():
+        spec.check()
+    opened = Store(store) if isinstance(store, str | Path) else store
+    runs = _Runs(loaded, given, seed, horizon, threads, opened, workers or Workers(), clock, memory)
+
+    chosen: dict[str, Settings] = {name: spec.fixed for name, spec in entrants.items() if spec.fixed is not None}
+    tables: dict[str, list[Result]] = {}
+    for name, (rate, pairs) in (tuned or {}).items():
+        if name in entrants and name not in chosen:
+            chosen[name] = {"lr": rate}
+            tables[name] = [{"settings": {"lr": r}, "objective": v if math.isfinite(v) else None} for r, v in pairs]
+    spaces = {name: spec.space(tune == "full") for name, spec in entrants.items() if name not in chosen}
+    protocol: dict[str, Any] = {"threads": threads, "versions": versions(), "device": str(device)}
+    if spaces and tune == "none":
+        raise SolError(
+            f"no learning rate for {', '.join(spaces)}: tune it, or write one into a rule, as in 'ad where lr = 0.001'"
+        )
+    if spaces:
+        protocol |= {"tune": tune, "trials": trials, "tune_for": tune_for, "tuner": "Optuna TPE"}
+        protocol |= {"tuning_stream": Purpose.TUNE.name.lower(), "tuning_episodes": list(range(tuning_episodes))}
+        protocol["space"] = {name: [asdict(dimension) for dimension in space] for name, space in spaces.items()}
+        protocol["tuning_failures"] = lost = list[str]()
+        progress.phase("tuning", trials)
+        measure = partial(_objectives, runs, entrants, tune_for, tuning_episodes, lost)
+        for name, table in tune_side_by_side(spaces, measure, trials, seed, progress).items():
+            tables[name], chosen[name] = table, _best(name, loaded.name, table)
+
+    progress.phase("comparing", episodes * len(entrants))
+    plan = [
+        (name, runs.trial(spec, chosen[name], Purpose.EVALUATE, episode, SPLITS))
+        for name, spec in entrants.items()
+        for episode in range(episodes)
+    ]
+    results = runs(plan, progress)
+    names = _metric_names(results)
+    contenders = []
+    for i, (name, spec) in enumerate(entrants.items()):
+        mine = results[i * episodes : (i + 1) * episodes]
+        contenders.append(_contender(name, spec, chosen[name], tables.get(name, []), mine, horizon, names))
+    if target is None:
+        end = finite_mean(contenders[min(1, len(contenders) - 1)].smooth[-1])
+        target = end if math.isfinite(end) else None
+    return Comparison(loaded.name, seed, episodes, horizon, contenders, target, protocol)
+
+
+def _named(optimizers: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(optimizers, Mapping):
+        return optimizers
+    if isinstance(optimizers, str):
+        raise SolError(f"optimizers are a list of names, not one text: [{optimizers!r}]")
+    twice = next((name for name in optimizers if list(optimizers).count(name) > 1), None)
+    if twice is not None:
+        raise SolError(f"an optimizer is given twice: {twice}")
+    return {name: name for name in optimizers}
+
+
+def _spec(value: Any) -> OptimizerSpec:
+    if isinstance(value, str):
+        return resolve_optimizer(value)
+    return RuleSpec(value) if isinstance(value, UpdateRule) else value
+
+
+def _check_plan(entrants: Mapping[str, OptimizerSpec], tune: str, tune_for: str, **counts: int) -> None:
+    if not entrants:
+        raise SolError("no optimizer to compare")
+    for name, value, known in (("tune", tune, TUNING), ("tune_for", tune_for, TUNING_SPLITS)):
+        if value not in known:
+            raise SolError(f"{name} = {value!r}; choose one of: {', '.join(known)}")
+    for name, count in counts.items():
+        if count < 1:
+            raise SolError(f"{name} = {count}; it must be 1 or more")
+
+
+class _Runs:
+    """Makes trials of one comparison and runs those that are not known yet.
+
+    Args:
+        task: The task.
+        given: What other processes are told of it.
+        seed, steps, threads: Of every trial.
+        store, memory: Where known results are.
+        workers, clock: As for :func:`compare`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        given: Task | Recipe,
+        seed: int,
+        steps: int,
+        threads: int | None,
+        store: Store | None,
+        workers: Workers,
+        clock: Clock | None,
+        memory: Checkpoints | None,
+    ) -> None:
+        self._task, self._seed, self._steps, self._threads = task, seed, steps, threads
+        self._given = task if workers.jobs == 1 else given
+        self._store, self._workers, self._clock, self._memory = store, workers, clock, memory
+        self._fingerprint = fingerprint(task) if store is not None else ""
+
+    def trial(
+        self, spec: OptimizerSpec, settings: Settings, purpose: Purpose, episode: int, splits: tuple[str, ...]
+    ) -> Trial:
+        """A training run."""
+        return Trial(self._given, spec, settings, self._seed, purpose, episode, self._steps, splits, self._threads)
+
+    def __call__(self, plan: Sequence[tuple[str, Trial]], progress: Progress | None = None) -> list[Result | Exception]:
+        """The result of each trial, or why it has none. Each is stored as it comes.
+
+        Args:
+            plan: Optimizer's name and trial.
+            progress: Takes a step a trial.
+
+        Raises:
+            Interrupted: By the clock.
+        """
+        results: dict[int, Result | Exception] = {}
+        told = progress or Silent()
+        for i, (_, trial) in enumerate(plan):
+            known = self._known(trial)
+            if known is not None:
+                results[i] = known
+                told.step(len(results))
+        missing = [i for i in range(len(plan)) if i not in results]
+        clock = self._clock if self._workers.jobs == 1 else None  # it cannot be told to other processes
+        for place, result in self._workers.completed(partial(run_trial, clock=clock), [plan[i][1] for i in missing]):
+            if isinstance(result, Interrupted):
+                raise result
+            i = missing[place]
+            results[i] = result if isinstance(result, Exception) else self._keep(plan[i], result)
+            told.step(len(results))
+            if self._clock is not None:
+                self._clock.check()
+        return [results[i] for i in range(len(plan))]
+
+    def _known(self, trial: Trial) -> Result | None:
+        if self._memory is not None:  # of a learning run: each process of it waits for the result of the first
+            identity = trial.identity(self._task.name)
+            return self._memory.once(f"compare/{identity}", partial(run_trial, trial, self._clock))
+        return None if self._store is None else self._store.get(trial.identity(self._fingerprint))
+
+    def _keep(self, entry: tuple[str, Trial], result: Result) -> Result:
+        if self._store is None:
+            return result
+        return self._store.put(entry[1].identity(self._fingerprint), self._task.name, entry[0], result)
+
+
+def _objectives(
+    runs: _Runs,
+    entrants: Mapping[str, OptimizerSpec],
+    split: str,
+    episodes: int,
+    failures: list[str],
+    settings: Mapping[str, Settings],
+) -> dict[str, float]:
+    """Mean loss over the tuning episodes of one setting of each optimizer."""
+    plan = [
+        (name, runs.trial(entrants[name], chosen, Purpose.TUNE, episode, (split,)))
+        for name, chosen in settings.items()
+        for episode in range(episodes)
+    ]
+    losses: dict[str, list[float]] = {name: [] for name in settings}
+    for (name, trial), result in zip(plan, runs(plan)):
+        if isinstance(result, Exception):
+            failures.append(f"{name}, tuning seed {trial.episode}, {dict(trial.settings)}: {result}")
+            losses[name].append(math.inf)
+        else:
+            loss = result["metrics"].get(split, {}).get("loss")
+            losses[name].append(math.inf if loss is None else loss)
+    return {name: sum(values) / len(values) for name, values in losses.items()}
+
+
+def _best(name: str, task: str, table: Sequence[Result]) -> Settings:
+    finite = [trial for trial in table if trial["objective"] is not None]
+    if not finite:
+        raise SolError(f"{name} does not train {task}: its loss was not finite at any of {len(table)} settings")
+    return min(finite, key=lambda trial: trial["objective"])["settings"]
+
+
+def _metric_names(results: Sequence[Result | Exception]) -> dict[str, list[str]]:
+    """Names of the task's metrics by split, from whichever run has them."""
+    names: dict[str, dict[str, None]] = {split: {"loss": None} for split in SPLITS}
+    for result in results:
+        for split, table in {} if isinstance(result, Exception) else result["metrics"].items():
+            names[split] |= dict.fromkeys(table)
+    return {split: list(found) for split, found in names.items()}
+
+
+def _contender(
+    name: str,
+    spec: OptimizerSpec,
+    settings: Settings,
+    trials: list[Result],
+    results: Sequence[Result | Exception],
+    steps: int,
+    names: Mapping[str, Sequence[str]],
+) -> Contender:
+    """Results of its episodes, side by side."""
+    done = [result if isinstance(result, dict) else None for result in results]
+
+    def row(values: Sequence[float | None]) -> torch.Tensor:
+        return torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float64)
+
+    losses = [[*(r["batch_loss"] if r else []), *[None] * steps][:steps] for r in done]
+    metrics = {
+        split: {key: row([r["metrics"].get(split, {}).get(key) if r else None for r in done])[None] for key in keys}
+        for split, keys in names.items()
+    }
+    return Contender(
+        name,
+        spec.rule,
+        settings,
+        trials,
+        Outcome(torch.stack([row(values) for values in losses], 1)[:, None], metrics),
+        {e: r["diverged"] for e, r in enumerate(done) if r is not None and r["diverged"] is not None},
+        {e: str(result) for e, result in enumerate(results) if isinstance(result, Exception)},
+        row([r["seconds"] if r else None for r in done]),
+        row([r["peak_bytes"] if r else None for r in done]),
+        next((r["state_bytes"] for r in done if r is not None), None),
+    )

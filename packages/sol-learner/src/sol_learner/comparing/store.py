@@ -1,0 +1,98 @@
+"""Where training runs are kept, so that a study can stop and go on and nothing is computed twice: a SQLite file.
+
+One row is one run. Its key is the hash of everything that its numbers follow from (see
+:meth:`sol_learner.comparing.trials.Trial.identity`): where the task, the optimizer, a setting or a version changes, the
+old row is simply not found. Several processes may use one file; where two compute the same run at once, the first one's
+row stays and is what both get.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sol_symbols import SolError
+
+__all__ = ["Store"]
+
+_VERSION = 1
+_TABLE = """
+CREATE TABLE IF NOT EXISTS runs (
+    key TEXT PRIMARY KEY,
+    task TEXT NOT NULL, optimizer TEXT NOT NULL, settings TEXT NOT NULL,
+    stream TEXT NOT NULL, seed INTEGER NOT NULL, episode INTEGER NOT NULL, steps INTEGER NOT NULL,
+    identity TEXT NOT NULL, result TEXT NOT NULL,
+    stored TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+)
+"""
+
+
+class Store:
+    """Results of runs by identity.
+
+    Args:
+        path: The file; made where there is none.
+
+    Raises:
+        SolError: It cannot be opened or is no store of this release.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._open() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version != _VERSION and (version or tables):
+                raise SolError(f"{path} is a SQLite file, but no store of runs that this release reads")
+            connection.execute(_TABLE)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for each use: it may be another process's or thread's turn in between."""
+        try:
+            connection = sqlite3.connect(self.path, timeout=60)
+            try:
+                with connection:
+                    yield connection
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise SolError(f"the store {self.path} cannot be used: {error}") from None
+
+    def get(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The stored result, ``None`` where there is none."""
+        with self._open() as connection:
+            row = connection.execute("SELECT result FROM runs WHERE key = ?", (_key(identity),)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, identity: Mapping[str, Any], task: str, optimizer: str, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a result, unless there is one; returns the one that is kept. ``task``, ``optimizer``: for people."""
+        key = _key(identity)
+        settings = json.dumps(identity["settings"])
+        place = (identity["stream"], identity["seed"], identity["episode"], identity["steps"])
+        with self._open() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO runs (key, task, optimizer, settings, stream, seed, episode, steps, identity,"
+                " result) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, task, optimizer, settings, *place, _text(identity), json.dumps(result, allow_nan=False)),
+            )
+            row = connection.execute("SELECT result FROM runs WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0])
+
+    def __len__(self) -> int:
+        with self._open() as connection:
+            return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+
+def _text(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True)
+
+
+def _key(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(identity).encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""What estimators have in common: an episode of inner steps, cut into windows that give a meta-gradient each.
+
+Inner step t moves the optimizees from theta_{t-1} to theta_t = theta_{t-1} - lr phi(x_t; w), x_t being the features
+of the gradients up to g_t = grad l_t(theta_{t-1}). The outer loss at theta_t is taken on the *next* batch,
+l_{t+1}(theta_t), whose gradient the inner loop needs anyway, or on a validation batch. A window of U steps after step
+t_0 has the meta-loss L(w) = F(l at theta_{t_0+1}, ..., l at theta_{t_0+U}), theta_{t_0} being held constant.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.networks.base import State, UpdateNetwork
+from sol_symbols import SolError
+
+__all__ = ["META_LOSSES", "Estimator", "Window"]
+
+
+def _positive(losses: Tensor) -> Tensor:
+    if bool((losses <= 0).any()):
+        raise SolError(f"the meta-loss log is for losses above 0, but there is one of {losses.min():.3g}; take mean")
+    return losses
+
+
+META_LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "mean": lambda losses: losses.mean(0),
+        "last": lambda losses: losses[-1],
+        "log": lambda losses: _positive(losses).log().mean(0),
+    }
+)
+"""Meta-loss of a window by name: from the outer losses [U, ...] after its steps to one number [...] each."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a window gave.
+
+    Attributes:
+        meta_gradient: dL/dw for each parameter of the network, the mean over optimizees.
+        losses: Outer loss after each of its steps, mean over optimizees, [U].
+        inputs: Gives the network's inputs on some coordinates at one of its steps, from 0; ``None`` where they are not
+            at hand.
+        largest: Gives the largest |g| of all coordinates at one of its steps; ``None`` where inputs are of all of them.
+    """
+
+    meta_gradient: tuple[Tensor, ...]
+    losses: Tensor
+    inputs: Callable[[int], Tensor | None] | None = None
+    largest: Callable[[int], Tensor] | None = None
+
+
+class Estimator(ABC):
+    """Runs episodes and estimates meta-gradients.
+
+    Args:
+        network: phi, with the parameters w.
+        kernel: How phi is computed in the inner loop; see :meth:`~sol_learner.UpdateNetwork.runner`.
+        meta_loss: A key of :data:`META_LOSSES`.
+        outer_split: Where outer losses are taken: ``"train"``, the next batch of the inner loop, or ``"valid"``, a
+            batch of the validation split, at the price of a second gradient a step.
+        coordinates: K of the first-order estimator.
+        particles: Pairs of perturbed networks of the evolution strategy, N.
+        sigma: Their standard deviation.
+        generator: Draws coordinates and perturbations; on the CPU.
+
+    Raises:
+        SolError: There is no such meta-loss or split; later, if a loss is not above 0 and the meta-loss is log.
+    """
+
+    @property
+    def candidates(self) -> int:
+        """Optimizees that each episode needs, C."""
+        return 1
+
+    def __init__(
+        self,
+        network: UpdateNetwork,
+        generator: torch.Generator,
+        *,
+        kernel: str = "eager",
+        meta_loss: str = "mean",
+        outer_split: str = "train",
+        coordinates: int = 2048,
+        particles: int = 8,
+        sigma: float = 0.01,
+    ) -> None:
+        if meta_loss not in META_LOSSES:
+            raise SolError(f"no meta-loss {meta_loss!r}; meta-losses: {', '.join(META_LOSSES)}")
+        if outer_split not in ("train", "valid"):
+            raise SolError(f"outer losses cannot be taken on {outer_split!r}; on train or valid")
+        self.network, self.generator = network, generator
+        self.meta_loss, self.outer_split = META_LOSSES[meta_loss], outer_split
+        self.coordinates, self.particles, self.sigma = coordinates, particles, sigma
+        self.optimizer = network.runner(kernel)
+
+    def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
+        """Start an episode of ``horizon`` steps with fresh ``optimizees``, as many candidates as the estimator has."""
+        self.optimizees, self.lr, self.horizon, self.t = optimizees, lr, horizon, 1
+        self.state: State = self.optimizer.begin(optimizees.theta, horizon)
+        self._look()
+
+    def _look(self) -> None:
+        """The gradient at the present parameters; it is the next inner step's, and by default the outer one too."""
+        self.drawn = self.optimizees.draw()
+        self.loss, self.gradient = self.optimizees.losses_and_gradients(self.drawn)
+
+    def _update(self) -> tuple[Tensor, State]:
+        """phi and the new states."""
+        return self.optimizer.step(self.gradient, self.state, self.optimizees.theta, self.t)
+
+    def _move(self) -> None:
+        """One inner step, and a look at where it led."""
+        phi, self.state = self._update()
+        self.optimizees.descend(phi, self.lr)
+        self.t += 1
+        self._look()
+
+    def _outer(self) -> tuple[Tensor, Tensor]:
+        """Outer losses [C, S] and their gradients [C, S, P] at the present parameters."""
+        if self.outer_split == "train":
+            return self.loss, self.gradient
+        return self.optimizees.losses_and_gradients(self.optimizees.draw(self.outer_split))
+
+    @abstractmethod
+    def window(self, steps: int) -> Window:
+        """Go on by ``steps`` inner steps and estimate dL/dw over them."""

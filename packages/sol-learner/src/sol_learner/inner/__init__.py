@@ -1,0 +1,1 @@
+"""Optimizees trained side by side, and episodes of them."""

@@ -1,0 +1,186 @@
+"""Running rules on optimizees: what tuning, pruning, polishing and comparing have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sol_learner.inner.optimizees import Optimizees, vectorizes
+from sol_learner.runtime.progress import Clock
+from sol_learner.task import Purpose, Task
+from sol_symbols import SolError, UpdateRule, evaluator
+
+__all__ = ["SPLITS", "Outcome", "Value", "learning_rates", "objective", "run_rule", "tune_learning_rate"]
+
+Value = float | Tensor
+
+SPLITS = ("train", "valid")
+"""Splits whose losses after the last step make up the objective."""
+
+
+def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) -> Tensor:
+    """What every choice is made by, [C, S]; infinite where it is not a number.
+
+    ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
+    optimizer gets far, and not by overfitting.
+    """
+    parts = [share * metrics[split]["loss"] for split, share in zip(SPLITS, (weight, 1 - weight)) if share]
+    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Episodes of a rule.
+
+    Attributes:
+        losses: Loss on each step's batch, before the step, shape [T, C, S].
+        metrics: Per split, the task's metrics after the last step, each of shape [C, S], float64.
+    """
+
+    losses: Tensor
+    metrics: dict[str, dict[str, Tensor]]
+
+    def objective(self, weight: float = 0.5) -> Tensor:
+        """See :func:`objective`."""
+        return objective(self.metrics, weight)
+
+
+def run_rule(
+    task: Task,
+    rule: UpdateRule,
+    seed: int,
+    purpose: Purpose,
+    episodes: Sequence[int],
+    lr: Value | None = None,
+    values: Mapping[str, Value] | None = None,
+    splits: Sequence[str] = SPLITS,
+    horizon: int | None = None,
+    clock: Clock | None = None,
+) -> Outcome:
+    """Train fresh optimizees with a rule and measure them.
+
+    Those of a task that cannot be vectorized are trained one after another, so that one model at a time is in memory.
+
+    Args:
+        task: The task.
+        rule: The update rule; its schedule, if any, is laid over the horizon of the episodes.
+        seed: Base seed of the run.
+        purpose: Random stream of the episodes.
+        episodes: Indices in that stream; S of them.
+        lr: Replaces the rule's own; shape [C] for C candidates.
+        values: Replace values of the rule; shape [C] each for C candidates.
+        splits: Splits to evaluate on after the last step.
+        horizon: Inner steps; the task's own by default.
+        clock: Stops the run between two steps when the user asks for it.
+
+    Raises:
+        SolError: Neither the rule nor the call gives a learning rate.
+        Interrupted: By the clock.
+    """
+    given = rule.lr if lr is None else lr
+    if given is None:
+        raise SolError(f"the rule {rule} has no learning rate; write one behind it: where lr = ...")
+    horizon = task.horizon if horizon is None else horizon
+    candidates = max([1, *(len(v) for v in (given, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
+    if candidates * len(episodes) > 1 and not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+
+        def alone(c: int, episode: int) -> Outcome:
+            own = {name: _of_candidate(value, c) for name, value in (values or {}).items()}
+            rate = _of_candidate(given, c)
+            return run_rule(task, rule, seed, purpose, [episode], rate, own, splits, horizon, clock)
+
+        return _joined([[alone(c, episode) for episode in episodes] for c in range(candidates)])
+    optimizees = Optimizees(task, seed, purpose, episodes, candidates)
+    theta = optimizees.theta
+
+    def aligned(value: Value) -> Value:
+        return value.to(theta).view(-1, 1, 1) if isinstance(value, Tensor) else value
+
+    phi = evaluator(rule, torch, horizon, collected=True)
+    phi.values.update({name: aligned(value) for name, value in (values or {}).items()})
+    rate = aligned(given)
+    state = phi.init(theta)
+    losses = []
+    for t in range(1, horizon + 1):
+        if clock is not None:
+            clock.check()
+        loss, gradient = optimizees.losses_and_gradients()
+        losses.append(loss)
+        update, state = phi(gradient, state, optimizees.theta, t)
+        optimizees.descend(update, rate)
+    return Outcome(torch.stack(losses), {split: optimizees.evaluate(split) for split in splits})
+
+
+def _of_candidate(value: Value, c: int) -> Value:
+    return value[c : c + 1] if isinstance(value, Tensor) and value.ndim else value
+
+
+def _joined(outcomes: list[list[Outcome]]) -> Outcome:
+    """One outcome of [C][S] of them."""
+
+    def joined(parts: list[list[Tensor]]) -> Tensor:
+        return torch.cat([torch.cat(row, -1) for row in parts], -2)
+
+    metrics = {
+        split: {name: joined([[o.metrics[split][name] for o in row] for row in outcomes]) for name in table}
+        for split, table in outcomes[0][0].metrics.items()
+    }
+    return Outcome(joined([[o.losses for o in row] for row in outcomes]), metrics)
+
+
+def learning_rates(center: float, factor: float, count: int) -> Tensor:
+    """``count`` log-spaced rates around ``center``, a factor of ``factor`` between neighbours, to three digits."""
+    rates = center * factor ** (torch.arange(count, dtype=torch.float64) - (count - 1) / 2)
+    return torch.tensor([float(f"{rate:.3g}") for rate in rates.tolist()], dtype=torch.float64)
+
+
+def tune_learning_rate(
+    task: Task,
+    rule: UpdateRule,
+    seed: int,
+    episodes: int = 4,
+    horizon: int | None = None,
+    clock: Clock | None = None,
+    coarse: int = 9,
+    fine: int = 9,
+    weight: float = 0.5,
+) -> tuple[float, list[tuple[float, float]]]:
+    """The learning rate with the lowest mean objective over the tuning stream.
+
+    A coarse grid of powers of sqrt(10) is centred on 1e-2 and moved until its optimum is inside, then a fine grid
+    (a factor of 10**(1/8) between neighbours) is laid around the optimum.
+
+    Args:
+        task, rule, seed, horizon, clock: As in :func:`run_rule`.
+        episodes: Episodes of the tuning stream; the same for every rate.
+        coarse, fine: Number of rates in each grid.
+        weight: Of the training loss in the objective.
+
+    Returns:
+        The rate, and every (rate, mean objective) that was measured, sorted by rate.
+
+    Raises:
+        SolError: No rate gives a finite loss.
+    """
+    measured: dict[float, float] = {}
+
+    def measure(rates: Tensor) -> float:
+        new = torch.tensor([rate for rate in rates.tolist() if rate not in measured], dtype=torch.float64)
+        outcome = run_rule(task, rule, seed, Purpose.TUNE, range(episodes), new, horizon=horizon, clock=clock)
+        measured.update(zip(new.tolist(), outcome.objective(weight).mean(1).tolist()))
+        return min(measured, key=lambda rate: measured[rate])
+
+    center = 1e-2
+    for _ in range(4):
+        grid = learning_rates(center, 10**0.5, coarse)
+        best = measure(grid)
+        if grid[0] < best < grid[-1]:
+            break
+        center = best
+    if not measured[best] < float("inf"):
+        raise SolError(f"{rule}: the training loss of {task.name} is not finite at any rate tried, {sorted(measured)}")
+    best = measure(learning_rates(best, 10**0.125, fine))
+    return best, sorted(measured.items())

@@ -1,0 +1,1 @@
+"""Networks that compute updates: EQL and LSTM, as eager tensors or compiled."""

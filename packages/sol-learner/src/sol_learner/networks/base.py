@@ -1,0 +1,90 @@
+"""What meta-training asks of a network: to move optimizees, and to say how its updates depend on its parameters.
+
+The EQL network (:class:`~sol_learner.SymbolicNetwork`) and the LSTM (:class:`~sol_learner.LSTMNetwork`) are such
+networks; estimators and the meta-trainer know nothing else of them.
+
+Shapes: optimizees have parameters theta [..., P]. Gradients and phi have the same shape; a state may have more
+dimensions, but its last is P too, because coordinates never mix.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["NetworkRunner", "State", "UpdateNetwork"]
+
+State = dict[str, Tensor]
+
+
+class NetworkRunner(ABC):
+    """A network at work as the optimizer of optimizees (an :class:`~sol_learner.inner.inner_loop.Optimizer`)."""
+
+    @property
+    def kernel(self) -> str:
+        """What it computes by, a key of :data:`~sol_learner.networks.network_optimizer.KERNELS`."""
+        return "eager"
+
+    @abstractmethod
+    def begin(self, theta: Tensor, horizon: int) -> State:
+        """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
+
+    @abstractmethod
+    def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """phi and the new state, without a graph; the old state is used up: it may be overwritten."""
+
+    @abstractmethod
+    def differentiable_step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """The same, differentiable in the network's parameters, in gradients, states and parameters of optimizees."""
+
+    @abstractmethod
+    def pull_back(
+        self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
+    ) -> tuple[Tensor, ...]:
+        """sum_t <cotangent_t, d phi_t/dw> for each parameter w of the network, over several steps of given gradients.
+
+        Args:
+            gradients, thetas: Of the steps first, first + 1, ...; U of them, constants.
+            state: Before these steps.
+            first: Number of the first step.
+            cotangents: What each phi is multiplied by, [U, ...].
+        """
+
+    def inputs(self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int) -> Tensor | None:
+        """The network's inputs [F, ...] at the last of these steps; ``None`` where it has no features."""
+        return None
+
+
+class UpdateNetwork(nn.Module, ABC):
+    """phi with parameters w, elementwise over coordinates.
+
+    Attributes:
+        gates: Parameters of hard-concrete gates; empty for a network without them, which need not define what is said
+            of gates below.
+    """
+
+    gates: nn.ParameterList
+
+    @abstractmethod
+    def runner(self, kernel: str = "eager") -> NetworkRunner:
+        """The network at work; ``kernel`` is a key of :data:`~sol_learner.networks.network_optimizer.KERNELS`."""
+
+    def draw_gates(self, generator: torch.Generator) -> None:
+        """Draw new random gates, used until the next call or :meth:`settle_gates`."""
+
+    def settle_gates(self) -> None:
+        """Use the gates' deterministic values."""
+
+    def share_gates(self, other: UpdateNetwork) -> None:
+        """Use the random gates that ``other`` has drawn."""
+
+    def open_gates(self) -> Tensor:
+        """Expected share of gates that are not exactly 0, a scalar; 1 without gates."""
+        return next(self.parameters()).new_ones(())
+
+    def extremes(self, features: Tensor) -> dict[str, float | str]:
+        """What is largest among features [F, ...]: ``feature`` and its ``size``, and ``update``, the largest |phi|."""
+        return {}

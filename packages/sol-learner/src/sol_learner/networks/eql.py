@@ -1,0 +1,209 @@
+"""The EQL network: a multilayer network whose units are operators, and its exact read-out as a rule.
+
+One hidden layer maps features x (F of them) to units, and a linear read-out sums them:
+
+    z = W x,    h_j = f_j(z_j) or f_j(z_j, z_j'),    phi = sum_j a_j h_j.
+
+More layers repeat the first line on h. Unit j takes as many rows of W as its operator takes arguments. Source:
+Sahoo, Lampert, Martius, "Learning equations for extrapolation and control", ICML 2018; SOL, ECCV 2024, eq. 3.
+
+With gates, each weight is multiplied by a hard-concrete gate (Louizos, Welling, Kingma, ICLR 2018, eq. 10-13)
+
+    z = min(1, max(0, s (zeta - gamma) + gamma)),   s = sigmoid((log u - log(1 - u) + log_alpha) / beta),
+
+u uniform in (0, 1) while training, z at s = sigmoid(log_alpha) otherwise, which is exactly 0 or 1 at the ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import sympy
+import torch
+from torch import Tensor, nn
+
+from sol_learner.networks.base import UpdateNetwork
+from sol_learner.networks.network_optimizer import NetworkOptimizer
+from sol_symbols import OPERATORS, STANDARD, RuleError, UpdateRule, Vocabulary, format_expression
+from sol_symbols.evaluate import array_function
+
+__all__ = ["FEATURES", "UNITS", "SymbolicNetwork"]
+
+FEATURES = (
+    "g",
+    "g2",
+    "g3",
+    "ag",
+    "m_hat",
+    "sqrt(v_hat)",
+    "sign(g)",
+    "sign(m)",
+    "ad",
+    "rs",
+    "ld",
+    "cd",
+    "1",
+    "2",
+)
+"""The 14 input features of the SOL paper."""
+
+UNITS = ("identity*2", "square", "mul*3", "sign", "exp")
+"""Default units of a hidden layer, by operator name."""
+
+_BETA, _GAMMA, _ZETA = 2 / 3, -0.1, 1.1  # Louizos et al.'s
+_OPEN, _CARRIER = 3.0, 10.0  # log_alpha of a gate at first: its mean is 1, and the start rule's gate never shuts
+
+
+class SymbolicNetwork(UpdateNetwork):
+    """phi(x; w), elementwise over coordinates.
+
+    Args:
+        start: The rule that the network equals before any training. An expression that is not among the features is
+            added to them.
+        features: Input features as expressions of ``vocabulary``.
+        units: Operator names of each hidden layer; ``"mul*3"`` stands for three of a kind.
+        gates: Whether weights have hard-concrete gates.
+        scale: Standard deviation of the hidden weights that do not carry the start rule.
+        generator: For the initial weights.
+        vocabulary: Defines the names.
+
+    Raises:
+        RuleError: A feature cannot be read, or a unit is not in the operator table.
+    """
+
+    def __init__(
+        self,
+        start: UpdateRule,
+        features: Sequence[str] = FEATURES,
+        units: Sequence[Sequence[str]] = (UNITS,),
+        gates: bool = False,
+        scale: float = 0.1,
+        generator: torch.Generator | None = None,
+        vocabulary: Vocabulary = STANDARD,
+    ) -> None:
+        super().__init__()
+        self.vocabulary, self.start = vocabulary, start
+        self.features = [vocabulary.parse(text) for text in features]
+        if start.expression not in self.features:
+            self.features.append(start.expression)
+        self.units = [_unit_names(layer) for layer in units]
+        self.operators = [[OPERATORS[name] for name in layer] for layer in self.units]
+        self.functions = [[array_function(operator, torch) for operator in layer] for layer in self.operators]
+        width, carrier = len(self.features), self.features.index(start.expression)
+        weights, logits = [], []
+        for layer, names in zip(self.operators, self.units):
+            rows = sum(operator.arity for operator in layer)
+            weight = scale * torch.randn(rows, width, generator=generator)
+            first = names.index("identity")
+            row = sum(operator.arity for operator in layer[:first])
+            weight[row] = 0
+            weight[row, carrier] = 1
+            weights.append(weight)
+            logits.append(torch.full_like(weight, _OPEN))
+            logits[-1][row, carrier] = _CARRIER
+            width, carrier = len(layer), first
+        readout = torch.zeros(width)
+        readout[carrier] = 1
+        self.hidden = nn.ParameterList(weights)
+        self.readout = nn.Parameter(readout)
+        logits.append(torch.full_like(readout, _OPEN))
+        logits[-1][carrier] = _CARRIER
+        self.gates = nn.ParameterList(logits if gates else [])
+        self._noise: list[Tensor] = []
+
+    def draw_gates(self, generator: torch.Generator) -> None:
+        """Draw new random gates, used until the next call or :meth:`settle_gates`; nothing without gates."""
+        self._noise = [torch.rand(gate.shape, generator=generator).to(gate.device) for gate in self.gates]
+
+    def settle_gates(self) -> None:
+        """Use the gates' deterministic values, as the read-out does."""
+        self._noise = []
+
+    def share_gates(self, other: UpdateNetwork) -> None:
+        """Use the random gates that ``other``, a copy of this network, has drawn."""
+        assert isinstance(other, SymbolicNetwork)
+        self._noise = other._noise
+
+    def open_gates(self) -> Tensor:
+        """Expected share of gates that are not exactly 0, a scalar; 1 without gates."""
+        if not len(self.gates):
+            return self.readout.new_ones(())
+        logits = torch.cat([gate.reshape(-1) for gate in self.gates])
+        return torch.sigmoid(logits - _BETA * math.log(-_GAMMA / _ZETA)).mean()
+
+    def runner(self, kernel: str = "eager") -> NetworkOptimizer:
+        """The network as the optimizer of optimizees."""
+        return NetworkOptimizer(self, kernel)
+
+    @torch.no_grad()
+    def extremes(self, features: Tensor) -> dict[str, float | str]:
+        """See :meth:`UpdateNetwork.extremes`; an update that is not a number counts as infinite."""
+        update = self(features).abs().nan_to_num(nan=math.inf).max()
+        sizes = features.abs().flatten(1).nan_to_num(nan=math.inf).amax(1)
+        largest = max((i for i, f in enumerate(self.features) if not f.is_number), key=lambda i: sizes[i])
+        name = format_expression(self.features[largest])
+        return {"feature": name, "size": float(sizes[largest]), "update": float(update)}
+
+    def weights(self, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """The weights in effect, of each hidden layer and of the read-out: gates multiplied in, in ``dtype``."""
+        weights = [weight.to(dtype or weight.dtype) for weight in (*self.hidden, self.readout)]
+        if not len(self.gates):
+            return weights
+        noise: Sequence[Tensor | None] = self._noise or [None] * len(weights)
+        gates = [_stretch(logit.to(dtype or logit.dtype), draw) for logit, draw in zip(self.gates, noise)]
+        return [weight * gate for weight, gate in zip(weights, gates)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """phi, shape [...], of features stacked along the first axis, shape [F, ...]."""
+        shape = features.shape[1:]
+        h = features.reshape(features.shape[0], -1)
+        *hidden, readout = self.weights(features.dtype)
+        for weight, functions, operators in zip(hidden, self.functions, self.operators):
+            rows = iter((weight @ h).unbind(0))
+            h = torch.stack([f(*(next(rows) for _ in range(o.arity))) for f, o in zip(functions, operators)])
+        return (readout @ h).view(shape)
+
+    def expression(self) -> sympy.Expr:
+        """phi as a formula over the features, nothing dropped: every weight enters with all its digits."""
+        h = self.features
+        *hidden, readout = self.weights(torch.float64)
+        for weight, operators in zip(hidden, self.operators):
+            rows = iter([_linear(row, h) for row in weight.tolist()])
+            h = [operator(*(next(rows) for _ in range(operator.arity))) for operator in operators]
+        return _linear(readout.tolist(), h)
+
+    def rule(self, lr: float, horizon: int | None = None) -> UpdateRule:
+        """The network as a rule; it equals the network up to rounding (1e-6 relative in float64)."""
+        values = {**self.start.values, "T": horizon}
+        return UpdateRule(self.expression(), values, lr=lr, vocabulary=self.vocabulary)
+
+    def values(self) -> dict[str, float]:
+        """Hyperparameters that the features are computed with."""
+        defaults = {n: h.default for n, h in self.vocabulary.hyperparameters.items() if h.default is not None}
+        return {**defaults, **{n: v for n, v in self.start.values.items() if v is not None}}
+
+
+def _linear(weights: list[float], inputs: list[sympy.Expr]) -> sympy.Expr:
+    return sympy.Add(*(sympy.Float(weight) * value for weight, value in zip(weights, inputs, strict=True) if weight))
+
+
+def _stretch(logit: Tensor, noise: Tensor | None) -> Tensor:
+    """A hard-concrete gate; deterministic without noise."""
+    s = torch.sigmoid(logit if noise is None else (torch.logit(noise, eps=1e-6) + logit) / _BETA)
+    return (s * (_ZETA - _GAMMA) + _GAMMA).clamp(0, 1)
+
+
+def _unit_names(layer: Sequence[str]) -> tuple[str, ...]:
+    """Operator names of a layer, multiplicities written out."""
+    names: list[str] = []
+    for text in layer:
+        name, _, count = text.partition("*")
+        if name not in OPERATORS:
+            raise RuleError(f"{name!r} is not an operator; operators: {', '.join(OPERATORS)}")
+        if count and not (count.isdecimal() and int(count)):
+            raise RuleError(f"{text!r} is not a unit; write mul or mul*3")
+        names += [name] * int(count or 1)
+    if "identity" not in names:
+        raise RuleError("every layer needs an identity unit, which carries the start rule")
+    return tuple(names)

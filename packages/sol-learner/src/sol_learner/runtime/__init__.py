@@ -1,0 +1,1 @@
+"""Processes, checkpoints, progress and time: knows nothing of tasks or rules."""

@@ -1,0 +1,273 @@
+"""Processes that work side by side: joblib's, on this machine or on whatever back end it is given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from importlib import import_module
+from multiprocessing import resource_tracker
+from typing import Any, Generic, TypeVar
+
+import cloudpickle
+import joblib
+import torch
+from joblib.externals.loky import get_reusable_executor
+
+from sol_learner.inner.optimizees import vectorizes
+from sol_learner.runtime.progress import Clock, Interrupted
+from sol_learner.task import Task, device_of
+from sol_symbols import SolError
+
+__all__ = ["Constant", "Workers", "shared_threads", "suitable_jobs", "threads"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
+    """Number of processes that work on tasks faster than one: PyTorch's threads, at most ``most``, for small ones.
+
+    Small are those that are trained side by side on the CPU, whose operations are too short to be shared by threads.
+    Tasks that cannot be sent to another process stay in this one.
+    """
+    for task in tasks:
+        if device_of(task).type != "cpu" or not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+            return 1
+        try:
+            cloudpickle.dumps(task)
+        except Exception:  # whatever a stranger's object raises
+            return 1
+    return min(torch.get_num_threads(), most)
+
+
+def shared_threads(jobs: int) -> AbstractContextManager[None]:
+    """Leave this process its share of PyTorch's threads, as ``jobs`` processes have theirs."""
+    return threads(max(1, torch.get_num_threads() // jobs))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Use ``count`` of PyTorch's threads for a while; as many as now where it is ``None``."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Constant(Generic[T]):
+    """Something large that functions for :class:`Workers` use again and again, as ``value``.
+
+    Processes on this machine are sent it once, when they start, instead of with every call.
+    """
+
+    def __init__(self, value: T, key: int | None = None) -> None:
+        self.value, self.key = value, key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Constant, (self.value,)) if self.key is None else (_sent, (self.key,))
+
+
+_constants: dict[int, Any] = {}
+"""Values of the constants that this process was sent."""
+
+
+def _sent(key: int) -> Constant[Any]:
+    return Constant(_constants[key], key)
+
+
+class Workers:
+    """Applies functions to items, ``jobs`` at a time.
+
+    Args:
+        jobs: Number of processes; 1 works in this one.
+        backend: Of joblib: ``"loky"`` (processes here), ``"threading"``, ``"ray"`` or ``"dask"`` (the cluster that
+            ``RAY_ADDRESS`` or ``DASK_SCHEDULER_ADDRESS`` names, or one that they start here), or any that the caller
+            has registered with joblib.
+
+    Raises:
+        SolError: The back end's package is not installed, or joblib does not know it.
+    """
+
+    def __init__(self, jobs: int = 1, backend: str = "loky") -> None:
+        self.jobs = jobs
+        self._pool: joblib.Parallel | None = None
+        self._last: threading.Thread | None = None
+        if jobs == 1:
+            return
+        try:
+            connected = _CLUSTERS.get(backend, lambda: backend)()
+        except ImportError as error:
+            raise SolError(f"the back end {backend!r} needs {error.name or backend}, which is not installed") from None
+        self._own = backend == "loky"
+        self._constants: dict[int, Any] = {}
+        self._options: dict[str, Any] = {"n_jobs": jobs, "backend": connected, **self._beginning()}
+        try:
+            joblib.Parallel(**self._options)
+        except ValueError as error:
+            raise SolError(f"no back end {backend!r}: {error}") from None
+        self._unordered = {"batch_size": 1, "return_as": "generator_unordered"}
+        try:
+            joblib.Parallel(**self._options, **self._unordered)
+        except ValueError:  # a back end that gives results together
+            del self._unordered["return_as"]
+
+    def constant(self, value: T) -> Constant[T]:
+        """``value`` for functions that :meth:`map` is given; processes that run already are replaced by new ones."""
+        if self.jobs == 1 or not self._own:
+            return Constant(value)
+        key = len(self._constants)
+        self._constants[key] = value
+        self._options |= self._beginning()
+        return Constant(value, key)
+
+    def _beginning(self) -> dict[str, Any]:
+        """The option of joblib's that says how processes of this machine begin; another object makes it start anew."""
+        return {"initializer": partial(_prepare, os.getpid(), dict(self._constants))} if self._own else {}
+
+    def start(self, function: Callable[[T], Any], item: T) -> None:
+        """Start the processes ahead of :meth:`map`, each on ``function(item)``, and go on meanwhile."""
+        if self.jobs > 1:  # whatever goes wrong will go wrong again in map, and be told
+            self._run(function, [item] * self.jobs)
+
+    def map(self, function: Callable[[T], U], items: Sequence[T], clock: Clock | None = None) -> list[U]:
+        """``[function(item) for item in items]``; ``function`` must be picklable where there are several jobs.
+
+        Raises:
+            Interrupted: Other processes were at work when ``clock`` was cancelled; those of this machine are ended.
+        """
+        if self.jobs == 1:
+            return [function(item) for item in items]
+        running = self._run(function, items)
+        try:
+            while not wait([running], timeout=0.1).done:
+                if clock is not None and clock.cancelled:
+                    raise Interrupted
+        except BaseException:
+            running.cancel()
+            if self._own:
+                get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
+            raise
+        return running.result()
+
+    def _run(self, function: Callable[[T], U], items: Sequence[T]) -> Future[list[U]]:
+        """What :meth:`map` returns, once what was begun before is done; a thread of its own sees to it."""
+        before, running = self._last, Future[list[Any]]()
+
+        def work() -> None:
+            with _uninterrupted():
+                if before is not None:
+                    before.join()
+                if running.set_running_or_notify_cancel():
+                    parallel = joblib.Parallel(**self._options)  # one that failed would give results of then, too
+                    try:
+                        running.set_result(parallel(joblib.delayed(function)(item) for item in items))
+                    except BaseException as error:
+                        running.set_exception(error)
+
+        self._last = threading.Thread(target=work, daemon=True)
+        self._last.start()
+        return running
+
+    def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
+        """``(i, function(items[i]))`` for each item as it is done; an exception in the result's place where it failed.
+
+        A process that dies (killed, out of memory, its machine gone) costs the item that it was at: the items that were
+        under way are tried once more, each alone, and the one whose process dies again is given up.
+        """
+        if self.jobs == 1:
+            for i, item in enumerate(items):
+                yield _guarded(function, (i, item))
+            return
+        waiting = list(enumerate(items))
+        while waiting:
+            wave, waiting = waiting[: 8 * self.jobs], waiting[8 * self.jobs :]
+            missing = dict(wave)
+            for i, result in self._surviving(function, wave):
+                del missing[i]
+                yield i, result
+            for i, item in missing.items():
+                again = dict(self._surviving(function, [(i, item)]))
+                yield i, again.get(i, SolError("the process died, twice"))
+
+    def close(self) -> None:
+        """End the processes; they start anew when they are needed again."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.__exit__(None, None, None)
+
+    def _surviving(self, function: Callable[[T], U], pairs: list[tuple[int, T]]) -> Iterator[tuple[int, U | Exception]]:
+        """Results until a process dies. Its pool is left then, else kept: a cluster's processes take long to start."""
+        if self._pool is None:
+            self._pool = joblib.Parallel(**self._options, **self._unordered).__enter__()
+        try:
+            with _uninterrupted():
+                results = self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
+            yield from results
+        except Exception:  # every back end has its own; those of the function itself are results
+            with suppress(Exception):  # it may be too broken to be told to end
+                self.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Control-C from this thread, and from the processes that it starts, also before they begin to ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # joblib needs it, and starting it unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ray() -> str:
+    """The back end for the cluster of Ray's that ``RAY_ADDRESS`` names, or for one that Ray starts here."""
+    import_module("ray.util.joblib").register_ray()
+    return "ray"
+
+
+def _dask() -> Any:
+    """The back end for the present client of Dask's, or for a new one: Dask's settings say where, else it is here."""
+    distributed = import_module("distributed")
+    joblib.parallel.EXTERNAL_BACKENDS["dask"]()
+    try:
+        client = distributed.get_client()
+    except ValueError:
+        client = distributed.Client()
+    return joblib.parallel.BACKENDS["dask"](client=client)  # by its name, joblib gives it arguments that it refuses
+
+
+_CLUSTERS: dict[str, Callable[[], Any]] = {"ray": _ray, "dask": _dask}
+
+
+def _prepare(parent: int, constants: dict[int, Any]) -> None:
+    """Begin a process of this machine: leave Control-C to its ``parent``, and end soon after it, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _constants.update(constants)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _guarded(function: Callable[[T], U], pair: tuple[int, T]) -> tuple[int, U | Exception]:
+    i, item = pair
+    try:
+        return i, function(item)
+    except (SolError, Interrupted) as error:
+        return i, error
+    except Exception as error:  # whatever a stranger's task or optimizer raises is the item's result
+        return i, SolError(f"{type(error).__name__}: {error}")

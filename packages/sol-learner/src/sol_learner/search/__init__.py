@@ -1,0 +1,1 @@
+"""From a read-out to a short rule: library, CMA-ES, pruning, the front."""

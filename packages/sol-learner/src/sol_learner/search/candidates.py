@@ -1,0 +1,134 @@
+"""Rules that differ in their coefficients alone, measured side by side on episodes that were never used before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy
+import sympy
+import torch
+from torch import Tensor
+
+from sol_learner.inner.task_set import Family
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.progress import Clock
+from sol_learner.runtime.ranks import Ranks
+from sol_learner.runtime.workers import Constant, Workers
+from sol_learner.task import Purpose
+from sol_symbols import UpdateRule, symbol
+
+__all__ = ["Candidates"]
+
+
+class Candidates:
+    """Measures candidates; all of one call share their episodes (common random numbers).
+
+    Args:
+        family: The tasks.
+        seed: Base seed.
+        first_episode: First index in the training stream that is free.
+        validation: Episodes of the validation stream that rules are chosen on.
+        clock: Interrupts.
+        memory: Keeps every result.
+        ranks, workers: Processes that share the candidates.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        seed: int,
+        first_episode: int,
+        validation: int,
+        clock: Clock | None = None,
+        memory: Checkpoints | None = None,
+        ranks: Ranks | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        self.family, self.seed, self.validation, self.clock = family, seed, validation, clock or Clock()
+        self.memory, self.ranks, self.workers = memory or Checkpoints(), ranks or Ranks(), workers or Workers()
+        self._constant = self.workers.constant(family)
+        self._next, self._validated = first_episode, dict[str, float]()
+
+    def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
+        """Start the processes on ``count`` candidates like those to come, while this one is busy with other things."""
+        measure = partial(_tried, self._constant, start, self.seed, count)
+        self.workers.start(measure, lr)
+
+    def fresh(self, count: int) -> range:
+        """Indices of ``count`` episodes of the training stream that nothing has seen."""
+        self._next += count
+        return range(self._next - count, self._next)
+
+    def losses(
+        self, rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: numpy.ndarray, episodes: int
+    ) -> list[float]:
+        """Mean objective of each row of ``coefficients``, [C, k], over new episodes; large where it diverges.
+
+        Raises:
+            Interrupted: By the clock.
+        """
+        names = [f"c{index}" for index in range(1, len(units) + 1)]
+        open_rule = UpdateRule(
+            sympy.Add(*(symbol(name) * unit for name, unit in zip(names, units))),
+            {**rule.values, **dict.fromkeys(names, 1.0)},
+            rule.lr,
+            vocabulary=rule.vocabulary,
+        )
+        stretch = self.fresh(episodes)
+        measured = partial(self._measured, open_rule, names, torch.from_numpy(coefficients), stretch)
+        self.clock.check()
+        return self.memory.once(f"candidates/{stretch.start}", measured, together=True)
+
+    def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
+        own, jobs = self.ranks.own(list(table)), self.workers.jobs
+        shares = [own[i * len(own) // jobs : (i + 1) * len(own) // jobs] for i in range(jobs)]
+        measure = partial(_losses, self._constant, rule, names, self.seed, episodes, self._local_clock)
+        results = self.workers.map(measure, [share for share in shares if len(share)], self.clock)
+        return self.ranks.gathered([loss for share in results for loss in share])
+
+    def validated(self, rules: Sequence[UpdateRule]) -> list[float]:
+        """Mean objective of each rule over the validation stream; what was measured before is not measured again.
+
+        Raises:
+            Interrupted: By the clock.
+        """
+        new = {rule.digest: rule for rule in rules if rule.digest not in self._validated}
+        if new:
+            measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
+            self.clock.check()
+            losses = self.memory.once(
+                f"validated/{'+'.join(new)}",
+                lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own([*new.values()]), self.clock)),
+                together=True,
+            )
+            self._validated |= zip(new, losses)
+        return [self._validated[rule.digest] for rule in rules]
+
+    @property
+    def _local_clock(self) -> Clock | None:
+        """The clock for work that is done in this process; a clock cannot be watched from another."""
+        return self.clock if self.workers.jobs == 1 else None
+
+
+def _tried(family: Constant[Family], start: UpdateRule, seed: int, count: int, lr: float) -> None:
+    family.value.run(start, seed, Purpose.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
+
+
+def _validation(family: Constant[Family], seed: int, episodes: range, clock: Clock | None, rule: UpdateRule) -> float:
+    return float(family.value.run(rule, seed, Purpose.VALID, episodes, clock=clock).mean())
+
+
+def _losses(
+    family: Constant[Family],
+    rule: UpdateRule,
+    names: Sequence[str],
+    seed: int,
+    episodes: Sequence[int],
+    clock: Clock | None,
+    candidates: Sequence[Tensor],
+) -> list[float]:
+    table = torch.stack(list(candidates))
+    values = {name: table[:, column] for column, name in enumerate(names)}
+    losses = family.value.run(rule, seed, Purpose.TRAIN, episodes, values=values, clock=clock).mean(1)
+    return losses.clamp(max=1e30).tolist()

@@ -1,0 +1,97 @@
+r"""Pruning: which terms a rule can do without, by what its loss after a whole horizon says.
+
+Term by term, each is left out on trial, the coefficients of the others being fitted anew to what the long rule did on
+recorded states, and all these shorter rules are trained side by side on the same new episodes. The one with the lowest
+loss stays. Magnitudes of coefficients say much less, and so does the error of the fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy
+
+from sol_learner.runtime.progress import Interrupted, Progress
+from sol_learner.search.candidates import Candidates
+from sol_learner.search.samples import Samples
+from sol_learner.search.terms import Fit, combine, split
+from sol_symbols import UpdateRule
+
+__all__ = ["Point", "measured_front", "prune"]
+
+_TWO_AT_ONCE = 12  # above so many terms, the two least useful go together
+
+
+@dataclass(frozen=True)
+class Point:
+    """A rule on the front of length against loss.
+
+    Attributes:
+        rule: The rule.
+        loss: Mean objective over the validation stream.
+    """
+
+    rule: UpdateRule
+    loss: float
+
+    @property
+    def terms(self) -> int:
+        """Number of additive terms."""
+        return self.rule.complexity.terms
+
+
+def prune(
+    rule: UpdateRule, terms: int, samples: Samples, candidates: Candidates, episodes: int, progress: Progress
+) -> list[UpdateRule]:
+    """Shorter and shorter rules, down to ``terms`` terms; empty where ``rule`` has no more than that.
+
+    When the clock has run out, the terms that add least to the error of the fit go, which costs nothing.
+
+    Args:
+        rule: The long rule.
+        terms: Where to stop.
+        samples: States recorded with the long rule.
+        candidates: Measures.
+        episodes: Episodes that each trial is measured on.
+        progress: Where to report.
+    """
+    units, coefficients = split(rule)
+    fit = Fit(samples, units, (units, coefficients))
+    live, path = fit.usable, list[UpdateRule]()
+    progress.phase(f"pruning to {terms} terms", max(len(live) - terms, 0))
+    total, told = len(live), False
+    while len(live) > terms:
+        trials = [[j for j in live if j != left_out] for left_out in live]
+        table = numpy.zeros((len(live), len(live)))
+        for row, kept in enumerate(trials):
+            table[row, [live.index(j) for j in kept]] = fit.coefficients(kept) if kept else []
+        try:
+            scores = candidates.losses(rule, [units[j] for j in live], table, episodes)
+        except Interrupted:
+            scores = fit.influence(live).tolist()
+            if not told:
+                progress.note(f"no time left for pruning below {len(live)} terms by loss; the rest is by fit")
+            told = True
+        order = numpy.argsort(scores, kind="stable")
+        count = min(2 if len(live) > _TWO_AT_ONCE else 1, len(live) - terms)
+        gone = {live[i] for i in order[:count]}
+        live = [j for j in live if j not in gone]
+        path.append(combine(rule, [units[j] for j in live], fit.coefficients(live)))
+        progress.step(total - len(live), terms=len(live), loss=min(scores))
+    return path
+
+
+def measured_front(rules: list[UpdateRule], candidates: Candidates, progress: Progress) -> list[Point]:
+    """Each rule with its loss on the validation stream; those that there is no time for are left out."""
+    progress.phase("measuring the front", len(rules))
+    points: list[Point] = []
+    together = candidates.workers.jobs
+    for first in range(0, len(rules), together):
+        group = rules[first : first + together]
+        try:
+            points += map(Point, group, candidates.validated(group))
+        except Interrupted:
+            progress.note(f"the front holds {len(points)} of {len(rules)} rules, for want of time")
+            break
+        progress.step(len(points), terms=points[-1].terms, loss=points[-1].loss)
+    return points

@@ -1,0 +1,109 @@
+"""Recorded coordinates of real episodes: where terms are evaluated, fitted and scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sympy
+import torch
+from torch import Tensor
+
+from sol_learner.inner.inner_loop import Optimizer, run_episodes
+from sol_learner.inner.task_set import Family
+from sol_learner.runtime.progress import Clock
+from sol_learner.task import Purpose, generator_for
+from sol_symbols import Vocabulary, feature_evaluator
+
+__all__ = ["Samples", "Trajectories", "record"]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Coordinates of real episodes of one task.
+
+    Attributes:
+        gradients: [T, N], float64.
+        parameters: [T, N], float64.
+        values: Hyperparameters and horizon.
+    """
+
+    gradients: Tensor
+    parameters: Tensor
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Coordinates of real episodes of every task.
+
+    Attributes:
+        parts: One for each task.
+        vocabulary: Defines the names.
+    """
+
+    parts: tuple[Trajectories, ...]
+    vocabulary: Vocabulary
+
+    def evaluate(self, terms: Sequence[sympy.Expr]) -> Tensor:
+        """Each term at each step and coordinate, [len(terms), sum of T * N], float64."""
+        features = feature_evaluator(terms, self.vocabulary, torch)
+        columns = []
+        for part in self.parts:
+            state = features.init(part.parameters[0])
+            for t, (gradient, parameter) in enumerate(zip(part.gradients, part.parameters), start=1):
+                outputs, state = features.step(gradient, state, parameter, t, part.values)
+                columns.append(torch.stack(outputs))
+        return torch.cat(columns, 1)
+
+    @property
+    def gradient_rms(self) -> float:
+        """Root mean square of the gradients of all tasks."""
+        return float(torch.cat([part.gradients.reshape(-1) for part in self.parts]).square().mean().sqrt())
+
+    @property
+    def weights(self) -> Tensor:
+        """|g|, [sum of T * N]: an error of phi matters where it moves the loss; float64, mean 1 on each task."""
+        sizes = [part.gradients.abs().reshape(-1) for part in self.parts]
+        return torch.cat([size / size.mean() for size in sizes])
+
+
+def record(
+    family: Family,
+    optimizer: Optimizer,
+    lr: float,
+    values: dict[str, float],
+    vocabulary: Vocabulary,
+    seed: int,
+    episodes: Sequence[int],
+    per_episode: int,
+    clock: Clock | None = None,
+) -> Samples:
+    """Run episodes and keep the gradients and parameters of some coordinates of each.
+
+    Args:
+        family: The tasks.
+        optimizer: What moves the optimizees.
+        lr: Its learning rate.
+        values: Hyperparameters that terms are evaluated with.
+        vocabulary: Defines the names of terms.
+        seed: Base seed.
+        episodes: Indices in the training stream.
+        per_episode: Coordinates of each, the same in all of them.
+        clock: Interrupts.
+    """
+    generator = generator_for(seed, Purpose.TRAIN, episodes[0], part=7)
+    parts = []
+    for task in family.tasks:
+        gradients, parameters, chosen = [], [], None
+        for t, optimizees, gradient in run_episodes(task, optimizer, lr, seed, Purpose.TRAIN, episodes, clock):
+            if t > task.horizon:
+                break
+            if chosen is None:
+                size = gradient.shape[-1]
+                chosen = torch.randperm(size, generator=generator)[: min(per_episode, size)].to(gradient.device)
+            gradients.append(gradient[..., chosen].reshape(-1).double())
+            parameters.append(optimizees.theta[..., chosen].reshape(-1).double())
+        known = {**values, "T": float(task.horizon)}
+        parts.append(Trajectories(torch.stack(gradients), torch.stack(parameters), known))
+    return Samples(tuple(parts), vocabulary)

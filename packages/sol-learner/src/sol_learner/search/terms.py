@@ -1,0 +1,176 @@
+r"""Rules as sums of terms, phi = sum_j c_j u_j, and the library of terms that every search starts from.
+
+A network of a few units grows some of the terms that a good optimizer needs and cannot grow others: a multiple of the
+momentum itself (not divided by the gradient's size) needs a coefficient of a hundred, which outer steps of 0.003 never
+reach. So its read-out is widened by a library of the directions and decays that people's own optimizers are made of,
+the coefficients of all being fitted to the read-out's values on recorded states with weights omega,
+
+    min over c of  sum_i omega_i (phi(x_i) - sum_j c_j u_j(x_i))^2.
+
+Terms that no optimizer should have are left out: those that are not odd in the gradient, and those that grow faster
+than it (see :mod:`sol_symbols.symmetry`). A scale-free rule has only terms that do not answer to the gradient's size at
+all, as Adam's direction does not; others fit the task that they were learned on and can explode on its relatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sympy
+import torch
+from torch import Tensor
+
+from sol_learner.search.samples import Samples
+from sol_symbols import SolError, UpdateRule, Vocabulary, expand_terms, parity, scaling_degree, symbol
+
+__all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "leading_terms", "split", "widen"]
+
+DIRECTIONS = ("m_hat", "ad", "rs", "sign(g)", "sign(m)", "w")
+"""Momentum, Adam, RMSprop, signs of gradient and momentum, weight decay."""
+
+DECAYS = ("1", "ld", "cd")
+"""Constant, linear and cosine decay over the horizon."""
+
+DIGITS = 4
+"""Significant digits of the constants of short rules: more than their choice resolves, and few enough to read."""
+
+_RIDGE = 1e-3
+"""Of the fits, relative to a term's own size. Decays make terms that nearly repeat each other; without a ridge they get
+huge coefficients of opposite signs, and a rule that explodes a little off the recorded states."""
+
+_MOST_TERMS = 400  # more of them than this are thinned out by their own size before elimination
+
+
+def split(rule: UpdateRule) -> tuple[list[sympy.Expr], list[float]]:
+    """Additive terms without their coefficients, like terms together, and the coefficients."""
+    together: dict[sympy.Expr, float] = {}
+    for term in expand_terms(rule.expression):
+        coefficient, unit = term.as_coeff_Mul()
+        together[unit] = together.get(unit, 0.0) + float(coefficient)
+    return list(together), list(together.values())
+
+
+def combine(rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: Sequence[float]) -> UpdateRule:
+    """The rule sum_j c_j u_j with the values of ``rule``, each c_j rounded to :data:`DIGITS` significant digits."""
+    rounded = [sympy.Float(float(f"{coefficient:.{DIGITS}g}")) for coefficient in coefficients]
+    expression = sympy.Add(*(c * unit for c, unit in zip(rounded, units, strict=True)))
+    return UpdateRule(expression, rule.values, rule.lr, vocabulary=rule.vocabulary)
+
+
+class Fit:
+    """Least-squares fits of subsets of terms to one target on recorded states.
+
+    Args:
+        samples: Recorded states, with their weights.
+        units: The terms u_j; one that is not finite there is never used.
+        target: What is fitted, as units and coefficients.
+
+    Attributes:
+        usable: Indices of the terms that are finite and not zero everywhere.
+    """
+
+    def __init__(
+        self, samples: Samples, units: Sequence[sympy.Expr], target: tuple[Sequence[sympy.Expr], Sequence[float]]
+    ) -> None:
+        weight = samples.weights.sqrt()
+        table = samples.evaluate(units) * weight
+        norms = table.norm(dim=1)
+        self.usable = [j for j in range(len(units)) if torch.isfinite(norms[j]) and norms[j] > 0]
+        self.norms = norms.cpu()
+        table = table[self.usable] / norms[self.usable, None]
+        values = samples.evaluate(target[0]) * weight
+        finite = torch.isfinite(values).all(1)
+        wanted = torch.tensor(target[1], dtype=torch.float64, device=values.device)[finite] @ values[finite]
+        self._place = {j: row for row, j in enumerate(self.usable)}
+        self._gram, self._right = (table @ table.T).cpu(), (table @ wanted).cpu()
+        self.size = float(wanted.norm())
+
+    def coefficients(self, kept: Sequence[int]) -> list[float]:
+        """c_j of the fit by the terms ``kept``, indices of usable terms."""
+        return (self._solve(kept)[0] / self.norms[list(kept)]).tolist()
+
+    def influence(self, kept: Sequence[int]) -> Tensor:
+        """c_j^2 / (A^-1)_jj: what leaving term j out, the others fitted anew, adds to the squared error."""
+        fitted, inverse = self._solve(kept)
+        return fitted**2 / inverse.diagonal()
+
+    def _solve(self, kept: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = [self._place[j] for j in kept]
+        inverse = torch.linalg.inv(self._gram[rows][:, rows] + _RIDGE * torch.eye(len(rows), dtype=torch.float64))
+        return inverse @ self._right[rows], inverse
+
+    def whitening(self, kept: Sequence[int]) -> Tensor:
+        """M with M^T A M = 1 for the terms ``kept``, times the root mean square of the target, [k, k].
+
+        A step of length s in z, c = c_0 + M z, changes phi by s times its own size.
+        """
+        rows = [self._place[j] for j in kept]
+        values, vectors = torch.linalg.eigh(
+            self._gram[rows][:, rows] + 10 * _RIDGE * torch.eye(len(rows), dtype=torch.float64)
+        )
+        root = (vectors / values.sqrt()) @ vectors.T
+        return self.size * root / self.norms[list(kept), None]
+
+
+def leading_terms(rule: UpdateRule, samples: Samples, count: int, scale_free: bool = False) -> list[sympy.Expr]:
+    """The ``count`` admissible terms that are left of a long rule by backward elimination with refit.
+
+    At each step the term goes whose loss adds least to the squared error per node of its formula.
+    """
+    units, coefficients = split(rule)
+    fit = Fit(samples, units, (units, coefficients))
+    admissible = [j for j in fit.usable if _admissible(units[j], rule.vocabulary, scale_free)]
+    size = fit.norms * torch.tensor(coefficients, dtype=torch.float64).abs()
+    live = sorted(admissible, key=lambda j: float(size[j]), reverse=True)[:_MOST_TERMS]
+    nodes = torch.tensor([sum(1 for _ in sympy.preorder_traversal(unit)) for unit in units], dtype=torch.float64)
+    while len(live) > count:
+        live.pop(int((fit.influence(live) / nodes[live]).argmin()))
+    return [units[j] for j in live]
+
+
+def _admissible(unit: sympy.Expr, vocabulary: Vocabulary, scale_free: bool) -> bool:
+    degree = scaling_degree(unit, vocabulary)
+    fits = _is_scale_free(unit, vocabulary) if scale_free else degree is None or degree <= 1
+    return fits and parity(unit, vocabulary) == -1
+
+
+def _is_scale_free(unit: sympy.Expr, vocabulary: Vocabulary) -> bool:
+    """Whether phi stays as it is when all gradients are multiplied by a number, the parameter's value being given."""
+    return scaling_degree(unit.subs(symbol("w"), 1), vocabulary) == 0
+
+
+def widen(
+    readout: UpdateRule,
+    samples: Samples,
+    directions: Sequence[str],
+    decays: Sequence[str],
+    own: int,
+    scale_free: bool = False,
+) -> UpdateRule:
+    """A rule over the library and the leading terms of the read-out, fitted to the read-out on the samples.
+
+    Args:
+        readout: The network's formula.
+        samples: Recorded states of the network.
+        directions, decays: The library: every product of one of each.
+        own: Number of leading terms of the read-out itself that are added.
+        scale_free: Whether terms that answer to the gradient's size are left out of both.
+
+    Raises:
+        SolError: No term is left.
+    """
+    vocabulary = readout.vocabulary
+    products = [vocabulary.parse(f"({decay})*({direction})") for direction in directions for decay in decays]
+    if scale_free:
+        products = [term for term in products if _is_scale_free(term, vocabulary)]
+    leading = leading_terms(readout, samples, own, scale_free)
+    units = list(dict.fromkeys(split_unit(term) for term in [*products, *leading]))
+    if not units:
+        raise SolError("no scale-free term among the directions; give others, or set scale_free to false")
+    fit = Fit(samples, units, split(readout))
+    return combine(readout, [units[j] for j in fit.usable], fit.coefficients(fit.usable))
+
+
+def split_unit(term: sympy.Expr) -> sympy.Expr:
+    """A term without its coefficient."""
+    return term.as_coeff_Mul()[1]
