@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sol_learner import LearnConfig, Learner, load_task
-from sol_learner import comparing as comparing_module
+from sol_learner.comparing import protocol as comparing_module
 from sol_symbols import SolError
 
 STUDIES = Path(__file__).parents[1] / "studies"

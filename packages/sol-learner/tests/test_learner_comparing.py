@@ -34,7 +34,7 @@ from sol_learner import (
     resolve_optimizer,
     run_rule,
 )
-from sol_learner import comparing as comparing_module
+from sol_learner.comparing import protocol as comparing_module
 from sol_learner.comparing.optimizer_specs import schedule_factor
 from sol_learner.comparing.significance import bootstrap_interval, holm, paired_test
 from sol_learner.comparing.trials import Trial, fingerprint, run_trial

@@ -24,7 +24,7 @@ from sol_learner import (
     regress,
     run_episodes,
 )
-from sol_learner.runtime.progress import Interrupted
+from sol_learner.runtime.clock import Interrupted
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule
 
 SMALL = {"episodes": 3, "meta_batch": 2, "unroll": [6], "validation": 2, "validate_every": 1}

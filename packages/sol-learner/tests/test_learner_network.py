@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sol_learner import Family, LearnConfig, NetworkOptimizer, SymbolicNetwork, meta_train
-from sol_learner.runtime.progress import Clock, Silent
+from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.progress import Silent
 from sol_symbols import STANDARD, ZOO, RuleError, SolError, UpdateRule, evaluator, feature_evaluator
 
 START = ["adam", "sgd", "lion", "powersign-ld", "nesterov", "addsign-cd"]

@@ -29,7 +29,8 @@ from sol_learner import (
     write_run,
 )
 from sol_learner.run_folder import prepare_folder
-from sol_learner.runtime.progress import open_progress, parse_duration
+from sol_learner.runtime.clock import parse_duration
+from sol_learner.runtime.progress import open_progress
 from sol_learner.search.terms import Fit, leading_terms
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule, resolve_rule
 

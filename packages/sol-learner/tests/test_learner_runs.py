@@ -31,8 +31,10 @@ from sol_learner import (
     meta_train,
 )
 from sol_learner.networks.network_optimizer import KERNELS
-from sol_learner.runtime.progress import Clock, Interrupted, MetricsFile, Several, Silent, TensorBoard
-from sol_learner.runtime.workers import shared_threads, suitable_jobs
+from sol_learner.pipeline import suitable_jobs
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import MetricsFile, Several, Silent, TensorBoard
+from sol_learner.runtime.workers import shared_threads
 from sol_symbols import ZOO, SolError, UpdateRule
 
 SMALL = LearnConfig(

@@ -6,7 +6,6 @@ from sol_learner.comparing.comparison import Comparison, Contender
 from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, TorchSpec, resolve_optimizer
 from sol_learner.comparing.protocol import compare
 from sol_learner.comparing.store import Store
-from sol_learner.comparing.trials import Recipe
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import Outcome, run_rule, tune_learning_rate
 from sol_learner.inner.inner_loop import RuleOptimizer, run_episodes
@@ -21,16 +20,18 @@ from sol_learner.networks.trained_lstm import LSTMOptimizer, TrainedLSTM
 from sol_learner.pipeline import Learner, LearnResult, learn, readout_error
 from sol_learner.run_folder import write_run
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent, open_progress
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import Progress, Silent, open_progress
 from sol_learner.runtime.ranks import Ranks, joined_ranks
 from sol_learner.runtime.workers import Workers
 from sol_learner.search.candidates import Candidates
+from sol_learner.search.front import Point
 from sol_learner.search.polishing import Polished, polish
-from sol_learner.search.pruning import Point, prune
+from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, Trajectories, record
 from sol_learner.search.terms import DECAYS, DIRECTIONS, widen
 from sol_learner.task import SPLITS, Batch, Purpose, Task, build_seeded, generator_for, task_for
-from sol_learner.task_registry import find_tasks, load_task
+from sol_learner.task_registry import Recipe, find_tasks, load_task
 
 __version__ = "0.1.0"
 

@@ -19,16 +19,18 @@ from sol_learner.baselines.distillation import DistilSettings, distil
 from sol_learner.baselines.lstm_learning import LSTM_LR, LSTM_SETTINGS, learn_lstm, lstm_config
 from sol_learner.comparing.optimizer_specs import EXTRA
 from sol_learner.comparing.protocol import TUNING, TUNING_SPLITS, compare
-from sol_learner.config import LearnConfig, as_text, explanations, settings_from
+from sol_learner.config import LearnConfig
 from sol_learner.inner.task_set import Family
 from sol_learner.networks.trained_lstm import TrainedLSTM
-from sol_learner.pipeline import Learner, LearnResult
+from sol_learner.pipeline import Learner, LearnResult, suitable_jobs
 from sol_learner.report import write_report
 from sol_learner.run_folder import CHECKPOINTS, REPORT, prepare_folder, write_distilled, write_run
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock, Interrupted, MetricsFile, Several, TensorBoard, open_progress
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import MetricsFile, Several, TensorBoard, open_progress
 from sol_learner.runtime.ranks import Ranks, joined_ranks
-from sol_learner.runtime.workers import Workers, shared_threads, suitable_jobs
+from sol_learner.runtime.workers import Workers, shared_threads
+from sol_learner.settings import as_text, explanations, settings_from
 from sol_learner.task_registry import describe, find_tasks, install_line, load_task, parse_device
 from sol_symbols import SolError, write_atomically
 

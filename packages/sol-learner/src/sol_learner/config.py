@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import inspect
 import math
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
 from sol_learner.inner.optimizees import PRECISIONS
 from sol_learner.networks.eql import FEATURES, UNITS
 from sol_learner.networks.network_optimizer import KERNELS
 from sol_learner.search.terms import DECAYS, DIRECTIONS
+from sol_learner.settings import converted, explanations, settings_from
 from sol_symbols import ZOO, SolError
 
-__all__ = ["LearnConfig", "as_text", "explanations", "settings_from"]
+__all__ = ["LearnConfig"]
 
 _CHOICES = {
     "start": tuple(ZOO),
@@ -141,7 +139,7 @@ class LearnConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = _converted(field.name, getattr(self, field.name), field.default)
+            value = converted(field.name, getattr(self, field.name), field.default)
             object.__setattr__(self, field.name, value)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -197,82 +195,3 @@ class LearnConfig:
             return cls.from_mapping({**settings, **overrides})
         except SolError as error:
             raise SolError(f"{path}: {error}") from None
-
-
-Kind = TypeVar("Kind")
-
-
-def explanations(kind: type) -> dict[str, str]:
-    """What each setting of a dataclass means, one line each, by name; from its docstring."""
-    section = (inspect.getdoc(kind) or "").partition("Attributes:")[2].partition("Raises:")[0]
-    return {name: " ".join(text.split()) for name, text in re.findall(r"(\w+): ((?:.|\n {8})+)", section)}
-
-
-def settings_from(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
-    """A dataclass of settings from names and plain values: lists for tuples, text for numbers and lists.
-
-    Raises:
-        SolError: There is no such setting, or its value is of the wrong kind.
-    """
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in settings.items():
-        name = key.replace("-", "_")
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if name in values:
-            raise SolError(f"the setting {name!r} is given twice")
-        values[name] = _converted(name, value, fields[name].default)
-    return kind(**values)
-
-
-def as_text(value: Any) -> str:
-    """A setting's value as it is written on the command line.
-
-    >>> as_text((("mul", "sign"), ("add",))), as_text(True), as_text(())
-    ('mul,sign/add', 'true', '')
-    """
-    if isinstance(value, list | tuple):
-        separator = "/" if any(isinstance(item, list | tuple) for item in value) else ","
-        return separator.join(as_text(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _at_commas(text: str) -> list[str]:
-    """The parts between commas that stand outside parentheses."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _converted(name: str, value: Any, default: Any) -> Any:
-    """``value`` as the kind of thing that ``default`` is."""
-    if isinstance(default, tuple) and default and isinstance(default[0], tuple):
-        layers = value.split("/") if isinstance(value, str) else value
-        layers = layers if isinstance(layers, list | tuple) else [layers]
-        return tuple(_converted(name, layer, ("",)) for layer in layers)
-    if isinstance(default, tuple):
-        items = _at_commas(value) if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            items = [items]
-        kind: Any = 0 if name in ("unroll", "horizons") else ""
-        return tuple(_converted(name, item, kind) for item in items)
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    kind = type(default)
-    if isinstance(value, str) and kind is not str:
-        words: dict[str, Any] = {"true": True, "false": False} if kind is bool else {}
-        try:
-            value = words[value] if kind is bool else kind(value)
-        except (ValueError, KeyError):
-            raise SolError(f"{name} = {value!r}; it must be {kinds[kind]}") from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise SolError(f"{name} = {value!r}; it must be {kinds[kind]}")
-    return value

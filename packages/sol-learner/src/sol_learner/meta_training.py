@@ -20,7 +20,8 @@ from sol_learner.inner.task_set import Family
 from sol_learner.networks.base import UpdateNetwork
 from sol_learner.networks.native import find_compiler
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock, Interrupted, Progress
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import Progress
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.task import Purpose, Task, device_of, generator_for
 from sol_symbols import SolError

@@ -12,6 +12,7 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
+import cloudpickle
 import numpy
 import sympy
 import torch
@@ -21,22 +22,25 @@ from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import learning_rates, tune_learning_rate
 from sol_learner.inner.inner_loop import Optimizer, RuleOptimizer
+from sol_learner.inner.optimizees import vectorizes
 from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import MetaTrainer, MetaTraining
 from sol_learner.networks.eql import SymbolicNetwork
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import Progress, Silent
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Workers
 from sol_learner.search.candidates import Candidates
+from sol_learner.search.front import Point, measured_front
 from sol_learner.search.polishing import Polished, polish
-from sol_learner.search.pruning import Point, measured_front, prune
+from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import split, widen
 from sol_learner.task import Purpose, Task, device_of, generator_for, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule
 
-__all__ = ["LearnResult", "Learner", "learn", "readout_error"]
+__all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
 Tuning = list[tuple[float, float]]
 
@@ -90,6 +94,22 @@ def learn(
     """
     config = LearnConfig.from_mapping({**asdict(config or LearnConfig()), "baselines": (), "evaluation": 1, **settings})
     return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
+
+
+def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
+    """Number of processes that work on tasks faster than one: PyTorch's threads, at most ``most``, for small ones.
+
+    Small are those that are trained side by side on the CPU, whose operations are too short to be shared by threads.
+    Tasks that cannot be sent to another process stay in this one.
+    """
+    for task in tasks:
+        if device_of(task).type != "cpu" or not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+            return 1
+        try:
+            cloudpickle.dumps(task)
+        except Exception:  # whatever a stranger's object raises
+            return 1
+    return min(torch.get_num_threads(), most)
 
 
 class Learner:

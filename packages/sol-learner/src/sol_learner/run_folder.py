@@ -19,7 +19,7 @@ from sol_learner.networks.trained_lstm import LSTM_FILE, TrainedLSTM
 from sol_learner.pipeline import LearnResult
 from sol_learner.report import write_report
 from sol_learner.runtime.checkpoints import checkpoints_in
-from sol_learner.search.pruning import Point
+from sol_learner.search.front import Point
 from sol_symbols import SolError, UpdateRule, format_expression, round_constants, write_atomically
 from sol_symbols.plugins import find_plugins, load_plugin
 

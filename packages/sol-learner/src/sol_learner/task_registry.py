@@ -7,9 +7,11 @@ An entry point is a function ``make(data: Path | None, device: torch.device) -> 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from sol_learner.task import Task
 from sol_symbols import SolError
 from sol_symbols.plugins import find_plugins, load_plugin
 
-__all__ = ["describe", "find_tasks", "install_line", "load_task", "missing", "parse_device"]
+__all__ = ["Recipe", "describe", "find_tasks", "install_line", "load_task", "missing", "parse_device"]
 
 GROUP = "sol.tasks"
 
@@ -99,3 +101,27 @@ def parse_device(text: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SolError(f"device {text!r} cannot be used: {str(error).partition(chr(10))[0]}") from None
     return device
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task told to other processes by what makes it, which each of them does once; it is made by :meth:`load`.
+
+    Attributes:
+        make: Gives the task; a function that other processes can import.
+        arguments: What it is called with, hashable.
+        options: And by name.
+    """
+
+    make: Callable[..., Task]
+    arguments: tuple[Hashable, ...] = ()
+    options: tuple[tuple[str, Hashable], ...] = ()
+
+    def load(self) -> Task:
+        """The task, the same object at every call."""
+        return _made(self)
+
+
+@functools.lru_cache(maxsize=4)
+def _made(recipe: Recipe) -> Task:
+    return recipe.make(*recipe.arguments, **dict(recipe.options))

@@ -31,7 +31,8 @@ from torch import Tensor
 from sol_learner.inner.task_set import Family
 from sol_learner.networks.lstm import LSTMNetwork
 from sol_learner.networks.trained_lstm import TrainedLSTM
-from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import Progress, Silent
 from sol_learner.search.candidates import Candidates
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import DIGITS, combine, split_unit

@@ -15,7 +15,8 @@ from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.networks.lstm import LSTMNetwork
 from sol_learner.networks.trained_lstm import TrainedLSTM
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock, Progress, Silent
+from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.progress import Progress, Silent
 from sol_learner.task import Purpose, Task, device_of, generator_for
 from sol_symbols import SolError
 

@@ -20,14 +20,15 @@ import torch
 from sol_learner.comparing.comparison import Comparison, Contender, finite_mean
 from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, Settings, resolve_optimizer
 from sol_learner.comparing.store import Store
-from sol_learner.comparing.trials import Recipe, Trial, fingerprint, run_trial, versions
+from sol_learner.comparing.trials import Trial, fingerprint, run_trial, versions
 from sol_learner.comparing.tuning import tune_side_by_side
 from sol_learner.inner.episodes import Outcome
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock, Interrupted, Progress, Silent
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.progress import Progress, Silent
 from sol_learner.runtime.workers import Workers
 from sol_learner.task import SPLITS, Purpose, Task
-from sol_learner.task_registry import load_task
+from sol_learner.task_registry import Recipe, load_task
 from sol_symbols import SolError, UpdateRule
 
 __all__ = ["TUNING", "TUNING_SPLITS", "compare"]

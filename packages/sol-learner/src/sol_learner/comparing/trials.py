@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,38 +22,15 @@ from torch.utils import _pytree as pytree
 
 from sol_learner.comparing.optimizer_specs import OptimizerSpec, Settings, schedule_factor
 from sol_learner.inner.optimizees import Optimizees
-from sol_learner.runtime.progress import Clock
+from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.workers import threads
 from sol_learner.task import SPLITS, Purpose, Task, device_of, generator_for, task_for
+from sol_learner.task_registry import Recipe
 
-__all__ = ["Peak", "Recipe", "Trial", "fingerprint", "run_trial", "versions"]
+__all__ = ["Peak", "Trial", "fingerprint", "run_trial", "versions"]
 
 MEANING = 4
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A task told to other processes by what makes it, which each of them does once; it is made by :meth:`load`.
-
-    Attributes:
-        make: Gives the task; a function that other processes can import.
-        arguments: What it is called with, hashable.
-        options: And by name.
-    """
-
-    make: Callable[..., Task]
-    arguments: tuple[Hashable, ...] = ()
-    options: tuple[tuple[str, Hashable], ...] = ()
-
-    def load(self) -> Task:
-        """The task, the same object at every call."""
-        return _made(self)
-
-
-@functools.lru_cache(maxsize=4)
-def _made(recipe: Recipe) -> Task:
-    return recipe.make(*recipe.arguments, **dict(recipe.options))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.inner.optimizees import Optimizees, vectorizes
-from sol_learner.runtime.progress import Clock
+from sol_learner.runtime.clock import Clock
 from sol_learner.task import Purpose, Task
 from sol_symbols import SolError, UpdateRule, evaluator
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sol_learner.inner.episodes import Value, objective, run_rule
 from sol_learner.inner.optimizees import Optimizees
-from sol_learner.runtime.progress import Clock
+from sol_learner.runtime.clock import Clock
 from sol_learner.task import Purpose, Task
 from sol_symbols import UpdateRule
 

@@ -8,9 +8,10 @@ from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
-from sol_learner.config import LearnConfig, as_text
+from sol_learner.config import LearnConfig
 from sol_learner.report.charts import Series, line_chart
 from sol_learner.report.evidence import LogLine
+from sol_learner.settings import as_text
 
 __all__ = ["Origin", "duration"]
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy
 from markupsafe import Markup
 
-from sol_learner.config import as_text
 from sol_learner.report.charts import STYLES, Mark, Series, front_chart, line_chart
 from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, read_evidence
 from sol_learner.report.formulas import Formulas, rounded
@@ -29,6 +28,7 @@ from sol_learner.report.results import (
     result_table,
     tuning_chart,
 )
+from sol_learner.settings import as_text
 from sol_learner.task_registry import describe, find_tasks
 from sol_symbols import UpdateRule, parity, responses, scaling_degree, write_atomically
 

@@ -1,122 +1,30 @@
-"""What a run tells while it works, and how it is stopped: by a budget of time or by Ctrl-C."""
+"""What a run reports while it works: to a terminal, a log, a file, TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from sol_learner.runtime.ranks import Ranks
 from sol_symbols import SolError
 
 __all__ = [
-    "Clock",
-    "Interrupted",
     "MetricsFile",
     "Progress",
     "Several",
     "Silent",
     "TensorBoard",
     "open_progress",
-    "parse_duration",
 ]
-
-
-class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
-    """The clock asks the present phase to stop with what it has."""
-
-
-def parse_duration(text: str) -> float:
-    """Seconds in ``90``, ``90s``, ``5min``, ``1.5h``.
-
-    Raises:
-        SolError: The text is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(s|m|min|h|)", text.strip())
-    if not match or not float(match[1]):
-        raise SolError(f"{text!r} is not a time; write 90s, 5min or 1h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
-
-
-class Clock:
-    """Measures a run and says when a phase has to end.
-
-    Args:
-        budget: Time for the whole run, in seconds or as text (``"5min"``), or ``None`` for as long as the plan takes.
-        ranks: Processes of the run, which stop together; this one alone by default.
-
-    Raises:
-        SolError: The budget is not a time.
-    """
-
-    def __init__(self, budget: float | str | None = None, ranks: Ranks | None = None) -> None:
-        budget = parse_duration(budget) if isinstance(budget, str) else budget
-        if budget is not None and not budget > 0:
-            raise SolError(f"a budget of {budget} seconds; give more than 0")
-        self.budget, self._ranks, self._asked = budget, ranks, False
-        self._start = time.monotonic()
-        self._deadline = float("inf")
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the run was asked to stop, on any of its ranks."""
-        return self._asked if self._ranks is None else self._ranks.stopping
-
-    def cancel(self) -> None:
-        """Ask the run to stop with what it has."""
-        self._asked = True
-        if self._ranks is not None:
-            self._ranks.asked = True
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self._start
-
-    def credit(self, seconds: float) -> None:
-        """Count ``seconds`` that an earlier part of the run took."""
-        self._start -= seconds
-
-    def allow(self, share: float) -> None:
-        """Let the present phase go on until ``share`` of the budget is used up."""
-        self._deadline = float("inf") if self.budget is None else share * self.budget
-
-    @property
-    def over(self) -> bool:
-        """Whether the present phase should end."""
-        return self.cancelled or self.elapsed > self._deadline
-
-    def check(self) -> None:
-        """Raise :class:`Interrupted` when the present phase should end."""
-        if self.over:
-            raise Interrupted
-
-    @contextmanager
-    def catching_interrupts(self) -> Iterator[None]:
-        """The first Ctrl-C ends the present phase and skips the rest; the second one ends the process."""
-
-        def cancel(number: int, frame: FrameType | None) -> None:
-            self.cancel()
-            signal.signal(signal.SIGINT, previous)
-            print("\nstopping; what was reached is written (Ctrl-C again: stop at once)", file=sys.stderr)
-
-        previous = signal.signal(signal.SIGINT, cancel)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 class Progress(Protocol):

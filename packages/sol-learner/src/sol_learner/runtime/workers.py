@@ -14,36 +14,17 @@ from importlib import import_module
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
-import cloudpickle
 import joblib
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from sol_learner.inner.optimizees import vectorizes
-from sol_learner.runtime.progress import Clock, Interrupted
-from sol_learner.task import Task, device_of
+from sol_learner.runtime.clock import Clock, Interrupted
 from sol_symbols import SolError
 
-__all__ = ["Constant", "Workers", "shared_threads", "suitable_jobs", "threads"]
+__all__ = ["Constant", "Workers", "shared_threads", "threads"]
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-
-def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
-    """Number of processes that work on tasks faster than one: PyTorch's threads, at most ``most``, for small ones.
-
-    Small are those that are trained side by side on the CPU, whose operations are too short to be shared by threads.
-    Tasks that cannot be sent to another process stay in this one.
-    """
-    for task in tasks:
-        if device_of(task).type != "cpu" or not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
-            return 1
-        try:
-            cloudpickle.dumps(task)
-        except Exception:  # whatever a stranger's object raises
-            return 1
-    return min(torch.get_num_threads(), most)
 
 
 def shared_threads(jobs: int) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sol_learner.inner.task_set import Family
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Clock
+from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.task import Purpose

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import cmaes
 import numpy
 
-from sol_learner.runtime.progress import Interrupted, Progress
+from sol_learner.runtime.clock import Interrupted
+from sol_learner.runtime.progress import Progress
 from sol_learner.search.candidates import Candidates
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, split

@@ -7,37 +7,18 @@ loss stays. Magnitudes of coefficients say much less, and so does the error of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy
 
-from sol_learner.runtime.progress import Interrupted, Progress
+from sol_learner.runtime.clock import Interrupted
+from sol_learner.runtime.progress import Progress
 from sol_learner.search.candidates import Candidates
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, split
 from sol_symbols import UpdateRule
 
-__all__ = ["Point", "measured_front", "prune"]
+__all__ = ["prune"]
 
 _TWO_AT_ONCE = 12  # above so many terms, the two least useful go together
-
-
-@dataclass(frozen=True)
-class Point:
-    """A rule on the front of length against loss.
-
-    Attributes:
-        rule: The rule.
-        loss: Mean objective over the validation stream.
-    """
-
-    rule: UpdateRule
-    loss: float
-
-    @property
-    def terms(self) -> int:
-        """Number of additive terms."""
-        return self.rule.complexity.terms
 
 
 def prune(
@@ -79,19 +60,3 @@ def prune(
         path.append(combine(rule, [units[j] for j in live], fit.coefficients(live)))
         progress.step(total - len(live), terms=len(live), loss=min(scores))
     return path
-
-
-def measured_front(rules: list[UpdateRule], candidates: Candidates, progress: Progress) -> list[Point]:
-    """Each rule with its loss on the validation stream; those that there is no time for are left out."""
-    progress.phase("measuring the front", len(rules))
-    points: list[Point] = []
-    together = candidates.workers.jobs
-    for first in range(0, len(rules), together):
-        group = rules[first : first + together]
-        try:
-            points += map(Point, group, candidates.validated(group))
-        except Interrupted:
-            progress.note(f"the front holds {len(points)} of {len(rules)} rules, for want of time")
-            break
-        progress.step(len(points), terms=points[-1].terms, loss=points[-1].loss)
-    return points

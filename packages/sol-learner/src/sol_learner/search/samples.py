@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sol_learner.inner.inner_loop import Optimizer, run_episodes
 from sol_learner.inner.task_set import Family
-from sol_learner.runtime.progress import Clock
+from sol_learner.runtime.clock import Clock
 from sol_learner.task import Purpose, generator_for
 from sol_symbols import Vocabulary, feature_evaluator
 

@@ -1,0 +1,46 @@
+"""The front: rules of several lengths with their losses on the validation stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sol_learner.runtime.clock import Interrupted
+from sol_learner.runtime.progress import Progress
+from sol_learner.search.candidates import Candidates
+from sol_symbols import UpdateRule
+
+__all__ = ["Point", "measured_front"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A rule on the front of length against loss.
+
+    Attributes:
+        rule: The rule.
+        loss: Mean objective over the validation stream.
+    """
+
+    rule: UpdateRule
+    loss: float
+
+    @property
+    def terms(self) -> int:
+        """Number of additive terms."""
+        return self.rule.complexity.terms
+
+
+def measured_front(rules: list[UpdateRule], candidates: Candidates, progress: Progress) -> list[Point]:
+    """Each rule with its loss on the validation stream; those that there is no time for are left out."""
+    progress.phase("measuring the front", len(rules))
+    points: list[Point] = []
+    together = candidates.workers.jobs
+    for first in range(0, len(rules), together):
+        group = rules[first : first + together]
+        try:
+            points += map(Point, group, candidates.validated(group))
+        except Interrupted:
+            progress.note(f"the front holds {len(points)} of {len(rules)} rules, for want of time")
+            break
+        progress.step(len(points), terms=points[-1].terms, loss=points[-1].loss)
+    return points
