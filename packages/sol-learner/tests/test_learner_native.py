@@ -15,7 +15,8 @@ from sol_learner.estimators import ESTIMATORS
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import kernel_for
-from sol_learner.networks import native, network_optimizer
+from sol_learner.networks import native
+from sol_learner.networks.fused import fused_kernel
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.progress import Silent
 from sol_learner.task import Purpose
@@ -328,7 +329,7 @@ def test_the_kernel_of_other_devices_equals_eager_tensors(gates):
     network = network_of((("identity", "mul"), ("exp", "identity")), ("1", "g", "ld", "m_hat"), gates=gates)
     gradients = window(dtype=torch.float32)[0]
     optimizer, reference = NetworkOptimizer(network), NetworkOptimizer(network)
-    optimizer._fused = network_optimizer._fused(network, optimizer.features)
+    optimizer._fused = fused_kernel(network, optimizer.features)
     state, expected = optimizer.begin(gradients[0], 10), reference.begin(gradients[0], 10)
     for t, g in enumerate(gradients, 1):
         phi, state = optimizer.step(g, state, g, t)
@@ -344,7 +345,7 @@ def test_where_pytorchs_compiler_fails_eager_tensors_are_used(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: failing)
     network, g = network_of((("identity", "mul"),)), torch.randn(33)
     optimizer, reference = NetworkOptimizer(network), NetworkOptimizer(network)
-    optimizer._fused = network_optimizer._fused(network, optimizer.features)
+    optimizer._fused = fused_kernel(network, optimizer.features)
     with pytest.warns(UserWarning, match="no fused kernel"):
         phi, state = optimizer.step(g, optimizer.begin(g, 10), g, 1)
     optimizer.step(g, state, g, 2)  # no second warning, which would be an error

@@ -94,7 +94,7 @@ def run_steps(optimizer, gradients):
 def test_chunks_do_not_change_phi(monkeypatch):
     network, gradients = random_network(), torch.randn(5, 2, 333)
     whole, _ = run_steps(NetworkOptimizer(network), gradients)
-    monkeypatch.setattr("sol_learner.networks.network_optimizer._CHUNK", 100)
+    monkeypatch.setattr("sol_learner.networks.eql._CHUNK", 100)
     parts, _ = run_steps(NetworkOptimizer(network), gradients)
     torch.testing.assert_close(parts, whole)
 
@@ -106,7 +106,7 @@ def test_chunks_do_not_change_meta_gradients(monkeypatch, chunk):
     optimizer = NetworkOptimizer(network)
     state = optimizer.begin(gradients[0], 10)
     whole = optimizer.pull_back(gradients, gradients, state, 3, cotangents)
-    monkeypatch.setattr("sol_learner.networks.network_optimizer._PULLED", chunk)
+    monkeypatch.setattr("sol_learner.networks.eql._PULLED", chunk)
     for part, reference in zip(optimizer.pull_back(gradients, gradients, state, 3, cotangents), whole, strict=True):
         torch.testing.assert_close(part, reference, rtol=1e-4, atol=1e-4)
 

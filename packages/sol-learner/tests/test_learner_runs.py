@@ -30,7 +30,7 @@ from sol_learner import (
     learn,
     meta_train,
 )
-from sol_learner.networks.network_optimizer import KERNELS
+from sol_learner.networks.base import KERNELS
 from sol_learner.pipeline import suitable_jobs
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import MetricsFile, Several, Silent, TensorBoard

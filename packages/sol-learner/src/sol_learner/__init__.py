@@ -7,15 +7,13 @@ from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, Torch
 from sol_learner.comparing.protocol import compare
 from sol_learner.comparing.store import Store
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import Outcome, run_rule, tune_learning_rate
-from sol_learner.inner.inner_loop import RuleOptimizer, run_episodes
+from sol_learner.inner.episodes import Outcome, RuleOptimizer, run_episodes, run_rule, tune_learning_rate
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import MetaTraining, meta_train
 from sol_learner.networks.base import NetworkRunner, UpdateNetwork
-from sol_learner.networks.eql import FEATURES, UNITS, SymbolicNetwork
+from sol_learner.networks.eql import FEATURES, UNITS, NetworkOptimizer, SymbolicNetwork
 from sol_learner.networks.lstm import LSTMNetwork
-from sol_learner.networks.network_optimizer import NetworkOptimizer
 from sol_learner.networks.trained_lstm import LSTMOptimizer, TrainedLSTM
 from sol_learner.pipeline import Learner, LearnResult, learn, readout_error
 from sol_learner.run_folder import write_run

@@ -12,8 +12,8 @@ from typing import Any
 
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
 from sol_learner.inner.optimizees import PRECISIONS
+from sol_learner.networks.base import KERNELS
 from sol_learner.networks.eql import FEATURES, UNITS
-from sol_learner.networks.network_optimizer import KERNELS
 from sol_learner.search.terms import DECAYS, DIRECTIONS
 from sol_learner.settings import converted, explanations, settings_from
 from sol_symbols import ZOO, SolError

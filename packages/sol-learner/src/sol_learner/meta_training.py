@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sol_learner.config import LearnConfig
 from sol_learner.estimators import ESTIMATORS, Estimator, Window
-from sol_learner.inner.inner_loop import run_episodes
+from sol_learner.inner.episodes import run_episodes
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.task_set import Family
 from sol_learner.networks.base import UpdateNetwork
@@ -50,7 +50,7 @@ class MetaTraining(Generic[Network]):
         dropped: Windows that were left out because a gradient or a loss was not finite.
         divergences: What was seen in the first of them: step, largest gradient; and on the coordinates that were
             sampled the largest feature, its size, and the largest update.
-        kernel: What computed phi in the inner loop, a key of :data:`~sol_learner.networks.network_optimizer.KERNELS`.
+        kernel: What computed phi in the inner loop, a key of :data:`~sol_learner.networks.base.KERNELS`.
     """
 
     network: Network

@@ -20,8 +20,7 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import learning_rates, tune_learning_rate
-from sol_learner.inner.inner_loop import Optimizer, RuleOptimizer
+from sol_learner.inner.episodes import Optimizer, RuleOptimizer, learning_rates, tune_learning_rate
 from sol_learner.inner.optimizees import vectorizes
 from sol_learner.inner.task_set import Family
 from sol_learner.meta_training import MetaTrainer, MetaTraining

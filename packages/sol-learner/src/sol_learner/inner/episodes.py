@@ -1,23 +1,36 @@
-"""Running rules on optimizees: what tuning, pruning, polishing and comparing have in common."""
+"""The inner loop: whatever can move optimizees, moving them over an episode; and the objective that it is judged by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sol_learner.inner.optimizees import Optimizees, vectorizes
+from sol_learner.networks.base import State
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Purpose, Task
 from sol_symbols import SolError, UpdateRule, evaluator
 
-__all__ = ["SPLITS", "Outcome", "Value", "learning_rates", "objective", "run_rule", "tune_learning_rate"]
+__all__ = [
+    "OBJECTIVE_SPLITS",
+    "Optimizer",
+    "Outcome",
+    "RuleOptimizer",
+    "Value",
+    "learning_rates",
+    "objective",
+    "run_episodes",
+    "run_rule",
+    "tune_learning_rate",
+]
 
 Value = float | Tensor
 
-SPLITS = ("train", "valid")
+OBJECTIVE_SPLITS = ("train", "valid")
 """Splits whose losses after the last step make up the objective."""
 
 
@@ -27,7 +40,7 @@ def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) 
     ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
     optimizer gets far, and not by overfitting.
     """
-    parts = [share * metrics[split]["loss"] for split, share in zip(SPLITS, (weight, 1 - weight)) if share]
+    parts = [share * metrics[split]["loss"] for split, share in zip(OBJECTIVE_SPLITS, (weight, 1 - weight)) if share]
     return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf)
 
 
@@ -48,6 +61,72 @@ class Outcome:
         return objective(self.metrics, weight)
 
 
+class Optimizer(Protocol):
+    """phi with explicit state; a network or a rule."""
+
+    def begin(self, theta: Tensor, horizon: int) -> State:
+        """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
+
+    def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """phi and the new state; all tensors of one shape. The old state is used up: it may be overwritten."""
+
+
+class RuleOptimizer:
+    """A rule as an :class:`Optimizer`.
+
+    Args:
+        rule: The rule.
+        values: Replace values of the rule; each broadcasts with the parameters.
+    """
+
+    def __init__(self, rule: UpdateRule, values: Mapping[str, Value] | None = None) -> None:
+        self.rule, self._values = rule, dict(values or {})
+
+    def begin(self, theta: Tensor, horizon: int) -> State:
+        """See :class:`Optimizer`."""
+        self._phi = evaluator(self.rule, torch, horizon, collected=True)
+        self._phi.values.update(self._values)
+        return self._phi.init(theta)
+
+    def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
+        """See :class:`Optimizer`."""
+        return self._phi(gradient, state, theta, t)
+
+
+def _train(
+    optimizees: Optimizees, optimizer: Optimizer, lr: Value, horizon: int, clock: Clock | None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Train ``optimizees``; yields (t, losses, gradients) before each step t = 1..``horizon``.
+
+    Raises:
+        Interrupted: By the clock.
+    """
+    state = optimizer.begin(optimizees.theta, horizon)
+    for t in range(1, horizon + 1):
+        if clock is not None:
+            clock.check()
+        losses, gradients = optimizees.losses_and_gradients()
+        yield t, losses, gradients
+        phi, state = optimizer.step(gradients, state, optimizees.theta, t)
+        optimizees.descend(phi, lr)
+
+
+def run_episodes(
+    task: Task,
+    optimizer: Optimizer,
+    lr: float,
+    seed: int,
+    purpose: Purpose,
+    episodes: Sequence[int],
+    clock: Clock | None = None,
+) -> Iterator[tuple[int, Optimizees, Tensor]]:
+    """Train fresh optimizees; yields (t, optimizees, gradients) before each step t, from 1, and once after the last."""
+    optimizees = Optimizees(task, seed, purpose, episodes)
+    for t, _, gradients in _train(optimizees, optimizer, lr, task.horizon, clock):
+        yield t, optimizees, gradients
+    yield task.horizon + 1, optimizees, gradients
+
+
 def run_rule(
     task: Task,
     rule: UpdateRule,
@@ -56,7 +135,7 @@ def run_rule(
     episodes: Sequence[int],
     lr: Value | None = None,
     values: Mapping[str, Value] | None = None,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] = OBJECTIVE_SPLITS,
     horizon: int | None = None,
     clock: Clock | None = None,
 ) -> Outcome:
@@ -99,18 +178,8 @@ def run_rule(
     def aligned(value: Value) -> Value:
         return value.to(theta).view(-1, 1, 1) if isinstance(value, Tensor) else value
 
-    phi = evaluator(rule, torch, horizon, collected=True)
-    phi.values.update({name: aligned(value) for name, value in (values or {}).items()})
-    rate = aligned(given)
-    state = phi.init(theta)
-    losses = []
-    for t in range(1, horizon + 1):
-        if clock is not None:
-            clock.check()
-        loss, gradient = optimizees.losses_and_gradients()
-        losses.append(loss)
-        update, state = phi(gradient, state, optimizees.theta, t)
-        optimizees.descend(update, rate)
+    optimizer = RuleOptimizer(rule, {name: aligned(value) for name, value in (values or {}).items()})
+    losses = [loss for _, loss, _ in _train(optimizees, optimizer, aligned(given), horizon, clock)]
     return Outcome(torch.stack(losses), {split: optimizees.evaluate(split) for split in splits})
 
 

@@ -10,22 +10,49 @@ dimensions, but its last is P too, because coordinates never mix.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
+import sympy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NetworkRunner", "State", "UpdateNetwork"]
+from sol_symbols import Operator
+
+__all__ = ["KERNELS", "EQLLayers", "NetworkRunner", "State", "UpdateNetwork"]
 
 State = dict[str, Tensor]
+"""States of all coordinates by name."""
+
+KERNELS = ("eager", "compiled")
+"""Ways to compute phi in the inner loop."""
+
+
+class EQLLayers(Protocol):
+    """What kernels read of an EQL network."""
+
+    features: list[sympy.Expr]
+    """Inputs of the first layer."""
+
+    operators: list[list[Operator]]
+    """Units of each hidden layer."""
+
+    functions: list[list[Callable[..., Any]]]
+    """The units' operators on tensors."""
+
+    def weights(self, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """The weights in effect, of each hidden layer and of the read-out."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What meta-gradients are taken by."""
 
 
 class NetworkRunner(ABC):
-    """A network at work as the optimizer of optimizees (an :class:`~sol_learner.inner.inner_loop.Optimizer`)."""
+    """A network at work as the optimizer of optimizees (an :class:`~sol_learner.inner.episodes.Optimizer`)."""
 
     @property
     def kernel(self) -> str:
-        """What it computes by, a key of :data:`~sol_learner.networks.network_optimizer.KERNELS`."""
+        """What it computes by, a key of :data:`~sol_learner.networks.base.KERNELS`."""
         return "eager"
 
     @abstractmethod
@@ -70,7 +97,7 @@ class UpdateNetwork(nn.Module, ABC):
 
     @abstractmethod
     def runner(self, kernel: str = "eager") -> NetworkRunner:
-        """The network at work; ``kernel`` is a key of :data:`~sol_learner.networks.network_optimizer.KERNELS`."""
+        """The network at work; ``kernel`` is a key of :data:`~sol_learner.networks.base.KERNELS`."""
 
     def draw_gates(self, generator: torch.Generator) -> None:
         """Draw new random gates, used until the next call or :meth:`settle_gates`."""

@@ -16,16 +16,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from sol_learner.networks.base import EQLLayers
 from sol_learner.networks.native_source import native_source, scalar_names
 from sol_symbols import Evaluator, SolError, hoisted
-
-if TYPE_CHECKING:
-    from sol_learner.networks.eql import SymbolicNetwork
 
 __all__ = ["NativeKernel", "find_compiler"]
 
@@ -86,7 +84,7 @@ class NativeKernel:
         SolError: There is no C compiler, or it cannot compile the network in its precision.
     """
 
-    def __init__(self, network: SymbolicNetwork, features: Evaluator) -> None:
+    def __init__(self, network: EQLLayers, features: Evaluator) -> None:
         # Elementwise code then knows numbers by name only: 1 - beta and the like are calculated in double precision.
         self._arguments = network, features
         self._network, self._features = network, Evaluator(hoisted(features.program), torch)
@@ -98,7 +96,7 @@ class NativeKernel:
         if isinstance(library, str):
             raise SolError(library)
 
-    def __reduce__(self) -> tuple[type[NativeKernel], tuple[SymbolicNetwork, Evaluator]]:
+    def __reduce__(self) -> tuple[type[NativeKernel], tuple[EQLLayers, Evaluator]]:
         return NativeKernel, self._arguments  # another process loads the code anew
 
     def fits(self, *tensors: Tensor) -> bool:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import sympy
 from sympy.printing.c import C99CodePrinter
 
+from sol_learner.networks.base import EQLLayers
 from sol_symbols import Evaluator, symbol
-
-if TYPE_CHECKING:
-    from sol_learner.networks.eql import SymbolicNetwork
 
 __all__ = ["native_source", "scalar_names"]
 
@@ -80,7 +78,7 @@ class _Printer(C99CodePrinter):
 _print = _Printer().doprint
 
 
-def native_source(network: SymbolicNetwork, features: Evaluator, real: str) -> str:
+def native_source(network: EQLLayers, features: Evaluator, real: str) -> str:
     """The code, with ``real`` for numbers: ``float`` or ``double``.
 
     Args:
@@ -141,7 +139,7 @@ def _derivative(value: sympy.Expr, by: sympy.Symbol) -> sympy.Expr:
 
 @final
 class _Code:
-    def __init__(self, network: SymbolicNetwork, features: Evaluator) -> None:
+    def __init__(self, network: EQLLayers, features: Evaluator) -> None:
         self.program, self.varying = features.program, features.varying
         self.operators = network.operators
         self.uniform = [i for i in range(len(self.program.outputs)) if i not in self.varying]

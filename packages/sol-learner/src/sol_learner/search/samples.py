@@ -9,7 +9,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from sol_learner.inner.inner_loop import Optimizer, run_episodes
+from sol_learner.inner.episodes import Optimizer, run_episodes
 from sol_learner.inner.task_set import Family
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Purpose, generator_for
