@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sol_learner.task import Substream
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {path.name: path for path in sorted((ROOT / "packages").iterdir()) if path.is_dir()}
 SOURCES = sorted((ROOT / "packages").glob("*/src/**/*.py"))
@@ -35,6 +37,75 @@ def test_imports_follow_the_arrows(path):
     package = path.parts[path.parts.index("src") + 1]
     ours = {name for name in imported(path) if name.startswith("sol_")} - {package}
     assert ours <= ARROWS[package]
+
+
+def module_name(path):
+    parts = path.relative_to(path.parents[len(path.parts) - path.parts.index("src") - 2]).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def module_imports(package):
+    """Modules of a package by name, each with those of the package that it imports, anywhere in its code."""
+    paths = {module_name(path): path for path in SOURCES if package in path.parts}
+    graph = {}
+    for name, path in paths.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                nested = {f"{node.module}.{alias.name}" for alias in node.names} & {*paths}
+                found |= nested or {node.module}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = (found & {*paths}) - {name}
+    return graph
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_no_imports_form_a_circle(package):
+    """Imports within functions and for type checkers count, too."""
+    graph = module_imports(package)
+    left = dict(graph)
+    while leaves := [name for name, needs in left.items() if not needs & {*left}]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"in circles, or above one: { ({name: sorted(needs & {*left}) for name, needs in left.items()}) }"
+
+
+# The floors of sol-learner: a module imports from floors below its own, or from its own wing.
+FLOORS = (
+    {"settings", "task", "runtime", "networks"},
+    {"task_registry", "inner"},
+    {"testing", "estimators", "search", "comparing"},
+    {"config", "figures"},
+    {"meta_training", "report"},
+    {"pipeline", "baselines"},
+    {"run_folder"},
+    {"commands"},
+)
+
+
+def test_wings_import_from_the_floors_below():
+    floors = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+    for name, needs in module_imports("sol_learner").items():
+        if name == "sol_learner":
+            continue
+        wing = name.split(".")[1]
+        for needed in needs:
+            other = needed.split(".")[1]
+            assert other == wing or floors[other] < floors[wing], f"{name} imports {needed}"
+
+
+def test_each_substream_has_one_use():
+    """Two uses of random numbers that share a substream would draw the same numbers."""
+    uses = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Substream" and path.stem != "testing":
+                uses.setdefault(node.attr, []).append(f"{path.name}:{node.lineno}")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "generator_for":
+                assert "ubstream" in ast.unparse(node.args[3]), f"{path}:{node.lineno}"
+    assert {name: places for name, places in uses.items() if len(places) > 1} == {}
+    assert {*uses} == {*Substream.__members__}
 
 
 def test_the_arrows_are_all_packages():
