@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from sol_learner import LearnConfig, Learner, generator_for, load_task
-from sol_learner.task import Purpose
+from sol_learner import LearnConfig, Learner, load_task
+from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import write_atomically
 
 PARTS = {
@@ -37,7 +37,7 @@ class RandomStart(Learner):
 
     def trainer(self, family, lr):
         trainer = super().trainer(family, lr)
-        generator = generator_for(self.config.seed, Purpose.TRAIN, 0, part=7)
+        generator = generator_for(self.config.seed, Stream.TRAIN, 0, Substream.RECORDING)
         with torch.no_grad():
             for parameter in trainer.network.parameters():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -50,7 +50,7 @@ def measure(name, seed):
     config = LearnConfig(seed=seed, front=False, baselines=("adam",), **settings)
     start = time.monotonic()
     result = kind([load_task("mnistnet")], config).run()
-    learned, adam = result.comparisons[0].contenders
+    learned, adam = result.comparisons[0].optimizers
     row = {"terms": result.rule.complexity.terms, "seconds": time.monotonic() - start, "rule": str(result.rule)}
     for split in ("train", "test"):
         values, base = (who.metric(split, "loss") for who in (learned, adam))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sol_symbols import write_atomically
 
-PLAN = ["--episodes", "4", "--library-generations", "2", "--generations", "2", "--evaluation", "4"]
+PLAN = ["--episodes", "4", "--library-generations", "2", "--generations", "2", "--evaluation-episodes", "4"]
 
 
 def command(folder, *more):

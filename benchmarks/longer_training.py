@@ -16,7 +16,9 @@ from pathlib import Path
 
 import torch
 
-from sol_learner import Purpose, load_task, run_rule
+from sol_learner import load_task
+from sol_learner.inner import run_rule
+from sol_learner.task import Stream
 from sol_symbols import UpdateRule, resolve_rule, write_atomically
 
 STEPS = 400
@@ -31,7 +33,7 @@ def tune_adam(task):
     best = {}
     for schedule, text in SCHEDULES.items():
         outcome = run_rule(
-            *(task, UpdateRule.parse(text), 0, Purpose.TUNE, range(4), lr),
+            *(task, UpdateRule.parse(text), 0, Stream.TUNE, range(4), lr),
             values={"beta1": beta1, "beta2": beta2},
             horizon=STEPS,
         )
@@ -49,17 +51,17 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    task, contenders = load_task("mnistnet"), {}
+    task, optimizers = load_task("mnistnet"), {}
     tuned = tune_adam(task)
     for criterion, (_, schedule, (lr, beta1, beta2)) in tuned.items():
         text = f"{SCHEDULES[schedule]} where beta1 = {beta1}, beta2 = {beta2}, lr = {lr}"
-        contenders[f"adam by {criterion}"] = UpdateRule.parse(text)
+        optimizers[f"adam by {criterion}"] = UpdateRule.parse(text)
     for run in arguments.runs:
-        contenders[Path(run).name] = resolve_rule(run)
+        optimizers[Path(run).name] = resolve_rule(run)
     record = {"steps": STEPS, "evaluation episodes": arguments.seeds, "results": {}}
-    for name, rule in contenders.items():
+    for name, rule in optimizers.items():
         outcome = run_rule(
-            *(task, rule, 0, Purpose.EVALUATE, range(arguments.seeds)), splits=("train", "test"), horizon=STEPS
+            *(task, rule, 0, Stream.EVALUATE, range(arguments.seeds)), splits=("train", "test"), horizon=STEPS
         )
         record["results"][name] = {
             "rule": str(rule),

@@ -26,7 +26,8 @@ from pathlib import Path
 import torch
 
 from sol_export import export_rule
-from sol_learner import Purpose, generator_for, load_task
+from sol_learner import load_task
+from sol_learner.task import Stream, build_optimizee, draw_batches
 from sol_symbols import evaluator, resolve_rule, write_atomically
 
 LARGE = "MNIST's test images"
@@ -47,8 +48,8 @@ def emitted(rule):
 
 
 def train(task, make, seed, purpose, episode, original=None):
-    model = task.build(generator_for(seed, purpose, episode, 0))
-    stream = task.batches("train", generator_for(seed, purpose, episode, 1))
+    model = build_optimizee(task, seed, purpose, episode)
+    stream = draw_batches(task, "train", seed, purpose, episode)
     optimizer = make(model.parameters())
     for _ in range(task.horizon):
         optimizer.zero_grad()
@@ -73,7 +74,7 @@ def tune(task, kind, center, seed, episodes):
     """The best rate of 13 by each criterion, and all measurements."""
     rates = [center * 10 ** (power / 12) for power in range(-6, 7)]
     measured = {
-        rate: [train(task, lambda p, lr=rate: kind(p, lr), seed, Purpose.TUNE, e) for e in range(episodes)]
+        rate: [train(task, lambda p, lr=rate: kind(p, lr), seed, Stream.TUNE, e) for e in range(episodes)]
         for rate in rates
     }
     best = {name: min(rates, key=lambda rate: score(measured[rate])) for name, score in CRITERIA.items()}
@@ -93,8 +94,8 @@ def summary(results):
 
 def emitted_difference(task, kind, rule, dtype, steps=50):
     """Largest relative difference of parameters between the emitted file and the rule after each of 50 real steps."""
-    model = task.build(generator_for(0, Purpose.EVALUATE, 0, 0)).to(dtype)
-    stream = task.batches("train", generator_for(0, Purpose.EVALUATE, 0, 1))
+    model = build_optimizee(task, 0, Stream.EVALUATE, 0).to(dtype)
+    stream = draw_batches(task, "train", 0, Stream.EVALUATE, 0)
     optimizer, phi = kind(model.parameters()), evaluator(rule, torch)
     mirror = [p.detach().clone() for p in model.parameters()]
     states, worst = [phi.init(w) for w in mirror], 0.0
@@ -126,7 +127,7 @@ def main():
     kind = load_class(arguments.run / "optimizer.py")
 
     short = resolve_rule(str(arguments.run), complexity=9)
-    contenders, tuning = {"emitted file": kind, "at most 9 terms": emitted(short)}, {}
+    optimizers, tuning = {"emitted file": kind, "at most 9 terms": emitted(short)}, {}
     baselines = {
         "adam": (lambda p, lr: torch.optim.Adam(p, lr), 0.035),
         "momentum": (lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), 0.8),
@@ -134,10 +135,10 @@ def main():
     for name, (make, center) in baselines.items():
         best, tuning[name] = tune(task, make, center, seed, episodes=4)
         for criterion, rate in best.items():
-            contenders[f"{name}, lr {rate:.3g} by {criterion}"] = lambda p, make=make, rate=rate: make(p, rate)
+            optimizers[f"{name}, lr {rate:.3g} by {criterion}"] = lambda p, make=make, rate=rate: make(p, rate)
     results = {
-        name: summary([train(task, make, seed, Purpose.EVALUATE, e, original) for e in range(arguments.seeds)])
-        for name, make in contenders.items()
+        name: summary([train(task, make, seed, Stream.EVALUATE, e, original) for e in range(arguments.seeds)])
+        for name, make in optimizers.items()
     }
     ours = results["emitted file"]
     adam = next(row for name, row in results.items() if name.startswith("adam"))

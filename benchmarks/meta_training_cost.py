@@ -22,8 +22,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sol_learner import Optimizees, Purpose, SymbolicNetwork, generator_for, load_task
+from sol_learner import load_task
 from sol_learner.estimators import ESTIMATORS
+from sol_learner.inner import Optimizees
+from sol_learner.networks import SymbolicNetwork
+from sol_learner.task import Stream, build_optimizee, draw_batches
 from sol_symbols import ZOO, write_atomically
 
 UNROLL = 20
@@ -68,8 +71,8 @@ def make_task(name, data):
 
 def plain(task, fused):
     """A function that does some steps of plain Adam training."""
-    model = task.build(generator_for(0, Purpose.TRAIN, 0, 0)).train()
-    stream = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    model = build_optimizee(task, 0, Stream.TRAIN, 0).train()
+    stream = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=fused)
 
     def steps(count):
@@ -91,7 +94,7 @@ def meta(task, estimator, kernel="eager", coordinates=2048, network=None):
     network = network or large_network()
     outer = torch.optim.Adam(network.parameters(), 1e-3)
     estimator = ESTIMATORS[estimator](network, torch.Generator().manual_seed(0), kernel=kernel, coordinates=coordinates)
-    estimator.begin(Optimizees(task, 0, Purpose.TRAIN, [0]), 1e-3, task.horizon)
+    estimator.begin(Optimizees(task, 0, Stream.TRAIN, [0]), 1e-3, task.horizon)
 
     def steps(count):
         for _ in range(count // UNROLL):
@@ -142,7 +145,7 @@ def differentiated(task, second_order, network):
     """Windows differentiated by ordinary autograd through all steps; gradients held constant unless second-order."""
     outer = torch.optim.Adam(network.parameters(), 1e-3)
     runner = network.runner()
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, [0])
+    optimizees = Optimizees(task, 0, Stream.TRAIN, [0])
     theta, t = optimizees.theta, 1
     state = runner.begin(theta, task.horizon)
 
@@ -190,8 +193,8 @@ def with_higher(task):
                     group["params"][place] = p - group["lr"] * phi
 
     higher.register_optim(Rule, DifferentiableRule)
-    model = task.build(generator_for(0, Purpose.TRAIN, 0, 0)).train()
-    stream = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    model = build_optimizee(task, 0, Stream.TRAIN, 0).train()
+    stream = draw_batches(task, "train", 0, Stream.TRAIN, 0)
 
     def steps(count):
         for _ in range(count // UNROLL):
@@ -231,8 +234,8 @@ def with_torchopt(task):
         moves, states = (structure.unflatten(column) for column in zip(*rows))
         return moves, (t, states)
 
-    model = task.build(generator_for(0, Purpose.TRAIN, 0, 0)).train()
-    stream = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    model = build_optimizee(task, 0, Stream.TRAIN, 0).train()
+    stream = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     inner = torchopt.MetaOptimizer(model, torchopt.base.GradientTransformation(init, update))
 
     def steps(count):
@@ -367,7 +370,7 @@ def windows_at(size):
 
     def estimator(episodes):
         made = ESTIMATORS["first-order"](network, torch.Generator().manual_seed(0), kernel="compiled")
-        made.begin(Optimizees(task, 0, Purpose.TRAIN, episodes), 1e-3, task.horizon)
+        made.begin(Optimizees(task, 0, Stream.TRAIN, episodes), 1e-3, task.horizon)
         return made
 
     together, alone = estimator(range(size)), [estimator([episode]) for episode in range(size)]
@@ -382,7 +385,7 @@ def gradients_at(size):
     for name, vectorizable in (("vmap", True), ("loop", False)):
         task = load_task("mnistnet")
         task.vectorizable = vectorizable
-        made[name] = Optimizees(task, 0, Purpose.TRAIN, range(size))
+        made[name] = Optimizees(task, 0, Stream.TRAIN, range(size))
     return {name: lambda o=o: [o.losses_and_gradients() for _ in range(UNROLL)] for name, o in made.items()}
 
 

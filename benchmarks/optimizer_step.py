@@ -32,7 +32,7 @@ EMITTED = ("adam", "lion", "sol-mnistnet")
 FLAGS = {"": {}, "fused=True": {"fused": True}}
 
 
-def contenders():
+def optimizers():
     """Name: number of states and a function that makes the optimizer for given parameters."""
     found = dict(TORCH)
     for name in EMITTED:
@@ -97,9 +97,9 @@ def copy_of(moved):
 
 
 def measure(shapes, rounds, warm=3):
-    """Median times and ratios of all contenders on parameters of these shapes."""
+    """Median times and ratios of all optimizers on parameters of these shapes."""
     params, size = parameters(shapes), count(shapes)
-    table = contenders()
+    table = optimizers()
     moved = {name: 4 * size * (3 + 2 * states) for name, (states, _) in table.items()}
     turns = {name: make(params).step for name, (_, make) in table.items()}
     turns |= {each: copy_of(each) for each in set(moved.values())}
@@ -131,7 +131,7 @@ def measure(shapes, rounds, warm=3):
 
 
 def peak_worker(connection, name, shapes):
-    _, make = contenders()[name]
+    _, make = optimizers()[name]
     small = parameters([(40_000,), (50,)])  # compiles, and starts what is started once
     optimizer = make(small)
     optimizer.step()
@@ -151,9 +151,9 @@ def resident(field):
 
 
 def peaks(shapes):
-    """Floats per parameter that each contender needs on top of parameters and gradients."""
+    """Floats per parameter that each optimizer needs on top of parameters and gradients."""
     context, found = multiprocessing.get_context("spawn"), {}
-    for name in contenders():
+    for name in optimizers():
         ours, theirs = context.Pipe()
         process = context.Process(target=peak_worker, args=(theirs, name, shapes))
         process.start()

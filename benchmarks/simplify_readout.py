@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sol_learner import SymbolicNetwork
+from sol_learner.networks import SymbolicNetwork
 from sol_symbols import ZOO, simplify, write_atomically
 
 LAYER = ("identity*2", "square", "mul*4", "sign*2", "exp")

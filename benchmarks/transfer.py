@@ -18,7 +18,8 @@ import torch
 from main_job import load_class, losses, summary, train, tune
 from scipy.stats import ttest_rel
 
-from sol_learner import Purpose, load_task
+from sol_learner import load_task
+from sol_learner.task import Stream
 from sol_symbols import resolve_rule, write_atomically
 
 TASKS = ("mnistnet-2layer", "mnistnet-big", "mnistnet-relu")
@@ -36,10 +37,10 @@ def main():
     for name in TASKS:
         task = load_task(name)
         best, tuning = tune(task, torch.optim.Adam, 0.03, 0, episodes=4)
-        contenders = {"learned": kind, "adam": lambda p, lr=best["train"]: torch.optim.Adam(p, lr)}
+        optimizers = {"learned": kind, "adam": lambda p, lr=best["train"]: torch.optim.Adam(p, lr)}
         runs = {
-            who: [train(task, make, 0, Purpose.EVALUATE, episode) for episode in range(arguments.seeds)]
-            for who, make in contenders.items()
+            who: [train(task, make, 0, Stream.EVALUATE, episode) for episode in range(arguments.seeds)]
+            for who, make in optimizers.items()
         }
         test = ttest_rel(losses(runs["learned"], "train"), losses(runs["adam"], "train"), alternative="less")
         ratios = {

@@ -21,7 +21,9 @@ import torch
 from evidence import HERE, results, tune
 from study import NO_RUN, Budget, Study, begin
 
-from sol_learner import Comparison, LearnConfig, Purpose, Task, run_rule
+from sol_learner import Comparison, LearnConfig, Task
+from sol_learner.inner import run_rule
+from sol_learner.task import Stream
 from sol_symbols import UpdateRule
 from sol_tasks import bert_glue, bert_head
 
@@ -30,7 +32,7 @@ CONFIG = LearnConfig(
     episodes=6,
     library_generations=12,
     generations=8,
-    terms=8,
+    max_terms=8,
     prune_episodes=2,
     **NO_RUN,
 )
@@ -90,7 +92,7 @@ def whole(study: Study, dataset: str, source: str) -> None:
     recipe = study.task(bert_glue, dataset, dtype=dtype, **options)
     # The head's rule may be of another size than AdamW's direction: its rates are relative to that of the head.
     (comparison,) = learned_there["comparisons"]
-    head_rate = next(c["lr"] for c in comparison["contenders"] if c["name"] == "adamw")
+    head_rate = next(c["lr"] for c in comparison["optimizers"] if c["name"] == "adamw")
     scale = {"adamw": 1.0, "learned": learned.lr / head_rate}
     tuned = {}
     for name, rule in rules.items():
@@ -108,7 +110,7 @@ def whole(study: Study, dataset: str, source: str) -> None:
 
 def loss(task: Task, rule: UpdateRule, rate: float) -> float:
     """Objective on the tuning seed."""
-    return float(run_rule(task, rule, 0, Purpose.TUNE, [0], rate).objective())
+    return float(run_rule(task, rule, 0, Stream.TUNE, [0], rate).objective())
 
 
 def found(dataset: str, part: str, rule: UpdateRule, comparison: Comparison) -> dict[str, object]:

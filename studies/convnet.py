@@ -20,7 +20,9 @@ from typing import Any
 from evidence import results
 from study import NO_RUN, Budget, Study, begin
 
-from sol_learner import LearnConfig, Purpose, Task, run_rule
+from sol_learner import LearnConfig, Task
+from sol_learner.inner import run_rule
+from sol_learner.task import Stream
 from sol_symbols import ZOO, UpdateRule
 from sol_tasks import image_classification
 
@@ -29,7 +31,7 @@ CONFIG = LearnConfig(
     tuning_episodes=1,
     episodes=2,
     meta_batch=2,
-    validation=2,
+    validation_episodes=2,
     record_episodes=1,
     directions=("ad", "sign(g)", "sign(m)", "w"),
     decays=("1", "ld"),
@@ -38,7 +40,7 @@ CONFIG = LearnConfig(
     library_generations=8,
     population=8,
     polish_episodes=1,
-    terms=8,
+    max_terms=8,
     generations=0,
     **NO_RUN,
 )
@@ -68,7 +70,7 @@ def tune(task: Task, rule: UpdateRule, start: float) -> tuple[float, list[tuple[
         center = best
         for rate in [float(f"{center * FACTOR**k:.3g}") for k in (-1, 0, 1)]:
             if rate not in measured:
-                outcome = run_rule(task, rule, 0, Purpose.TUNE, [0], rate, splits=("train",))
+                outcome = run_rule(task, rule, 0, Stream.TUNE, [0], rate, splits=("train",))
                 measured[rate] = float(outcome.objective(1.0).mean())
         best = min(measured, key=lambda rate: measured[rate])
     return best, sorted(measured.items())

@@ -13,14 +13,9 @@ from typing import Any
 import torch
 from scipy import stats
 
-from sol_learner import (
-    Checkpoints,
-    Comparison,
-    Purpose,
-    Task,
-    run_rule,
-    tune_learning_rate,
-)
+from sol_learner import Checkpoints, Comparison, Task
+from sol_learner.inner import run_rule, tune_learning_rate
+from sol_learner.task import Stream
 from sol_symbols import UpdateRule
 
 HERE = Path(__file__).parent
@@ -64,13 +59,13 @@ def tune(task: Task, variants: Sequence[str], kept: Checkpoints, weight: float, 
 
 
 def _further(task: Task, text: str, rate: float, weight: float) -> list[float]:
-    outcome = run_rule(task, UpdateRule.parse(text), 0, Purpose.TUNE, range(1, 1 + FURTHER), rate)
+    outcome = run_rule(task, UpdateRule.parse(text), 0, Stream.TUNE, range(1, 1 + FURTHER), rate)
     return outcome.objective(weight)[0].tolist()
 
 
 def results(comparison: Comparison, metric: str) -> dict[str, Any]:
-    """A metric on the test split: mean and spread of each contender, and the first against every other, paired."""
-    scores = {c.name: c.metric("test", metric).tolist() for c in comparison.contenders}
+    """A metric on the test split: mean and spread of each optimizer, and the first against every other, paired."""
+    scores = {c.name: c.metric("test", metric).tolist() for c in comparison.optimizers}
     ours, *others = scores
     return {
         f"test {metric}": {name: summary(values) for name, values in scores.items()},

@@ -18,24 +18,11 @@ from typing import Any
 
 from study import NO_RUN, Budget, Study, begin
 
-from sol_learner import (
-    Candidates,
-    Checkpoints,
-    DistilSettings,
-    Family,
-    LearnConfig,
-    Progress,
-    RuleOptimizer,
-    Task,
-    TrainedLSTM,
-    distil,
-    learn_lstm,
-    load_task,
-    lstm_config,
-    open_progress,
-    polish,
-    record,
-)
+from sol_learner import Checkpoints, LearnConfig, Progress, Task, load_task, open_progress
+from sol_learner.baselines import DistilSettings, distil, learn_lstm, lstm_config
+from sol_learner.inner import RuleOptimizer, TaskSet
+from sol_learner.networks import TrainedLSTM
+from sol_learner.search import CandidateEvaluator, polish, record
 from sol_symbols import STANDARD, ZOO, UpdateRule
 
 NETWORKS = ("mnistnet", "mnistnet-2layer", "mnistnet-big", "mnistnet-relu")
@@ -46,13 +33,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {
         "learner": asdict(LearnConfig(episodes=50, meta_batch=10, library_generations=50, generations=50, **LEARNING)),
         "lstm": {"episodes": 10_000, "horizons": [20, 50, 100], "meta_batch": 1},
-        "distillation": {"validation": 8, "population": 2_000, "generations": 50},
+        "distillation": {"validation_episodes": 8, "population": 2_000, "generations": 50},
         "coefficients": {"generations": 50, "population": 16},
     },
     "cpu": {
         "learner": asdict(LearnConfig(**LEARNING)),
-        "lstm": {"episodes": 90, "horizons": [20, 50, 100], "meta_batch": 1, "validation": 2, "validate_every": 15},
-        "distillation": {"validation": 4},
+        "lstm": {
+            "episodes": 90,
+            "horizons": [20, 50, 100],
+            "meta_batch": 1,
+            "validation_episodes": 2,
+            "validate_every": 15,
+        },
+        "distillation": {"validation_episodes": 4},
         "coefficients": {"generations": 10, "population": 8},
     },
 }
@@ -82,9 +75,9 @@ def train_lstm(study: Study, task: Task, progress: Progress) -> Path:
     """The folder of the LSTM, meta-trained on ``task``."""
     folder, config = study.folder / "lstm", lstm_config(study.settings["lstm"])
     folder.mkdir(parents=True, exist_ok=True)
-    memory = Checkpoints(folder / "checkpoints", {**asdict(config), "lr": LSTM_LR}, resume=True)
-    trained, training = learn_lstm(task, config, lr=LSTM_LR, memory=memory, progress=progress)
-    memory.save(force=True)
+    checkpoints = Checkpoints(folder / "checkpoints", {**asdict(config), "lr": LSTM_LR}, resume=True)
+    trained, training = learn_lstm(task, config, lr=LSTM_LR, checkpoints=checkpoints, progress=progress)
+    checkpoints.save(force=True)
     trained.save(folder)
     study.record["lstm"] = {
         "lr": LSTM_LR,
@@ -96,17 +89,17 @@ def train_lstm(study: Study, task: Task, progress: Progress) -> Path:
     return folder
 
 
-def distilled(study: Study, folder: Path, family: Family, progress: Progress) -> list[dict[str, Any]]:
+def distilled(study: Study, folder: Path, family: TaskSet, progress: Progress) -> list[dict[str, Any]]:
     """Formulas that copy the LSTM, the best first."""
     settings = DistilSettings(**study.settings["distillation"])
     return [formula.record() for formula in distil(TrainedLSTM.load(folder), family, settings, progress)]
 
 
 def search(
-    family: Family, rule: UpdateRule, settings: Mapping[str, Any], objective: float, progress: Progress
+    family: TaskSet, rule: UpdateRule, settings: Mapping[str, Any], objective: float, progress: Progress
 ) -> UpdateRule:
     """The rule with its coefficients tuned by CMA-ES, an episode for each candidate."""
-    candidates = Candidates(family, 0, 0, 4)
+    candidates = CandidateEvaluator(family, 0, 0, 4)
     values = {name: h.default for name, h in STANDARD.hyperparameters.items() if h.default is not None}
     samples = record(family, RuleOptimizer(ZOO["adam"]), rule.lr, values, STANDARD, 0, candidates.fresh(1), 200)
     options = {**settings, "episodes": 1, "sigma": 0.3, "seed": 0}
@@ -118,7 +111,7 @@ def main(study: Study) -> None:
     recipe = study.task(load_task, NETWORKS[0])
     learned = study.learn(recipe, LearnConfig.from_mapping(study.settings["learner"]))
     task, objective = recipe.load(), float(study.settings["learner"]["objective"])
-    family = Family((task,), (1.0,), objective)
+    family = TaskSet((task,), (1.0,), objective)
     with open_progress() as progress:
         folder = train_lstm(study, task, progress)
         formulas = study.kept.once("distilled", lambda: distilled(study, folder, family, progress))

@@ -31,7 +31,7 @@ CONFIG = LearnConfig(
     tuning_episodes=1,
     episodes=2,
     meta_batch=2,
-    validation=2,
+    validation_episodes=2,
     validate_every=2,
     record_episodes=1,
     directions=("ad", "rs", "sign(m)", "w"),
@@ -40,7 +40,7 @@ CONFIG = LearnConfig(
     library_generations=6,
     population=8,
     polish_episodes=1,
-    terms=8,
+    max_terms=8,
     generations=0,
     **NO_RUN,
 )

@@ -81,13 +81,13 @@ def given(numbers: Sequence[float] | None) -> str:
 
 def values(comparison: Record, name: str, split: str, metric: str) -> list[float | None]:
     """What each seed gave."""
-    found = next(c for c in comparison["contenders"] if c["name"] == name)
+    found = next(c for c in comparison["optimizers"] if c["name"] == name)
     return list(found["metrics"].get(split, {}).get(metric, []))
 
 
 def names(comparison: Record) -> list[str]:
     """Optimizers of a comparison."""
-    return [contender["name"] for contender in comparison["contenders"]]
+    return [optimizer["name"] for optimizer in comparison["optimizers"]]
 
 
 def standing(comparison: Record, split: str, metric: str, larger: bool) -> tuple[str, Holds]:

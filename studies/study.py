@@ -34,7 +34,7 @@ from sol_learner import (
 )
 from sol_symbols import UpdateRule
 
-NO_RUN: dict[str, Any] = {"front": False, "evaluation": 1, "baselines": ()}
+NO_RUN: dict[str, Any] = {"front": False, "evaluation_episodes": 1, "baselines": ()}
 """Settings of learning: the comparison is the study's own."""
 
 
@@ -109,7 +109,7 @@ class Study:
         def run() -> dict[str, Any]:
             own = Checkpoints(folder, {"config": asdict(config), "settings": self.settings}, resume=True)
             with open_progress() as progress:
-                return Learner([recipe.load()], config, memory=own, progress=progress).run().summary
+                return Learner([recipe.load()], config, checkpoints=own, progress=progress).run().summary
 
         summary = dict(self.kept.once(key, run))
         summary.pop("comparison")  # on one seed, not used
@@ -121,11 +121,11 @@ class Study:
     def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], **options: Any) -> Comparison:
         """Tune what is not tuned, evaluate, and add the comparison to the record."""
         workers = Workers(self.given.jobs, self.given.backend)
-        entrants = {n: resolve_optimizer(o) if isinstance(o, str) else o for n, o in optimizers.items()}
+        specs = {n: resolve_optimizer(o) if isinstance(o, str) else o for n, o in optimizers.items()}
         with open_progress() as progress:
             comparison = compare(
                 recipe,
-                entrants,
+                specs,
                 episodes=self.budget.seeds,
                 trials=self.budget.trials,
                 tuning_episodes=self.budget.tuning_seeds,

@@ -21,9 +21,12 @@ from typing import Any
 import torch
 from study import Budget, Study, begin
 
-from sol_learner import LSTMNetwork, Optimizees, Purpose, Recipe, SymbolicNetwork, UpdateNetwork
-from sol_learner.comparing.trials import Peak
+from sol_learner import Recipe
+from sol_learner.comparing.trials import PeakMemory
 from sol_learner.estimators import ESTIMATORS
+from sol_learner.inner import Optimizees
+from sol_learner.networks import LSTMNetwork, SymbolicNetwork, UpdateNetwork
+from sol_learner.task import Stream
 from sol_symbols import ZOO
 from sol_tasks import image_classification
 
@@ -61,8 +64,8 @@ def used(recipe: Recipe, case: str, steps: int) -> dict[str, float]:
     """Number of parameters, and peak memory of a window in bytes; to be called in a process of its own."""
     torch.set_num_threads(1)
     kind, coordinates = CASES[case]
-    optimizees = Optimizees(recipe.load(), 0, Purpose.TRAIN, [0])
-    peak = Peak()
+    optimizees = Optimizees(recipe.load(), 0, Stream.TRAIN, [0])
+    peak = PeakMemory()
     if kind is None:
         adam = torch.optim.Adam([torch.nn.Parameter(optimizees.theta)], 1e-3)
         for _ in range(steps):

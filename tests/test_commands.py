@@ -44,7 +44,7 @@ def test_learn_writes_everything_and_says_what_it_found(run):
     assert resolve_rule(str(folder / "rule.txt")) == rule
     assert rule.complexity.terms <= 15
     summary = json.loads((folder / "summary.json").read_text())
-    learned, adam = summary["comparison"][0]["contenders"][:2]
+    learned, adam = summary["comparison"][0]["optimizers"][:2]
     assert len(learned["metrics"]["test"]["loss"]) == 10
     assert sum(learned["metrics"]["train"]["loss"]) <= 0.80 * sum(adam["metrics"]["train"]["loss"])
     assert sum(learned["metrics"]["test"]["loss"]) <= sum(adam["metrics"]["test"]["loss"])
@@ -77,7 +77,7 @@ def test_a_run_can_be_shown_exported_and_compared(run, tmp_path):
     compared = sol("compare", "mnistnet", folder, "g where lr = 0.1", "--seeds", "2", "--json", tmp_path / "c.json")
     assert compared.returncode == 0, compared.stderr
     record = json.loads((tmp_path / "c.json").read_text())
-    assert [contender["tuning"] for contender in record["contenders"]] == [[], []]
+    assert [optimizer["tuning"] for optimizer in record["optimizers"]] == [[], []]
     assert "mnistnet" in sol("tasks").stdout
 
 

@@ -12,9 +12,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 # A minute's worth of learning, of pages that run it: what stands there, and what is run instead.
 FEWER = {
     "tutorial": (
-        "LearnConfig(seed=0, terms=6)",
-        "LearnConfig(seed=0, terms=6, episodes=2, library_generations=2, generations=2, evaluation=2, population=4,"
-        " meta_batch=2, tuning_episodes=1, validation=2, prune_episodes=1)",
+        "LearnConfig(seed=0, max_terms=6)",
+        "LearnConfig(seed=0, max_terms=6, episodes=2, library_generations=2, generations=2, evaluation_episodes=2,"
+        " population=4, meta_batch=2, tuning_episodes=1, validation_episodes=2, prune_episodes=1)",
     ),
 }
 ELSEWHERE = {"index", "glossary", "results", "write-a-task"}  # without code, or run by a test of their own

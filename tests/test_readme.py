@@ -22,7 +22,7 @@ def test_the_emitted_optimizer_in_ten_lines(run_page, tmp_path):
 
 
 def test_learning_on_ones_own_task(run_page):
-    fewer = "LearnConfig(seed=0, episodes=4, library_generations=4, generations=4, evaluation=4)"
+    fewer = "LearnConfig(seed=0, episodes=4, library_generations=4, generations=4, evaluation_episodes=4)"
     assert "LearnConfig(seed=0)" in BLOCKS[1]
     printed = run_page(block(1).replace("LearnConfig(seed=0)", fewer))
     assert UpdateRule.parse(printed.splitlines()[0]).lr

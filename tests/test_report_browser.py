@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium with its driver (Debian: chromium, chromium-driver)"
 )
 SETTINGS = {
-    "episodes": 2, "meta-batch": 2, "validation": 2, "library-generations": 2, "generations": 2, "evaluation": 3,
-    "prune-episodes": 1, "tuning-episodes": 1, "record-episodes": 2, "terms": 5,
+    "episodes": 2, "meta-batch": 2, "validation-episodes": 2, "library-generations": 2, "generations": 2,
+    "evaluation-episodes": 3, "prune-episodes": 1, "tuning-episodes": 1, "record-episodes": 2, "max-terms": 5,
 }  # fmt: skip
 CONTRAST = """
 const channel = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;

@@ -30,7 +30,7 @@ def test_what_has_no_json_is_not_run(results, monkeypatch, tmp_path):
     assert "| learned | 68.75 ± 0.35 | not run |" in page
 
 
-def contender(name, losses):
+def optimizer(name, losses):
     return {"name": name, "metrics": {"train": {"loss": losses}}}
 
 
@@ -49,7 +49,7 @@ def test_a_claim_is_decided_by_interval_and_p_against_the_best_other(
 ):
     comparison = {
         "task": "mnistnet",
-        "contenders": [contender("learned", ours), contender("sgd", [3.0, 3.0]), contender("adam", [1.2, 1.3])],
+        "optimizers": [optimizer("learned", ours), optimizer("sgd", [3.0, 3.0]), optimizer("adam", [1.2, 1.3])],
         "differences": [
             {"baseline": name, "quantity": "train loss", "mean": -0.2, "interval": interval, "p_holm": p}
             for name in ("sgd", "adam")

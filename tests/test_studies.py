@@ -15,8 +15,9 @@ from sol_symbols import SolError
 
 STUDIES = Path(__file__).parents[1] / "studies"
 TINY = LearnConfig(
-    episodes=1, meta_batch=1, tuning_episodes=1, validation=1, record_episodes=1, library_generations=0, generations=0,
-    prune_episodes=1, directions=("ad",), decays=("1",), terms=2, front=False, evaluation=1, baselines=(),
+    episodes=1, meta_batch=1, tuning_episodes=1, validation_episodes=1, record_episodes=1, library_generations=0,
+    generations=0, prune_episodes=1, directions=("ad",), decays=("1",), max_terms=2, front=False,
+    evaluation_episodes=1, baselines=(),
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def test_a_study_goes_on_where_it_was_and_gives_the_same_numbers(study, tmp_path
     assert (first["study"]["size"], first["study"]["shows"]) == ("cpu", "Table 9")
     assert spent["jobs"] == 1
     (comparison,) = first["comparisons"]
-    assert [len(c["trials"]) for c in comparison["contenders"]] == [0, 3]
+    assert [len(c["trials"]) for c in comparison["optimizers"]] == [0, 3]
     assert comparison["differences"]
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.safetensors"))
     assert kept

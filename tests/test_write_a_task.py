@@ -18,8 +18,8 @@ GUIDE = (ROOT / "docs" / "write-a-task.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 EXAMPLE = ROOT / "examples" / "sol-task-example"
 FEWER = (
-    "LearnConfig(seed=0, episodes=2, library_generations=2, generations=2, evaluation=2, tuning_episodes=1,"
-    " validation=2, prune_episodes=1)"
+    "LearnConfig(seed=0, episodes=2, library_generations=2, generations=2, evaluation_episodes=2, tuning_episodes=1,"
+    " validation_episodes=2, prune_episodes=1)"
 )
 
 installed = pytest.mark.skipif(

@@ -15,30 +15,17 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import context
 from torch.nn import functional
 
-from sol_learner import (
-    Comparison,
-    Contender,
-    LSTMNetwork,
-    LSTMOptimizer,
-    Outcome,
-    Purpose,
-    Recipe,
-    RuleSpec,
-    Silent,
-    Store,
-    TorchSpec,
-    TrainedLSTM,
-    Workers,
-    compare,
-    generator_for,
-    resolve_optimizer,
-    run_rule,
-)
+from sol_learner import Comparison, Recipe, Store, Workers, compare, resolve_optimizer
+from sol_learner.comparing import OptimizerResult, RuleSpec, TorchSpec
 from sol_learner.comparing import protocol as comparing_module
 from sol_learner.comparing.optimizer_specs import schedule_factor
 from sol_learner.comparing.significance import bootstrap_interval, holm, paired_test
 from sol_learner.comparing.trials import Trial, fingerprint, run_trial
 from sol_learner.comparing.tuning import FIRST_RATES
+from sol_learner.inner import Outcome, run_rule
+from sol_learner.networks import LSTMNetwork, LSTMOptimizer, TrainedLSTM
+from sol_learner.runtime import NullProgress
+from sol_learner.task import Stream, build_optimizee, draw_batches
 from sol_symbols import ZOO, SolError, UpdateRule
 
 QUICK = {"episodes": 3, "trials": 8, "tuning_episodes": 2}
@@ -48,8 +35,8 @@ MINE = "ad where lr = 0.03"
 def timeless(comparison):
     """Everything but the time and memory that it took."""
     record = comparison.record(statistics=True)
-    for contender in record["contenders"]:
-        del contender["seconds_per_step"], contender["peak_bytes"]
+    for optimizer in record["optimizers"]:
+        del optimizer["seconds_per_step"], optimizer["peak_bytes"]
     return json.dumps(record)
 
 
@@ -73,8 +60,8 @@ def test_names_of_all_kinds(tmp_path):
     assert resolve_optimizer("adam").rule == ZOO["adam"]
     assert resolve_optimizer("AdamW").rule == ZOO["adamw"]  # the zoo's equals the library's
     assert resolve_optimizer("radam") == resolve_optimizer("torch:RAdam")
-    assert resolve_optimizer("torch:adamw").kind is torch.optim.AdamW
-    assert resolve_optimizer("pytorch_optimizer:lion").kind.__name__ == "Lion"
+    assert resolve_optimizer("torch:adamw").optimizer_class is torch.optim.AdamW
+    assert resolve_optimizer("pytorch_optimizer:lion").optimizer_class.__name__ == "Lion"
     rule = UpdateRule.parse("g + 0.1*m where lr = 0.2")
     rule.save(tmp_path / "rule.json")
     for text in (str(rule), str(tmp_path / "rule.json"), str(tmp_path)):
@@ -92,10 +79,10 @@ def test_names_of_all_kinds(tmp_path):
 )
 def test_baselines_train(task, name):
     comparison = compare(task, {name: name}, episodes=1, tuned={name: (0.01, [])})
-    losses = comparison.contenders[0].outcome.losses[:, 0, 0]
+    losses = comparison.optimizers[0].outcome.losses[:, 0, 0]
     assert losses.isfinite().all()
-    start = compare(task, ["g where lr = 1e-12"], episodes=1).contenders[0]
-    assert comparison.contenders[0].metric("train", "loss") < start.metric("train", "loss")
+    start = compare(task, ["g where lr = 1e-12"], episodes=1).optimizers[0]
+    assert comparison.optimizers[0].metric("train", "loss") < start.metric("train", "loss")
 
 
 @pytest.mark.parametrize(
@@ -139,9 +126,9 @@ def test_classes_of_files(task, tmp_path):
     path = tmp_path / "optimizer.py"
     path.write_text(FILE)
     comparison = compare(task, {"file": f"{path}:Mine", "rule": "g where lr = 0.05"}, episodes=2)
-    assert comparison.contenders[0].settings == {"lr": 0.05}
-    assert comparison.contenders[0].trials == []
-    mine, rule = (c.outcome.losses for c in comparison.contenders)
+    assert comparison.optimizers[0].settings == {"lr": 0.05}
+    assert comparison.optimizers[0].trials == []
+    mine, rule = (c.outcome.losses for c in comparison.optimizers)
     torch.testing.assert_close(mine, rule)
     assert resolve_optimizer(f"{path}:Open").fixed is None  # no learning rate of its own: to be tuned
     before = resolve_optimizer(f"{path}:Mine").identity()
@@ -170,7 +157,7 @@ def test_a_rule_and_its_library_give_one_curve(make_task):
         ("rmsprop", "torch:RMSprop", {"alpha": 0.99}),
     ):
         runs = [
-            run_trial(Trial(task, resolve_optimizer(n), {"lr": 0.01, **s}, 0, Purpose.TUNE, 0, 12, ("train",)))
+            run_trial(Trial(task, resolve_optimizer(n), {"lr": 0.01, **s}, 0, Stream.TUNE, 0, 12, ("train",)))
             for n, s in ((rule, {}), (library, settings))
         ]
         assert runs[0]["batch_loss"] == pytest.approx(runs[1]["batch_loss"], rel=1e-9)
@@ -179,14 +166,14 @@ def test_a_rule_and_its_library_give_one_curve(make_task):
 
 def test_a_run_alone_is_the_run_among_others(task):
     rule = UpdateRule.parse("cd*ad where lr = 0.03")
-    outcome = run_rule(task, rule, 0, Purpose.EVALUATE, range(3))
+    outcome = run_rule(task, rule, 0, Stream.EVALUATE, range(3))
     comparison = compare(task, {"mine": rule}, episodes=3)
-    torch.testing.assert_close(comparison.contenders[0].outcome.losses.float(), outcome.losses)
+    torch.testing.assert_close(comparison.optimizers[0].outcome.losses.float(), outcome.losses)
 
 
 def test_tuned_settings_reach_the_optimizer(task):
     def loss(name, **settings):
-        trial = Trial(task, resolve_optimizer(name), {"lr": 0.03, **settings}, 0, Purpose.TUNE, 0, 12, ("train",))
+        trial = Trial(task, resolve_optimizer(name), {"lr": 0.03, **settings}, 0, Stream.TUNE, 0, 12, ("train",))
         return run_trial(trial)["metrics"]["train"]["loss"]
 
     adam = loss("adam")
@@ -205,7 +192,7 @@ def test_projection_holds_for_classes_too(make_task):
                 p.data.clamp_(-0.05, 0.05)
 
     both = [
-        run_trial(Trial(Bounded(), resolve_optimizer(n), {"lr": 0.1}, 0, Purpose.TUNE, 0, 12, ("train",)))
+        run_trial(Trial(Bounded(), resolve_optimizer(n), {"lr": 0.1}, 0, Stream.TUNE, 0, 12, ("train",)))
         for n in ("sgd", "torch:SGD")
     ]
     assert both[0]["batch_loss"] == pytest.approx(both[1]["batch_loss"], rel=1e-5)
@@ -213,13 +200,13 @@ def test_projection_holds_for_classes_too(make_task):
 
 def test_diverged_runs_are_counted_and_not_averaged(task):
     comparison = compare(task, {"wild": "exp(9*abs(g))*g where lr = 99", "calm": MINE}, episodes=3)
-    wild, calm = comparison.contenders
+    wild, calm = comparison.optimizers
     assert set(wild.diverged) == {0, 1, 2}
     assert calm.diverged == {}
     assert wild.metric("train", "loss").isnan().all()
     assert "wild: 3 of 3 runs diverged (seed 0 after step" in comparison.report(statistics=True)
     record = comparison.record(statistics=True)
-    assert json.loads(json.dumps(record, allow_nan=False))["contenders"][0]["metrics"]["train"]["loss"] == [None] * 3
+    assert json.loads(json.dumps(record, allow_nan=False))["optimizers"][0]["metrics"]["train"]["loss"] == [None] * 3
     assert {row["p"] for row in comparison.differences()} == {None}
     assert comparison.failures == []
 
@@ -228,7 +215,7 @@ def test_a_curve_is_of_the_runs_that_stayed_finite():
     losses = torch.tensor([[1.0, 3.0, 5.0], [1.0, 2.0, 7e9], [1.0, 1.0, math.nan]])
 
     def curve(runs):
-        return Contender("a", None, {"lr": 1.0}, [], Outcome(losses[:, runs].unsqueeze(1), {})).curve
+        return OptimizerResult("a", None, {"lr": 1.0}, [], Outcome(losses[:, runs].unsqueeze(1), {})).curve
 
     mean, spread, runs = curve([0, 1, 2])
     assert (mean.tolist(), runs) == ([2, 1.5, 1], 2)
@@ -241,12 +228,12 @@ def test_a_curve_is_of_the_runs_that_stayed_finite():
 
 
 def test_memory_and_time_are_measured(task):
-    contender = compare(task, ["ad where lr = 0.1", "g where lr = 0.1"], episodes=2).contenders[0]
-    assert (contender.seconds > 0).all()
+    optimizer = compare(task, ["ad where lr = 0.1", "g where lr = 0.1"], episodes=2).optimizers[0]
+    assert (optimizer.seconds > 0).all()
     parameters = sum(p.numel() for p in task.build(torch.Generator()).parameters())
-    assert contender.state_bytes == 2 * 4 * parameters
+    assert optimizer.state_bytes == 2 * 4 * parameters
     if sys.platform == "linux":
-        assert (contender.peak_bytes > 5e7).all()
+        assert (optimizer.peak_bytes > 5e7).all()
 
 
 # -- tuning ----------------------------------------------------------------------------------------------------
@@ -259,13 +246,13 @@ def test_tuning_is_deterministic_and_its_seeds_are_others(task, counted):
     counted.clear()
     assert timeless(compare(task, names, tune="full", **QUICK)) == timeless(once)
     assert [(t.settings, t.episode) for t in counted] == [(t.settings, t.episode) for t in first]
-    tuning = [t for t in first if t.purpose is Purpose.TUNE]
+    tuning = [t for t in first if t.stream is Stream.TUNE]
     assert len(tuning) == 2 * 8 * 2  # the learned rule is used as it is
     assert {t.splits for t in tuning} == {("train",)}  # what is not tuned for is not looked at
-    assert {t.purpose for t in first} == {Purpose.TUNE, Purpose.EVALUATE}
+    assert {t.stream for t in first} == {Stream.TUNE, Stream.EVALUATE}
     starts = [
-        task.build(generator_for(0, purpose, episode))[0].weight.flatten()[0].item()
-        for purpose in (Purpose.TUNE, Purpose.EVALUATE)
+        build_optimizee(task, 0, stream, episode)[0].weight.flatten()[0].item()
+        for stream in (Stream.TUNE, Stream.EVALUATE)
         for episode in range(3)
     ]
     assert len(set(starts)) == 6
@@ -277,14 +264,14 @@ def test_tuning_is_deterministic_and_its_seeds_are_others(task, counted):
 
 def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
     comparison = compare(task, ["adam", "adamw", "powersign-cd", "torch:RMSprop"], tune="full", **QUICK)
-    for contender in comparison.contenders:
-        assert [lr for lr, _ in contender.tuning[:6]] == list(FIRST_RATES)
-        assert len(contender.tuning) == 8
-        first = min(contender.tuning[:6], key=lambda pair: math.inf if pair[1] is None else pair[1])[0]
-        assert [lr for lr, _ in contender.tuning[6:]] == [float(f"{first * 10**d:.3g}") for d in (0.5, -0.5)]
-        losses = [loss for _, loss in contender.tuning if loss is not None]
-        best = contender.trials[[loss for _, loss in contender.tuning].index(min(losses))]
-        assert contender.settings == best["settings"]
+    for optimizer in comparison.optimizers:
+        assert [lr for lr, _ in optimizer.tuning[:6]] == list(FIRST_RATES)
+        assert len(optimizer.tuning) == 8
+        first = min(optimizer.tuning[:6], key=lambda pair: math.inf if pair[1] is None else pair[1])[0]
+        assert [lr for lr, _ in optimizer.tuning[6:]] == [float(f"{first * 10**d:.3g}") for d in (0.5, -0.5)]
+        losses = [loss for _, loss in optimizer.tuning if loss is not None]
+        best = optimizer.trials[[loss for _, loss in optimizer.tuning].index(min(losses))]
+        assert optimizer.settings == best["settings"]
     spaces = {name: [d["name"] for d in space] for name, space in comparison.protocol["space"].items()}
     assert spaces == {
         "adam": ["lr", "beta1", "beta2", "schedule"],
@@ -296,7 +283,7 @@ def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
 
 def test_tuning_for_the_validation_loss(task, counted):
     compare(task, ["sgd"], tune_for="valid", **QUICK)
-    assert {t.splits for t in counted if t.purpose is Purpose.TUNE} == {("valid",)}
+    assert {t.splits for t in counted if t.stream is Stream.TUNE} == {("valid",)}
 
 
 def test_an_optimizer_that_never_trains_is_named(task):
@@ -313,9 +300,10 @@ def test_an_optimizer_that_never_trains_is_named(task):
         ({"tune": "most"}, "tune = 'most'; choose one of: lr, full, none"),
         ({"tune": "none"}, "no learning rate for adam: tune it, or write one"),
         ({"tune_for": "test"}, "tune_for = 'test'; choose one of: train, valid"),
-        ({"episodes": 0}, "episodes = 0; it must be 1 or more"),
-        ({"trials": 0}, "trials = 0"),
-        ({"steps": 0}, "0 steps"),
+        ({"episodes": 0}, "episodes must be at least 1, got 0"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"steps": -1}, "steps must be at least 0, got -1"),
+        ({"episode": 3}, "no setting 'episode'; did you mean 'episodes'"),
     ],
 )
 def test_wrong_plans_are_named(task, arguments, message):
@@ -364,7 +352,7 @@ def test_a_study_goes_on_and_nothing_is_computed_twice(task, counted, tmp_path):
     assert len(counted) == total
     more = compare(task, [*names, "lion"], store=tmp_path / "runs.sqlite", **{**QUICK, "episodes": 4})
     assert len(counted) == total + 3 + 8 * 2 + 4  # a fourth seed of each, and all of lion's
-    assert json.dumps(more.record()["contenders"][0]["tuning"]) == json.dumps(again.record()["contenders"][0]["tuning"])
+    assert json.dumps(more.record()["optimizers"][0]["tuning"]) == json.dumps(again.record()["optimizers"][0]["tuning"])
 
 
 def test_the_identity_changes_with_everything_that_changes_numbers(make_task):
@@ -396,7 +384,7 @@ def test_the_identity_changes_with_everything_that_changes_numbers(make_task):
     other.data["test"] = (other.data["test"][0] + 1, other.data["test"][1])
     tasks = [make_task(dtype=torch.float64), Steeper(), other, *(Dropping(p) for p in (0.1, 0.9))]
     tasks += [Bounded(radius) for radius in (0.1, 0.2)]
-    base = Trial(task, RuleSpec(ZOO["adam"]), {"lr": 0.1}, 0, Purpose.TUNE, 0, 12, ("train",))
+    base = Trial(task, RuleSpec(ZOO["adam"]), {"lr": 0.1}, 0, Stream.TUNE, 0, 12, ("train",))
     trials = [
         base,
         replace(base, optimizer=RuleSpec(ZOO["lion"])),
@@ -405,7 +393,7 @@ def test_the_identity_changes_with_everything_that_changes_numbers(make_task):
         replace(base, settings={"lr": 0.1, "schedule": "linear"}),
         replace(base, seed=1),
         replace(base, episode=1),
-        replace(base, purpose=Purpose.EVALUATE),
+        replace(base, stream=Stream.EVALUATE),
         replace(base, steps=13),
         replace(base, splits=("valid",)),
         replace(base, threads=2),
@@ -560,7 +548,7 @@ def test_failed_runs_are_reported_and_the_rest_is_kept(task, monkeypatch):
     monkeypatch.setattr(comparing_module, "run_trial", failing)
     comparison = compare(task, {"mine": MINE, "adam": "adam"}, episodes=3, tuned={"adam": (0.01, [(0.01, 0.5)])})
     assert comparison.failures == ["adam, seed 1: MemoryError: no room"]
-    assert comparison.contenders[1].metric("test", "loss").isfinite().tolist() == [True, False, True]
+    assert comparison.optimizers[1].metric("test", "loss").isfinite().tolist() == [True, False, True]
     assert "FAILED: adam, seed 1: MemoryError: no room" in comparison.report(statistics=True)
     assert comparison.csv().count("no room") == 1
 
@@ -595,28 +583,30 @@ def test_bootstrap_intervals():
     assert bootstrap_interval([0.2, math.inf]) is None
 
 
-def contender(losses, name="x", final=0.0):
+def optimizer(losses, name="x", final=0.0):
     losses = torch.tensor(losses, dtype=torch.float64)
     table = {"loss": torch.full((1, losses.shape[1]), final, dtype=torch.float64)}
     metrics = dict.fromkeys(("train", "valid", "test"), table)
     empty = torch.full((losses.shape[1],), math.nan)
-    return Contender(name, None, {"lr": 0.1}, [], Outcome(losses[:, None], metrics), seconds=empty, peak_bytes=empty)
+    return OptimizerResult(
+        name, None, {"lr": 0.1}, [], Outcome(losses[:, None], metrics), seconds=empty, peak_bytes=empty
+    )
 
 
 def test_quantities_by_hand():
     curve = [[4.0 - 0.1 * t] for t in range(40)]  # T/20 = 2
-    found = {name: float(value[0]) for name, value in contender(curve).quantities(target=3.0).items()}
+    found = {name: float(value[0]) for name, value in optimizer(curve).quantities(target=3.0).items()}
     assert found["best loss"] == pytest.approx(0.15)
     assert found["area"] == pytest.approx(2.05)
     assert found["steps to target"] == 12  # the means of two steps: 2.95 at the twelfth, 3.05 before
-    never = contender(curve).quantities(target=-1.0)["steps to target"]
+    never = optimizer(curve).quantities(target=-1.0)["steps to target"]
     assert never.isnan().all()
 
 
 def test_tables_fit_a_terminal_and_differ_by_name():
     names = ["runs/a-rather-long-folder-name", "runs/another-rather-long-folder-name", "sgd"]
     curves = [[1.0, 2.0], [0.5, 0.25], [0.1234567, 0.2]]
-    comparison = Comparison("task", 0, 2, 3, [contender(curves, name, 123456.789) for name in names], 0.3)
+    comparison = Comparison("task", 0, 2, 3, [optimizer(curves, name, 123456.789) for name in names], 0.3)
     lines = comparison.report(statistics=True).splitlines()
     assert max(map(len, lines)) <= 80
     assert len({line.split("  ")[0] for line in lines[2:5]}) == 3
@@ -639,12 +629,12 @@ def test_custom_specs_take_part(task):
         def begin(self, optimizees, settings, steps):
             return (lambda t, gradient, lr: None), lambda: 0
 
-    comparison = compare(task, {"frozen": Frozen(), "mine": MINE}, episodes=2, progress=Silent())
+    comparison = compare(task, {"frozen": Frozen(), "mine": MINE}, episodes=2, progress=NullProgress())
     assert (
-        comparison.contenders[0].metric("train", "loss").mean()
-        > comparison.contenders[1].metric("train", "loss").mean()
+        comparison.optimizers[0].metric("train", "loss").mean()
+        > comparison.optimizers[1].metric("train", "loss").mean()
     )
-    assert comparison.contenders[0].state_bytes == 0
+    assert comparison.optimizers[0].state_bytes == 0
     assert isinstance(resolve_optimizer("torch:Adam"), TorchSpec)
 
 
@@ -652,12 +642,12 @@ def test_the_folder_of_an_lstm_is_an_optimizer(make_task, tmp_path):
     network = LSTMNetwork(units=3, layers=1, generator=torch.Generator().manual_seed(0))
     TrainedLSTM(network, 0.05).save(tmp_path)
     task = make_task()
-    lstm, _ = compare(task, [str(tmp_path), MINE], episodes=2).contenders
+    lstm, _ = compare(task, [str(tmp_path), MINE], episodes=2).optimizers
     assert lstm.lr == 0.05
     for episode in range(2):
-        model = task.build(generator_for(0, Purpose.EVALUATE, episode, 0))
+        model = build_optimizee(task, 0, Stream.EVALUATE, episode)
         stream, optimizer = (
-            task.batches("train", generator_for(0, Purpose.EVALUATE, episode, 1)),
+            draw_batches(task, "train", 0, Stream.EVALUATE, episode),
             LSTMOptimizer(model.parameters(), tmp_path),
         )
         for _ in range(task.horizon):

@@ -6,28 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner import (
-    Checkpoints,
-    Clock,
-    DistilSettings,
-    Family,
-    LSTMNetwork,
-    LSTMOptimizer,
-    Purpose,
-    RuleOptimizer,
-    TrainedLSTM,
-    distil,
-    generator_for,
-    learn_lstm,
-    lstm_config,
-    record,
-    regress,
-    run_episodes,
-)
+from sol_learner import Checkpoints, Clock
+from sol_learner.baselines import DistilSettings, distil, learn_lstm, lstm_config, regress
+from sol_learner.inner import RuleOptimizer, TaskSet, run_episodes
+from sol_learner.networks import LSTMNetwork, LSTMOptimizer, TrainedLSTM
 from sol_learner.runtime.clock import Interrupted
+from sol_learner.search import record
+from sol_learner.task import Stream, build_optimizee, draw_batches
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule
 
-SMALL = {"episodes": 3, "meta_batch": 2, "unroll": [6], "validation": 2, "validate_every": 1}
+SMALL = {"episodes": 3, "meta_batch": 2, "unroll": [6], "validation_episodes": 2, "validate_every": 1}
 VALUES = {name: h.default for name, h in STANDARD.hyperparameters.items() if h.default is not None}
 
 
@@ -74,9 +62,9 @@ def test_a_closure_evaluates_the_loss():
 def test_the_optimizer_is_the_inner_loop(task):
     """Parameter by parameter, saved and restored half way, as all parameters in one vector."""
     trained = trained_for()
-    *_, (_, optimizees, _) = run_episodes(task, trained.network.runner(), trained.lr, 0, Purpose.VALID, [0])
-    model = task.build(generator_for(0, Purpose.VALID, 0, 0))
-    batches = task.batches("train", generator_for(0, Purpose.VALID, 0, 1))
+    *_, (_, optimizees, _) = run_episodes(task, trained.network.runner(), trained.lr, 0, Stream.VALID, [0])
+    model = build_optimizee(task, 0, Stream.VALID, 0)
+    batches = draw_batches(task, "train", 0, Stream.VALID, 0)
     optimizer = LSTMOptimizer(model.parameters(), trained)
     for t in range(task.horizon):
         if t == 5:
@@ -108,10 +96,10 @@ class StopAfter(Clock):
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(task, tmp_path):
     config = lstm_config(SMALL)
     whole, training = learn_lstm(task, config)
-    learn_lstm(task, config, memory=Checkpoints(tmp_path, interval=0.0), clock=StopAfter(40))
-    memory = Checkpoints(tmp_path, resume=True)
-    assert 1 < len(memory.kept("meta-training")["history"]) < len(training.history)
-    resumed, again = learn_lstm(task, config, memory=memory)
+    learn_lstm(task, config, checkpoints=Checkpoints(tmp_path, interval=0.0), clock=StopAfter(40))
+    checkpoints = Checkpoints(tmp_path, resume=True)
+    assert 1 < len(checkpoints.kept("meta-training")["history"]) < len(training.history)
+    resumed, again = learn_lstm(task, config, checkpoints=checkpoints)
     assert again.history == training.history
     for one, other in zip(whole.network.parameters(), resumed.network.parameters()):
         assert torch.equal(one, other)
@@ -127,7 +115,7 @@ def test_wrong_settings_of_an_lstm_are_named(task):
 @pytest.fixture(scope="module")
 def recorded(make_task):
     """Trajectories of Adam, on two sets of episodes."""
-    family = Family((make_task(),), (1.0,), 0.5)
+    family = TaskSet((make_task(),), (1.0,), 0.5)
     return [
         record(family, RuleOptimizer(ZOO["adam"]), 0.03, VALUES, STANDARD, 0, episodes, 40)
         for episodes in (range(2), range(2, 4))
@@ -139,7 +127,7 @@ def test_a_known_rule_is_found_again(recorded, text, r2):
     pytest.importorskip("gplearn")
     expression = UpdateRule.parse(text).expression
     sides = [(samples, samples.evaluate([expression])[0]) for samples in recorded]
-    settings = DistilSettings(population=200, generations=8, terms=3)
+    settings = DistilSettings(population=200, generations=8, max_terms=3)
     found = regress(*sides, {**VALUES, "T": 12}, 0.03, settings)
     assert found[-1].held_out > r2
     assert found[-1].rule.lr == 0.03
@@ -151,8 +139,8 @@ def test_a_known_rule_is_found_again(recorded, text, r2):
 def test_an_lstm_is_distilled_into_rules_that_train(task):
     pytest.importorskip("gplearn")
     trained, _ = learn_lstm(task, lstm_config(SMALL))
-    settings = DistilSettings(population=100, generations=4, terms=2, coordinates=20, validation=2)
-    found = distil(trained, Family((task,), (1.0,), 0.5), settings)
+    settings = DistilSettings(population=100, generations=4, max_terms=2, coordinates=20, validation_episodes=2)
+    found = distil(trained, TaskSet((task,), (1.0,), 0.5), settings)
     losses = [formula.loss for formula in found]
     assert losses == sorted(losses)
     assert found[0].rule.lr == trained.lr
@@ -161,7 +149,7 @@ def test_an_lstm_is_distilled_into_rules_that_train(task):
 
 def test_wrong_settings_of_a_distillation_are_named(recorded):
     with pytest.raises(SolError, match="terms = 0; it must be 1 or more"):
-        DistilSettings(terms=0)
+        DistilSettings(max_terms=0)
     with pytest.raises(SolError, match="'pow' is not an operator"):
         DistilSettings(functions=("pow",))
     side = recorded[0], torch.zeros(recorded[0].weights.shape, dtype=torch.float64)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner import Optimizees, Purpose, SymbolicNetwork
 from sol_learner.estimators import ESTIMATORS, META_LOSSES, Exact, FirstOrder, PersistentEvolution
+from sol_learner.inner import Optimizees
+from sol_learner.networks import SymbolicNetwork
+from sol_learner.task import Stream
 from sol_symbols import ZOO, SolError
 
 UNITS = [(("identity", "mul", "exp", "sign"),), (("identity", "square"), ("mul", "identity"))]
@@ -30,7 +32,7 @@ def network_for(units=UNITS[0], seed=1, start="adam", gates=False):
 def second_window(task, kind, network, lr, steps, draw=0, before=3, **options):
     """A window that does not start at the first step: states are not zero."""
     estimator = kind(network, generator(draw), **options)
-    estimator.begin(Optimizees(task, 0, Purpose.TRAIN, range(2), estimator.candidates), lr, task.horizon)
+    estimator.begin(Optimizees(task, 0, Stream.TRAIN, range(2), estimator.num_replicas), lr, task.horizon)
     if before:
         estimator.window(before)
     return estimator.window(steps)
@@ -39,7 +41,7 @@ def second_window(task, kind, network, lr, steps, draw=0, before=3, **options):
 def unrolled(task, network, lr, steps, before, meta_loss, outer_split="train", second_order=True):
     """The meta-loss of the same window by ordinary tensor operations, differentiable in the network."""
     estimator = Exact(network, generator())
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
+    optimizees = Optimizees(task, 0, Stream.TRAIN, range(2))
     estimator.begin(optimizees, lr, task.horizon)
     for _ in range(before):  # moved by the window below, not differentiated
         estimator._move()
@@ -88,7 +90,7 @@ def test_second_order_terms_matter_here(make_task):
 @pytest.mark.parametrize("gates", [False, True])
 def test_exact_equals_finite_differences(make_task, gates):
     task, network = make_task(dtype=DOUBLE), network_for(gates=gates)
-    network.draw_gates(generator(4))
+    network.sample_gates(generator(4))
     gradient = second_window(task, Exact, network, 0.02, 5, before=0).meta_gradient
     direction = [torch.randn(p.shape, generator=generator(3), dtype=DOUBLE) for p in network.parameters()]
     expected = sum(float((a * b).sum()) for a, b in zip(gradient, direction))
@@ -178,13 +180,13 @@ def test_pes_agrees_in_expectation_with_the_full_unroll():
     network = network.double()
     task, lr = Bowl(), 0.1
     exact = Exact(network, generator())
-    exact.begin(Optimizees(task, 0, Purpose.TRAIN, range(4)), lr, task.horizon)
+    exact.begin(Optimizees(task, 0, Stream.TRAIN, range(4)), lr, task.horizon)
     full = torch.cat([part.reshape(-1) for part in exact.window(task.horizon).meta_gradient]) * task.horizon
 
     def episode(draw):
         """Sum over truncated windows, each the gradient of the sum of its losses."""
         pes = PersistentEvolution(network, generator(draw), particles=10, sigma=1e-3)
-        pes.begin(Optimizees(task, 0, Purpose.TRAIN, range(4), pes.candidates), lr, task.horizon)
+        pes.begin(Optimizees(task, 0, Stream.TRAIN, range(4), pes.num_replicas), lr, task.horizon)
         windows = [pes.window(2) for _ in range(task.horizon // 2)]
         return sum(torch.cat([part.reshape(-1) for part in window.meta_gradient]) * 2 for window in windows)
 
@@ -194,7 +196,7 @@ def test_pes_agrees_in_expectation_with_the_full_unroll():
     assert (draws.mean(0) - full).norm() < 0.15 * full.norm()
     # Truncated back-propagation is biased here: the test can tell the difference.
     short = Exact(network, generator())
-    short.begin(Optimizees(task, 0, Purpose.TRAIN, range(4)), lr, task.horizon)
+    short.begin(Optimizees(task, 0, Stream.TRAIN, range(4)), lr, task.horizon)
     parts = [short.window(2).meta_gradient for _ in range(task.horizon // 2)]
     truncated = sum(torch.cat([part.reshape(-1) for part in window]) * 2 for window in parts)
     assert (truncated - full).norm() > 0.3 * full.norm()
@@ -217,7 +219,7 @@ def test_windows_join_to_one_episode(make_task, kind, start):
     for cut in ([6], [2, 4], [1, 1, 1, 3]):
         network = SymbolicNetwork(ZOO[start], generator=generator(1)).double()
         estimator = kind(network, generator(), sigma=1e-12, particles=1)
-        estimator.begin(Optimizees(task, 0, Purpose.TRAIN, range(2), estimator.candidates), 0.01, task.horizon)
+        estimator.begin(Optimizees(task, 0, Stream.TRAIN, range(2), estimator.num_replicas), 0.01, task.horizon)
         losses.append(torch.cat([estimator.window(steps).losses for steps in cut]))
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
@@ -234,7 +236,7 @@ def test_wrong_settings_are_named(make_task):
     task.project = lambda model: None
     exact = Exact(network_for(), generator())
     with pytest.raises(SolError, match="use the estimator first-order or pes"):
-        exact.begin(Optimizees(task, 0, Purpose.TRAIN, [0]), 0.1, 3)
+        exact.begin(Optimizees(task, 0, Stream.TRAIN, [0]), 0.1, 3)
 
 
 @pytest.mark.parametrize("kind", [FirstOrder, Exact, PersistentEvolution])
@@ -242,6 +244,6 @@ def test_the_logarithm_of_losses_below_zero_is_refused(make_task, kind):
     task = make_task()
     task.loss = lambda model, batch: model(batch[0]).mean() - 10
     estimator = kind(network_for(), generator(), meta_loss="log")
-    estimator.begin(Optimizees(task, 0, Purpose.TRAIN, [0], estimator.candidates), 0.01, 12)
+    estimator.begin(Optimizees(task, 0, Stream.TRAIN, [0], estimator.num_replicas), 0.01, 12)
     with pytest.raises(SolError, match=r"log is for losses above 0, but there is one of -\d.*; take mean"):
         estimator.window(2)

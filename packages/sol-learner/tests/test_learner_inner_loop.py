@@ -1,20 +1,15 @@
 """Optimizees side by side, random streams, running and tuning rules."""
 
+import itertools
+
 import pytest
 import torch
 
-from sol_learner import (
-    Clock,
-    Interrupted,
-    Learner,
-    Optimizees,
-    Purpose,
-    generator_for,
-    learn,
-    run_rule,
-    tune_learning_rate,
-)
+from sol_learner import Clock, Learner, learn
+from sol_learner.inner import Optimizees, run_rule, tune_learning_rate
 from sol_learner.inner.episodes import learning_rates
+from sol_learner.runtime import Interrupted
+from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, RuleError, SolError, UpdateRule
 
@@ -132,11 +127,11 @@ def pooled(make_task, distinct=True):
     return Pooled()
 
 
-def test_every_purpose_draws_problems_of_a_split_of_its_own(make_task):
+def test_every_stream_draws_problems_of_a_split_of_its_own(make_task):
     task = pooled(make_task)
     check_task(task)
-    for purpose, split in zip(Purpose, ("train", "train", "valid", "test")):
-        (model,) = Optimizees(task, 0, purpose, [0])._models[0]
+    for stream, split in zip(Stream, ("train", "train", "valid", "test")):
+        (model,) = Optimizees(task, 0, stream, [0])._models[0]
         assert torch.equal(model.problem, task.data[split][0])
 
 
@@ -146,13 +141,10 @@ def test_check_task_refuses_equal_pools(make_task):
         check_task(task)
 
 
-def test_streams_of_different_purposes_parts_and_indices_differ():
+def test_streams_substreams_episodes_and_seeds_differ():
     draws = {
-        (purpose, index, part, seed): torch.rand((), generator=generator_for(seed, purpose, index, part)).item()
-        for purpose in Purpose
-        for index in range(4)
-        for part in range(4)
-        for seed in range(3)
+        place: torch.rand((), generator=generator_for(*place)).item()
+        for place in itertools.product(range(3), Stream, range(4), Substream)
     }
     assert len(set(draws.values())) == len(draws)
 
@@ -160,7 +152,7 @@ def test_streams_of_different_purposes_parts_and_indices_differ():
 def test_vectorized_and_looped_optimizees_agree(make_task):
     results = []
     for vectorizable in (True, False):
-        optimizees = Optimizees(make_task(vectorizable), 0, Purpose.TRAIN, range(3), candidates=2)
+        optimizees = Optimizees(make_task(vectorizable), 0, Stream.TRAIN, range(3), candidates=2)
         for _ in range(3):
             losses, gradients = optimizees.losses_and_gradients()
             optimizees.descend(gradients, torch.tensor([0.1, 0.2]).view(-1, 1, 1))
@@ -172,7 +164,7 @@ def test_vectorized_and_looped_optimizees_agree(make_task):
 
 def test_runs_one_after_another_are_those_side_by_side(make_task):
     rates = torch.tensor([0.01, 0.1], dtype=torch.float64)
-    fast, slow = (run_rule(make_task(v), ZOO["adam"], 0, Purpose.VALID, range(3), rates) for v in (True, False))
+    fast, slow = (run_rule(make_task(v), ZOO["adam"], 0, Stream.VALID, range(3), rates) for v in (True, False))
     torch.testing.assert_close(fast.losses, slow.losses)
     torch.testing.assert_close(fast.metrics, slow.metrics)
 
@@ -185,17 +177,17 @@ def test_a_model_with_dropout_conforms_and_its_runs_repeat(make_task, vectorizab
 
     task = Dropping(vectorizable)
     check_task(task)
-    once, again = (run_rule(task, ZOO["adam"], 0, Purpose.VALID, range(2), 0.01) for _ in range(2))
+    once, again = (run_rule(task, ZOO["adam"], 0, Stream.VALID, range(2), 0.01) for _ in range(2))
     assert torch.equal(once.losses, again.losses)
-    same = run_rule(task, ZOO["adam"], 0, Purpose.VALID, [0], torch.tensor([0.01, 0.01], dtype=torch.float64))
+    same = run_rule(task, ZOO["adam"], 0, Stream.VALID, [0], torch.tensor([0.01, 0.01], dtype=torch.float64))
     torch.testing.assert_close(same.losses[:, 0], same.losses[:, 1])
 
 
 def test_gradients_are_those_of_the_model_alone(task):
-    optimizees = Optimizees(task, 3, Purpose.TRAIN, [5])
+    optimizees = Optimizees(task, 3, Stream.TRAIN, [5])
     losses, gradients = optimizees.losses_and_gradients()
-    model = task.build(generator_for(3, Purpose.TRAIN, 5, 0))
-    loss = task.loss(model, next(task.batches("train", generator_for(3, Purpose.TRAIN, 5, 1))))
+    model = build_optimizee(task, 3, Stream.TRAIN, 5)
+    loss = task.loss(model, next(draw_batches(task, "train", 3, Stream.TRAIN, 5)))
     expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, model.parameters())])
     torch.testing.assert_close(losses[0, 0], loss.detach())
     torch.testing.assert_close(gradients[0, 0], expected)
@@ -204,7 +196,7 @@ def test_gradients_are_those_of_the_model_alone(task):
 def test_projection_is_applied_after_each_move(make_task):
     task = make_task()
     task.project = lambda model: [parameter.data.clamp_(-0.1, 0.1) for parameter in model.parameters()]
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
+    optimizees = Optimizees(task, 0, Stream.TRAIN, range(2))
     optimizees.descend(torch.zeros_like(optimizees.theta), 1.0)
     assert optimizees.theta.abs().max() == pytest.approx(0.1)
 
@@ -213,7 +205,7 @@ def test_modules_with_buffers_keep_them_apart(make_task):
     task = make_task()
     build = task.build
     task.build = lambda generator: torch.nn.Sequential(build(generator), torch.nn.BatchNorm1d(2))
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2), candidates=2)
+    optimizees = Optimizees(task, 0, Stream.TRAIN, range(2), candidates=2)
     optimizees.losses_and_gradients()
     means = [optimizees._models[c][s][1].running_mean for c in range(2) for s in range(2)]
     assert not torch.equal(means[0], means[1])
@@ -223,18 +215,18 @@ def test_modules_with_buffers_keep_them_apart(make_task):
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "lion"])
 def test_candidates_side_by_side_equal_single_runs(task, name):
     rates = torch.tensor([0.01, 0.03], dtype=torch.float64)
-    together = run_rule(task, ZOO[name], 0, Purpose.VALID, range(2), rates)
+    together = run_rule(task, ZOO[name], 0, Stream.VALID, range(2), rates)
     for index, rate in enumerate(rates.tolist()):
-        alone = run_rule(task, ZOO[name], 0, Purpose.VALID, range(2), rate)
+        alone = run_rule(task, ZOO[name], 0, Stream.VALID, range(2), rate)
         torch.testing.assert_close(together.losses[:, index], alone.losses[:, 0])
         torch.testing.assert_close(together.objective()[index], alone.objective()[0], rtol=1e-4, atol=1e-6)
 
 
 def test_run_rule_equals_torch_optim(task):
-    outcome = run_rule(task, ZOO["adam"], 0, Purpose.VALID, [4], 0.02)
-    model = task.build(generator_for(0, Purpose.VALID, 4, 0))
+    outcome = run_rule(task, ZOO["adam"], 0, Stream.VALID, [4], 0.02)
+    model = build_optimizee(task, 0, Stream.VALID, 4)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
-    stream = task.batches("train", generator_for(0, Purpose.VALID, 4, 1))
+    stream = draw_batches(task, "train", 0, Stream.VALID, 4)
     for step in range(task.horizon):
         optimizer.zero_grad()
         loss = task.loss(model, next(stream))
@@ -246,20 +238,20 @@ def test_run_rule_equals_torch_optim(task):
 
 def test_run_rule_needs_a_learning_rate(task):
     with pytest.raises(SolError, match="no learning rate"):
-        run_rule(task, ZOO["adam"], 0, Purpose.VALID, [0])
+        run_rule(task, ZOO["adam"], 0, Stream.VALID, [0])
 
 
 def test_schedules_are_laid_over_the_horizon_of_the_run(task):
     rule = UpdateRule.parse("ld*g where lr = 0.1, T = 999")
-    outcome = run_rule(task, rule, 0, Purpose.VALID, [0])
-    same = run_rule(task, UpdateRule.parse("ld*g where lr = 0.1"), 0, Purpose.VALID, [0])
+    outcome = run_rule(task, rule, 0, Stream.VALID, [0])
+    same = run_rule(task, UpdateRule.parse("ld*g where lr = 0.1"), 0, Stream.VALID, [0])
     assert torch.equal(outcome.losses, same.losses)
     with pytest.raises(RuleError, match="horizon"):
-        run_rule(task, rule, 0, Purpose.VALID, [0], horizon=0)
+        run_rule(task, rule, 0, Stream.VALID, [0], horizon=0)
 
 
 def test_a_diverging_rule_has_an_infinite_objective(task):
-    outcome = run_rule(task, UpdateRule.parse("g**3 where lr = 1e30"), 0, Purpose.VALID, [0])
+    outcome = run_rule(task, UpdateRule.parse("g**3 where lr = 1e30"), 0, Stream.VALID, [0])
     assert outcome.objective().item() == float("inf")
 
 
@@ -267,7 +259,7 @@ def test_a_cancelled_clock_stops_a_run(task):
     clock = Clock()
     clock.cancel()
     with pytest.raises(Interrupted):
-        run_rule(task, ZOO["sgd"], 0, Purpose.VALID, [0], 0.1, clock=clock)
+        run_rule(task, ZOO["sgd"], 0, Stream.VALID, [0], 0.1, clock=clock)
 
 
 def test_learning_rates_are_log_spaced_around_the_center():

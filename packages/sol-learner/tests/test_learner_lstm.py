@@ -7,9 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner import Clock, Family, LearnConfig, LSTMNetwork, Optimizees, Purpose, Silent, meta_train
+from sol_learner import Clock, LearnConfig
 from sol_learner.estimators import ESTIMATORS, Exact, FirstOrder
+from sol_learner.inner import Optimizees, TaskSet
+from sol_learner.meta_training import meta_train
+from sol_learner.networks import LSTMNetwork
 from sol_learner.networks.lstm import preprocess
+from sol_learner.runtime import NullProgress
+from sol_learner.task import Stream
 
 DOUBLE = torch.float64
 
@@ -25,7 +30,7 @@ def network_for(seed=1, units=4):
 def window(task, kind, network, steps=4, before=3, lr=0.05, **options):
     """A window that does not start at the first step: states are not zero."""
     estimator = kind(network, generator(), **options)
-    estimator.begin(Optimizees(task, 0, Purpose.TRAIN, range(2), estimator.candidates), lr, task.horizon)
+    estimator.begin(Optimizees(task, 0, Stream.TRAIN, range(2), estimator.num_replicas), lr, task.horizon)
     if before:
         estimator.window(before)
     return estimator.window(steps)
@@ -91,7 +96,7 @@ def test_a_window_equals_autograd_through_it(make_task, second_order):
     task, network, lr, before = make_task(dtype=DOUBLE), network_for(), 0.05, 3
     found = window(task, Exact if second_order else FirstOrder, network, coordinates=10**9).meta_gradient
     estimator = Exact(network, generator())
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, range(2))
+    optimizees = Optimizees(task, 0, Stream.TRAIN, range(2))
     estimator.begin(optimizees, lr, task.horizon)
     for _ in range(before):
         estimator._move()
@@ -115,7 +120,7 @@ def test_sampled_coordinates_are_unbiased(make_task):
 
     def flat(draw, coordinates):
         estimator = FirstOrder(network, generator(draw), coordinates=coordinates)
-        estimator.begin(Optimizees(task, 0, Purpose.TRAIN, range(2)), 0.05, task.horizon)
+        estimator.begin(Optimizees(task, 0, Stream.TRAIN, range(2)), 0.05, task.horizon)
         return torch.cat([part.reshape(-1) for part in estimator.window(3).meta_gradient])
 
     draws = torch.stack([flat(draw, 8) for draw in range(60)])
@@ -129,7 +134,7 @@ def test_windows_join_to_one_episode(make_task, kind):
     task, losses = make_task(dtype=DOUBLE), []
     for cut in ([6], [2, 4], [1, 1, 1, 3]):
         estimator = kind(network_for(), generator(), sigma=1e-12, particles=1)
-        estimator.begin(Optimizees(task, 0, Purpose.TRAIN, range(2), estimator.candidates), 0.05, task.horizon)
+        estimator.begin(Optimizees(task, 0, Stream.TRAIN, range(2), estimator.num_replicas), 0.05, task.horizon)
         losses.append(torch.cat([estimator.window(steps).losses for steps in cut]))
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
@@ -159,10 +164,10 @@ class Bowl:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_meta_training_learns_to_descend(estimator):
     settings = {"episodes": 24, "meta_batch": 2, "unroll": (5,), "outer_lr": 1e-2, "particles": 4}
-    config = LearnConfig(estimator=estimator, validate_every=4, validation=4, **settings)
+    config = LearnConfig(estimator=estimator, validate_every=4, validation_episodes=4, **settings)
     network = LSTMNetwork(4, generator=generator(2))
-    family = Family((Bowl(),), (1.0,), 0.5)
-    result = meta_train(family, network, 0.1, config, progress=Silent(), clock=Clock())
+    family = TaskSet((Bowl(),), (1.0,), 0.5)
+    result = meta_train(family, network, 0.1, config, progress=NullProgress(), clock=Clock())
     still = sum(Bowl().loss(Bowl().build(generator(seed)), 0.0).item() for seed in range(50)) / 50
     assert result.dropped == 0
     assert result.loss < 0.5 * still

@@ -10,23 +10,23 @@ import cloudpickle
 import pytest
 import torch
 
-from sol_learner import LearnConfig, Learner, NetworkOptimizer, SymbolicNetwork
+from sol_learner import LearnConfig, Learner
 from sol_learner.estimators import ESTIMATORS
 from sol_learner.inner.optimizees import Optimizees
-from sol_learner.inner.task_set import Family
+from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import kernel_for
-from sol_learner.networks import native
+from sol_learner.networks import NetworkOptimizer, SymbolicNetwork, native
 from sol_learner.networks.fused import fused_kernel
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.progress import Silent
-from sol_learner.task import Purpose
+from sol_learner.runtime.progress import NullProgress
+from sol_learner.task import Stream
 from sol_symbols import OPERATORS, ZOO, UpdateRule
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler")
 
 SMALL = LearnConfig(
-    episodes=4, meta_batch=2, tuning_episodes=1, validation=2, record_episodes=1, library_generations=0, generations=0,
-    prune_episodes=1, terms=4, front=False, evaluation=1, baselines=(), unroll=(4,),
+    episodes=4, meta_batch=2, tuning_episodes=1, validation_episodes=2, record_episodes=1, library_generations=0,
+    generations=0, prune_episodes=1, max_terms=4, front=False, evaluation_episodes=1, baselines=(), unroll=(4,),
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def network_of(units, features=("1", "abs(g)", "sqrt(v_hat)", "ld", "2*cd"), sta
             weight.abs_().add_(0.05)
         network.hidden[0][:, network.features.index(ZOO[start].expression)] = 0  # the start's direction has a sign
         network.readout.normal_(generator=generator)
-    network.draw_gates(generator)
+    network.sample_gates(generator)
     return network
 
 
@@ -64,7 +64,7 @@ def both(network, gradients, thetas, first=1):
             phi, state = optimizer.step(g, state, w, t)
             phis.append(phi)
         begun = optimizer.begin(thetas[0], 40)
-        pulled = optimizer.pull_back(list(gradients), list(thetas), begun, first, cotangents)
+        pulled = optimizer.vjp(list(gradients), list(thetas), begun, first, cotangents)
         results.append((torch.stack(phis), state, pulled))
     return results
 
@@ -94,7 +94,7 @@ def test_the_default_network_from_any_start(start, gates):
     network = SymbolicNetwork(ZOO[start], gates=gates, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
         network.readout.normal_(generator=torch.Generator().manual_seed(1))
-    network.draw_gates(torch.Generator().manual_seed(2))
+    network.sample_gates(torch.Generator().manual_seed(2))
     gradients, thetas = window()
     assert_same(*both(network, 0.1 * gradients, thetas, first=7), rtol=1e-9, atol=1e-11)
 
@@ -222,7 +222,7 @@ def test_tensors_that_do_not_belong_together_are_not_read_by_address():
     with pytest.raises(RuntimeError):
         optimizer.step(torch.ones(400_000), state, torch.ones(400_000), 1)
     with pytest.raises(RuntimeError):
-        optimizer.pull_back([torch.ones(400_000)], [torch.ones(400_000)], state, 1, torch.ones(1, 400_000))
+        optimizer.vjp([torch.ones(400_000)], [torch.ones(400_000)], state, 1, torch.ones(1, 400_000))
 
 
 def test_another_process_can_be_sent_a_network_at_work():
@@ -246,7 +246,7 @@ def test_tasks_in_double_precision(make_task, kernel, losses):
     for each in (task, reference):
         network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
         made = ESTIMATORS["first-order"](network, torch.Generator().manual_seed(1), kernel=kernel)
-        made.begin(Optimizees(each, 0, Purpose.TRAIN, range(3)), 1e-2, 12)
+        made.begin(Optimizees(each, 0, Stream.TRAIN, range(3)), 1e-2, 12)
         windows.append(made.window(5))
     for part, expected in zip(*(w.meta_gradient for w in windows), strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
@@ -262,7 +262,7 @@ def test_the_summary_names_the_kernel_that_was_at_work(monkeypatch, task, compil
     assert result.summary["kernel"] == "eager"
 
 
-class Stopping(Silent):
+class Stopping(NullProgress):
     """Stops meta-training after two episodes, and keeps notes."""
 
     def __init__(self, stop):
@@ -283,11 +283,11 @@ class Stopping(Silent):
 def test_a_run_that_goes_on_by_the_other_kernel_says_so(monkeypatch, task, tmp_path, compiled_anew, compiler_gone):
     monkeypatch.setattr("sol_learner.meta_training._COMPILE_FROM", 1)
     with pytest.raises(SystemExit):
-        Learner([task], SMALL, memory=Checkpoints(tmp_path, {}, interval=0), progress=Stopping(True)).run()
+        Learner([task], SMALL, checkpoints=Checkpoints(tmp_path, {}, interval=0), progress=Stopping(True)).run()
     if compiler_gone:
         monkeypatch.setenv("CC", "no-such-compiler")
     shown = Stopping(False)
-    Learner([task], SMALL, memory=Checkpoints(tmp_path, {}, resume=True, interval=0), progress=shown).run()
+    Learner([task], SMALL, checkpoints=Checkpoints(tmp_path, {}, resume=True, interval=0), progress=shown).run()
     told = "meta-training began with the compiled kernel and goes on with the eager one"
     assert any(note.startswith(told) for note in shown.notes) == compiler_gone
 
@@ -299,7 +299,7 @@ def test_a_network_is_compiled_once_a_process(compiled_anew):
 
 
 def test_auto_asks_for_much_work_and_a_compiler(monkeypatch, task):
-    family = Family((task,), (1.0,), 1.0)
+    family = TaskSet((task,), (1.0,), 1.0)
     assert kernel_for(LearnConfig(), family) == "eager"
     assert kernel_for(LearnConfig(kernel="compiled"), family) == "compiled"
     assert kernel_for(LearnConfig(episodes=10**6), family) == "compiled"
@@ -315,7 +315,7 @@ def test_estimators_give_the_same_windows_by_either_kernel(estimator, task):
     for kernel in ("eager", "compiled"):
         network = SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
         made = ESTIMATORS[estimator](network, torch.Generator().manual_seed(1), kernel=kernel, particles=2)
-        optimizees = Optimizees(task, 0, Purpose.TRAIN, range(3), made.candidates)
+        optimizees = Optimizees(task, 0, Stream.TRAIN, range(3), made.num_replicas)
         made.begin(optimizees, 1e-2, task.horizon)
         windows.append([made.window(5) for _ in range(2)][-1])
     eager, compiled = windows

@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sol_learner import Family, LearnConfig, NetworkOptimizer, SymbolicNetwork, meta_train
+from sol_learner import LearnConfig
+from sol_learner.inner import TaskSet
+from sol_learner.meta_training import meta_train
+from sol_learner.networks import NetworkOptimizer, SymbolicNetwork
 from sol_learner.runtime.clock import Clock
-from sol_learner.runtime.progress import Silent
+from sol_learner.runtime.progress import NullProgress
 from sol_symbols import STANDARD, ZOO, RuleError, SolError, UpdateRule, evaluator, feature_evaluator
 
 START = ["adam", "sgd", "lion", "powersign-ld", "nesterov", "addsign-cd"]
@@ -105,9 +108,9 @@ def test_chunks_do_not_change_meta_gradients(monkeypatch, chunk):
     cotangents = torch.randn(5, 2, 33)
     optimizer = NetworkOptimizer(network)
     state = optimizer.begin(gradients[0], 10)
-    whole = optimizer.pull_back(gradients, gradients, state, 3, cotangents)
+    whole = optimizer.vjp(gradients, gradients, state, 3, cotangents)
     monkeypatch.setattr("sol_learner.networks.eql._PULLED", chunk)
-    for part, reference in zip(optimizer.pull_back(gradients, gradients, state, 3, cotangents), whole, strict=True):
+    for part, reference in zip(optimizer.vjp(gradients, gradients, state, 3, cotangents), whole, strict=True):
         torch.testing.assert_close(part, reference, rtol=1e-4, atol=1e-4)
 
 
@@ -122,9 +125,9 @@ def test_gates_start_open_close_exactly_and_are_read_out():
     assert all(not row.any() for row in network.weights()[0][1:])
     assert len(network.rule(0.1, 10).expression.free_symbols) < len(plain.features)
     before = network.open_gates().item()
-    network.draw_gates(torch.Generator().manual_seed(5))
+    network.sample_gates(torch.Generator().manual_seed(5))
     drawn = torch.cat([w.reshape(-1) for w in network.weights()])
-    network.settle_gates()
+    network.use_mean_gates()
     assert not torch.equal(drawn, torch.cat([w.reshape(-1) for w in network.weights()]))
     assert 0 < before < 1
 
@@ -138,22 +141,22 @@ def test_the_gates_frequencies_are_those_of_the_penalty():
             gate.fill_([-1.0, 0.5][index])
     generator, open_, total = torch.Generator().manual_seed(0), 0, 0
     for _ in range(2000):
-        network.draw_gates(generator)
+        network.sample_gates(generator)
         values = torch.cat([w.reshape(-1) for w in network.weights()])
         open_, total = open_ + int((values > 0).sum()), total + len(values)
     assert open_ / total == pytest.approx(network.open_gates().item(), abs=0.01)
 
 
 SETTINGS = LearnConfig(
-    meta_batch=4, unroll=(4,), outer_lr=1e-2, coordinates=64, validation=4, validate_every=1, episodes=6
+    meta_batch=4, unroll=(4,), outer_lr=1e-2, coordinates=64, validation_episodes=4, validate_every=1, episodes=6
 )
 
 
 def train(*tasks, lr=0.03, clock=None, **settings):
     config = replace(SETTINGS, **settings)
     network = SymbolicNetwork(ZOO["adam"], gates=config.gates, generator=torch.Generator().manual_seed(0))
-    family = Family(tasks, (1.0,) * len(tasks), 0.5)
-    return meta_train(family, network, lr, config, progress=Silent(), clock=clock or Clock())
+    family = TaskSet(tasks, (1.0,) * len(tasks), 0.5)
+    return meta_train(family, network, lr, config, progress=NullProgress(), clock=clock or Clock())
 
 
 def test_meta_training_improves_on_its_start_and_keeps_the_best(task):
@@ -208,7 +211,9 @@ def test_a_divergence_is_explained_though_its_coordinate_was_not_sampled():
         network.hidden[0][1] = torch.tensor([0.1, 0.0])  # exp(800)
         network.readout[1] = 1e-3
     config = replace(SETTINGS, episodes=1, meta_batch=1, coordinates=3)
-    result = meta_train(Family((OneSpike(),), (1.0,), 0.5), network, 0.01, config, progress=Silent(), clock=Clock())
+    result = meta_train(
+        TaskSet((OneSpike(),), (1.0,), 0.5), network, 0.01, config, progress=NullProgress(), clock=Clock()
+    )
     assert result.dropped == 1
     assert result.divergences[0]["gradient"] == 20.0
     assert "the largest gradient, of all coordinates: 20)" in result.advice

@@ -8,30 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sol_learner import (
-    Candidates,
-    Clock,
-    Family,
-    Interrupted,
-    LearnConfig,
-    Learner,
-    Purpose,
-    RuleOptimizer,
-    Samples,
-    Silent,
-    Trajectories,
-    compare,
-    generator_for,
-    polish,
-    prune,
-    record,
-    widen,
-    write_run,
-)
+from sol_learner import Clock, LearnConfig, Learner, compare, write_run
+from sol_learner.inner import RuleOptimizer, TaskSet
 from sol_learner.run_folder import prepare_folder
+from sol_learner.runtime import Interrupted, NullProgress
 from sol_learner.runtime.clock import parse_duration
 from sol_learner.runtime.progress import open_progress
-from sol_learner.search.terms import Fit, leading_terms
+from sol_learner.search import CandidateEvaluator, Samples, Trajectories, polish, prune, record
+from sol_learner.search.terms import Fit, fit_library, leading_terms
+from sol_learner.task import Stream, build_optimizee
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule, resolve_rule
 
 SMALL = LearnConfig(
@@ -40,15 +25,15 @@ SMALL = LearnConfig(
     meta_batch=3,
     unroll=(4,),
     coordinates=40,
-    validation=3,
+    validation_episodes=3,
     record_episodes=2,
     record_coordinates=40,
     library_generations=3,
-    terms=6,
+    max_terms=6,
     prune_episodes=1,
     generations=3,
     population=6,
-    evaluation=3,
+    evaluation_episodes=3,
 )
 
 
@@ -104,7 +89,7 @@ def test_a_step_in_whitened_coordinates_changes_phi_by_its_own_size(samples):
 
 def test_widening_keeps_what_the_readout_does(samples):
     readout = UpdateRule.parse("0.7*ad + 0.2*cd*sign(g) + 0.1*tanh(m_hat) where lr = 0.1, T = 10")
-    wide = widen(readout, samples, ("ad", "sign(g)"), ("1", "cd"), own=1)
+    wide = fit_library(readout, samples, ("ad", "sign(g)"), ("1", "cd"), own=1)
     assert {str(term.as_coeff_Mul()[1]) for term in wide.terms} == {"ad", "ad*cd", "sign(g)", "cd*sign(g)"}
     assert (wide.lr, wide.values["T"]) == (0.1, 10)
     target, found = samples.evaluate([readout.expression, wide.expression])
@@ -113,15 +98,15 @@ def test_widening_keeps_what_the_readout_does(samples):
 
 def test_a_scale_free_library_has_no_term_that_answers_to_the_size_of_gradients(samples):
     readout = UpdateRule.parse("0.7*ad + 0.3*m_hat + 0.2*sign(m)*abs(ad) + 0.1*tanh(m_hat) where lr = 0.1, T = 10")
-    wide = widen(readout, samples, ("m_hat", "ad", "w"), ("1", "cd"), own=3, scale_free=True)
+    wide = fit_library(readout, samples, ("m_hat", "ad", "w"), ("1", "cd"), own=3, scale_free=True)
     units = {str(term.as_coeff_Mul()[1]) for term in wide.terms}
     assert {"ad", "ad*cd"} <= units <= {"ad", "ad*cd", "w", "cd*w", "Abs(ad)*sign(m)"}
     with pytest.raises(SolError, match="no scale-free term among the directions"):
-        widen(readout, samples, ("g", "m_hat"), ("1",), own=0, scale_free=True)
+        fit_library(readout, samples, ("g", "m_hat"), ("1",), own=0, scale_free=True)
 
 
 def family_of(*tasks):
-    return Family(tasks, (1.0,) * len(tasks), 0.5)
+    return TaskSet(tasks, (1.0,) * len(tasks), 0.5)
 
 
 def recorded_from(task, per_episode):
@@ -137,7 +122,7 @@ def test_recorded_samples_are_those_of_the_episodes(task):
     assert part.gradients.shape == (task.horizon, 2 * 34)
     assert part.gradients.dtype == torch.float64
     assert taken.weights.mean() == pytest.approx(1.0)
-    fresh = task.build(generator_for(0, Purpose.TRAIN, 0)).parameters()
+    fresh = build_optimizee(task, 0, Stream.TRAIN, 0).parameters()
     assert part.parameters[0][:34].sum() == pytest.approx(sum(float(p.detach().sum()) for p in fresh), rel=1e-5)
     assert part.values["T"] == task.horizon
 
@@ -151,24 +136,24 @@ def recorded(task):
 
 
 def candidates_of(task, **options):
-    return Candidates(family_of(task), 0, 50, 6, **options)
+    return CandidateEvaluator(family_of(task), 0, 50, 6, **options)
 
 
 def test_polishing_improves_a_rule_far_from_its_optimum(task, recorded):
     start = UpdateRule.parse("0.05*ad + 0.01*rs where lr = 0.03")
-    polished = polish(start, recorded, candidates_of(task), progress=Silent(), **POLISH)
+    polished = polish(start, recorded, candidates_of(task), progress=NullProgress(), **POLISH)
     measured = candidates_of(task)
     assert polished.loss == measured.validated([polished.rule])[0]
     assert polished.loss < 0.9 * measured.validated([start])[0]
     assert len(polished.history) == 12
-    again = polish(start, recorded, candidates_of(task), progress=Silent(), **POLISH)
+    again = polish(start, recorded, candidates_of(task), progress=NullProgress(), **POLISH)
     assert again.rule == polished.rule
 
 
 @pytest.mark.parametrize("settings", [{"generations": 1, "sigma": 30.0}, {"generations": 0}], ids=str)
 def test_polishing_keeps_the_start_where_nothing_better_is_found(task, recorded, settings):
     start = UpdateRule.parse("ad where lr = 0.1")
-    polished = polish(start, recorded, candidates_of(task), progress=Silent(), **{**POLISH, **settings})
+    polished = polish(start, recorded, candidates_of(task), progress=NullProgress(), **{**POLISH, **settings})
     assert polished.rule == start
 
 
@@ -178,25 +163,25 @@ def test_polishing_needs_a_term_that_does_something(task, recorded):
             UpdateRule.parse("exp(1000 + ag) where lr = 0.1"),
             recorded,
             candidates_of(task),
-            progress=Silent(),
+            progress=NullProgress(),
             **POLISH,
         )
 
 
 def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
     rule = UpdateRule.parse("ad + 0.01*sign(m) + 1e-3*ld*rs + 1e-3*cd*sign(g) where lr = 0.05, T = 12")
-    path = prune(rule, 1, recorded, candidates_of(task), 4, Silent())
+    path = prune(rule, 1, recorded, candidates_of(task), 4, NullProgress())
     assert [len(short.terms) for short in path] == [3, 2, 1]
     losses = candidates_of(task).validated([rule, path[-1]])
     assert losses[1] < 1.1 * losses[0]
-    assert prune(path[-1], 1, recorded, candidates_of(task), 4, Silent()) == []
+    assert prune(path[-1], 1, recorded, candidates_of(task), 4, NullProgress()) == []
 
 
 def test_pruning_without_time_goes_by_the_fit(task, recorded):
     clock = Clock()
     clock.cancel()
     rule = UpdateRule.parse("ad + 0.01*ld*sign(m) + 1e-3*g where lr = 0.05, T = 12")
-    path = prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, Silent())
+    path = prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, NullProgress())
     assert [len(short.terms) for short in path] == [2, 1]
     assert path[-1].expression.has(STANDARD.parse("ad"))
 
@@ -210,7 +195,7 @@ def cancelled_in(phase):
     """A reporter that cancels its clock when the phase has made a step."""
     clock = Clock()
 
-    class Cancelling(Silent):
+    class Cancelling(NullProgress):
         name = ""
 
         def phase(self, name, steps):
@@ -229,13 +214,13 @@ def result(make_task):
 
 
 def test_learning_beats_the_tuned_start(result):
-    learned, adam = (c.outcome.objective().mean() for c in result.comparisons[0].contenders[:2])
+    learned, adam = (c.outcome.objective().mean() for c in result.comparisons[0].optimizers[:2])
     assert learned < adam
-    assert 1 <= result.rule.complexity.terms <= SMALL.terms
+    assert 1 <= result.rule.complexity.terms <= SMALL.max_terms
     assert result.readout_error < 1e-6
     lengths = [point.terms for point in result.front]
     assert lengths == sorted(lengths, reverse=True)
-    assert lengths[0] > SMALL.terms
+    assert lengths[0] > SMALL.max_terms
     assert lengths[-1] == 1
     assert result.rule in [point.rule for point in result.front]
 
@@ -269,7 +254,7 @@ def test_the_summary_is_json_and_says_how_to_repeat_the_run(result):
     searches = {search["of"]: search for search in summary["searches"]}
     assert list(searches) == ["library", "rule", "front"]
     assert [search["seed"] for search in searches.values()] == [0, 1, 2]
-    assert searches["front"]["terms"] == (SMALL.terms * 3 + 3) // 4
+    assert searches["front"]["terms"] == (SMALL.max_terms * 3 + 3) // 4
     assert searches["rule"]["evaluations"] == SMALL.generations * SMALL.population
 
 
@@ -337,8 +322,8 @@ def test_progress_without_a_terminal_is_lines(capsys):
 
 def test_comparing_tunes_only_rules_without_a_rate(task):
     rules = {"mine": UpdateRule.parse("ad where lr = 0.0123"), "sgd": ZOO["sgd"]}
-    comparison = compare(task, rules, seed=0, episodes=2, progress=Silent())
-    mine, sgd = comparison.contenders
+    comparison = compare(task, rules, seed=0, episodes=2, progress=NullProgress())
+    mine, sgd = comparison.optimizers
     assert (mine.lr, mine.tuning) == (0.0123, [])
     assert len(sgd.tuning) >= 13
     assert "0.0123" in comparison.table()
@@ -383,13 +368,13 @@ def test_a_run_killed_while_it_wrote_its_files_goes_on(tmp_path):
 
 
 def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
-    class Point:
+    class FrontPoint:
         dist, value, name = None, "broken:Exporter", "broken"
 
         def load(self):
             raise ImportError("no such thing")
 
-    monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: {"broken": Point()})
+    monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: {"broken": FrontPoint()})
     with pytest.raises(SolError, match=r"rule.json, .* are in .*broken.*no such thing"):
         write_run(result, tmp_path)
     assert resolve_rule(str(tmp_path)) == result.rule

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from sol_learner import LearnConfig, Learner, Silent, compare, write_run
+from sol_learner import LearnConfig, Learner, compare, write_run
 from sol_learner.report import report_page, write_report
 from sol_learner.report.charts import Mark, Series, front_chart, line_chart
+from sol_learner.runtime import NullProgress
 from sol_learner.runtime.progress import MetricsFile
 from sol_symbols import ZOO, SolError, UpdateRule
 from sol_symbols.cli import main
@@ -21,16 +22,16 @@ SMALL = LearnConfig(
     meta_batch=2,
     unroll=(4,),
     coordinates=40,
-    validation=2,
+    validation_episodes=2,
     record_episodes=2,
     record_coordinates=40,
     directions=("ad", "sign(g)"),
     library_generations=2,
-    terms=3,
+    max_terms=3,
     prune_episodes=1,
     generations=2,
     population=4,
-    evaluation=3,
+    evaluation_episodes=3,
     baselines=("adam",),
 )
 VOID = {"meta", "link", "br", "input", "img"}
@@ -102,9 +103,9 @@ def test_a_run_says_what_it_found(finished):
     page = read(finished)
     summary = json.loads((finished / "summary.json").read_text())
     assert "A learned optimizer for regression" in page.text
-    for contender in summary["comparison"][0]["contenders"]:
-        assert f"{np.mean(contender['metrics']['train']['loss']):.4g}" in page.text
-        assert f"{np.mean(contender['metrics']['test']['loss']):.4g}" in page.text
+    for optimizer in summary["comparison"][0]["optimizers"]:
+        assert f"{np.mean(optimizer['metrics']['train']['loss']):.4g}" in page.text
+        assert f"{np.mean(optimizer['metrics']['test']['loss']):.4g}" in page.text
     assert len([g for g in page.all("g") if "data-mark" in g]) == len(json.loads((finished / "front.json").read_text()))
     charts = page.all("svg")
     assert len([svg for svg in charts if "data-lines" in svg]) >= 6  # curves, tuning, three responses, meta-training
@@ -114,9 +115,9 @@ def test_a_run_says_what_it_found(finished):
 
 
 def test_the_band_is_the_spread_of_the_curves(finished):
-    contenders = json.loads((finished / "summary.json").read_text())["comparison"][0]["contenders"]
-    assert all(len(c["batch_loss_std"]) == len(c["batch_loss"]) and max(c["batch_loss_std"]) > 0 for c in contenders)
-    assert len([p for p in read(finished).all("polygon") if "band" in p["class"]]) == len(contenders)
+    optimizers = json.loads((finished / "summary.json").read_text())["comparison"][0]["optimizers"]
+    assert all(len(c["batch_loss_std"]) == len(c["batch_loss"]) and max(c["batch_loss_std"]) > 0 for c in optimizers)
+    assert len([p for p in read(finished).all("polygon") if "band" in p["class"]]) == len(optimizers)
 
 
 def test_the_page_needs_no_network(finished):
@@ -148,7 +149,7 @@ def test_what_files_say_stays_text(run, text):
     def change(summary):
         summary["tasks"] = [text]
         summary["comparison"][0]["task"] = text
-        summary["comparison"][0]["contenders"][1] |= {"name": text, "rule": text}
+        summary["comparison"][0]["optimizers"][1] |= {"name": text, "rule": text}
         summary["config"]["start"] = text
         summary["config"][text] = 1
         summary["seconds"][text] = 1.0
@@ -202,7 +203,7 @@ def test_an_interrupted_run_says_so(run):
 
 def test_a_worse_rule_is_called_worse(run):
     def change(summary):
-        first, second = summary["comparison"][0]["contenders"]
+        first, second = summary["comparison"][0]["optimizers"]
         first["metrics"], second["metrics"] = (
             {"train": {"loss": [2.0, 2.1, 2.2]}, "test": {"loss": [1.0, 3.0, 1.2]}},
             {"train": {"loss": [1.0, 1.1, 1.2]}, "test": {"loss": [3.0, 1.0, 1.2]}},
@@ -218,7 +219,7 @@ def test_a_worse_rule_is_called_worse(run):
 @pytest.mark.parametrize(("p", "kind"), [(0.04, "bad"), (0.06, "even"), (None, "bad")])
 def test_a_verdict_needs_an_interval_and_a_p_value(run, p, kind):
     def change(summary):
-        first, second = summary["comparison"][0]["contenders"]
+        first, second = summary["comparison"][0]["optimizers"]
         first["metrics"]["train"]["loss"], second["metrics"]["train"]["loss"] = [2.0, 2.1, 2.2], [1.0, 1.1, 1.2]
         row = {"first": first["name"], "baseline": second["name"], "quantity": "train loss", "mean": 1.0}
         summary["comparison"][0]["differences"] = [{**row, "interval": [0.9, 1.1], "p": 0.01, "p_holm": p}]
@@ -238,7 +239,7 @@ def test_a_verdict_needs_an_interval_and_a_p_value(run, p, kind):
         ("summary.json", '{"comparison": 3}', r"summary\.json is not as sol writes it"),
         (
             "summary.json",
-            '{"comparison": [{"contenders": [{"name": "x", "metrics": {"test": {"loss": "a"}}}]}]}',
+            '{"comparison": [{"optimizers": [{"name": "x", "metrics": {"test": {"loss": "a"}}}]}]}',
             "not as sol",
         ),
         ("summary.json", '{"seconds": {"tune": "long"}}', "'seconds' are not all numbers"),
@@ -265,7 +266,7 @@ def test_what_is_not_a_run_is_refused(tmp_path, capsys):
     with pytest.raises(SolError, match=r"there is no .*nowhere"):
         report_page(tmp_path / "nowhere")
     ZOO["adam"].save(tmp_path / "adam.json")
-    with pytest.raises(SolError, match="it has no 'contenders'; give the run's folder"):
+    with pytest.raises(SolError, match="it has no 'optimizers'; give the run's folder"):
         report_page(tmp_path / "adam.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(SolError, match="not what sol compare --json writes"):
@@ -276,7 +277,7 @@ def test_what_is_not_a_run_is_refused(tmp_path, capsys):
 
 def test_a_comparison_has_a_page_too(make_task, tmp_path, capsys):
     rules = {"signs": UpdateRule.parse("sign(g) where lr = 0.01"), "adam": UpdateRule.parse("ad where lr = 0.01")}
-    comparison = compare(make_task(), rules, seed=0, episodes=3, progress=Silent())
+    comparison = compare(make_task(), rules, seed=0, episodes=3, progress=NullProgress())
     (tmp_path / "c.json").write_text(json.dumps(comparison.record()))
     assert main(["report", str(tmp_path / "c.json")]) == 0
     assert f"wrote {tmp_path / 'c.html'}" in capsys.readouterr().out
@@ -291,7 +292,7 @@ def test_a_comparison_of_other_optimizers_and_lost_runs(tmp_path):
     runs = {"best_loss": [0.1, 0.2], "area": [1.0, None], "seconds_per_step": [0.002, 0.004], "peak_bytes": [1e6, 3e6]}
     record = {
         "task": "t",
-        "contenders": [
+        "optimizers": [
             {"name": "mine", "metrics": {"test": {"loss": [1.0, 2.0], "accuracy": [0.5, 0.5]}}, **runs},
             {"name": "lstm", "rule": None, "metrics": {"test": {"loss": [None, 3.0]}}, "diverged": {"0": 7}},
             {"name": "none", "metrics": {}, "failed": {"1": "no memory"}, "tuning": [[0.1, None], [0.2, 1.0]]},
@@ -310,18 +311,18 @@ def test_a_comparison_of_other_optimizers_and_lost_runs(tmp_path):
     assert "−0.5 [−0.7, −0.1]" in text
 
 
-def contender(name, curve, **more):
+def optimizer(name, curve, **more):
     spread = [None if value is None else 0.1 for value in curve]
     return {"name": name, "metrics": {}, "batch_loss": curve, "batch_loss_std": spread, **more}
 
 
 def test_what_diverged_is_said_at_the_curve_and_does_not_flatten_the_others(tmp_path):
-    contenders = [
-        contender("calm", [2.0, 1.0, 0.5], batch_loss_runs=3),
-        contender("some", [2.0, 1.5, 1.0], batch_loss_runs=2, diverged={"1": 2}),
-        contender("none", [2.0, 1e30, None], batch_loss_runs=3, diverged={"0": 2, "1": 2, "2": 2}),
+    optimizers = [
+        optimizer("calm", [2.0, 1.0, 0.5], batch_loss_runs=3),
+        optimizer("some", [2.0, 1.5, 1.0], batch_loss_runs=2, diverged={"1": 2}),
+        optimizer("none", [2.0, 1e30, None], batch_loss_runs=3, diverged={"0": 2, "1": 2, "2": 2}),
     ]
-    (tmp_path / "c.json").write_text(json.dumps({"task": "t", "contenders": contenders, "episodes": [0, 1, 2]}))
+    (tmp_path / "c.json").write_text(json.dumps({"task": "t", "optimizers": optimizers, "episodes": [0, 1, 2]}))
     page = read(tmp_path / "c.json")
     assert "some (1 of 3 runs diverged, the curve is of the others)" in page.text
     assert "none (3 of 3 runs diverged, the curve ends there)" in page.text
@@ -362,7 +363,7 @@ def test_a_study_has_a_page_too(make_task, tmp_path):
 
 
 def test_a_page_says_what_a_task_is_and_how_many_processes_there_were(run, monkeypatch):
-    class Point:
+    class FrontPoint:
         name = value = "here"
 
         def load(self):
@@ -373,7 +374,9 @@ def test_a_page_says_what_a_task_is_and_how_many_processes_there_were(run, monke
 
             return make
 
-    monkeypatch.setattr("sol_learner.report.page.find_tasks", lambda: {"regression": Point(), "other": Point()})
+    monkeypatch.setattr(
+        "sol_learner.report.page.find_tasks", lambda: {"regression": FrontPoint(), "other": FrontPoint()}
+    )
     edited(run / "summary.json", lambda summary: summary.update(jobs=2))
     page = read(run)
     assert "A <task> of one line." in page.text

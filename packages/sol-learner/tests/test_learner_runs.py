@@ -18,22 +18,15 @@ from functools import partial
 import pytest
 import torch
 
-from sol_learner import (
-    Checkpoints,
-    Family,
-    LearnConfig,
-    Learner,
-    Ranks,
-    SymbolicNetwork,
-    Workers,
-    joined_ranks,
-    learn,
-    meta_train,
-)
+from sol_learner import Checkpoints, LearnConfig, Learner, Workers, learn
+from sol_learner.inner import TaskSet
+from sol_learner.meta_training import meta_train
+from sol_learner.networks import SymbolicNetwork
 from sol_learner.networks.base import KERNELS
 from sol_learner.pipeline import suitable_jobs
+from sol_learner.runtime import Ranks, checkpoints_in, joined_ranks
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import MetricsFile, Several, Silent, TensorBoard
+from sol_learner.runtime.progress import MetricsFile, MultiProgress, NullProgress, TensorBoard
 from sol_learner.runtime.workers import shared_threads
 from sol_symbols import ZOO, SolError, UpdateRule
 
@@ -44,23 +37,23 @@ SMALL = LearnConfig(
     unroll=(4,),
     coordinates=40,
     gates=True,
-    validation=2,
+    validation_episodes=2,
     record_episodes=2,
     record_coordinates=40,
     directions=("ad", "sign(g)"),
     library_generations=2,
-    terms=3,
+    max_terms=3,
     prune_episodes=1,
     generations=2,
     population=4,
-    evaluation=2,
+    evaluation_episodes=2,
     baselines=("adam",),
 )
 
 
 def run_in(folder, task, resume=True, config=SMALL, **options):
-    memory = Checkpoints(folder, {"config": dataclasses.asdict(config)}, resume=resume, interval=0.0)
-    return Learner([task], config, memory=memory, **options).run()
+    checkpoints = Checkpoints(folder, {"config": dataclasses.asdict(config)}, resume=resume, interval=0.0)
+    return Learner([task], config, checkpoints=checkpoints, **options).run()
 
 
 def numbers(result):
@@ -90,10 +83,6 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(make_task, kerne
         killed += 1
     for folder in runs:
         assert numbers(run_in(folder, make_task(), config=config)) == reference
-
-
-def checkpoints(folder):
-    return sorted(folder.glob("*.safetensors"))
 
 
 def damage_cut(path):
@@ -127,16 +116,16 @@ def left_behind(make_task, tmp_path_factory):
 @pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_bit, damage_number])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(task, left_behind, tmp_path, damage):
     shutil.copytree(left_behind, tmp_path, dirs_exist_ok=True)
-    old, new = checkpoints(tmp_path)
+    old, new = checkpoints_in(tmp_path)
     damage(new)
     told = []
-    memory = Checkpoints(tmp_path, {"config": dataclasses.asdict(SMALL)}, resume=True, report=told.append)
+    checkpoints = Checkpoints(tmp_path, {"config": dataclasses.asdict(SMALL)}, resume=True, report=told.append)
     assert len(told) == 1
     assert f"{new} is damaged" in told[0]
-    assert memory.journal
-    assert numbers(Learner([task], SMALL, memory=memory).run()) == numbers(Learner([task], SMALL).run())
+    assert checkpoints.journal
+    assert numbers(Learner([task], SMALL, checkpoints=checkpoints).run()) == numbers(Learner([task], SMALL).run())
     damage_empty(old)
-    for path in checkpoints(tmp_path):
+    for path in checkpoints_in(tmp_path):
         damage_empty(path)
     with pytest.raises(SolError, match=r"every checkpoint in .* is damaged; start anew, without --resume"):
         Checkpoints(tmp_path, resume=True, report=told.append)
@@ -148,18 +137,18 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         Checkpoints(tmp_path, {"seed": 1, "task": "a"}, resume=True)
     assert Checkpoints(tmp_path, {"seed": 0, "task": "a"}, resume=True).elapsed >= 0
     assert not Checkpoints(tmp_path, {"seed": 1, "task": "a"}).journal
-    assert checkpoints(tmp_path) == []  # a run that starts anew removes what was there
+    assert checkpoints_in(tmp_path) == []  # a run that starts anew removes what was there
 
 
 def test_results_are_the_same_from_the_journal_and_not(tmp_path):
-    memory, calls = Checkpoints(tmp_path, interval=0.0), []
+    checkpoints, calls = Checkpoints(tmp_path, interval=0.0), []
 
     def compute():
         calls.append(1)
         return (1, [0.1, float("inf")])
 
-    assert memory.once("key", compute) == memory.once("key", compute) == [1, [0.1, float("inf")]]
-    memory.keep("state", {"a": 1}, {"x": torch.arange(3.0)})
+    assert checkpoints.once("key", compute) == checkpoints.once("key", compute) == [1, [0.1, float("inf")]]
+    checkpoints.keep("state", {"a": 1}, {"x": torch.arange(3.0)})
     again = Checkpoints(tmp_path, resume=True)
     assert again.once("key", compute) == [1, [0.1, float("inf")]]
     assert len(calls) == 1
@@ -168,23 +157,23 @@ def test_results_are_the_same_from_the_journal_and_not(tmp_path):
 
 
 def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
-    memory = Checkpoints(tmp_path, interval=0.0)
-    memory.once("first", lambda: 1)
+    checkpoints = Checkpoints(tmp_path, interval=0.0)
+    checkpoints.once("first", lambda: 1)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SolError, match=r"cannot write .*No space left on device"):
-        memory.once("second", lambda: 2)
+        checkpoints.once("second", lambda: 2)
     monkeypatch.undo()
     assert Checkpoints(tmp_path, resume=True).journal == {"first": 1}
 
 
 def test_finished_runs_leave_no_checkpoints(task, tmp_path):
-    memory = Checkpoints(tmp_path / "checkpoints", interval=0.0)
-    memory.once("a", lambda: 1)
-    memory.clear()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", interval=0.0)
+    checkpoints.once("a", lambda: 1)
+    checkpoints.clear()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,14 +203,14 @@ def in_ranks(size, function):
     return [results[rank] for rank in range(size)]
 
 
-META = LearnConfig(unroll=(4,), episodes=4, outer_lr=1e-2, coordinates=20, validation=4, gates=True)
+META = LearnConfig(unroll=(4,), episodes=4, outer_lr=1e-2, coordinates=20, validation_episodes=4, gates=True)
 
 
 def trained(task, meta_batch, estimator, ranks=None):
     network = SymbolicNetwork(ZOO["adam"], gates=True, generator=torch.Generator().manual_seed(0)).double()
     config = dataclasses.replace(META, meta_batch=meta_batch, estimator=estimator)
-    family = Family((task,), (1.0,), 0.5)
-    result = meta_train(family, network, 0.03, config, progress=Silent(), clock=Clock(), ranks=ranks)
+    family = TaskSet((task,), (1.0,), 0.5)
+    result = meta_train(family, network, 0.03, config, progress=NullProgress(), clock=Clock(), ranks=ranks)
     return [p.tolist() for p in network.parameters()], result.loss, result.windows
 
 
@@ -238,12 +227,12 @@ def test_two_ranks_equal_one_with_twice_the_meta_batch(make_task, estimator):
 
 def test_ranks_learn_one_rule_together(task, tmp_path):
     def run(ranks):
-        memory = Checkpoints(tmp_path if ranks.rank == 0 else None, ranks=ranks, interval=0.0)
-        return Learner([task], SMALL, memory=memory, ranks=ranks).run().rule.to_json()
+        checkpoints = Checkpoints(tmp_path if ranks.rank == 0 else None, ranks=ranks, interval=0.0)
+        return Learner([task], SMALL, checkpoints=checkpoints, ranks=ranks).run().rule.to_json()
 
     first, second = in_ranks(2, run)
     assert first == second
-    assert checkpoints(tmp_path)
+    assert checkpoints_in(tmp_path)
 
 
 def test_ranks_share_work_and_results():
@@ -260,7 +249,7 @@ def test_ranks_share_work_and_results():
     assert (alone.own([1, 2]), alone.gathered([3]), alone.shared(lambda: 4)) == ([1, 2], [3], 4)
 
 
-class CancelledOnRankOne(Silent):
+class CancelledOnRankOne(NullProgress):
     """Asks the second rank alone to stop, after a step of a phase."""
 
     def __init__(self, clock, ranks, phase):
@@ -301,7 +290,7 @@ def test_what_the_first_rank_refuses_all_of_them_refuse():
 
 
 def test_workers_polish_the_same_rule(task):
-    config = dataclasses.replace(SMALL, episodes=0, evaluation=1, baselines=())
+    config = dataclasses.replace(SMALL, episodes=0, evaluation_episodes=1, baselines=())
     rules = [Learner([task], config, workers=workers).run().rule for workers in (Workers(), Workers(2, "threading"))]
     for mine, theirs in zip(*(rule.terms for rule in rules), strict=True):
         assert mine.as_coeff_Mul()[1] == theirs.as_coeff_Mul()[1]
@@ -415,7 +404,7 @@ def test_wrong_backends_are_named(backend, message):
 
 def test_metrics_are_one_json_object_a_line(task, tmp_path):
     path = tmp_path / "metrics.jsonl"
-    Learner([task], SMALL, progress=Several(MetricsFile(path), Silent())).run()
+    Learner([task], SMALL, progress=MultiProgress(MetricsFile(path), NullProgress())).run()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     phases = list(dict.fromkeys(line["phase"] for line in lines))
     expected = [

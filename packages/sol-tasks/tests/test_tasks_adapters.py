@@ -12,17 +12,12 @@ import warnings
 import pytest
 import torch
 
-from sol_learner import (
-    Clock,
-    Family,
-    LearnConfig,
-    Purpose,
-    Silent,
-    SymbolicNetwork,
-    generator_for,
-    meta_train,
-    run_rule,
-)
+from sol_learner import Clock, LearnConfig
+from sol_learner.inner import TaskSet, run_rule
+from sol_learner.meta_training import meta_train, network_generator
+from sol_learner.networks import SymbolicNetwork
+from sol_learner.runtime import NullProgress
+from sol_learner.task import Stream
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import bert_head, gat, image_classification, jknet, mnistnet, quadratic, rosenbrock
@@ -146,21 +141,21 @@ def test_it_conforms(case):
 
 def test_adam_moves_it_downhill_the_same_way_every_time(case):
     task, lr = case
-    once, again = (run_rule(task, ZOO["adam"], 0, Purpose.TUNE, range(2), lr) for _ in range(2))
+    once, again = (run_rule(task, ZOO["adam"], 0, Stream.TUNE, range(2), lr) for _ in range(2))
     assert torch.equal(once.losses, again.losses)
-    start = run_rule(task, ZOO["adam"], 0, Purpose.TUNE, range(2), 0.0)
+    start = run_rule(task, ZOO["adam"], 0, Stream.TUNE, range(2), 0.0)
     assert (once.metrics["train"]["loss"] < start.metrics["train"]["loss"]).all()
 
 
 def test_a_few_outer_steps_learn_on_it(case):
     task, lr = case
-    network = SymbolicNetwork(ZOO["adam"], generator=generator_for(0, Purpose.TRAIN, 0, 3))
+    network = SymbolicNetwork(ZOO["adam"], generator=network_generator(0))
     before = network.readout.detach().clone()
     config = LearnConfig(
-        episodes=1, meta_batch=2, unroll=(task.horizon // 2,), coordinates=256, validation=1, validate_every=1
+        episodes=1, meta_batch=2, unroll=(task.horizon // 2,), coordinates=256, validation_episodes=1, validate_every=1
     )
-    family = Family((task,), (1.0,), config.objective)
-    result = meta_train(family, network, lr, config, progress=Silent(), clock=Clock())
+    family = TaskSet((task,), (1.0,), config.objective)
+    result = meta_train(family, network, lr, config, progress=NullProgress(), clock=Clock())
     assert (result.windows, result.dropped) == (2, 0)
     assert all(torch.isfinite(torch.tensor(record["loss"])) for record in result.history)
     assert result.loss <= result.history[0]["loss"]

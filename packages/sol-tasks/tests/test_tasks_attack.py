@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner import Optimizees, Purpose, run_rule
+from sol_learner.inner import Optimizees, run_rule
+from sol_learner.task import Stream
 from sol_learner.testing import check_task
 from sol_symbols import SolError, UpdateRule
 from sol_tasks.attack import BALLS, LOSSES, Attack, dlr, random_start
@@ -68,11 +69,11 @@ def test_an_images_gradient_does_not_depend_on_the_others():
         torch.testing.assert_close(whole.grad[2:3], alone.grad)
 
 
-def test_every_purpose_attacks_images_of_its_own():
+def test_every_stream_attacks_images_of_its_own():
     data = {split: problem(seed, 40) for seed, split in enumerate(("train", "valid", "test"))}
     task = Attack("attack", linear_victim(), data, images=4)
-    for purpose, split in ((Purpose.TRAIN, "train"), (Purpose.VALID, "valid"), (Purpose.EVALUATE, "test")):
-        model = Optimizees(task, 0, purpose, [0])._models[0][0]
+    for stream, split in ((Stream.TRAIN, "train"), (Stream.VALID, "valid"), (Stream.EVALUATE, "test")):
+        model = Optimizees(task, 0, stream, [0])._models[0][0]
         assert all(any(torch.equal(image, known) for known in data[split][0]) for image in model.images)
 
 
@@ -134,7 +135,7 @@ class TestRuleAttack:
         victim = linear_victim()
         task = Attack("attack", victim, dict.fromkeys(("train", "valid", "test"), (images, labels)), images=4)
         task.horizon = 12
-        outcome = run_rule(task, PGD, 0, Purpose.TUNE, [0])
+        outcome = run_rule(task, PGD, 0, Stream.TUNE, [0])
         adversarial = self.attack(victim, PGD, steps=12)(images, labels)
         loss = -LOSSES["ce"](victim(adversarial), labels).mean()
         assert float(outcome.metrics["train"]["objective"]) == pytest.approx(float(loss), rel=0.02)

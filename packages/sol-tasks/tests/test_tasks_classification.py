@@ -9,17 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sol_learner import (
-    Clock,
-    Family,
-    LearnConfig,
-    Purpose,
-    Silent,
-    SymbolicNetwork,
-    generator_for,
-    meta_train,
-    run_rule,
-)
+from sol_learner import Clock, LearnConfig
+from sol_learner.inner import TaskSet, run_rule
+from sol_learner.meta_training import meta_train, network_generator
+from sol_learner.networks import SymbolicNetwork
+from sol_learner.runtime import NullProgress
+from sol_learner.task import Stream
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import load_mnist, mnistnet
@@ -75,17 +70,17 @@ def test_a_pass_uses_each_image_at_most_once(task):
 
 
 def test_adam_trains_it(task):
-    outcome = run_rule(task, ZOO["adam"], 0, Purpose.TUNE, range(2), 0.03, splits=("train", "valid", "test"))
+    outcome = run_rule(task, ZOO["adam"], 0, Stream.TUNE, range(2), 0.03, splits=("train", "valid", "test"))
     assert outcome.losses[0].mean() == pytest.approx(2.3, abs=0.15)
     assert outcome.metrics["train"]["loss"].mean() < 0.35
     assert outcome.metrics["test"]["accuracy"].mean() > 0.85
 
 
 def test_a_few_outer_steps_on_real_digits(task):
-    network = SymbolicNetwork(ZOO["adam"], generator=generator_for(0, Purpose.TRAIN, 0, 3))
-    config = LearnConfig(episodes=2, meta_batch=4, coordinates=512, validation=4, validate_every=2)
-    family = Family((task,), (1.0,), config.objective)
-    result = meta_train(family, network, 0.03, config, progress=Silent(), clock=Clock())
+    network = SymbolicNetwork(ZOO["adam"], generator=network_generator(0))
+    config = LearnConfig(episodes=2, meta_batch=4, coordinates=512, validation_episodes=4, validate_every=2)
+    family = TaskSet((task,), (1.0,), config.objective)
+    result = meta_train(family, network, 0.03, config, progress=NullProgress(), clock=Clock())
     assert result.windows == 10
     assert result.loss < result.history[0]["loss"]
 
@@ -96,7 +91,7 @@ def test_all_of_mnist():
     assert {name: len(y) for name, (_, y) in splits.items()} == {"train": 55_000, "valid": 5_000, "test": 10_000}
     task = mnistnet(Path(DATA))
     check_task(task)
-    outcome = run_rule(task, ZOO["adam"], 0, Purpose.TUNE, [0], 0.03, splits=("train", "valid", "test"))
+    outcome = run_rule(task, ZOO["adam"], 0, Stream.TUNE, [0], 0.03, splits=("train", "valid", "test"))
     assert outcome.metrics["test"]["accuracy"].item() > 0.88
 
 

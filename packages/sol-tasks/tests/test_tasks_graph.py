@@ -5,7 +5,8 @@ import warnings
 import pytest
 import torch
 
-from sol_learner import Optimizees, Purpose, run_rule
+from sol_learner.inner import Optimizees, run_rule
+from sol_learner.task import Stream
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import Graph, NodeClassification, gat, jknet, load_planetoid
@@ -111,7 +112,7 @@ def test_dropout_of_a_sparse_matrix_keeps_its_mean_and_drops_its_share():
 
 @pytest.mark.parametrize(("name", "low", "high"), [("Cora", 0.78, 0.845), ("Citeseer", 0.67, 0.74)])
 def test_adam_reaches_the_known_accuracy(name, low, high, data):
-    outcome = run_rule(gat(name, data), ZOO["adam"], 0, Purpose.TUNE, [0], 0.01, splits=("test",), horizon=100)
+    outcome = run_rule(gat(name, data), ZOO["adam"], 0, Stream.TUNE, [0], 0.01, splits=("test",), horizon=100)
     assert low < outcome.metrics["test"]["accuracy"].item() < high
 
 
@@ -119,7 +120,7 @@ def test_adam_reaches_the_known_accuracy(name, low, high, data):
 def test_bfloat16_is_near_to_float32(make, data):
     task = make("Cora", data)
     exact, near = (
-        Optimizees(task, 0, Purpose.TRAIN, [0], precision=precision).losses_and_gradients()
+        Optimizees(task, 0, Stream.TRAIN, [0], precision=precision).losses_and_gradients()
         for precision in ("float32", "bf16")
     )
     torch.testing.assert_close(near[0], exact[0], rtol=0.02, atol=0)

@@ -7,7 +7,9 @@ import numpy
 import pytest
 import torch
 
-from sol_learner import Optimizees, Purpose, build_seeded
+from sol_learner import build_seeded
+from sol_learner.inner import Optimizees
+from sol_learner.task import Stream
 from sol_symbols import SolError
 from sol_tasks import Classification, load_cifar10
 from sol_tasks.augmentation import crop_and_flip, crop_only
@@ -169,11 +171,11 @@ def tiny_data(device="cpu"):
 
 def test_running_statistics_stay_with_their_optimizee():
     task = Classification("normed", tiny_normed, tiny_data(), horizon=5, batch_size=8)
-    together = Optimizees(task, 0, Purpose.TRAIN, range(3), candidates=2)
+    together = Optimizees(task, 0, Stream.TRAIN, range(3), candidates=2)
     for _ in range(4):
         together.losses_and_gradients()
     for index in range(3):
-        alone = Optimizees(task, 0, Purpose.TRAIN, [index])
+        alone = Optimizees(task, 0, Stream.TRAIN, [index])
         for _ in range(4):
             alone.losses_and_gradients()
         for candidate in range(2):
@@ -185,7 +187,7 @@ def test_running_statistics_stay_with_their_optimizee():
 
 def test_evaluation_leaves_running_statistics_alone():
     task = Classification("normed", tiny_normed, tiny_data(), horizon=5, batch_size=8)
-    optimizees = Optimizees(task, 0, Purpose.TRAIN, [0])
+    optimizees = Optimizees(task, 0, Stream.TRAIN, [0])
     optimizees.losses_and_gradients()
     before = [buffer.clone() for buffer in optimizees._models[0][0].buffers()]
     optimizees.evaluate("train")
@@ -203,8 +205,8 @@ def test_precision_and_device_are_settings(device, dtype):
 
     task = Classification("plain", plain, tiny_data(), 5, 8, device, augment=crop_only, dtype=dtype)
     exact = Classification("plain", plain, tiny_data(), 5, 8, device, augment=crop_only)
-    losses, gradients = Optimizees(task, 0, Purpose.TRAIN, range(2)).losses_and_gradients()
-    reference, _ = Optimizees(exact, 0, Purpose.TRAIN, range(2)).losses_and_gradients()
+    losses, gradients = Optimizees(task, 0, Stream.TRAIN, range(2)).losses_and_gradients()
+    reference, _ = Optimizees(exact, 0, Stream.TRAIN, range(2)).losses_and_gradients()
     assert losses.dtype == gradients.dtype == torch.float32
     torch.testing.assert_close(losses, reference, rtol=0.02, atol=0.02)
     assert dtype is None or not torch.equal(losses, reference)

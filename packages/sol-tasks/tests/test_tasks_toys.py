@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sol_learner import Purpose, run_rule
+from sol_learner.inner import run_rule
+from sol_learner.task import Stream
 from sol_symbols import ZOO
 from sol_tasks import quadratic, rosenbrock
 
@@ -25,5 +26,5 @@ def test_the_optimum_is_where_it_is_said_to_be(make):
 
 @pytest.mark.parametrize(("make", "lr"), [(quadratic, 0.1), (rosenbrock, 0.03)])
 def test_adam_gets_nearer(make, lr):
-    metrics = [run_rule(make(), ZOO["adam"], 0, Purpose.TUNE, range(3), rate).metrics["valid"] for rate in (0.0, lr)]
+    metrics = [run_rule(make(), ZOO["adam"], 0, Stream.TUNE, range(3), rate).metrics["valid"] for rate in (0.0, lr)]
     assert (metrics[1]["loss"] < 0.1 * metrics[0]["loss"]).all()

@@ -10,29 +10,18 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-
-from sol_learner.baselines.distillation import DistilSettings, distil
-from sol_learner.baselines.lstm_learning import LSTM_LR, LSTM_SETTINGS, learn_lstm, lstm_config
-from sol_learner.comparing.optimizer_specs import EXTRA
-from sol_learner.comparing.protocol import TUNING, TUNING_SPLITS, compare
-from sol_learner.config import LearnConfig
-from sol_learner.inner.task_set import Family
-from sol_learner.networks.trained_lstm import TrainedLSTM
-from sol_learner.pipeline import Learner, LearnResult, suitable_jobs
-from sol_learner.report import write_report
-from sol_learner.run_folder import CHECKPOINTS, REPORT, prepare_folder, write_distilled, write_run
-from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import MetricsFile, Several, TensorBoard, open_progress
-from sol_learner.runtime.ranks import Ranks, joined_ranks
-from sol_learner.runtime.workers import Workers, shared_threads
-from sol_learner.settings import as_text, explanations, settings_from
-from sol_learner.task_registry import describe, find_tasks, install_line, load_task, parse_device
 from sol_symbols import SolError, write_atomically
+
+if TYPE_CHECKING:  # imported where they are used, so that sol --help and sol tasks do not load PyTorch
+    import torch
+
+    from sol_learner.config import LearnConfig
+    from sol_learner.pipeline import LearnResult
+    from sol_learner.runtime.checkpoints import Checkpoints
+    from sol_learner.runtime.clock import Clock
+    from sol_learner.runtime.ranks import Ranks
 
 __all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks"]
 
@@ -69,6 +58,8 @@ class Learn:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands; every setting of the configuration is an option of its name."""
+        from sol_learner.config import LearnConfig
+
         parser.add_argument(
             "tasks", metavar="TASK", nargs="+", help="name of a task, or of several; sol tasks lists them"
         )
@@ -92,6 +83,12 @@ class Learn:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        import torch
+
+        from sol_learner.config import LearnConfig
+        from sol_learner.runtime.ranks import joined_ranks
+        from sol_learner.task_registry import parse_device
+
         given = _given_settings(arguments)
         config = (
             LearnConfig.from_toml(arguments.config, **given) if arguments.config else LearnConfig.from_mapping(given)
@@ -103,6 +100,14 @@ class Learn:
             return self._run(arguments, config, device, ranks)
 
     def _run(self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks) -> int:
+        from sol_learner.pipeline import Learner, suitable_jobs
+        from sol_learner.run_folder import prepare_folder
+        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
+        from sol_learner.runtime.clock import Clock, Interrupted
+        from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
+        from sol_learner.runtime.workers import Workers, shared_threads
+        from sol_learner.task_registry import load_task
+
         if arguments.budget and ranks.size > 1:
             raise SolError("several processes cannot share a --budget of time; limit --episodes and --generations")
         clock = Clock(arguments.budget, ranks)
@@ -118,25 +123,27 @@ class Learn:
                 reporters = [shown, MetricsFile(out / "metrics.jsonl")] if ranks.rank == 0 else []
                 if arguments.tensorboard and ranks.rank == 0:
                     reporters.append(TensorBoard(out / "tensorboard"))
-                learner.progress = progress = Several(*reporters)
-                learner.memory = memory = Checkpoints(
+                learner.progress = progress = MultiProgress(*reporters)
+                learner.checkpoints = checkpoints = Checkpoints(
                     out / CHECKPOINTS,
                     {**identity, "jobs": jobs, **dataclasses.asdict(config)},
                     resume=arguments.resume,
                     report=progress.note,
                     ranks=ranks,
                 )
-                clock.credit(memory.elapsed)
+                clock.credit(checkpoints.elapsed)
                 result = learner.run()
         except Interrupted:
             raise KeyboardInterrupt from None
         if ranks.rank == 0:
-            self._finish(result, out, clock, memory)
+            self._finish(result, out, clock, checkpoints)
         return 130 if clock.cancelled else 0
 
-    def _finish(self, result: LearnResult, out: Path, clock: Clock, memory: Checkpoints) -> None:
+    def _finish(self, result: LearnResult, out: Path, clock: Clock, checkpoints: Checkpoints) -> None:
+        from sol_learner.run_folder import REPORT, write_run
+
         files = write_run(result, out)
-        memory.clear()
+        checkpoints.clear()
         size = result.rule.complexity
         print(f"\n  θ ← θ - lr · φ,   φ = {result.rule}\n")
         print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")
@@ -148,9 +155,11 @@ class Learn:
             print("for a PyTorch file: pip install sol-export, then sol export RUN --to torch")
 
 
-def _add_settings(parser: argparse._ArgumentGroup, kind: type, defaults: Mapping[str, Any]) -> None:
-    """An option for each setting in ``defaults``, explained by the docstring of the class of settings ``kind``."""
-    meanings = explanations(kind)
+def _add_settings(parser: argparse._ArgumentGroup, cls: type, defaults: Mapping[str, Any]) -> None:
+    """An option for each setting in ``defaults``, explained by the docstring of the class of settings ``cls``."""
+    from sol_learner.settings import as_text, explanations
+
+    meanings = explanations(cls)
     for name, default in defaults.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -171,6 +180,9 @@ class LearnLSTM:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+        from sol_learner.baselines.lstm_learning import LSTM_LR, LSTM_SETTINGS
+        from sol_learner.config import LearnConfig
+
         parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the results")
         parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"step size (default {LSTM_LR})")
@@ -182,22 +194,31 @@ class LearnLSTM:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from sol_learner.baselines.lstm_learning import learn_lstm, lstm_config
+        from sol_learner.run_folder import prepare_folder
+        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
+        from sol_learner.runtime.clock import Clock
+        from sol_learner.runtime.progress import MetricsFile, MultiProgress, open_progress
+        from sol_learner.task_registry import load_task, parse_device
+
         config, clock, out = lstm_config(_given_settings(arguments)), Clock(arguments.budget), arguments.out
         device = parse_device(arguments.device)
         prepare_folder(out, arguments.overwrite, arguments.resume)
         task = load_task(arguments.task, arguments.data, device)
         identity = {"lstm": task.name, "data": str(arguments.data), "device": device.type, "lr": arguments.lr}
         with open_progress() as shown, clock.catching_interrupts():
-            progress = Several(shown, MetricsFile(out / "metrics.jsonl"))
-            memory = Checkpoints(
+            progress = MultiProgress(shown, MetricsFile(out / "metrics.jsonl"))
+            checkpoints = Checkpoints(
                 out / CHECKPOINTS,
                 {**identity, **dataclasses.asdict(config)},
                 resume=arguments.resume,
                 report=progress.note,
             )
-            clock.credit(memory.elapsed)
+            clock.credit(checkpoints.elapsed)
             clock.allow(1.0)
-            trained, training = learn_lstm(task, config, lr=arguments.lr, memory=memory, progress=progress, clock=clock)
+            trained, training = learn_lstm(
+                task, config, lr=arguments.lr, checkpoints=checkpoints, progress=progress, clock=clock
+            )
         summary = {
             "task": task.name,
             "lr": trained.lr,
@@ -211,11 +232,11 @@ class LearnLSTM:
         }
         write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
         files = [*trained.save(out), "summary.json"]
-        memory.clear()
+        checkpoints.clear()
         count = sum(parameter.numel() for parameter in trained.network.parameters())
         states = 2 * trained.network.units * trained.network.layers
         print(f"an LSTM of {count:,} weights, {states} states per parameter; {clock.elapsed:.0f} s")
-        print(f"objective on {config.validation} validation seeds: {training.loss:.4f}\n")
+        print(f"objective on {config.validation_episodes} validation seeds: {training.loss:.4f}\n")
         print(f"in {out}/: {', '.join(files)}\nas a formula: sol distil {out} --out DIR")
         return 130 if clock.cancelled else 0
 
@@ -225,6 +246,8 @@ class Distil:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+        from sol_learner.baselines.distillation import DistilSettings
+
         parser.add_argument("lstm", metavar="RUN", type=Path, help="folder that sol learn-lstm left")
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the rule")
         parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
@@ -234,16 +257,25 @@ class Distil:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from sol_learner.baselines.distillation import DistilSettings, distil
+        from sol_learner.inner.task_set import TaskSet
+        from sol_learner.networks.trained_lstm import TrainedLSTM
+        from sol_learner.run_folder import prepare_folder, write_distilled
+        from sol_learner.runtime.clock import Clock, Interrupted
+        from sol_learner.runtime.progress import open_progress
+        from sol_learner.settings import settings_from
+        from sol_learner.task_registry import load_task, parse_device
+
         settings, clock = settings_from(DistilSettings, _given_settings(arguments)), Clock()
         trained = TrainedLSTM.load(arguments.lstm)
         prepare_folder(arguments.out, arguments.overwrite)
         device = parse_device(arguments.device)
         tasks = tuple(load_task(name, arguments.data, device) for name in trained.provenance["tasks"])
-        family = Family(tasks, (1.0,) * len(tasks), float(trained.provenance["objective"]))
+        task_set = TaskSet(tasks, (1.0,) * len(tasks), float(trained.provenance["objective"]))
         trained.network.to(device)
         try:
             with open_progress() as progress, clock.catching_interrupts():
-                found = distil(trained, family, settings, progress, clock)
+                found = distil(trained, task_set, settings, progress, clock)
         except Interrupted:
             raise KeyboardInterrupt from None
         files = write_distilled(found, trained, settings, arguments.out)
@@ -266,6 +298,8 @@ class Compare:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+        from sol_learner.comparing.config import TUNING, TUNING_SPLITS
+
         parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
         parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one in question first")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
@@ -302,6 +336,25 @@ class Compare:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status: 1 where runs failed."""
+        from sol_learner.comparing.config import CompareConfig
+        from sol_learner.comparing.optimizer_specs import EXTRA
+        from sol_learner.comparing.protocol import compare
+        from sol_learner.runtime.clock import Clock, Interrupted
+        from sol_learner.runtime.progress import open_progress
+        from sol_learner.runtime.workers import Workers
+        from sol_learner.task_registry import install_line, parse_device
+
+        config = CompareConfig(
+            episodes=arguments.seeds,
+            seed=arguments.seed,
+            steps=arguments.steps or 0,
+            tune=arguments.tune,
+            trials=arguments.trials,
+            tune_for=arguments.tune_for,
+            tuning_episodes=arguments.tuning_seeds,
+            target=arguments.target,
+            threads=arguments.threads,
+        )
         clock = Clock()
         workers = Workers(arguments.jobs, arguments.backend)
         try:
@@ -309,15 +362,7 @@ class Compare:
                 comparison = compare(
                     arguments.task,
                     arguments.optimizers,
-                    episodes=arguments.seeds,
-                    seed=arguments.seed,
-                    tune=arguments.tune,
-                    trials=arguments.trials,
-                    tune_for=arguments.tune_for,
-                    tuning_episodes=arguments.tuning_seeds,
-                    steps=arguments.steps,
-                    target=arguments.target,
-                    threads=arguments.threads,
+                    config,
                     store=arguments.store,
                     workers=workers,
                     data=arguments.data,
@@ -351,6 +396,8 @@ class Report:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+        from sol_learner.run_folder import REPORT
+
         parser.add_argument(
             "source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare\n--json or of a study"
         )
@@ -364,6 +411,9 @@ class Report:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from sol_learner.report.page import write_report
+        from sol_learner.run_folder import REPORT
+
         source: Path = arguments.source
         target = arguments.output or (source / REPORT if source.is_dir() else source.with_suffix(".html"))
         write_report(source, target)
@@ -379,6 +429,10 @@ class Tasks:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from rich.console import Console
+
+        from sol_learner.task_registry import describe, find_tasks
+
         tasks = find_tasks()
         if not tasks:
             raise SolError("no tasks are installed; pip install sol-tasks")

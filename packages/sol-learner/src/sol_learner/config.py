@@ -67,7 +67,7 @@ class LearnConfig:
         scaling: Half-width of the log-uniform random scaling of parameters in meta-training; 0 for none.
         precision: Forward pass of the optimizees: float32, or bf16 by automatic casting.
         kernel: How the network is evaluated in the inner loop: eager, compiled, or auto by the amount of work.
-        validation: Episodes on which networks and rules are chosen.
+        validation_episodes: Episodes on which networks and rules are chosen.
         validate_every: Episodes of meta-training between validations; 0 for never, which keeps the last network.
         record_episodes: Episodes recorded for fitting and scaling terms.
         record_coordinates: Coordinates recorded of each.
@@ -76,15 +76,15 @@ class LearnConfig:
         scale_free: Whether terms that answer to the size of gradients are left out: for rules to be used elsewhere.
         own_terms: Leading terms of the network's own formula that are added to the library.
         library_generations: Generations of CMA-ES over all of these terms.
-        terms: Most terms of the rule.
+        max_terms: Maximum number of additive terms of the rule.
         prune_episodes: Episodes that each shorter rule is tried on.
         generations: Generations of CMA-ES over the terms that are left; 0 for none.
-        population: Candidates per generation.
+        population: CandidateEvaluator per generation.
         polish_episodes: Episodes that each candidate is measured on, new ones in every generation.
         sigma: Initial step of these searches, in units of the root mean square of phi.
         front: Whether the rule is also pruned to every smaller number of terms, for the front of length against loss.
         front_generations: Generations of CMA-ES on that way, once, at three quarters of the terms; 0 for none.
-        evaluation: Held-out episodes of the final comparison.
+        evaluation_episodes: Held-out episodes of the final comparison.
         baselines: Zoo rules, each tuned, that the learned rule is compared with.
 
     Raises:
@@ -117,7 +117,7 @@ class LearnConfig:
     scaling: float = 0.0
     precision: str = "float32"
     kernel: str = "auto"
-    validation: int = 8
+    validation_episodes: int = 8
     validate_every: int = 2
     record_episodes: int = 4
     record_coordinates: int = 150
@@ -126,7 +126,7 @@ class LearnConfig:
     scale_free: bool = False
     own_terms: int = 2
     library_generations: int = 20
-    terms: int = 12
+    max_terms: int = 12
     prune_episodes: int = 4
     generations: int = 16
     population: int = 16
@@ -134,7 +134,7 @@ class LearnConfig:
     sigma: float = 0.1
     front: bool = True
     front_generations: int = 8
-    evaluation: int = 10
+    evaluation_episodes: int = 10
     baselines: tuple[str, ...] = ("adam", "momentum")
 
     def __post_init__(self) -> None:

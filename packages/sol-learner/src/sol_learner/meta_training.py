@@ -16,17 +16,17 @@ from sol_learner.config import LearnConfig
 from sol_learner.estimators import ESTIMATORS, Estimator, Window
 from sol_learner.inner.episodes import run_episodes
 from sol_learner.inner.optimizees import Optimizees
-from sol_learner.inner.task_set import Family
+from sol_learner.inner.task_set import TaskSet
 from sol_learner.networks.base import UpdateNetwork
 from sol_learner.networks.native import find_compiler
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import Progress
 from sol_learner.runtime.ranks import Ranks
-from sol_learner.task import Purpose, Task, device_of, generator_for
+from sol_learner.task import Stream, Substream, Task, device_of, generator_for
 from sol_symbols import SolError
 
-__all__ = ["MetaTrainer", "MetaTraining", "meta_train"]
+__all__ = ["MetaTrainer", "MetaTraining", "meta_train", "network_generator"]
 
 UNROLL = 20
 """Inner steps per window, U, where neither the configuration nor the task says."""
@@ -81,20 +81,20 @@ class MetaTraining(Generic[Network]):
         )
 
 
-def kernel_for(config: LearnConfig, family: Family) -> str:
+def kernel_for(config: LearnConfig, task_set: TaskSet) -> str:
     """The configuration's kernel, ``auto`` decided by how much work there is and whether there is a compiler."""
     if config.kernel != "auto":
         return config.kernel
-    on_cpu = device_of(family.tasks[0]).type == "cpu"
+    on_cpu = device_of(task_set.tasks[0]).type == "cpu"
     if on_cpu and find_compiler() is None:
         return "eager"
     work, batch = 0.0, config.meta_batch * (2 * config.particles if config.estimator == "pes" else 1)
-    for task in family.tasks:
+    for task in task_set.tasks:
         size = sum(p.numel() for p in task.build(torch.Generator().manual_seed(0)).parameters() if p.requires_grad)
         steps = batch * statistics.mean(config.horizons or (task.horizon,))
         if config.validate_every:
-            steps += config.validation / config.validate_every * task.horizon
-        work += config.episodes / len(family.tasks) * steps * size
+            steps += config.validation_episodes / config.validate_every * task.horizon
+        work += config.episodes / len(task_set.tasks) * steps * size
     return "compiled" if work > (_COMPILE_FROM if on_cpu else _COMPILE_ELSEWHERE_FROM) else "eager"
 
 
@@ -103,7 +103,7 @@ class MetaTrainer(Generic[Network]):
 
     def __init__(
         self,
-        family: Family,
+        task_set: TaskSet,
         network: Network,
         lr: float,
         config: LearnConfig,
@@ -111,9 +111,9 @@ class MetaTrainer(Generic[Network]):
         clock: Clock,
         ranks: Ranks,
     ) -> None:
-        self.family, self.network, self.lr, self.config = family, network, lr, config
+        self.task_set, self.network, self.lr, self.config = task_set, network, lr, config
         self.progress, self.clock, self.ranks = progress, clock, ranks
-        self.drawing = generator_for(config.seed, Purpose.TRAIN, 0, part=2)
+        self.drawing = generator_for(config.seed, Stream.TRAIN, 0, Substream.META_TRAINING)
         gates = list(network.gates)
         weights = [p for p in network.parameters() if not any(p is gate for gate in gates)]
         groups = [{"params": weights, "lr": config.outer_lr}, {"params": gates, "lr": config.gate_lr}]
@@ -121,7 +121,7 @@ class MetaTrainer(Generic[Network]):
         self.estimator: Estimator = ESTIMATORS[config.estimator](
             network,
             self.drawing,
-            kernel=kernel_for(config, family),
+            kernel=kernel_for(config, task_set),
             meta_loss=config.meta_loss,
             outer_split=config.outer_split,
             coordinates=config.coordinates,
@@ -133,9 +133,9 @@ class MetaTrainer(Generic[Network]):
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
-    def restore(self, memory: Checkpoints) -> None:
+    def restore(self, checkpoints: Checkpoints) -> None:
         """Go on from what ``memory`` holds, if it does."""
-        record = memory.kept("meta-training")
+        record = checkpoints.kept("meta-training")
         if record is None:
             return
         mine, self.result = self.result.kernel, MetaTraining(self.network, **record)
@@ -144,7 +144,7 @@ class MetaTrainer(Generic[Network]):
                 f"meta-training began with the {self.result.kernel} kernel and goes on with the {mine} one: "
                 "last digits, and with them terms, may be other than without an interruption"
             )
-        tensors = memory.tensors
+        tensors = checkpoints.tensors
         self.network.load_state_dict({n: tensors[f"network/{n}"] for n in self.best})
         self.best = {n: tensors[f"best/{n}"] for n in self.best}
         self.drawing.set_state(tensors["drawing"])
@@ -158,7 +158,7 @@ class MetaTrainer(Generic[Network]):
         for line in self.result.history[1:]:
             self._report(line)
 
-    def keep(self, memory: Checkpoints) -> None:
+    def keep(self, checkpoints: Checkpoints) -> None:
         """Put everything that the next episode depends on into ``memory``."""
         tensors = {f"network/{n}": value for n, value in self.network.state_dict().items()}
         tensors |= {f"best/{n}": value for n, value in self.best.items()}
@@ -168,24 +168,24 @@ class MetaTrainer(Generic[Network]):
         r = self.result
         r.kernel = self.estimator.optimizer.kernel  # a compiler may have failed at the first step
         record = {name: value for name, value in vars(r).items() if name != "network"}
-        memory.keep("meta-training", record, tensors)
+        checkpoints.keep("meta-training", record, tensors)
 
     # -- training --------------------------------------------------------------------------------------------
 
     def validate(self) -> float:
         """Mean objective of the network over the validation episodes, each rank running its share."""
-        self.network.settle_gates()
-        episodes, config = self.ranks.own(range(self.config.validation)), self.config
+        self.network.use_mean_gates()
+        episodes, config = self.ranks.own(range(self.config.validation_episodes)), self.config
 
         def measure(task: Task) -> Tensor:
             if not len(episodes):
                 return torch.zeros(1, 0)
             optimizer = self.estimator.optimizer
-            steps = run_episodes(task, optimizer, self.lr, config.seed, Purpose.VALID, episodes, self.clock)
+            steps = run_episodes(task, optimizer, self.lr, config.seed, Stream.VALID, episodes, self.clock)
             *_, (_, optimizees, _) = steps
-            return self.family.evaluate(optimizees)
+            return self.task_set.evaluate(optimizees)
 
-        losses = self.ranks.gathered(self.family.mean(measure)[0].tolist())
+        losses = self.ranks.gathered(self.task_set.mean(measure)[0].tolist())
         loss = sum(losses) / len(losses)
         return loss if math.isfinite(loss) else math.inf
 
@@ -197,19 +197,19 @@ class MetaTrainer(Generic[Network]):
     def episode(self, episode: int) -> float:
         """One episode with its outer steps; returns the mean loss over its inner steps."""
         config = self.config
-        which = (episode - 1) % len(self.family.tasks)
-        task, scale = self.family.tasks[which], self.family.scales[which]
+        which = (episode - 1) % len(self.task_set.tasks)
+        task, scale = self.task_set.tasks[which], self.task_set.scales[which]
         horizon = _stage(config.horizons or (task.horizon,), episode, config.episodes)
         unroll = _stage(config.unroll or (getattr(task, "unroll", UNROLL),), episode, config.episodes)
         batch = config.meta_batch * self.ranks.size
         indices = self.ranks.own(range((episode - 1) * batch, episode * batch))
-        candidates = self.estimator.candidates
-        optimizees = Optimizees(task, config.seed, Purpose.TRAIN, indices, candidates, config.precision, config.scaling)
+        replicas = self.estimator.num_replicas
+        optimizees = Optimizees(task, config.seed, Stream.TRAIN, indices, replicas, config.precision, config.scaling)
         self.estimator.begin(optimizees, self.lr, horizon)
         losses, weight = [], self.sparsity(episode) if config.gates else 0.0
         for first in range(1, horizon + 1, unroll):
             self.clock.check()
-            self.network.draw_gates(self.drawing)
+            self.network.sample_gates(self.drawing)
             window = self.estimator.window(min(unroll, horizon + 1 - first))
             *gradient, loss = self.ranks.mean([*window.meta_gradient, window.losses.mean()])
             # One check a window: anything that is not finite in it reaches the meta-gradient or the losses.
@@ -248,11 +248,11 @@ class MetaTrainer(Generic[Network]):
             extremes["update"] = self.lr * float(extremes["update"])
         return found | extremes
 
-    def train(self, memory: Checkpoints) -> MetaTraining[Network]:
+    def train(self, checkpoints: Checkpoints) -> MetaTraining[Network]:
         """All episodes that are left, then the best network."""
         config, result = self.config, self.result
         self.progress.phase("meta-training", config.episodes)
-        self.restore(memory)
+        self.restore(checkpoints)
         result = self.result
         try:
             if not result.history:
@@ -268,7 +268,7 @@ class MetaTrainer(Generic[Network]):
                     self.best = copy.deepcopy(self.network.state_dict())
                 result.history.append(record | {"best": result.loss})
                 self._report(result.history[-1])
-                self.keep(memory)
+                self.keep(checkpoints)
             if not config.validate_every:
                 result.loss = self.validate()
                 if not math.isfinite(result.loss):
@@ -279,7 +279,7 @@ class MetaTrainer(Generic[Network]):
         except Interrupted:
             self.progress.note(f"meta-training stopped after {len(result.history) - 1} of {config.episodes} episodes")
         self.network.load_state_dict(self.best)
-        self.network.settle_gates()
+        self.network.use_mean_gates()
         if result.advice:
             self.progress.note(result.advice)
         return result
@@ -289,20 +289,25 @@ class MetaTrainer(Generic[Network]):
         self.progress.step(int(record["episode"]), **numbers)
 
 
+def network_generator(seed: int) -> torch.Generator:
+    """The generator of the initial weights of the network that is meta-trained."""
+    return generator_for(seed, Stream.TRAIN, 0, Substream.NETWORK)
+
+
 def _stage(values: Sequence[int], episode: int, episodes: int) -> int:
     """The value of a curriculum, whose stages take equal shares of the episodes."""
     return values[min(len(values) * (episode - 1) // max(episodes, 1), len(values) - 1)]
 
 
 def meta_train(
-    family: Family,
+    task_set: TaskSet,
     network: Network,
     lr: float,
     config: LearnConfig,
     *,
     progress: Progress,
     clock: Clock,
-    memory: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     ranks: Ranks | None = None,
 ) -> MetaTraining[Network]:
     """Meta-train ``network`` in place and leave it at the best that it was.
@@ -313,14 +318,14 @@ def meta_train(
     always better.
 
     Args:
-        family: The tasks.
+        task_set: The tasks.
         network: Trained in place.
         lr: Inner learning rate.
         config: Settings of meta-training.
         progress: Where to report.
         clock: Ends meta-training early; what was reached is returned.
-        memory: Checkpoints to go on from and to write.
+        checkpoints: Checkpoints to go on from and to write.
         ranks: Processes that share the work.
     """
-    trainer = MetaTrainer(family, network, lr, config, progress, clock, ranks or Ranks())
-    return trainer.train(memory or Checkpoints())
+    trainer = MetaTrainer(task_set, network, lr, config, progress, clock, ranks or Ranks())
+    return trainer.train(checkpoints or Checkpoints())

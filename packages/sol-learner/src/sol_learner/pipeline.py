@@ -1,4 +1,4 @@
-"""The whole way from tasks to a rule: tune the start, meta-train, read out, widen, prune, polish, compare."""
+"""The whole way from tasks to a rule: tune the start, meta-train, read out, fit_library, prune, polish, compare."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import Optimizer, RuleOptimizer, learning_rates, tune_learning_rate
 from sol_learner.inner.optimizees import vectorizes
-from sol_learner.inner.task_set import Family
-from sol_learner.meta_training import MetaTrainer, MetaTraining
+from sol_learner.inner.task_set import TaskSet
+from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
 from sol_learner.networks.eql import SymbolicNetwork
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import Progress, Silent
+from sol_learner.runtime.progress import NullProgress, Progress
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Workers
-from sol_learner.search.candidates import Candidates
-from sol_learner.search.front import Point, measured_front
+from sol_learner.search.candidates import CandidateEvaluator
+from sol_learner.search.front import FrontPoint, measured_front
 from sol_learner.search.polishing import Polished, polish
 from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
-from sol_learner.search.terms import split, widen
-from sol_learner.task import Purpose, Task, device_of, generator_for, require_task, with_horizon
+from sol_learner.search.terms import fit_library, split
+from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
@@ -63,7 +63,7 @@ class LearnResult:
     rule: UpdateRule
     readout: UpdateRule
     readout_error: float
-    front: list[Point]
+    front: list[FrontPoint]
     comparisons: list[Comparison]
     summary: dict[str, Any] = field(default_factory=dict)
 
@@ -91,7 +91,9 @@ def learn(
         SolError: A setting is wrong, what is given is no task, no learning rate trains it, or meta-training diverged
             throughout.
     """
-    config = LearnConfig.from_mapping({**asdict(config or LearnConfig()), "baselines": (), "evaluation": 1, **settings})
+    config = LearnConfig.from_mapping(
+        {**asdict(config or LearnConfig()), "baselines": (), "evaluation_episodes": 1, **settings}
+    )
     return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
 
 
@@ -117,7 +119,7 @@ class Learner:
     Args:
         tasks: One task, or several that one rule is learned for.
         config: Settings; the defaults are meant for small tasks on a CPU.
-        memory: Checkpoints to write and to go on from.
+        checkpoints: Checkpoints to write and to go on from.
         progress: Where to report; nowhere by default.
         clock: Limits the time. A cancelled or expired clock ends the present phase, and what was reached is returned.
         ranks: Processes that share meta-training and polishing.
@@ -133,7 +135,7 @@ class Learner:
         tasks: Sequence[Task],
         config: LearnConfig | None = None,
         *,
-        memory: Checkpoints | None = None,
+        checkpoints: Checkpoints | None = None,
         progress: Progress | None = None,
         clock: Clock | None = None,
         ranks: Ranks | None = None,
@@ -148,7 +150,11 @@ class Learner:
             raise SolError(f"tasks of one run need different names, not {', '.join(names)}")
         self.config = config or LearnConfig()
         self.tasks = tuple(with_horizon(task, self.config.steps) if self.config.steps else task for task in tasks)
-        self.memory, self.progress, self.clock = memory or Checkpoints(), progress or Silent(), clock or Clock()
+        self.checkpoints, self.progress, self.clock = (
+            checkpoints or Checkpoints(),
+            progress or NullProgress(),
+            clock or Clock(),
+        )
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.start, self.timings = ZOO[self.config.start], dict[str, float]()
         self.searches = list[dict[str, Any]]()
@@ -165,25 +171,25 @@ class Learner:
         """
         config = self.config
         with self._phase("tune"):
-            family, lr, tunings = self.tune()
-        candidates = self._candidates(family)
-        candidates.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
+            task_set, lr, tunings = self.tune()
+        evaluator = self._candidate_evaluator(task_set)
+        evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
         with self._phase("meta-train", 0.45):
-            trainer = self.trainer(family, lr)
-            training = trainer.train(self.memory)
+            trainer = self.trainer(task_set, lr)
+            training = trainer.train(self.checkpoints)
             if training.dropped and not training.windows:
                 raise SolError(training.advice)
         with self._phase("widen", 0.6):
-            readout, error, wide = self.widen(family, lr, trainer, candidates)
+            readout, error, wide = self.fit_library(task_set, lr, trainer, evaluator)
         with self._phase("prune", 0.75):
-            samples = self._record(RuleOptimizer(wide), lr, candidates)
-            short = prune(wide, config.terms, samples, candidates, config.prune_episodes, self.progress)
+            samples = self._record(RuleOptimizer(wide), lr, evaluator)
+            short = prune(wide, config.max_terms, samples, evaluator, config.prune_episodes, self.progress)
         with self._phase("polish", 0.9):
-            polished = self.polish(short[-1] if short else wide, samples, candidates, config.generations, 1)
+            polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, 1)
         with self._phase("front", 0.95):
-            front = self.front(polished.rule, short, samples, candidates) if config.front else []
+            front = self.front(polished.rule, short, samples, evaluator) if config.front else []
         provenance = {
-            "learned on": family.name,
+            "learned on": task_set.name,
             "seed": config.seed,
             "sol": metadata.version("sol-learner"),
         }
@@ -191,7 +197,7 @@ class Learner:
         result = LearnResult(rule, readout, error, front, [])
         with self._phase("compare"):
             result.comparisons = self.compare(rule, tunings)
-        self.memory.save(force=True)
+        self.checkpoints.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
         result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel}
         return result
@@ -205,12 +211,12 @@ class Learner:
 
     # -- phases ----------------------------------------------------------------------------------------------
 
-    def tune(self) -> tuple[Family, float, dict[str, tuple[float, Tuning]]]:
+    def tune(self) -> tuple[TaskSet, float, dict[str, tuple[float, Tuning]]]:
         """The start rule tuned on each task, and one learning rate for all: the best on average.
 
         Returns:
-            The family, each task scaled by its tuned start where there are several; the rate; each task's own rate and
-            everything that was measured for it.
+            The task set, with each task scaled by its tuned start if there are several; the rate; each task's own rate
+            and everything that was measured for it.
         """
         config, tunings = self.config, dict[str, tuple[float, Tuning]]()
         self.progress.phase(f"tuning {config.start}", len(self.tasks))
@@ -224,70 +230,77 @@ class Learner:
                 clock=self.clock,
                 weight=config.objective,
             )
-            lr, measured = self.memory.once(f"tune/{task.name}", tuned)
+            lr, measured = self.checkpoints.once(f"tune/{task.name}", tuned)
             tunings[task.name] = (lr, [(rate, loss) for rate, loss in measured])
             self.progress.step(number, lr=lr, loss=min(loss for _, loss in measured))
         if len(self.tasks) == 1:
-            return Family(self.tasks, (1.0,), config.objective), lr, tunings
+            return TaskSet(self.tasks, (1.0,), config.objective), lr, tunings
         scales = tuple(min(loss for _, loss in measured) for _, measured in tunings.values())
-        family = Family(self.tasks, scales, config.objective)
+        task_set = TaskSet(self.tasks, scales, config.objective)
         own = [rate for rate, _ in tunings.values()]
         middle, width = math.sqrt(min(own) * max(own)), (max(own) / min(own)) ** (1 / 8)
         rates = learning_rates(middle, width, 9)
-        losses = self.memory.once(
-            "tune/family",
+        losses = self.checkpoints.once(
+            "tune/task_set",
             lambda: (
-                family.run(
-                    self.start, config.seed, Purpose.TUNE, range(config.tuning_episodes), lr=rates, clock=self.clock
+                task_set.run(
+                    self.start, config.seed, Stream.TUNE, range(config.tuning_episodes), lr=rates, clock=self.clock
                 )
                 .mean(1)
                 .tolist()
             ),
         )
-        return family, float(rates[int(numpy.argmin(losses))]), tunings
+        return task_set, float(rates[int(numpy.argmin(losses))]), tunings
 
-    def trainer(self, family: Family, lr: float) -> MetaTrainer[SymbolicNetwork]:
+    def trainer(self, task_set: TaskSet, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
         network = self.network().to(device_of(self.tasks[0]))
-        return MetaTrainer(family, network, lr, self.config, self.progress, self.clock, self.ranks)
+        return MetaTrainer(task_set, network, lr, self.config, self.progress, self.clock, self.ranks)
 
     def network(self) -> SymbolicNetwork:
         """A fresh network."""
-        config, generator = self.config, generator_for(self.config.seed, Purpose.TRAIN, 0, part=3)
+        config, generator = self.config, network_generator(self.config.seed)
         return SymbolicNetwork(self.start, config.features, config.units, gates=config.gates, generator=generator)
 
-    def _candidates(self, family: Family) -> Candidates:
+    def _candidate_evaluator(self, task_set: TaskSet) -> CandidateEvaluator:
         """The measuring of rules, from the first episode of the training stream that meta-training has left."""
         spent = self.config.episodes * self.config.meta_batch * self.ranks.size
-        return Candidates(
-            family, self.config.seed, spent, self.config.validation, self.clock, self.memory, self.ranks, self.workers
+        return CandidateEvaluator(
+            task_set,
+            self.config.seed,
+            spent,
+            self.config.validation_episodes,
+            self.clock,
+            self.checkpoints,
+            self.ranks,
+            self.workers,
         )
 
-    def _record(self, optimizer: Optimizer, lr: float, candidates: Candidates) -> Samples:
+    def _record(self, optimizer: Optimizer, lr: float, evaluator: CandidateEvaluator) -> Samples:
         """States that ``optimizer`` sees."""
         config, vocabulary = self.config, self.start.vocabulary
         defaults = {name: h.default for name, h in vocabulary.hyperparameters.items() if h.default is not None}
         values = {**defaults, **{name: v for name, v in self.start.values.items() if v is not None}}
-        episodes = candidates.fresh(config.record_episodes)
+        episodes = evaluator.fresh(config.record_episodes)
         return record(
-            candidates.family, optimizer, lr, values, vocabulary, config.seed, episodes, config.record_coordinates
+            evaluator.task_set, optimizer, lr, values, vocabulary, config.seed, episodes, config.record_coordinates
         )
 
-    def widen(
-        self, family: Family, lr: float, trainer: MetaTrainer[SymbolicNetwork], candidates: Candidates
+    def fit_library(
+        self, task_set: TaskSet, lr: float, trainer: MetaTrainer[SymbolicNetwork], evaluator: CandidateEvaluator
     ) -> tuple[UpdateRule, float, UpdateRule]:
         """The read-out, its error, and the best rule over the library that starts from it."""
         config = self.config
-        readout = trainer.network.rule(lr, family.horizon)
-        samples = self._record(trainer.estimator.optimizer, lr, candidates)
+        readout = trainer.network.rule(lr, task_set.horizon)
+        samples = self._record(trainer.estimator.optimizer, lr, evaluator)
         error = readout_error(trainer.network, readout, samples)
-        wide = widen(readout, samples, config.directions, config.decays, config.own_terms, config.scale_free)
-        if family.horizon is not None:  # a read-out without a schedule knows none
-            wide = wide.with_horizon(family.horizon)
-        return readout, error, self.polish(wide, samples, candidates, config.library_generations, 0).rule
+        wide = fit_library(readout, samples, config.directions, config.decays, config.own_terms, config.scale_free)
+        if task_set.horizon is not None:  # a read-out without a schedule knows none
+            wide = wide.with_horizon(task_set.horizon)
+        return readout, error, self.polish(wide, samples, evaluator, config.library_generations, 0).rule
 
     def polish(
-        self, rule: UpdateRule, samples: Samples, candidates: Candidates, generations: int, search: int
+        self, rule: UpdateRule, samples: Samples, evaluator: CandidateEvaluator, generations: int, search: int
     ) -> Polished:
         """The rule with better constants; ``search`` numbers the searches of a run: library, rule, front."""
         config = self.config
@@ -297,26 +310,26 @@ class Learner:
             "sigma": config.sigma,
             "seed": len(SEARCHES) * config.seed + search,
         }
-        polished = polish(rule, samples, candidates, generations=generations, progress=self.progress, **settings)
+        polished = polish(rule, samples, evaluator, generations=generations, progress=self.progress, **settings)
         done = {"generations": len(polished.history), "evaluations": len(polished.history) * config.population}
         self.searches.append({"of": SEARCHES[search], "terms": len(split(rule)[0]), **settings, **done})
         return polished
 
     def front(
-        self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, candidates: Candidates
-    ) -> list[Point]:
+        self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, evaluator: CandidateEvaluator
+    ) -> list[FrontPoint]:
         """The rule, the longer ones that it was pruned from, and shorter ones that it can be pruned to.
 
         At three quarters of its terms what is left is polished again, and goes on from there.
         """
         config, shorter = self.config, [rule]
         kept = (rule.complexity.terms * 3 + 3) // 4
-        shorter += prune(rule, kept, samples, candidates, config.polish_episodes, self.progress)
+        shorter += prune(rule, kept, samples, evaluator, config.polish_episodes, self.progress)
         if config.front_generations and len(shorter) > 1:
-            polished = self.polish(shorter[-1], samples, candidates, config.front_generations, 2).rule
+            polished = self.polish(shorter[-1], samples, evaluator, config.front_generations, 2).rule
             shorter += [polished] if polished != shorter[-1] else []
-        shorter += prune(shorter[-1], 1, samples, candidates, config.polish_episodes, self.progress)
-        return measured_front([*longer[:-1], *shorter], candidates, self.progress)
+        shorter += prune(shorter[-1], 1, samples, evaluator, config.polish_episodes, self.progress)
+        return measured_front([*longer[:-1], *shorter], evaluator, self.progress)
 
     def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:
         """Learned rule and tuned baselines on held-out seeds of each task; none where there is no time."""
@@ -330,17 +343,17 @@ class Learner:
                         tune_learning_rate, task, ZOO[name], config.seed, clock=self.clock, weight=config.objective
                     )
                     if name not in tuned:
-                        tuned[name] = self.memory.once(f"compare/{task.name}/{name}", tune)
+                        tuned[name] = self.checkpoints.once(f"compare/{task.name}/{name}", tune)
                 comparison = compare(
                     task,
                     rules,
                     seed=config.seed,
-                    episodes=config.evaluation,
+                    episodes=config.evaluation_episodes,
                     progress=self.progress,
                     clock=self.clock,
                     tuned=tuned,
-                    threads=None,
-                    memory=self.memory,
+                    threads=0,
+                    checkpoints=self.checkpoints,
                 )
                 comparisons.append(comparison)
         except Interrupted:

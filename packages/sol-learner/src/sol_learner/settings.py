@@ -13,22 +13,22 @@ from sol_symbols import SolError
 
 __all__ = ["as_text", "converted", "explanations", "settings_from"]
 
-Kind = TypeVar("Kind")
+Settings = TypeVar("Settings")
 
 
-def explanations(kind: type) -> dict[str, str]:
+def explanations(cls: type) -> dict[str, str]:
     """What each setting of a dataclass means, one line each, by name; from its docstring."""
-    section = (inspect.getdoc(kind) or "").partition("Attributes:")[2].partition("Raises:")[0]
+    section = (inspect.getdoc(cls) or "").partition("Attributes:")[2].partition("Raises:")[0]
     return {name: " ".join(text.split()) for name, text in re.findall(r"(\w+): ((?:.|\n {8})+)", section)}
 
 
-def settings_from(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
+def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
     """A dataclass of settings from names and plain values: lists for tuples, text for numbers and lists.
 
     Raises:
         SolError: There is no such setting, or its value is of the wrong kind.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {}
     for key, value in settings.items():
         name = key.replace("-", "_")
@@ -38,7 +38,7 @@ def settings_from(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
         if name in values:
             raise SolError(f"the setting {name!r} is given twice")
         values[name] = converted(name, value, fields[name].default)
-    return kind(**values)
+    return cls(**values)
 
 
 def as_text(value: Any) -> str:
@@ -66,7 +66,9 @@ def _at_commas(text: str) -> list[str]:
 
 
 def converted(name: str, value: Any, default: Any) -> Any:
-    """``value`` as the kind of thing that ``default`` is."""
+    """``value`` as the type of ``default``; unchanged where that is ``None``."""
+    if default is None:
+        return value
     if isinstance(default, tuple) and default and isinstance(default[0], tuple):
         layers = value.split("/") if isinstance(value, str) else value
         layers = layers if isinstance(layers, list | tuple) else [layers]
@@ -75,18 +77,18 @@ def converted(name: str, value: Any, default: Any) -> Any:
         items = _at_commas(value) if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             items = [items]
-        kind: Any = 0 if name in ("unroll", "horizons") else ""
-        return tuple(converted(name, item, kind) for item in items)
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    kind = type(default)
-    if isinstance(value, str) and kind is not str:
-        words: dict[str, Any] = {"true": True, "false": False} if kind is bool else {}
+        sample: Any = 0 if name in ("unroll", "horizons") else ""
+        return tuple(converted(name, item, sample) for item in items)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    cls = type(default)
+    if isinstance(value, str) and cls is not str:
+        words: dict[str, Any] = {"true": True, "false": False} if cls is bool else {}
         try:
-            value = words[value] if kind is bool else kind(value)
+            value = words[value] if cls is bool else cls(value)
         except (ValueError, KeyError):
-            raise SolError(f"{name} = {value!r}; it must be {kinds[kind]}") from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            raise SolError(f"{name} = {value!r}; it must be {names[cls]}") from None
+    if cls is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if type(value) is not kind:
-        raise SolError(f"{name} = {value!r}; it must be {kinds[kind]}")
+    if type(value) is not cls:
+        raise SolError(f"{name} = {value!r}; it must be {names[cls]}")
     return value

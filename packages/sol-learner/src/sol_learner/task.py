@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy
@@ -17,10 +17,13 @@ from sol_symbols import SolError
 __all__ = [
     "SPLITS",
     "Batch",
-    "Purpose",
+    "Stream",
+    "Substream",
     "Task",
+    "build_optimizee",
     "build_seeded",
     "device_of",
+    "draw_batches",
     "generator_for",
     "require_task",
     "task_for",
@@ -64,7 +67,8 @@ class Task(Protocol):
         """Metrics over a whole split; ``loss`` is always among them."""
 
 
-class Purpose(IntEnum):
+@unique
+class Stream(IntEnum):
     """What random numbers are drawn for. Streams of different purposes never share an episode."""
 
     TUNE = 0
@@ -77,16 +81,38 @@ class Purpose(IntEnum):
     """The reported comparison; nothing is ever chosen on it."""
 
 
-_POOLS = {Purpose.TUNE: "train", Purpose.TRAIN: "train", Purpose.VALID: "valid", Purpose.EVALUATE: "test"}
+@unique
+class Substream(IntEnum):
+    """What the random numbers of one episode are for. Each member has one use: two uses would draw the same numbers."""
+
+    MODEL = 0
+    """Initial parameters of the optimizee."""
+    BATCHES = 1
+    """Batches of the split train."""
+    META_TRAINING = 2
+    """Coordinates, perturbations and gates that meta-training samples; a stream of its own for the whole run."""
+    NETWORK = 3
+    """Initial weights of the network that is meta-trained."""
+    LAYERS = 4
+    """Random numbers of layers: dropout masks."""
+    SCALES = 5
+    """Random scaling of parameters."""
+    OUTER_BATCHES = 6
+    """Batches of the other splits, for outer losses."""
+    RECORDING = 7
+    """Coordinates that are recorded."""
 
 
-def task_for(task: Task, purpose: Purpose) -> Task:
-    """The task that the episodes of a purpose are drawn from: ``task.pool(split)`` where it has one, else ``task``.
+_POOLS = {Stream.TUNE: "train", Stream.TRAIN: "train", Stream.VALID: "valid", Stream.EVALUATE: "test"}
+
+
+def task_for(task: Task, stream: Stream) -> Task:
+    """The task that the episodes of a stream are drawn from: ``task.pool(split)`` where it has one, else ``task``.
 
     Tuning and training draw problems of the split ``train``, choosing of ``valid``, the comparison of ``test``.
     """
     pool = getattr(task, "pool", None)
-    return task if pool is None else pool(_POOLS[purpose])
+    return task if pool is None else pool(_POOLS[stream])
 
 
 def device_of(task: Task) -> torch.device:
@@ -108,10 +134,21 @@ def with_horizon(task: Task, steps: int) -> Task:
     return other
 
 
-def generator_for(seed: int, purpose: Purpose, index: int, part: int = 0) -> torch.Generator:
-    """The CPU generator of episode ``index`` of a purpose's stream; ``part`` tells initialisation from data order."""
-    words = numpy.random.SeedSequence([seed, int(purpose), index, part]).generate_state(2, numpy.uint64)
+def generator_for(seed: int, stream: Stream, episode: int, substream: Substream) -> torch.Generator:
+    """The CPU generator of one use of random numbers in one episode of a stream."""
+    words = numpy.random.SeedSequence([seed, int(stream), episode, int(substream)]).generate_state(2, numpy.uint64)
     return torch.Generator().manual_seed(int(words[0] >> 1))
+
+
+def build_optimizee(task: Task, seed: int, stream: Stream, episode: int) -> nn.Module:
+    """The model that an episode starts with."""
+    return task.build(generator_for(seed, stream, episode, Substream.MODEL))
+
+
+def draw_batches(task: Task, split: str, seed: int, stream: Stream, episode: int) -> Iterator[Batch]:
+    """The batches of an episode."""
+    substream = Substream.BATCHES if split == "train" else Substream.OUTER_BATCHES
+    return task.batches(split, generator_for(seed, stream, episode, substream))
 
 
 def require_task(task: object) -> None:
@@ -134,12 +171,12 @@ def require_task(task: object) -> None:
     require(isinstance(task.name, str) and bool(re.fullmatch(r"[^/\\\0]+", task.name)), f"its name is {task.name!r}")
     for name, steps in (("horizon", task.horizon), ("unroll", getattr(task, "unroll", 1))):
         require(isinstance(steps, int) and steps >= 1, f"{name} of {task.name} is {steps!r}, not a number of steps")
-    own = task_for(task, Purpose.TRAIN)
-    model = own.build(generator_for(0, Purpose.TRAIN, 0))
+    own = task_for(task, Stream.TRAIN)
+    model = build_optimizee(own, 0, Stream.TRAIN, 0)
     require(isinstance(model, nn.Module), f"build of {task.name} gives no module, but {model!r}")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     require(bool(named), f"the model of {task.name} has no trainable parameters")
-    stream = own.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    stream = draw_batches(own, "train", 0, Stream.TRAIN, 0)
     require(isinstance(stream, Iterator), f"batches of {task.name} gives no iterator, but {type(stream).__name__}")
     batch = next(stream, None)
     require(batch is not None, f"batches('train') of {task.name} is empty")

@@ -14,12 +14,15 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from sol_learner.task import Task
 from sol_symbols import SolError
 from sol_symbols.plugins import find_plugins, load_plugin
+
+if TYPE_CHECKING:  # sol tasks does not load PyTorch
+    import torch
+
+    from sol_learner.task import Task
 
 __all__ = ["Recipe", "describe", "find_tasks", "install_line", "load_task", "missing", "parse_device"]
 
@@ -93,6 +96,8 @@ def parse_device(text: str | None) -> torch.device:
     Raises:
         SolError: It is not a device, or this machine does not have it.
     """
+    import torch
+
     if text is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

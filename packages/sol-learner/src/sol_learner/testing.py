@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sol_learner.inner.optimizees import Optimizees, vectorizes
-from sol_learner.task import SPLITS, Batch, Purpose, Task, generator_for, require_task
+from sol_learner.task import (
+    SPLITS,
+    Batch,
+    Stream,
+    Substream,
+    Task,
+    build_optimizee,
+    draw_batches,
+    generator_for,
+    require_task,
+)
 from sol_symbols import SolError
 
 __all__ = ["check_task"]
@@ -34,7 +44,7 @@ def check_task(task: Task) -> None:
     except SolError as error:
         raise AssertionError(str(error)) from None
 
-    model, again, other = (task.build(generator_for(seed, Purpose.TRAIN, 0)) for seed in (0, 0, 1))
+    model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
     _require({*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())), "build: models share parameters")
     _require(torch.equal(_parameters(model), _parameters(again)), "build: one generator state gave two models")
     _require(not torch.equal(_parameters(model), _parameters(other)), "build: the generator does not matter")
@@ -47,11 +57,11 @@ def check_task(task: Task) -> None:
         _require(all(shape == shapes[0] for shape in shapes), f"batches({split!r}): shapes change from batch to batch")
     pool, parts = getattr(task, "pool", None), first
     if pool is not None:
-        parts = {split: [pool(split).build(generator_for(0, Purpose.TRAIN, 0)).state_dict()] for split in SPLITS}
+        parts = {split: [build_optimizee(pool(split), 0, Stream.TRAIN, 0).state_dict()] for split in SPLITS}
     for left, right in itertools.combinations(SPLITS, 2):
         _require(not _same(parts[left], parts[right]), f"batches: the splits {left!r} and {right!r} are the same")
 
-    train = task.batches("train", generator_for(0, Purpose.TRAIN, 0, 1))
+    train = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
     _require(count == task.horizon + 1, f"batches('train') ended after {count}; it must be endless")
 
@@ -74,9 +84,9 @@ def check_task(task: Task) -> None:
     _require(not any(module.training for module in model.modules()), "evaluate changes the model: its training mode")
     model.train()
 
-    both = Optimizees(task, 0, Purpose.TRAIN, range(2))
+    both = Optimizees(task, 0, Stream.TRAIN, range(2))
     if not vectorizes(task, model) or torch.equal(loss, task.loss(model, first["train"][0])):  # else dropout differs
-        single = [Optimizees(task, 0, Purpose.TRAIN, [index]).losses_and_gradients()[1][0, 0] for index in range(2)]
+        single = [Optimizees(task, 0, Stream.TRAIN, [index]).losses_and_gradients()[1][0, 0] for index in range(2)]
         try:
             together = both.losses_and_gradients()[1][0]
         except RuntimeError as error:
@@ -105,7 +115,8 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
-    batches = list(itertools.islice(task.batches(split, generator_for(seed, Purpose.TRAIN, 0, 1)), count))
+    generator = generator_for(seed, Stream.TRAIN, 0, Substream.BATCHES)  # the same numbers for every split
+    batches = list(itertools.islice(task.batches(split, generator), count))
     _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless")
     return batches
 

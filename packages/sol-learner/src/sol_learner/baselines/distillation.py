@@ -28,12 +28,12 @@ import sympy
 import torch
 from torch import Tensor
 
-from sol_learner.inner.task_set import Family
+from sol_learner.inner.task_set import TaskSet
 from sol_learner.networks.lstm import LSTMNetwork
 from sol_learner.networks.trained_lstm import TrainedLSTM
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import Progress, Silent
-from sol_learner.search.candidates import Candidates
+from sol_learner.runtime.progress import NullProgress, Progress
+from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import DIGITS, combine, split_unit
 from sol_symbols import OPERATORS, STANDARD, RuleError, SolError, UpdateRule, round_constants
@@ -70,11 +70,11 @@ class DistilSettings:
         functions: Operators that formulas are made of; those of the table that are finite everywhere.
         episodes: Episodes recorded for fitting, and as many again for judging the fit.
         coordinates: Coordinates recorded of each.
-        terms: Most terms of a rule, each found by a search of its own.
+        max_terms: Maximum number of terms of a rule; each term has its own search.
         population: Formulas in each generation.
         generations: Generations of a search.
         parsimony: What a node of a formula costs, in units of the cosine above.
-        validation: Episodes of the validation stream that the choice is made on.
+        validation_episodes: Episodes of the validation stream that the choice is made on.
 
     Raises:
         SolError: A number is out of range, or a function is not in the operator table.
@@ -85,11 +85,11 @@ class DistilSettings:
     functions: tuple[str, ...] = ("add", "sub", "mul", "abs", "tanh")
     episodes: int = 2
     coordinates: int = 50
-    terms: int = 6
+    max_terms: int = 6
     population: int = 500
     generations: int = 15
     parsimony: float = 3e-3
-    validation: int = 8
+    validation_episodes: int = 8
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -166,7 +166,7 @@ def regress(
     Raises:
         SolError: gplearn is not installed, an input is not finite on the samples, or phi is 0 or not finite there.
     """
-    settings, progress = settings or DistilSettings(), progress or Silent()
+    settings, progress = settings or DistilSettings(), progress or NullProgress()
     samples, phi = fitting
     inputs = [samples.vocabulary.parse(text) for text in settings.inputs]
     table = samples.evaluate(inputs)
@@ -185,8 +185,8 @@ def regress(
     result: list[Distilled] = []
     units: list[sympy.Expr] = []
     left = phi
-    progress.phase("symbolic regression", settings.terms)
-    for count in range(1, settings.terms + 1):
+    progress.phase("symbolic regression", settings.max_terms)
+    for count in range(1, settings.max_terms + 1):
         program = search(scaled, (left / left.square().mean().sqrt()).cpu().numpy(), settings.seed + count)
         unit = split_unit(_expression(iter(program), names))
         if unit in units or not unit.free_symbols:
@@ -277,7 +277,7 @@ def _r2(rule: UpdateRule, samples: Samples, phi: Tensor) -> float:
 
 def distil(
     trained: TrainedLSTM,
-    family: Family,
+    task_set: TaskSet,
     settings: DistilSettings | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
@@ -286,7 +286,7 @@ def distil(
 
     Args:
         trained: The LSTM. Episodes are of its seed, from the first of the training stream that its meta-training left.
-        family: The tasks that it was trained on.
+        task_set: The tasks that it was trained on.
         settings: Of the search.
         progress: Where to report.
         clock: Interrupts.
@@ -298,24 +298,26 @@ def distil(
         SolError: As :func:`regress`; or no formula that was found gives a finite loss.
         Interrupted: By the clock, before anything was measured.
     """
-    settings, progress, clock = settings or DistilSettings(), progress or Silent(), clock or Clock()
+    settings, progress, clock = settings or DistilSettings(), progress or NullProgress(), clock or Clock()
     seed, vocabulary = int(trained.provenance["seed"]), STANDARD
-    candidates = Candidates(family, seed, int(trained.provenance["spent"]), settings.validation, clock)
+    evaluator = CandidateEvaluator(
+        task_set, seed, int(trained.provenance["spent"]), settings.validation_episodes, clock
+    )
     values: dict[str, float] = {n: h.default for n, h in vocabulary.hyperparameters.items() if h.default is not None}
     recorded: list[tuple[Samples, Tensor]] = []
     for _ in range(2):
-        episodes = candidates.fresh(settings.episodes)
+        episodes = evaluator.fresh(settings.episodes)
         runner = trained.network.runner()
         samples = record(
-            family, runner, trained.lr, values, vocabulary, seed, episodes, settings.coordinates, clock=clock
+            task_set, runner, trained.lr, values, vocabulary, seed, episodes, settings.coordinates, clock=clock
         )
         recorded.append((samples, lstm_updates(trained.network, samples)))
-    found = regress(recorded[0], recorded[1], {**values, "T": family.horizon}, trained.lr, settings, progress)
+    found = regress(recorded[0], recorded[1], {**values, "T": task_set.horizon}, trained.lr, settings, progress)
     progress.phase("measuring formulas", len(found))
     measured: list[Distilled] = []
     try:
         for formula in found:
-            measured.append(replace(formula, loss=candidates.validated([formula.rule])[0]))
+            measured.append(replace(formula, loss=evaluator.validated([formula.rule])[0]))
             progress.step(len(measured), r2=formula.held_out, loss=measured[-1].loss or math.inf)
     except Interrupted:
         if not measured:
@@ -323,5 +325,7 @@ def distil(
         progress.note(f"{len(measured)} of {len(found)} formulas were measured")
     finite = [formula for formula in measured if formula.loss is not None and math.isfinite(formula.loss)]
     if not finite:
-        raise SolError(f"none of the {len(found)} formulas trains {family.name}; try more generations or other inputs")
+        raise SolError(
+            f"none of the {len(found)} formulas trains {task_set.name}; try more generations or other inputs"
+        )
     return sorted(finite, key=lambda formula: formula.loss or 0.0)

@@ -10,14 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.task_set import Family
-from sol_learner.meta_training import MetaTraining, meta_train
+from sol_learner.inner.task_set import TaskSet
+from sol_learner.meta_training import MetaTraining, meta_train, network_generator
 from sol_learner.networks.lstm import LSTMNetwork
 from sol_learner.networks.trained_lstm import TrainedLSTM
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock
-from sol_learner.runtime.progress import Progress, Silent
-from sol_learner.task import Purpose, Task, device_of, generator_for
+from sol_learner.runtime.progress import NullProgress, Progress
+from sol_learner.task import Task, device_of
 from sol_symbols import SolError
 
 __all__ = ["LSTM_LR", "LSTM_SETTINGS", "learn_lstm", "lstm_config"]
@@ -43,7 +43,7 @@ LSTM_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "pes_sigma": 0.01,
         "scaling": 0.0,
         "precision": "float32",
-        "validation": 4,
+        "validation_episodes": 4,
         "validate_every": 10,
     }
 )
@@ -68,7 +68,7 @@ def learn_lstm(
     config: LearnConfig | None = None,
     *,
     lr: float = LSTM_LR,
-    memory: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> tuple[TrainedLSTM, MetaTraining[LSTMNetwork]]:
@@ -78,7 +78,7 @@ def learn_lstm(
         task: The task.
         config: Of the meta-training; see :data:`LSTM_SETTINGS`.
         lr: What the LSTM's output is multiplied by.
-        memory: Checkpoints to write and to go on from.
+        checkpoints: Checkpoints to write and to go on from.
         progress: Where to report.
         clock: Ends meta-training early; the best that was reached is returned.
 
@@ -88,15 +88,15 @@ def learn_lstm(
     if not (math.isfinite(lr) and lr > 0):
         raise SolError(f"lr = {lr!r}; it must be more than 0")
     config = config or lstm_config({})
-    network = LSTMNetwork(generator=generator_for(config.seed, Purpose.TRAIN, 0, part=3)).to(device_of(task))
+    network = LSTMNetwork(generator=network_generator(config.seed)).to(device_of(task))
     training = meta_train(
-        Family((task,), (1.0,), config.objective),
+        TaskSet((task,), (1.0,), config.objective),
         network,
         lr,
         config,
-        progress=progress or Silent(),
+        progress=progress or NullProgress(),
         clock=clock or Clock(),
-        memory=memory,
+        checkpoints=checkpoints,
     )
     if training.dropped and not training.windows:
         raise SolError(training.advice)

@@ -206,7 +206,7 @@ class TorchSpec:
     rule = None
 
     @property
-    def kind(self) -> type[torch.optim.Optimizer]:
+    def optimizer_class(self) -> type[torch.optim.Optimizer]:
         """The class.
 
         Raises:
@@ -216,7 +216,7 @@ class TorchSpec:
 
     @property
     def _defaults(self) -> dict[str, Any]:
-        parameters = inspect.signature(self.kind).parameters
+        parameters = inspect.signature(self.optimizer_class).parameters
         return {name: parameter.default for name, parameter in parameters.items()}
 
     @property
@@ -252,7 +252,7 @@ class TorchSpec:
         Raises:
             SolError: It is no optimizer, or needs more than parameters, gradients and a learning rate.
         """
-        if not (inspect.isclass(self.kind) and issubclass(self.kind, torch.optim.Optimizer)):
+        if not (inspect.isclass(self.optimizer_class) and issubclass(self.optimizer_class, torch.optim.Optimizer)):
             raise SolError(f"{self.name} in {self.source} is no torch.optim.Optimizer")
         parameter = nn.Parameter(torch.ones(2, 2))
         parameter.grad = torch.ones(2, 2)
@@ -293,7 +293,7 @@ class TorchSpec:
             arguments["betas"] = (settings["beta1"], settings["beta2"], *known["betas"][2:])
         if "horizon" in known:
             arguments["horizon"] = steps
-        return self.kind(parameters, **arguments)
+        return self.optimizer_class(parameters, **arguments)
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -403,7 +403,7 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
         return _of_library(_LIBRARIES[source], name)
     if source.endswith(".py"):
         spec = TorchSpec(str(Path(source).resolve()), name, _digest(Path(source)))
-        spec.kind  # noqa: B018  (a file that cannot be imported is told at once)
+        spec.optimizer_class  # noqa: B018  (a file that cannot be imported is told at once)
         return spec
     if text.lower() in ZOO:
         return RuleSpec(ZOO[text.lower()])
@@ -433,5 +433,5 @@ def _classes(module: str) -> list[str]:
         raise SolError(f"{module} is not installed: {install_line([EXTRA])}") from None
     base = torch.optim.Optimizer
     return sorted(
-        key for key, kind in members.items() if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
+        key for key, cls in members.items() if inspect.isclass(cls) and issubclass(cls, base) and cls is not base
     )

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
-from sol_learner.comparing.comparison import Comparison, Contender, finite_mean
+from sol_learner.comparing.comparison import Comparison
+from sol_learner.comparing.config import CompareConfig
+from sol_learner.comparing.optimizer_result import OptimizerResult, finite_mean
 from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, Settings, resolve_optimizer
 from sol_learner.comparing.store import Store
 from sol_learner.comparing.trials import Trial, fingerprint, run_trial, versions
@@ -25,19 +27,14 @@ from sol_learner.comparing.tuning import tune_side_by_side
 from sol_learner.inner.episodes import Outcome
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import Progress, Silent
+from sol_learner.runtime.progress import NullProgress, Progress
 from sol_learner.runtime.workers import Workers
-from sol_learner.task import SPLITS, Purpose, Task
+from sol_learner.settings import settings_from
+from sol_learner.task import SPLITS, Stream, Task
 from sol_learner.task_registry import Recipe, load_task
 from sol_symbols import SolError, UpdateRule
 
-__all__ = ["TUNING", "TUNING_SPLITS", "compare"]
-
-TUNING = ("lr", "full", "none")
-"""What is tuned: the learning rate; also momenta, averaging, weight decay and schedule; nothing."""
-
-TUNING_SPLITS = ("train", "valid")
-"""Splits whose loss tuning can minimise."""
+__all__ = ["compare"]
 
 Tuned = tuple[float, list[tuple[float, float]]]
 Result = dict[str, Any]
@@ -46,103 +43,125 @@ Result = dict[str, Any]
 def compare(
     task: Task | str | Recipe,
     optimizers: Sequence[str] | Mapping[str, str | UpdateRule | OptimizerSpec],
+    config: CompareConfig | None = None,
     *,
-    episodes: int = 10,
-    seed: int = 0,
-    tune: str = "lr",
-    trials: int = 20,
-    tune_for: str = "train",
-    tuning_episodes: int = 3,
     tuned: Mapping[str, Tuned] | None = None,
-    steps: int | None = None,
-    target: float | None = None,
-    threads: int | None = 1,
     store: Store | str | Path | None = None,
     workers: Workers | None = None,
     data: Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     clock: Clock | None = None,
-    memory: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
+    **settings: Any,
 ) -> Comparison:
-    """Train with each optimizer on the same held-out episodes, after tuning those that bring no learning rate.
+    """Tune every optimizer that has no learning rate, then train with each one on the same held-out episodes.
 
     Args:
-        task: A task, the name of one, or, so that other processes can make it, its recipe.
-        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or names, rules and others by the name that
-            they get in tables. The first one is compared with all the others.
-        episodes: Seeds of the evaluation: episodes 0, 1, ... of its stream.
-        seed: Base seed of all random streams and of Optuna.
-        tune: A member of :data:`TUNING`.
-        trials: Settings tried of each optimizer that is tuned.
-        tune_for: Split whose loss after the last step tuning minimises, ``train`` or ``valid``.
-        tuning_episodes: Episodes of the tuning stream that this loss is averaged over.
-        tuned: Learning rate and (rate, objective) pairs of optimizers that are tuned already, by name.
-        steps: Inner steps; the task's horizon by default. Schedules are laid over them.
-        target: Loss that ``steps to target`` counts to; by default the mean loss at the end of the second optimizer,
-            which is the first one's first baseline.
-        threads: Threads of each run; ``None`` for as many as there are. With the same number, numbers are the same.
-        store: File of finished runs to read and to add to.
-        workers: Processes that share the runs. They have to be able to import or unpickle the task.
-        data, device: Of a task that is given by name.
+        task: A task, the name of an installed one, or a recipe, which other processes can build the task from.
+        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or names, rules and specs by their names in
+            tables. The first optimizer is compared with each of the others.
+        config: Settings; see :class:`~sol_learner.CompareConfig`.
+        tuned: Learning rate and (rate, objective) pairs of optimizers that are already tuned, by name.
+        store: File of finished runs: read first, and extended.
+        workers: Processes that share the runs. They must be able to import or unpickle the task.
+        data, device: For a task that is given by name.
         progress: Where to report.
         clock: Interrupts.
-        memory: Keeps the runs, instead of a store, for a learning run that goes on where it was.
+        checkpoints: Keeps the runs of a learning run, instead of a store.
+        settings: Replace single settings of ``config`` by name.
 
     Raises:
-        SolError: Something is named that does not exist or that cannot train the task, or a package is missing.
+        SolError: A name is unknown, a setting is out of range, an optimizer cannot train the task, or a package is
+            missing.
         Interrupted: By the clock.
+
+    Example::
+
+        comparison = compare("mnistnet", ["adam", "nesterov"], episodes=5, trials=12)
+        print(comparison.table())
     """
-    entrants = {name: _spec(value) for name, value in _named(optimizers).items()}
-    _check_plan(entrants, tune, tune_for, episodes=episodes, trials=trials, tuning_episodes=tuning_episodes)
-    if steps is not None and steps < 1:
-        raise SolError(f"{steps} steps; take 1 or more")
+    config = settings_from(CompareConfig, {**asdict(config or CompareConfig()), **settings})
+    threads = config.threads or None
+    specs = {name: _spec(value) for name, value in _named(optimizers).items()}
+    if not specs:
+        raise SolError("no optimizer to compare")
     given = Recipe(load_task, (task, data, device)) if isinstance(task, str) else task
     loaded = given.load() if isinstance(given, Recipe) else given
-    horizon, progress = steps or loaded.horizon, progress or Silent()
-    for spec in entrants.values():
+    horizon, progress = config.steps or loaded.horizon, progress or NullProgress()
+    for spec in specs.values():
         spec.check()
     opened = Store(store) if isinstance(store, str | Path) else store
-    runs = _Runs(loaded, given, seed, horizon, threads, opened, workers or Workers(), clock, memory)
+    runs = _Runs(loaded, given, config.seed, horizon, threads, opened, workers or Workers(), clock, checkpoints)
 
-    chosen: dict[str, Settings] = {name: spec.fixed for name, spec in entrants.items() if spec.fixed is not None}
+    chosen: dict[str, Settings] = {name: spec.fixed for name, spec in specs.items() if spec.fixed is not None}
     tables: dict[str, list[Result]] = {}
     for name, (rate, pairs) in (tuned or {}).items():
-        if name in entrants and name not in chosen:
+        if name in specs and name not in chosen:
             chosen[name] = {"lr": rate}
             tables[name] = [{"settings": {"lr": r}, "objective": v if math.isfinite(v) else None} for r, v in pairs]
-    spaces = {name: spec.space(tune == "full") for name, spec in entrants.items() if name not in chosen}
     protocol: dict[str, Any] = {"threads": threads, "versions": versions(), "device": str(device)}
-    if spaces and tune == "none":
-        raise SolError(
-            f"no learning rate for {', '.join(spaces)}: tune it, or write one into a rule, as in 'ad where lr = 0.001'"
-        )
-    if spaces:
-        protocol |= {"tune": tune, "trials": trials, "tune_for": tune_for, "tuner": "Optuna TPE"}
-        protocol |= {"tuning_stream": Purpose.TUNE.name.lower(), "tuning_episodes": list(range(tuning_episodes))}
-        protocol["space"] = {name: [asdict(dimension) for dimension in space] for name, space in spaces.items()}
-        protocol["tuning_failures"] = lost = list[str]()
-        progress.phase("tuning", trials)
-        measure = partial(_objectives, runs, entrants, tune_for, tuning_episodes, lost)
-        for name, table in tune_side_by_side(spaces, measure, trials, seed, progress).items():
-            tables[name], chosen[name] = table, _best(name, loaded.name, table)
+    missing = {name: spec for name, spec in specs.items() if name not in chosen}
+    if missing:
+        found, told = _tune(missing, runs, config, progress)
+        protocol |= told
+        tables |= found
+        chosen |= {name: _best(name, loaded.name, table) for name, table in found.items()}
+    results = _evaluate(specs, chosen, tables, runs, config, progress)
+    target = config.target
+    if target is None:
+        end = finite_mean(results[min(1, len(results) - 1)].smooth[-1])
+        target = end if math.isfinite(end) else None
+    return Comparison(loaded.name, config.seed, config.episodes, horizon, results, target, protocol)
 
-    progress.phase("comparing", episodes * len(entrants))
+
+def _tune(
+    specs: Mapping[str, OptimizerSpec], runs: _Runs, config: CompareConfig, progress: Progress
+) -> tuple[dict[str, list[Result]], dict[str, Any]]:
+    """Every trial of each optimizer, and what the protocol says of the tuning."""
+    if config.tune == "none":
+        raise SolError(
+            f"no learning rate for {', '.join(specs)}: tune it, or write one into a rule, as in 'ad where lr = 0.001'"
+        )
+    spaces = {name: spec.space(config.tune == "full") for name, spec in specs.items()}
+    failures = list[str]()
+    protocol: dict[str, Any] = {
+        "tune": config.tune,
+        "trials": config.trials,
+        "tune_for": config.tune_for,
+        "tuner": "Optuna TPE",
+        "tuning_stream": Stream.TUNE.name.lower(),
+        "tuning_episodes": list(range(config.tuning_episodes)),
+        "space": {name: [asdict(dimension) for dimension in space] for name, space in spaces.items()},
+        "tuning_failures": failures,
+    }
+    progress.phase("tuning", config.trials)
+    measure = partial(_objectives, runs, specs, config.tune_for, config.tuning_episodes, failures)
+    return tune_side_by_side(spaces, measure, config.trials, config.seed, progress), protocol
+
+
+def _evaluate(
+    specs: Mapping[str, OptimizerSpec],
+    chosen: Mapping[str, Settings],
+    tables: Mapping[str, list[Result]],
+    runs: _Runs,
+    config: CompareConfig,
+    progress: Progress,
+) -> list[OptimizerResult]:
+    """Each optimizer on the evaluation episodes."""
+    episodes = config.episodes
+    progress.phase("comparing", episodes * len(specs))
     plan = [
-        (name, runs.trial(spec, chosen[name], Purpose.EVALUATE, episode, SPLITS))
-        for name, spec in entrants.items()
+        (name, runs.trial(spec, chosen[name], Stream.EVALUATE, episode, SPLITS))
+        for name, spec in specs.items()
         for episode in range(episodes)
     ]
     results = runs(plan, progress)
     names = _metric_names(results)
-    contenders = []
-    for i, (name, spec) in enumerate(entrants.items()):
-        mine = results[i * episodes : (i + 1) * episodes]
-        contenders.append(_contender(name, spec, chosen[name], tables.get(name, []), mine, horizon, names))
-    if target is None:
-        end = finite_mean(contenders[min(1, len(contenders) - 1)].smooth[-1])
-        target = end if math.isfinite(end) else None
-    return Comparison(loaded.name, seed, episodes, horizon, contenders, target, protocol)
+    return [
+        _result(name, spec, chosen[name], tables.get(name, []), results[i * episodes : (i + 1) * episodes], runs, names)
+        for i, (name, spec) in enumerate(specs.items())
+    ]
 
 
 def _named(optimizers: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -162,17 +181,6 @@ def _spec(value: Any) -> OptimizerSpec:
     return RuleSpec(value) if isinstance(value, UpdateRule) else value
 
 
-def _check_plan(entrants: Mapping[str, OptimizerSpec], tune: str, tune_for: str, **counts: int) -> None:
-    if not entrants:
-        raise SolError("no optimizer to compare")
-    for name, value, known in (("tune", tune, TUNING), ("tune_for", tune_for, TUNING_SPLITS)):
-        if value not in known:
-            raise SolError(f"{name} = {value!r}; choose one of: {', '.join(known)}")
-    for name, count in counts.items():
-        if count < 1:
-            raise SolError(f"{name} = {count}; it must be 1 or more")
-
-
 class _Runs:
     """Makes trials of one comparison and runs those that are not known yet.
 
@@ -180,7 +188,7 @@ class _Runs:
         task: The task.
         given: What other processes are told of it.
         seed, steps, threads: Of every trial.
-        store, memory: Where known results are.
+        store, checkpoints: Where known results are.
         workers, clock: As for :func:`compare`.
     """
 
@@ -194,18 +202,18 @@ class _Runs:
         store: Store | None,
         workers: Workers,
         clock: Clock | None,
-        memory: Checkpoints | None,
+        checkpoints: Checkpoints | None,
     ) -> None:
-        self._task, self._seed, self._steps, self._threads = task, seed, steps, threads
+        self._task, self._seed, self.steps, self._threads = task, seed, steps, threads
         self._given = task if workers.jobs == 1 else given
-        self._store, self._workers, self._clock, self._memory = store, workers, clock, memory
+        self._store, self._workers, self._clock, self._checkpoints = store, workers, clock, checkpoints
         self._fingerprint = fingerprint(task) if store is not None else ""
 
     def trial(
-        self, spec: OptimizerSpec, settings: Settings, purpose: Purpose, episode: int, splits: tuple[str, ...]
+        self, spec: OptimizerSpec, settings: Settings, stream: Stream, episode: int, splits: tuple[str, ...]
     ) -> Trial:
         """A training run."""
-        return Trial(self._given, spec, settings, self._seed, purpose, episode, self._steps, splits, self._threads)
+        return Trial(self._given, spec, settings, self._seed, stream, episode, self.steps, splits, self._threads)
 
     def __call__(self, plan: Sequence[tuple[str, Trial]], progress: Progress | None = None) -> list[Result | Exception]:
         """The result of each trial, or why it has none. Each is stored as it comes.
@@ -218,7 +226,7 @@ class _Runs:
             Interrupted: By the clock.
         """
         results: dict[int, Result | Exception] = {}
-        told = progress or Silent()
+        told = progress or NullProgress()
         for i, (_, trial) in enumerate(plan):
             known = self._known(trial)
             if known is not None:
@@ -237,9 +245,9 @@ class _Runs:
         return [results[i] for i in range(len(plan))]
 
     def _known(self, trial: Trial) -> Result | None:
-        if self._memory is not None:  # of a learning run: each process of it waits for the result of the first
+        if self._checkpoints is not None:  # of a learning run: each process of it waits for the result of the first
             identity = trial.identity(self._task.name)
-            return self._memory.once(f"compare/{identity}", partial(run_trial, trial, self._clock))
+            return self._checkpoints.once(f"compare/{identity}", partial(run_trial, trial, self._clock))
         return None if self._store is None else self._store.get(trial.identity(self._fingerprint))
 
     def _keep(self, entry: tuple[str, Trial], result: Result) -> Result:
@@ -250,7 +258,7 @@ class _Runs:
 
 def _objectives(
     runs: _Runs,
-    entrants: Mapping[str, OptimizerSpec],
+    specs: Mapping[str, OptimizerSpec],
     split: str,
     episodes: int,
     failures: list[str],
@@ -258,7 +266,7 @@ def _objectives(
 ) -> dict[str, float]:
     """Mean loss over the tuning episodes of one setting of each optimizer."""
     plan = [
-        (name, runs.trial(entrants[name], chosen, Purpose.TUNE, episode, (split,)))
+        (name, runs.trial(specs[name], chosen, Stream.TUNE, episode, (split,)))
         for name, chosen in settings.items()
         for episode in range(episodes)
     ]
@@ -289,27 +297,27 @@ def _metric_names(results: Sequence[Result | Exception]) -> dict[str, list[str]]
     return {split: list(found) for split, found in names.items()}
 
 
-def _contender(
+def _result(
     name: str,
     spec: OptimizerSpec,
     settings: Settings,
     trials: list[Result],
     results: Sequence[Result | Exception],
-    steps: int,
+    runs: _Runs,
     names: Mapping[str, Sequence[str]],
-) -> Contender:
+) -> OptimizerResult:
     """Results of its episodes, side by side."""
     done = [result if isinstance(result, dict) else None for result in results]
 
     def row(values: Sequence[float | None]) -> torch.Tensor:
         return torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float64)
 
-    losses = [[*(r["batch_loss"] if r else []), *[None] * steps][:steps] for r in done]
+    losses = [[*(r["batch_loss"] if r else []), *[None] * runs.steps][: runs.steps] for r in done]
     metrics = {
         split: {key: row([r["metrics"].get(split, {}).get(key) if r else None for r in done])[None] for key in keys}
         for split, keys in names.items()
     }
-    return Contender(
+    return OptimizerResult(
         name,
         spec.rule,
         settings,

@@ -24,12 +24,12 @@ from sol_learner.comparing.optimizer_specs import OptimizerSpec, Settings, sched
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.workers import threads
-from sol_learner.task import SPLITS, Purpose, Task, device_of, generator_for, task_for
+from sol_learner.task import SPLITS, Stream, Task, build_optimizee, device_of, draw_batches, task_for
 from sol_learner.task_registry import Recipe
 
-__all__ = ["Peak", "Trial", "fingerprint", "run_trial", "versions"]
+__all__ = ["PeakMemory", "Trial", "fingerprint", "run_trial", "versions"]
 
-MEANING = 4
+RESULT_VERSION = 4
 """Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
 
 
@@ -41,7 +41,7 @@ class Trial:
         task: The task, or what makes it.
         optimizer: The optimizer.
         settings: Its hyperparameters.
-        seed, purpose, episode: The random stream and the place in it.
+        seed, stream, episode: The random stream and the place in it.
         steps: Inner steps.
         splits: Splits to evaluate on after the last step.
         threads: Threads of the run; as many as there are where ``None``.
@@ -51,7 +51,7 @@ class Trial:
     optimizer: OptimizerSpec
     settings: Settings
     seed: int
-    purpose: Purpose
+    stream: Stream
     episode: int
     steps: int
     splits: tuple[str, ...]
@@ -60,12 +60,12 @@ class Trial:
     def identity(self, task: str) -> dict[str, Any]:
         """Everything that the run's numbers follow from, JSON-able; ``task`` is the task's :func:`fingerprint`."""
         return {
-            "meaning": MEANING,
+            "result_version": RESULT_VERSION,
             "task": task,
             "optimizer": self.optimizer.identity(),
             "settings": dict(sorted(self.settings.items())),
             "seed": self.seed,
-            "stream": self.purpose.name.lower(),
+            "stream": self.stream.name.lower(),
             "episode": self.episode,
             "steps": self.steps,
             "splits": list(self.splits),
@@ -95,8 +95,8 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
     """
     task = trial.task.load() if isinstance(trial.task, Recipe) else trial.task
     with threads(trial.threads):
-        peak = Peak()
-        optimizees = Optimizees(task, trial.seed, trial.purpose, [trial.episode])
+        peak = PeakMemory()
+        optimizees = Optimizees(task, trial.seed, trial.stream, [trial.episode])
         step, state_bytes = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
         lr, schedule = float(trial.settings["lr"]), str(trial.settings.get("schedule", "constant"))
         losses: list[Tensor] = []
@@ -135,7 +135,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class Peak:
+class PeakMemory:
     """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset.
 
     Attributes:
@@ -171,23 +171,23 @@ def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
     split, the loss there, the metrics of the fresh model over each split, and two steps of training, dropout and
     projection included, of which the second is long (to six digits: last ones differ between processors).
     """
-    kind = f"{type(task).__module__}.{type(task).__qualname__}"
-    digest = hashlib.sha256(f"{kind} {task.name} {device_of(task).type}".encode())
-    for purpose in (Purpose.TUNE, Purpose.EVALUATE):
-        part = task_for(task, purpose)
-        model = part.build(generator_for(0, purpose, 0)).eval()
+    cls = f"{type(task).__module__}.{type(task).__qualname__}"
+    digest = hashlib.sha256(f"{cls} {task.name} {device_of(task).type}".encode())
+    for stream in (Stream.TUNE, Stream.EVALUATE):
+        part = task_for(task, stream)
+        model = build_optimizee(part, 0, stream, 0).eval()
         for parameter in model.parameters():
             _add(digest, parameter)
         for split in splits:
-            batch = next(iter(part.batches(split, generator_for(0, purpose, 0, 1))))
+            batch = next(iter(draw_batches(part, split, 0, stream, 0)))
             for leaf in pytree.tree_leaves(batch):
                 _add(digest, leaf)
             with torch.no_grad():
                 loss = float(part.loss(model, batch))
-                measured = part.evaluate(model, split) if purpose is Purpose.EVALUATE else {}
+                measured = part.evaluate(model, split) if stream is Stream.EVALUATE else {}
             told = {"loss of the batch": loss, **measured}
             _add(digest, [(name, f"{value:.6g}") for name, value in told.items()])
-        optimizees = Optimizees(task, 0, purpose, [0])
+        optimizees = Optimizees(task, 0, stream, [0])
         for length in (1e-3, 1.0):
             losses, gradient = optimizees.losses_and_gradients()
             optimizees.descend(gradient, length / max(float(gradient.abs().max()), 1e-30))

@@ -76,8 +76,8 @@ class Estimator(ABC):
     """
 
     @property
-    def candidates(self) -> int:
-        """Optimizees that each episode needs, C."""
+    def num_replicas(self) -> int:
+        """Optimizees that each episode needs: replicas with the same start and batches, C."""
         return 1
 
     def __init__(
@@ -102,7 +102,7 @@ class Estimator(ABC):
         self.optimizer = network.runner(kernel)
 
     def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
-        """Start an episode of ``horizon`` steps with fresh ``optimizees``, as many candidates as the estimator has."""
+        """Start an episode of ``horizon`` steps with fresh ``optimizees``, ``num_replicas`` of each."""
         self.optimizees, self.lr, self.horizon, self.t = optimizees, lr, horizon, 1
         self.state: State = self.optimizer.begin(optimizees.theta, horizon)
         self._look()

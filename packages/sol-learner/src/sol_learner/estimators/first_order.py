@@ -57,7 +57,7 @@ class FirstOrder(Estimator):
         (weights,) = torch.autograd.grad(self.meta_loss(table).sum(), table)
         later = (weights.unsqueeze(-1) * torch.stack(outer)).flip(0).cumsum(0).flip(0)  # G_r, r = 1..U
         scale = -self.lr * size / count / weights[0].numel()
-        meta_gradient = self.optimizer.pull_back(gradients, thetas, state, first, scale * later)
+        meta_gradient = self.optimizer.vjp(gradients, thetas, state, first, scale * later)
 
         def inputs(offset: int) -> Tensor | None:
             return self.optimizer.inputs(gradients[: offset + 1], thetas[: offset + 1], state, first)

@@ -30,7 +30,7 @@ class PersistentEvolution(Estimator):
     """The estimator above; see :class:`~sol_learner.estimators.Estimator` for the arguments."""
 
     @property
-    def candidates(self) -> int:
+    def num_replicas(self) -> int:
         """Optimizees per episode: two for each pair."""
         return 2 * self.particles
 
@@ -38,7 +38,7 @@ class PersistentEvolution(Estimator):
         self, network: UpdateNetwork, generator: torch.Generator, *, kernel: str = "eager", **settings: Any
     ) -> None:
         super().__init__(network, generator, kernel=kernel, **settings)
-        self._networks = [copy.deepcopy(network).requires_grad_(False) for _ in range(self.candidates)]
+        self._networks = [copy.deepcopy(network).requires_grad_(False) for _ in range(self.num_replicas)]
         shared = next(network.parameters()).device.type == "cpu"  # PyTorch's compiler would compile each of them
         self._optimizers = [perturbed.runner(kernel if shared else "eager") for perturbed in self._networks]
 

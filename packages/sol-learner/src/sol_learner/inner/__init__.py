@@ -1,1 +1,29 @@
 """Optimizees trained side by side, and episodes of them."""
+
+from sol_learner.inner.episodes import (
+    Optimizer,
+    Outcome,
+    RuleOptimizer,
+    learning_rates,
+    objective,
+    run_episodes,
+    run_rule,
+    tune_learning_rate,
+)
+from sol_learner.inner.optimizees import PRECISIONS, Optimizees, vectorizes
+from sol_learner.inner.task_set import TaskSet
+
+__all__ = [
+    "PRECISIONS",
+    "Optimizees",
+    "Optimizer",
+    "Outcome",
+    "RuleOptimizer",
+    "TaskSet",
+    "learning_rates",
+    "objective",
+    "run_episodes",
+    "run_rule",
+    "tune_learning_rate",
+    "vectorizes",
+]

@@ -12,7 +12,7 @@ from torch import Tensor
 from sol_learner.inner.optimizees import Optimizees, vectorizes
 from sol_learner.networks.base import State
 from sol_learner.runtime.clock import Clock
-from sol_learner.task import Purpose, Task
+from sol_learner.task import Stream, Task
 from sol_symbols import SolError, UpdateRule, evaluator
 
 __all__ = [
@@ -116,12 +116,12 @@ def run_episodes(
     optimizer: Optimizer,
     lr: float,
     seed: int,
-    purpose: Purpose,
+    stream: Stream,
     episodes: Sequence[int],
     clock: Clock | None = None,
 ) -> Iterator[tuple[int, Optimizees, Tensor]]:
     """Train fresh optimizees; yields (t, optimizees, gradients) before each step t, from 1, and once after the last."""
-    optimizees = Optimizees(task, seed, purpose, episodes)
+    optimizees = Optimizees(task, seed, stream, episodes)
     for t, _, gradients in _train(optimizees, optimizer, lr, task.horizon, clock):
         yield t, optimizees, gradients
     yield task.horizon + 1, optimizees, gradients
@@ -131,7 +131,7 @@ def run_rule(
     task: Task,
     rule: UpdateRule,
     seed: int,
-    purpose: Purpose,
+    stream: Stream,
     episodes: Sequence[int],
     lr: Value | None = None,
     values: Mapping[str, Value] | None = None,
@@ -147,7 +147,7 @@ def run_rule(
         task: The task.
         rule: The update rule; its schedule, if any, is laid over the horizon of the episodes.
         seed: Base seed of the run.
-        purpose: Random stream of the episodes.
+        stream: Random stream of the episodes.
         episodes: Indices in that stream; S of them.
         lr: Replaces the rule's own; shape [C] for C candidates.
         values: Replace values of the rule; shape [C] each for C candidates.
@@ -169,10 +169,10 @@ def run_rule(
         def alone(c: int, episode: int) -> Outcome:
             own = {name: _of_candidate(value, c) for name, value in (values or {}).items()}
             rate = _of_candidate(given, c)
-            return run_rule(task, rule, seed, purpose, [episode], rate, own, splits, horizon, clock)
+            return run_rule(task, rule, seed, stream, [episode], rate, own, splits, horizon, clock)
 
         return _joined([[alone(c, episode) for episode in episodes] for c in range(candidates)])
-    optimizees = Optimizees(task, seed, purpose, episodes, candidates)
+    optimizees = Optimizees(task, seed, stream, episodes, candidates)
     theta = optimizees.theta
 
     def aligned(value: Value) -> Value:
@@ -238,7 +238,7 @@ def tune_learning_rate(
 
     def measure(rates: Tensor) -> float:
         new = torch.tensor([rate for rate in rates.tolist() if rate not in measured], dtype=torch.float64)
-        outcome = run_rule(task, rule, seed, Purpose.TUNE, range(episodes), new, horizon=horizon, clock=clock)
+        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), new, horizon=horizon, clock=clock)
         measured.update(zip(new.tolist(), outcome.objective(weight).mean(1).tolist()))
         return min(measured, key=lambda rate: measured[rate])
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sol_learner.task import Batch, Purpose, Task, generator_for, task_for
+from sol_learner.task import Batch, Stream, Substream, Task, build_optimizee, draw_batches, generator_for, task_for
 from sol_symbols import SolError
 
 __all__ = ["PRECISIONS", "Optimizees", "vectorizes"]
@@ -71,7 +71,7 @@ class Optimizees:
     Args:
         task: The task.
         seed: Base seed of the run.
-        purpose: Which random stream the episodes belong to.
+        stream: Which random stream the episodes belong to.
         episodes: Index of each episode in its stream; S of them.
         candidates: C.
         precision: A key of :data:`PRECISIONS`.
@@ -90,14 +90,14 @@ class Optimizees:
         self,
         task: Task,
         seed: int,
-        purpose: Purpose,
+        stream: Stream,
         episodes: Sequence[int],
         candidates: int = 1,
         precision: str = "float32",
         scaling: float = 0.0,
     ) -> None:
-        self.task = task = task_for(task, purpose)
-        self._seed, self._purpose, self._episodes = seed, purpose, list(episodes)
+        self.task = task = task_for(task, stream)
+        self._seed, self._stream, self._episodes = seed, stream, list(episodes)
         models = [self._fresh(episode) for episode in episodes]
         self._template = models[0]
         named = [(n, p) for n, p in _Loss(task, self._template).named_parameters() if p.requires_grad]
@@ -111,7 +111,7 @@ class Optimizees:
             theta = theta / self._scales
         self.theta = theta.expand(candidates, -1, -1).contiguous()
         self._streams: dict[str, list[Iterator[Batch]]] = {}
-        self._randomness = [generator_for(seed, purpose, episode, part=4) for episode in self._episodes]
+        self._randomness = [generator_for(seed, stream, episode, Substream.LAYERS) for episode in self._episodes]
         self._autocast = PRECISIONS[precision]
         several = candidates * len(self._episodes) > 1  # one alone is faster without vmap
         self._vectorized = several and vectorizes(task, models[0])
@@ -127,12 +127,12 @@ class Optimizees:
 
     def _fresh(self, episode: int) -> nn.Module:
         with _turn:  # constructors of layers draw random numbers that are overwritten
-            return self.task.build(generator_for(self._seed, self._purpose, episode, 0)).train()
+            return build_optimizee(self.task, self._seed, self._stream, episode).train()
 
     def _draw_scales(self, theta: Tensor, scaling: float) -> Tensor:
         if self._project is not None:
             raise SolError(f"{self.task.name} projects its parameters, which random scaling would change; leave it off")
-        generators = [generator_for(self._seed, self._purpose, episode, 5) for episode in self._episodes]
+        generators = [generator_for(self._seed, self._stream, episode, Substream.SCALES) for episode in self._episodes]
         draws = torch.stack([torch.rand(theta.shape[1], generator=generator) for generator in generators])
         return torch.exp(scaling * (2 * draws - 1)).to(theta)
 
@@ -170,10 +170,8 @@ class Optimizees:
     def draw(self, split: str = "train") -> Drawn:
         """What the next loss is a function of: a batch of each episode, and the seed of its dropout masks."""
         if split not in self._streams:
-            part = 1 if split == "train" else 6
             self._streams[split] = [
-                self.task.batches(split, generator_for(self._seed, self._purpose, episode, part))
-                for episode in self._episodes
+                draw_batches(self.task, split, self._seed, self._stream, episode) for episode in self._episodes
             ]
         try:
             batches = [next(stream) for stream in self._streams[split]]

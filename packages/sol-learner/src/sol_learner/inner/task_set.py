@@ -10,14 +10,14 @@ from torch import Tensor
 from sol_learner.inner.episodes import Value, objective, run_rule
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.runtime.clock import Clock
-from sol_learner.task import Purpose, Task
+from sol_learner.task import Stream, Task
 from sol_symbols import UpdateRule
 
-__all__ = ["Family"]
+__all__ = ["TaskSet"]
 
 
 @dataclass(frozen=True)
-class Family:
+class TaskSet:
     """One task or several.
 
     Attributes:
@@ -60,7 +60,7 @@ class Family:
         self,
         rule: UpdateRule,
         seed: int,
-        purpose: Purpose,
+        stream: Stream,
         episodes: Sequence[int],
         lr: Value | None = None,
         values: Mapping[str, Value] | None = None,
@@ -69,7 +69,7 @@ class Family:
         """Objective [C, S] of a rule; see :func:`~sol_learner.run_rule` for the arguments."""
 
         def measure(task: Task) -> Tensor:
-            outcome = run_rule(task, rule, seed, purpose, episodes, lr, values, self.splits, clock=clock)
+            outcome = run_rule(task, rule, seed, stream, episodes, lr, values, self.splits, clock=clock)
             return outcome.objective(self.weight)
 
         return self.mean(measure)

@@ -68,7 +68,7 @@ class NetworkRunner(ABC):
         """The same, differentiable in the network's parameters, in gradients, states and parameters of optimizees."""
 
     @abstractmethod
-    def pull_back(
+    def vjp(
         self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
     ) -> tuple[Tensor, ...]:
         """sum_t <cotangent_t, d phi_t/dw> for each parameter w of the network, over several steps of given gradients.
@@ -99,10 +99,10 @@ class UpdateNetwork(nn.Module, ABC):
     def runner(self, kernel: str = "eager") -> NetworkRunner:
         """The network at work; ``kernel`` is a key of :data:`~sol_learner.networks.base.KERNELS`."""
 
-    def draw_gates(self, generator: torch.Generator) -> None:
-        """Draw new random gates, used until the next call or :meth:`settle_gates`."""
+    def sample_gates(self, generator: torch.Generator) -> None:
+        """Draw new random gates, used until the next call or :meth:`use_mean_gates`."""
 
-    def settle_gates(self) -> None:
+    def use_mean_gates(self) -> None:
         """Use the gates' deterministic values."""
 
     def share_gates(self, other: UpdateNetwork) -> None:

@@ -138,11 +138,11 @@ class SymbolicNetwork(UpdateNetwork):
         self.gates = nn.ParameterList(logits if gates else [])
         self._noise: list[Tensor] = []
 
-    def draw_gates(self, generator: torch.Generator) -> None:
-        """Draw new random gates, used until the next call or :meth:`settle_gates`; nothing without gates."""
+    def sample_gates(self, generator: torch.Generator) -> None:
+        """Draw new random gates, used until the next call or :meth:`use_mean_gates`; nothing without gates."""
         self._noise = [torch.rand(gate.shape, generator=generator).to(gate.device) for gate in self.gates]
 
-    def settle_gates(self) -> None:
+    def use_mean_gates(self) -> None:
         """Use the gates' deterministic values, as the read-out does."""
         self._noise = []
 
@@ -317,13 +317,13 @@ class NetworkOptimizer(NetworkRunner):
         outputs, after = self._smooth.step(gradient, state, theta, t, self.values)
         return self.network(torch.stack(outputs)), after
 
-    def pull_back(
+    def vjp(
         self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
     ) -> tuple[Tensor, ...]:
         """See :class:`NetworkRunner`. Neither features nor states depend on w: after the recurrences, steps and
         coordinates are taken in chunks of any shape."""
         if self._native is not None and self._native.fits(*gradients, *thetas, *state.values(), *cotangents):
-            return self._native.pull_back(gradients, thetas, list(state.values()), first, self.values, cotangents)
+            return self._native.vjp(gradients, thetas, list(state.values()), first, self.values, cotangents)
         states = list(self._states(gradients, thetas, state, first))
         table = [self.features.scalars(t, self.values) for t in range(first, first + len(gradients))]
         columns = {name: cotangents.new_tensor([row[name] for row in table]).unsqueeze(1) for name in table[0]}

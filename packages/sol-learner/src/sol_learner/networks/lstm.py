@@ -112,7 +112,7 @@ class LSTMRunner(NetworkRunner):
         """See :class:`NetworkRunner`."""
         return self.network(gradient, state)
 
-    def pull_back(
+    def vjp(
         self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int, cotangents: Tensor
     ) -> tuple[Tensor, ...]:
         """See :class:`NetworkRunner`."""

@@ -146,7 +146,7 @@ class NativeKernel:
         _shared(lambda start, stop: function(ctypes.c_long(start), ctypes.c_long(stop), *arguments), len(g))
         return [phi, *state]
 
-    def pull_back(
+    def vjp(
         self,
         gradients: Sequence[Tensor],
         thetas: Sequence[Tensor],
@@ -155,7 +155,7 @@ class NativeKernel:
         values: Mapping[str, float],
         cotangents: Tensor,
     ) -> tuple[Tensor, ...]:
-        """See :meth:`~sol_learner.networks.base.NetworkRunner.pull_back`; of tensors that fit."""
+        """See :meth:`~sol_learner.networks.base.NetworkRunner.vjp`; of tensors that fit."""
         effective = self._network.weights()
         g, w, old, c = ([_dense(x) for x in given] for given in (gradients, thetas, state, [cotangents]))
         weights = [_dense(weight).to(cotangents.dtype) for weight in effective]
@@ -165,7 +165,7 @@ class NativeKernel:
             *(ctypes.c_long(size), ctypes.c_long(len(g)), _addresses(g), _addresses(w) if self._uses_w else None),
             *(_addresses(old), _addresses(weights), numbers, _address(c[0])),
         )
-        function = self._function("pull_back", cotangents.dtype)
+        function = self._function("vjp", cotangents.dtype)
 
         def run(start: int, stop: int) -> Tensor:
             out = torch.zeros(sum(sizes), dtype=torch.float64)

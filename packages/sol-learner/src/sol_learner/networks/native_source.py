@@ -92,7 +92,7 @@ def native_source(network: EQLLayers, features: Evaluator, real: str) -> str:
         every step::
 
             forward(start, stop, g, w, state, W, all, phi)
-            pull_back(start, stop, n, steps, g[], w[], old, W, all, cotangents, out)
+            vjp(start, stop, n, steps, g[], w[], old, W, all, cotangents, out)
 
         The first writes new states over the old ones. The second adds sum_t <cotangent_t, d phi_t/dW> to out,
         double, for all weights one after the other.
@@ -153,7 +153,7 @@ class _Code:
         lines = [f"typedef {real} real;", _PRELUDE, *self.features(), *self.bias()]
         for layer in range(len(self.units)):
             lines += self.layer(layer)
-        return "\n".join([*lines, *self.forward(), *self.pull_back(), ""])
+        return "\n".join([*lines, *self.forward(), *self.vjp(), ""])
 
     def known(self, kind: str) -> list[str]:
         """Scalars by their names."""
@@ -265,12 +265,12 @@ class _Code:
             "}",
         ]
 
-    def pull_back(self) -> list[str]:
+    def vjp(self) -> list[str]:
         count = len(self.states)
         states = "".join(f", state[t % 2][{k}], state[1 - t % 2][{k}]" for k in range(count))
         shapes = zip(itertools.count(), self.rows, self.units)
         return _function(
-            "void pull_back(long start, long stop, long n, long steps, const real *const *g, const real *const *w,"
+            "void vjp(long start, long stop, long n, long steps, const real *const *g, const real *const *w,"
             " const real *const *old, const real *const *W, const double *all, const real *cotangents, double *out)",
             *self.arrays(),
             *(f"real e{layer}[{units}][BLOCK], d{layer}[{rows}][BLOCK];" for layer, rows, units in shapes),

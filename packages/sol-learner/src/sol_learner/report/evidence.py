@@ -183,9 +183,9 @@ def read_evidence(source: Path) -> Evidence:
     studied = table.get("comparisons", table.get("comparison", None if shown is None else []))
     given = record if studied is None else studied
     records = given if isinstance(given, list) else [given]
-    if not ((records or shown) and all(isinstance(item, Mapping) and "contenders" in item for item in records)):
+    if not ((records or shown) and all(isinstance(item, Mapping) and "optimizers" in item for item in records)):
         hint = "; give the run's folder" if {"expression", "config"} & {*table} else ""
-        raise SolError(f"{source} is not what sol compare --json writes: it has no 'contenders'{hint}")
+        raise SolError(f"{source} is not what sol compare --json writes: it has no 'optimizers'{hint}")
     if studied is None:
         return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
     study = table.get("study", {})
@@ -263,7 +263,7 @@ def _comparisons(records: Any, path: Path) -> tuple[Comparison, ...]:
 
 
 def _comparison(record: Mapping[str, Any]) -> Comparison:
-    results = tuple(_result(contender) for contender in record["contenders"])
+    results = tuple(_result(optimizer) for optimizer in record["optimizers"])
     counts = [len(values) for result in results for values in result.metrics.values()]
     horizon, seed = record.get("horizon"), record.get("seed")
     return Comparison(

@@ -24,7 +24,10 @@ from torch import Tensor
 from sol_learner.runtime.ranks import Ranks
 from sol_symbols import SolError, write_atomically
 
-__all__ = ["Checkpoints", "checkpoints_in"]
+__all__ = ["CHECKPOINTS", "Checkpoints", "checkpoints_in"]
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints, within that of a run that is not finished."""
 
 _KEPT = 2
 _NAMES = "[0-9]" * 8 + ".safetensors"

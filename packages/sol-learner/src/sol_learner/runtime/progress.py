@@ -19,9 +19,9 @@ from sol_symbols import SolError
 
 __all__ = [
     "MetricsFile",
+    "MultiProgress",
+    "NullProgress",
     "Progress",
-    "Several",
-    "Silent",
     "TensorBoard",
     "open_progress",
 ]
@@ -40,7 +40,7 @@ class Progress(Protocol):
         """Something to remember, one line."""
 
 
-class Silent:
+class NullProgress:
     """Reports nothing."""
 
     def phase(self, name: str, steps: int) -> None:
@@ -151,7 +151,7 @@ class TensorBoard:
         self._writer.add_text("note", text)
 
 
-class Several:
+class MultiProgress:
     """Reports to all of ``reporters``."""
 
     def __init__(self, *reporters: Progress) -> None:

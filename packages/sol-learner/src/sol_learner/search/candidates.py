@@ -10,44 +10,48 @@ import sympy
 import torch
 from torch import Tensor
 
-from sol_learner.inner.task_set import Family
+from sol_learner.inner.task_set import TaskSet
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
-from sol_learner.task import Purpose
+from sol_learner.task import Stream
 from sol_symbols import UpdateRule, symbol
 
-__all__ = ["Candidates"]
+__all__ = ["CandidateEvaluator"]
 
 
-class Candidates:
+class CandidateEvaluator:
     """Measures candidates; all of one call share their episodes (common random numbers).
 
     Args:
-        family: The tasks.
+        task_set: The tasks.
         seed: Base seed.
         first_episode: First index in the training stream that is free.
         validation: Episodes of the validation stream that rules are chosen on.
         clock: Interrupts.
-        memory: Keeps every result.
+        checkpoints: Keeps every result.
         ranks, workers: Processes that share the candidates.
     """
 
     def __init__(
         self,
-        family: Family,
+        task_set: TaskSet,
         seed: int,
         first_episode: int,
         validation: int,
         clock: Clock | None = None,
-        memory: Checkpoints | None = None,
+        checkpoints: Checkpoints | None = None,
         ranks: Ranks | None = None,
         workers: Workers | None = None,
     ) -> None:
-        self.family, self.seed, self.validation, self.clock = family, seed, validation, clock or Clock()
-        self.memory, self.ranks, self.workers = memory or Checkpoints(), ranks or Ranks(), workers or Workers()
-        self._constant = self.workers.constant(family)
+        self.task_set, self.seed, self.validation, self.clock = task_set, seed, validation, clock or Clock()
+        self.checkpoints, self.ranks, self.workers = (
+            checkpoints or Checkpoints(),
+            ranks or Ranks(),
+            workers or Workers(),
+        )
+        self._constant = self.workers.constant(task_set)
         self._next, self._validated = first_episode, dict[str, float]()
 
     def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
@@ -78,7 +82,7 @@ class Candidates:
         stretch = self.fresh(episodes)
         measured = partial(self._measured, open_rule, names, torch.from_numpy(coefficients), stretch)
         self.clock.check()
-        return self.memory.once(f"candidates/{stretch.start}", measured, together=True)
+        return self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
 
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
         own, jobs = self.ranks.own(list(table)), self.workers.jobs
@@ -97,7 +101,7 @@ class Candidates:
         if new:
             measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
             self.clock.check()
-            losses = self.memory.once(
+            losses = self.checkpoints.once(
                 f"validated/{'+'.join(new)}",
                 lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own([*new.values()]), self.clock)),
                 together=True,
@@ -111,16 +115,18 @@ class Candidates:
         return self.clock if self.workers.jobs == 1 else None
 
 
-def _tried(family: Constant[Family], start: UpdateRule, seed: int, count: int, lr: float) -> None:
-    family.value.run(start, seed, Purpose.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
+def _tried(task_set: Constant[TaskSet], start: UpdateRule, seed: int, count: int, lr: float) -> None:
+    task_set.value.run(start, seed, Stream.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
 
 
-def _validation(family: Constant[Family], seed: int, episodes: range, clock: Clock | None, rule: UpdateRule) -> float:
-    return float(family.value.run(rule, seed, Purpose.VALID, episodes, clock=clock).mean())
+def _validation(
+    task_set: Constant[TaskSet], seed: int, episodes: range, clock: Clock | None, rule: UpdateRule
+) -> float:
+    return float(task_set.value.run(rule, seed, Stream.VALID, episodes, clock=clock).mean())
 
 
 def _losses(
-    family: Constant[Family],
+    task_set: Constant[TaskSet],
     rule: UpdateRule,
     names: Sequence[str],
     seed: int,
@@ -130,5 +136,5 @@ def _losses(
 ) -> list[float]:
     table = torch.stack(list(candidates))
     values = {name: table[:, column] for column, name in enumerate(names)}
-    losses = family.value.run(rule, seed, Purpose.TRAIN, episodes, values=values, clock=clock).mean(1)
+    losses = task_set.value.run(rule, seed, Stream.TRAIN, episodes, values=values, clock=clock).mean(1)
     return losses.clamp(max=1e30).tolist()

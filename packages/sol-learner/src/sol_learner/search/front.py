@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from sol_learner.runtime.clock import Interrupted
 from sol_learner.runtime.progress import Progress
-from sol_learner.search.candidates import Candidates
+from sol_learner.search.candidates import CandidateEvaluator
 from sol_symbols import UpdateRule
 
-__all__ = ["Point", "measured_front"]
+__all__ = ["FrontPoint", "measured_front"]
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """A rule on the front of length against loss.
 
     Attributes:
@@ -30,15 +30,15 @@ class Point:
         return self.rule.complexity.terms
 
 
-def measured_front(rules: list[UpdateRule], candidates: Candidates, progress: Progress) -> list[Point]:
+def measured_front(rules: list[UpdateRule], evaluator: CandidateEvaluator, progress: Progress) -> list[FrontPoint]:
     """Each rule with its loss on the validation stream; those that there is no time for are left out."""
     progress.phase("measuring the front", len(rules))
-    points: list[Point] = []
-    together = candidates.workers.jobs
+    points: list[FrontPoint] = []
+    together = evaluator.workers.jobs
     for first in range(0, len(rules), together):
         group = rules[first : first + together]
         try:
-            points += map(Point, group, candidates.validated(group))
+            points += map(FrontPoint, group, evaluator.validated(group))
         except Interrupted:
             progress.note(f"the front holds {len(points)} of {len(rules)} rules, for want of time")
             break

@@ -16,7 +16,7 @@ import numpy
 
 from sol_learner.runtime.clock import Interrupted
 from sol_learner.runtime.progress import Progress
-from sol_learner.search.candidates import Candidates
+from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, split
 from sol_symbols import SolError, UpdateRule
@@ -42,7 +42,7 @@ class Polished:
 def polish(
     rule: UpdateRule,
     samples: Samples,
-    candidates: Candidates,
+    evaluator: CandidateEvaluator,
     *,
     generations: int,
     population: int,
@@ -56,9 +56,9 @@ def polish(
     Args:
         rule: Where to start.
         samples: Recorded states, for the scale of each term.
-        candidates: Measures.
+        evaluator: Measures.
         generations: Generations of the search; with none, the rule stays as it is.
-        population: Candidates per generation.
+        population: CandidateEvaluator per generation.
         episodes: Episodes that each candidate is measured on.
         sigma: Initial step in units of the root mean square of phi.
         seed: Of the search.
@@ -83,7 +83,7 @@ def polish(
         for generation in range(1, generations + 1):
             points = [search.ask() for _ in range(population)]
             table = center + numpy.stack(points)[:, : len(units)] @ matrix.T
-            losses = candidates.losses(rule, units, table, episodes)
+            losses = evaluator.losses(rule, units, table, episodes)
             search.tell(list(zip(points, losses)))
             means.append(search.mean[: len(units)].copy())
             history.append(float(numpy.median(losses)))
@@ -101,7 +101,7 @@ def polish(
         ]
         reached = [combine(rule, units, (center + matrix @ z).tolist()) for z in chosen]
     try:
-        losses = candidates.validated([rule, *reached])
+        losses = evaluator.validated([rule, *reached])
     except Interrupted:
         return Polished(reached[1] if reached else rule, None, history)
     best = int(numpy.argmin(losses))

@@ -11,7 +11,7 @@ import numpy
 
 from sol_learner.runtime.clock import Interrupted
 from sol_learner.runtime.progress import Progress
-from sol_learner.search.candidates import Candidates
+from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, split
 from sol_symbols import UpdateRule
@@ -22,7 +22,7 @@ _TWO_AT_ONCE = 12  # above so many terms, the two least useful go together
 
 
 def prune(
-    rule: UpdateRule, terms: int, samples: Samples, candidates: Candidates, episodes: int, progress: Progress
+    rule: UpdateRule, terms: int, samples: Samples, evaluator: CandidateEvaluator, episodes: int, progress: Progress
 ) -> list[UpdateRule]:
     """Shorter and shorter rules, down to ``terms`` terms; empty where ``rule`` has no more than that.
 
@@ -32,7 +32,7 @@ def prune(
         rule: The long rule.
         terms: Where to stop.
         samples: States recorded with the long rule.
-        candidates: Measures.
+        evaluator: Measures.
         episodes: Episodes that each trial is measured on.
         progress: Where to report.
     """
@@ -47,7 +47,7 @@ def prune(
         for row, kept in enumerate(trials):
             table[row, [live.index(j) for j in kept]] = fit.coefficients(kept) if kept else []
         try:
-            scores = candidates.losses(rule, [units[j] for j in live], table, episodes)
+            scores = evaluator.losses(rule, [units[j] for j in live], table, episodes)
         except Interrupted:
             scores = fit.influence(live).tolist()
             if not told:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sol_learner.inner.episodes import Optimizer, run_episodes
-from sol_learner.inner.task_set import Family
+from sol_learner.inner.task_set import TaskSet
 from sol_learner.runtime.clock import Clock
-from sol_learner.task import Purpose, generator_for
+from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import Vocabulary, feature_evaluator
 
 __all__ = ["Samples", "Trajectories", "record"]
@@ -69,7 +69,7 @@ class Samples:
 
 
 def record(
-    family: Family,
+    task_set: TaskSet,
     optimizer: Optimizer,
     lr: float,
     values: dict[str, float],
@@ -82,7 +82,7 @@ def record(
     """Run episodes and keep the gradients and parameters of some coordinates of each.
 
     Args:
-        family: The tasks.
+        task_set: The tasks.
         optimizer: What moves the optimizees.
         lr: Its learning rate.
         values: Hyperparameters that terms are evaluated with.
@@ -92,11 +92,11 @@ def record(
         per_episode: Coordinates of each, the same in all of them.
         clock: Interrupts.
     """
-    generator = generator_for(seed, Purpose.TRAIN, episodes[0], part=7)
+    generator = generator_for(seed, Stream.TRAIN, episodes[0], Substream.RECORDING)
     parts = []
-    for task in family.tasks:
+    for task in task_set.tasks:
         gradients, parameters, chosen = [], [], None
-        for t, optimizees, gradient in run_episodes(task, optimizer, lr, seed, Purpose.TRAIN, episodes, clock):
+        for t, optimizees, gradient in run_episodes(task, optimizer, lr, seed, Stream.TRAIN, episodes, clock):
             if t > task.horizon:
                 break
             if chosen is None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from sol_learner.search.samples import Samples
 from sol_symbols import SolError, UpdateRule, Vocabulary, expand_terms, parity, scaling_degree, symbol
 
-__all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "leading_terms", "split", "widen"]
+__all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "fit_library", "leading_terms", "split"]
 
 DIRECTIONS = ("m_hat", "ad", "rs", "sign(g)", "sign(m)", "w")
 """Momentum, Adam, RMSprop, signs of gradient and momentum, weight decay."""
@@ -139,7 +139,7 @@ def _is_scale_free(unit: sympy.Expr, vocabulary: Vocabulary) -> bool:
     return scaling_degree(unit.subs(symbol("w"), 1), vocabulary) == 0
 
 
-def widen(
+def fit_library(
     readout: UpdateRule,
     samples: Samples,
     directions: Sequence[str],

@@ -1,0 +1,108 @@
+"""One optimizer under comparison: what it was run with, and every number of its runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sol_learner.comparing.optimizer_specs import Settings
+from sol_learner.inner.episodes import Outcome
+from sol_symbols import UpdateRule
+
+__all__ = ["OptimizerResult", "finite_mean"]
+
+
+@dataclass(frozen=True)
+class OptimizerResult:
+    """One optimizer in a comparison. S episodes, T steps.
+
+    Attributes:
+        name: Name in tables.
+        rule: Its rule; ``None`` where it is no rule.
+        settings: What it was run with: learning rate, and what else was tuned.
+        trials: ``{"settings", "objective"}`` of all that was tried in tuning; empty where it was used as it is.
+        outcome: Losses [T, 1, S] of each step's batch and metrics [1, S] by split; nan after a divergence.
+        diverged: Step after which the run was not finite any more, by episode.
+        failed: What went wrong, by episode; such a run has no numbers.
+        seconds: Wall time of a step, [S].
+        peak_bytes: Largest memory of the process, [S]; nan where unknown.
+        state_bytes: Of the optimizer.
+    """
+
+    name: str
+    rule: UpdateRule | None
+    settings: Settings
+    trials: list[dict[str, Any]]
+    outcome: Outcome
+    diverged: dict[int, int] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    seconds: Tensor = field(default_factory=lambda: torch.empty(0))
+    peak_bytes: Tensor = field(default_factory=lambda: torch.empty(0))
+    state_bytes: int | None = None
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that it was run at."""
+        return float(self.settings["lr"])
+
+    @property
+    def tuning(self) -> list[tuple[float, float | None]]:
+        """(learning rate, objective) of every trial."""
+        return [(float(trial["settings"]["lr"]), trial["objective"]) for trial in self.trials]
+
+    def metric(self, split: str, name: str) -> Tensor:
+        """A metric after the last step, [S], float64."""
+        return self.outcome.metrics[split][name][0]
+
+    @property
+    def smooth(self) -> Tensor:
+        """Mean of the batch losses over the last T/20 steps at each step, [T, S]: the loss without a batch's chance."""
+        losses = self.outcome.losses[:, 0].double()
+        window = max(1, len(losses) // 20)
+        sums = torch.cat([losses.new_zeros(1, losses.shape[1]), losses.cumsum(0)])
+        ends = torch.arange(1, len(losses) + 1)
+        starts = (ends - window).clamp(min=0)
+        return (sums[ends] - sums[starts]) / (ends - starts).unsqueeze(1)
+
+    @property
+    def curve(self) -> tuple[Tensor, Tensor, int]:
+        """Mean and standard deviation of the batch losses over runs, each [T], and how many runs these are.
+
+        The runs are those that stayed finite. Where none did, they are all that began, and the curve ends, in nan,
+        where the first of them diverged.
+        """
+        losses = self.outcome.losses[:, 0].double()
+        whole = losses.isfinite().all(0)
+        runs = losses[:, whole if whole.any() else losses[0].isfinite()]
+        runs = runs.where(runs.isfinite(), math.nan)
+        spread = runs.std(1, correction=1) if runs.shape[1] > 1 else 0 * runs.sum(1)
+        return runs.mean(1), spread, runs.shape[1]
+
+    def quantities(self, target: float | None) -> dict[str, Tensor]:
+        """What is reported, each [S], by name; nan where a run has none.
+
+        ``train loss``, ``test ...``: after the last step, over the whole split. ``best loss``: the lowest of
+        :attr:`smooth`. ``area``: mean batch loss over all steps, the area under the curve. ``steps to target``: the
+        first step at which :attr:`smooth` is at or below the target.
+        """
+        smooth = self.smooth
+        named = {"train loss": self.metric("train", "loss"), "valid loss": self.metric("valid", "loss")}
+        named |= {f"test {name}": self.metric("test", name) for name in self.outcome.metrics["test"]}
+        finite = smooth.isfinite().all(0)
+        named["best loss"] = smooth.nan_to_num(math.inf).amin(0).where(finite, math.nan)
+        named["area"] = self.outcome.losses[:, 0].double().mean(0)
+        if target is not None:
+            reached = smooth <= target
+            first = reached.double().argmax(0) + 1.0
+            named["steps to target"] = first.where(reached.any(0), math.nan)
+        return named
+
+
+def finite_mean(values: Tensor) -> float:
+    """Mean of what is finite; nan where nothing is."""
+    finite = values[values.isfinite()]
+    return float(finite.mean()) if len(finite) else math.nan
