@@ -20,9 +20,9 @@ from sol_learner.networks.fused import fused_kernel
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.progress import NullProgress
 from sol_learner.task import Stream
-from sol_symbols import OPERATORS, ZOO, UpdateRule
+from sol_symbols import OPERATORS, ZOO, UpdateRule, c_compiler
 
-pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(c_compiler.find_compiler() is None, reason="no C compiler")
 
 SMALL = LearnConfig(
     episodes=4, meta_batch=2, tuning_episodes=1, validation_episodes=2, record_episodes=1, library_generations=0,
@@ -33,9 +33,9 @@ SMALL = LearnConfig(
 @pytest.fixture
 def compiled_anew():
     """Nothing is known of what compilers have made in other tests, nor afterwards of this one's."""
-    native._compiled.cache_clear()
+    c_compiler.compile_library.cache_clear()
     yield
-    native._compiled.cache_clear()
+    c_compiler.compile_library.cache_clear()
 
 
 def network_of(units, features=("1", "abs(g)", "sqrt(v_hat)", "ld", "2*cd"), start="adam", gates=False, seed=0):
@@ -157,8 +157,8 @@ def test_coordinates_that_it_cannot_compute_with_are_left_to_eager_tensors():
 def test_without_functions_of_whole_vectors_it_is_only_slower(monkeypatch, compiled_anew):
     network, (gradients, thetas) = network_of((("identity", "exp", "cos"),)), window(dtype=torch.float32)
     with_them = both(network, gradients, thetas)[1]
-    monkeypatch.setattr(native, "_ATTEMPTS", (("--no-such-flag",), ()))
-    native._compiled.cache_clear()
+    monkeypatch.setattr(c_compiler, "_ATTEMPTS", (("--no-such-flag",), ()))
+    c_compiler.compile_library.cache_clear()
     assert_same(with_them, both(network, gradients, thetas)[1], rtol=1e-4, atol=1e-5)
 
 
@@ -192,13 +192,13 @@ def test_without_a_compiler_eager_tensors_are_used(reason):
     )
 
 
-FAILED = native.subprocess.CompletedProcess([], 1, "", "In file included from a.c:\ntwo of its lines: an error\n")
+FAILED = 1, "In file included from a.c:\ntwo of its lines: an error\n"
 
 
 def test_a_compiler_that_fails_is_tried_once_a_process(monkeypatch, compiled_anew):
     calls = []
-    monkeypatch.setattr(native, "_ATTEMPTS", ((),))
-    monkeypatch.setattr(native.subprocess, "run", lambda run, **options: calls.append(run) or FAILED)
+    monkeypatch.setattr(c_compiler, "_ATTEMPTS", ((),))
+    monkeypatch.setattr(c_compiler, "_run", lambda run: calls.append(run) or FAILED)
     with pytest.warns(UserWarning, match="two of its lines: an error"):
         ESTIMATORS["pes"](network_of((("identity",),)), torch.Generator(), kernel="compiled", particles=3)
     assert len(calls) == 1
@@ -295,7 +295,7 @@ def test_a_run_that_goes_on_by_the_other_kernel_says_so(monkeypatch, task, tmp_p
 def test_a_network_is_compiled_once_a_process(compiled_anew):
     for seed in range(3):
         NetworkOptimizer(network_of((("identity", "mul"),), seed=seed), "compiled")
-    assert native._compiled.cache_info().misses == 1
+    assert c_compiler.compile_library.cache_info().misses == 1
 
 
 def test_auto_asks_for_much_work_and_a_compiler(monkeypatch, task):

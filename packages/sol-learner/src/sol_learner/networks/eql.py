@@ -49,7 +49,7 @@ from sol_symbols import (
     format_expression,
     symbol,
 )
-from sol_symbols.evaluate import array_function
+from sol_symbols.evaluation import array_function
 
 __all__ = ["FEATURES", "UNITS", "NetworkOptimizer", "SymbolicNetwork"]
 

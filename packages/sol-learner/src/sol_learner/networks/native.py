@@ -7,15 +7,8 @@ with the square of a layer's width; its files are deleted as soon as they are lo
 from __future__ import annotations
 
 import ctypes
-import functools
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -24,53 +17,14 @@ from torch import Tensor
 from sol_learner.networks.base import EQLLayers
 from sol_learner.networks.native_source import native_source, scalar_names
 from sol_symbols import Evaluator, SolError, hoisted
+from sol_symbols.c_compiler import compile_library
 
-__all__ = ["NativeKernel", "find_compiler"]
+__all__ = ["NativeKernel"]
 
 Result = TypeVar("Result")
 
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _SHARE = 1 << 15  # coordinates that one thread takes at a time; results do not depend on the number of threads
-_FLAGS = ("-O2", "-shared", "-fPIC", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-_ATTEMPTS = (("-march=native", "-DVECTOR_FUNCTIONS", "-lmvec"), ("-march=native",), ())
-"""Further flags, best first; glibc's libmvec has exponentials and the like of whole vectors."""
-
-
-def find_compiler() -> list[str] | None:
-    """The command of the C compiler: the environment's ``CC``, else ``cc``; ``None`` if there is no such program."""
-    try:
-        command = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    except ValueError:  # a quotation that does not end
-        return None
-    return command if shutil.which(command[0]) else None
-
-
-@functools.cache
-def _compiled(source: str) -> ctypes.CDLL | str:
-    """The code compiled and loaded, or why that failed; tried once a process."""
-    command = find_compiler()
-    if command is None:
-        return "no C compiler"
-    reason = ""
-    try:
-        with tempfile.TemporaryDirectory(prefix="sol-", ignore_cleanup_errors=True) as folder:
-            code, library = Path(folder, "network.c"), Path(folder, "network.so")
-            code.write_text(source, encoding="utf-8")
-            for flags in _ATTEMPTS:
-                run = [*command, *_FLAGS, str(code), "-o", str(library), *flags, "-lm"]
-                # In a session of its own: Control-C, which the learner acts on, would end this attempt alone.
-                made = subprocess.run(run, capture_output=True, errors="replace", start_new_session=True)
-                if made.returncode:
-                    lines = made.stderr.strip().splitlines() or [f"status {made.returncode}"]
-                    reason = f"{shlex.join(command)} failed: {next((x for x in lines if 'error' in x), lines[0])}"
-                    continue
-                try:
-                    return ctypes.CDLL(str(library))
-                except OSError as error:
-                    reason = f"what {shlex.join(command)} made cannot be loaded: {error}"
-    except OSError as error:
-        return str(error)
-    return reason
 
 
 class NativeKernel:
@@ -110,7 +64,7 @@ class NativeKernel:
         if dtype not in _TYPES:
             return f"no code for {dtype}"
         if dtype not in self._libraries:
-            self._libraries[dtype] = _compiled(native_source(self._network, self._features, _TYPES[dtype]))
+            self._libraries[dtype] = compile_library(native_source(self._network, self._features, _TYPES[dtype]))
         return self._libraries[dtype]
 
     def _function(self, name: str, dtype: torch.dtype) -> Callable[..., object]:

@@ -15,67 +15,23 @@ from collections.abc import Sequence
 from typing import final
 
 import sympy
-from sympy.printing.c import C99CodePrinter
 
 from sol_learner.networks.base import EQLLayers
 from sol_symbols import Evaluator, symbol
+from sol_symbols.c_printer import C_FUNCTIONS, VECTOR_FUNCTIONS, CPrinter
 
 __all__ = ["native_source", "scalar_names"]
 
 _AT_ONCE = 12  # sums that fit into a processor's vector registers together
 
-_VECTORS = "".join(
-    f"#pragma omp declare simd notinbranch\n{kind} ({name}{suffix})({kind});\n"
-    for name in ("exp", "log", "tanh", "cos", "sin")
-    for kind, suffix in (("float", "f"), ("double", ""))
-)
-
 _PRELUDE = f"""#include <math.h>
 #include <tgmath.h>
 enum {{ BLOCK = 128 }};
 #ifdef VECTOR_FUNCTIONS
-{_VECTORS}#endif
-#define INLINE static inline __attribute__((always_inline))
-INLINE real signum(real x) {{ return (real)((x > 0) - (x < 0)); }}
-INLINE real smaller(real x, real y) {{ return x < y || x != x ? x : y; }}
-INLINE real step_at_0(real x) {{ return (real)(x > 0) + (real)0.5 * (real)(x == 0); }}
-"""
+{VECTOR_FUNCTIONS}#endif
+{C_FUNCTIONS}"""
 
-
-class _Printer(C99CodePrinter):
-    """Expressions as C; names get a prefix, so that they cannot be those of the code around them."""
-
-    def _print_Symbol(self, expr: sympy.Symbol) -> str:
-        return f"v_{expr.name}"
-
-    def _print_Float(self, expr: sympy.Expr) -> str:
-        return f"((real){float(expr)!r})"
-
-    _print_Rational = _print_Float
-
-    def _print_sign(self, expr: sympy.Expr) -> str:
-        return f"signum({self._print(expr.args[0])})"
-
-    def _print_Heaviside(self, expr: sympy.Expr) -> str:
-        return f"step_at_0({self._print(expr.args[0])})"
-
-    def _print_Min(self, expr: sympy.Expr) -> str:
-        text, *others = (self._print(argument) for argument in expr.args)
-        for other in others:
-            text = f"smaller({text}, {other})"
-        return text
-
-    def _print_Pow(self, expr: sympy.Pow) -> str:
-        base, exponent = self._print(expr.base), expr.exp
-        if exponent == sympy.S.Half:
-            return f"sqrt({base})"
-        if exponent.is_Integer and abs(exponent) <= 16:
-            product = "*".join([f"({base})"] * abs(int(exponent)))
-            return f"({product})" if exponent > 0 else f"(1/({product}))"
-        return f"pow({base}, {self._print(exponent)})"
-
-
-_print = _Printer().doprint
+_print = CPrinter().doprint
 
 
 def native_source(network: EQLLayers, features: Evaluator, real: str) -> str:
