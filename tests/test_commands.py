@@ -147,7 +147,7 @@ def test_control_c_keeps_what_was_reached(tmp_path, phase):
         (["compare", "mnistnet", "runs/none"], "no such run folder or rule file: runs/none"),
         (["export", "adam", "--to", "cobol"], "invalid choice: 'cobol'"),
         (["export", "adam", "--to", "torch", "-o", "nowhere/file.py"], "cannot write"),
-        (["export", "adam", "--to", "torch", "--name", "1st"], "not a name that a class can have"),
+        (["export", "adam", "--to", "torch", "--name", "1st"], "source cannot have the name"),
         (["show", "__import__('os').system('x')"], "cannot be called"),
         (["shwo", "adam"], "did you mean 'show'?"),
     ],

@@ -45,7 +45,7 @@ def test_constants_have_the_precision_that_is_asked_for(digits, text):
 
 
 def test_source_code_is_not_rounded():
-    with pytest.raises(SolError, match="holds the constants as they are"):
+    with pytest.raises(SolError, match="torch source keeps constants exact"):
         export_rule(LONG, "torch", digits=3)
 
 

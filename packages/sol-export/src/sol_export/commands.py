@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sol_export.exporter import export_rule, exporters, verify_source
-from sol_symbols import UpdateRule, add_rule_argument, rule_of, write_atomically
+from sol_symbols.files import write_atomically
+from sol_symbols.plugins import EXPORTERS, find_plugins
+
+if TYPE_CHECKING:  # imported where they are used, so that sol --help loads neither SymPy nor NumPy
+    from sol_symbols.rule import UpdateRule
 
 __all__ = ["Export"]
 
@@ -17,8 +21,10 @@ class Export:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+        from sol_symbols.resolve import add_rule_argument
+
         add_rule_argument(parser)
-        parser.add_argument("--to", required=True, choices=exporters(), help="language")
+        parser.add_argument("--to", required=True, choices=[*find_plugins(EXPORTERS)], help="language")
         parser.add_argument(
             "-o", "--output", metavar="FILE", type=Path, help="file to write; standard output if absent"
         )
@@ -35,6 +41,9 @@ class Export:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from sol_export.exporter import export_rule
+        from sol_symbols.resolve import rule_of
+
         rule = rule_of(arguments)
         text = export_rule(rule, arguments.to, arguments.name, arguments.digits)
         note = _verified(rule, text, arguments.to, arguments.name) if arguments.verify else "not verified"
@@ -49,6 +58,8 @@ class Export:
 
 def _verified(rule: UpdateRule, source: str, to: str, name: str | None) -> str:
     """What came out of the verification, in one line."""
+    from sol_export.exporter import verify_source
+
     try:
         differences = verify_source(rule, source, to, name)
     except ImportError as error:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import keyword
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sol_export.verification import Executable, verify
 from sol_symbols import SolError, UpdateRule
-from sol_symbols.plugins import find_plugins, load_plugin
+from sol_symbols.plugins import EXPORTERS, find_plugins, load_plugin
 
-__all__ = ["Exporter", "export_rule", "exporters", "load_exporter", "verify_source"]
-
-GROUP = "sol.exporters"
+__all__ = ["Exporter", "RoundingExporter", "export_rule", "exporters", "load_exporter", "verify_source"]
 
 
 class Exporter(Protocol):
@@ -27,13 +24,21 @@ class Exporter(Protocol):
         """Source text of ``rule`` under the class or function name ``name``.
 
         Raises:
-            SolError: The rule cannot be expressed in this language.
+            SolError: The rule cannot be expressed in this language, or the language does not allow the name.
         """
+
+
+@runtime_checkable
+class RoundingExporter(Exporter, Protocol):
+    """An exporter for people, which can round constants."""
+
+    def rounded(self, digits: int) -> Exporter:
+        """The exporter with constants rounded to ``digits`` significant digits."""
 
 
 def exporters() -> tuple[str, ...]:
     """Names of the installed exporters."""
-    return tuple(find_plugins(GROUP))
+    return tuple(find_plugins(EXPORTERS))
 
 
 def load_exporter(to: str) -> Exporter:
@@ -42,10 +47,10 @@ def load_exporter(to: str) -> Exporter:
     Raises:
         SolError: There is none of this name, or it cannot be imported.
     """
-    plugins = find_plugins(GROUP)
+    plugins = find_plugins(EXPORTERS)
     if to not in plugins:
         raise SolError(f"no exporter {to!r}; installed: {', '.join(plugins)}")
-    exporter: Exporter = load_plugin(GROUP, plugins[to])()
+    exporter: Exporter = load_plugin(EXPORTERS, plugins[to])()
     return exporter
 
 
@@ -56,20 +61,19 @@ def export_rule(rule: UpdateRule, to: str, name: str | None = None, digits: int 
         rule: The rule.
         to: Name of an exporter, such as ``torch`` or ``latex``.
         name: Class name; made from the rule's own name by default.
-        digits: Significant digits of constants, for exporters that round them (those with an attribute ``digits``).
+        digits: Significant digits of constants, for a :class:`RoundingExporter`.
 
     Raises:
-        SolError: There is no such exporter, it does not round, or ``name`` is not an identifier.
+        SolError: There is no such exporter, it does not round, or the language does not allow ``name``.
     """
     exporter = load_exporter(to)
     if digits is not None:
-        if not hasattr(exporter, "digits"):
-            raise SolError(f"{to} source holds the constants as they are; digits are for formulas that people read")
-        exporter.digits = digits
-    name = rule.class_name if name is None else name
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise SolError(f"{name!r} is not a name that a class can have")
-    return exporter.export(rule, name)
+        if not isinstance(exporter, RoundingExporter):
+            raise SolError(
+                f"{to} source keeps constants exact; drop digits, or export a formula (latex, markdown, mathml)"
+            )
+        exporter = exporter.rounded(digits)
+    return exporter.export(rule, rule.class_name if name is None else name)
 
 
 def verify_source(rule: UpdateRule, source: str, to: str, name: str | None = None) -> dict[str, float] | None:

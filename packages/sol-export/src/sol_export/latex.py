@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sol_export.equations import Meaning, equations, meanings
-from sol_export.text import provenance
+from sol_export.file_header import provenance
 from sol_symbols import UpdateRule
 
 __all__ = ["LatexExporter", "align"]
@@ -42,6 +42,10 @@ class LatexExporter:
 
     def __init__(self, digits: int = 4) -> None:
         self.digits = digits
+
+    def rounded(self, digits: int) -> LatexExporter:
+        """See :class:`sol_export.RoundingExporter`."""
+        return LatexExporter(digits)
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """The source text; see :class:`sol_export.Exporter`."""

@@ -11,11 +11,10 @@ from string import Template
 
 import numpy as np
 
-from sol_export.modules import imported
+from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
 from sol_export.source import ArrayPrinter, listed, statement
-from sol_export.text import described_formula, provenance
-from sol_export.verification import Trajectory
+from sol_export.verification import Trajectory, imported
 from sol_symbols import UpdateRule, lower
 
 __all__ = ["OptaxExporter"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Collection, Sequence
 
 import sympy
@@ -10,7 +11,7 @@ from sympy.printing.precedence import PRECEDENCE, precedence
 
 from sol_symbols import ExpressionPrinter
 
-__all__ = ["WIDTH", "ArrayPrinter", "listed", "statement"]
+__all__ = ["WIDTH", "ArrayPrinter", "indented", "listed", "statement"]
 
 WIDTH = 120
 
@@ -141,3 +142,8 @@ def _terms(text: str) -> list[str]:
             terms.append(text[start:i])
             start = i + 1
     return [*terms, text[start:]]
+
+
+def indented(columns: int, lines: list[str]) -> str:
+    """Lines of source, ``columns`` to the right."""
+    return textwrap.indent("\n".join(lines), " " * columns)

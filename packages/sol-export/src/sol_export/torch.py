@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import textwrap
 from collections.abc import Callable, Collection, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,11 +13,10 @@ from string import Template
 import numpy as np
 import sympy
 
-from sol_export.modules import imported
+from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
-from sol_export.source import WIDTH, ArrayPrinter, listed, statement
-from sol_export.text import described_formula, provenance
-from sol_export.verification import Trajectory
+from sol_export.source import WIDTH, ArrayPrinter, indented, listed, statement
+from sol_export.verification import Trajectory, imported
 from sol_symbols import Program, UpdateRule, hoisted, lower, symbol
 
 __all__ = ["TorchExporter"]
@@ -50,15 +48,15 @@ class TorchExporter:
             formula=described_formula(rule, decays="wd" not in rule.values),
             provenance=provenance(rule, "torch", name),
             states_in_float32=", from states in float32" if writer.states else "",
-            documentation=_indented(8, [f"{a.name}: {a.description[0].upper()}{a.description[1:]}." for a in given]),
-            signature=_indented(8, [f"{a.signature}," for a in given]),
-            defaults=_indented(12, [f'"{a.name}": {a.name},' for a in given]),
-            checks=_indented(8, [line for a in given for line in _checks(a)]),
-            loop=_indented(16, writer.loop()),
-            collect=_indented(4, writer.collect()),
-            load=_indented(4, writer.load()),
-            numbers=_indented(0, writer.numbers()),
-            advance=_indented(0, writer.advance()),
+            documentation=indented(8, [f"{a.name}: {a.description[0].upper()}{a.description[1:]}." for a in given]),
+            signature=indented(8, [f"{a.signature}," for a in given]),
+            defaults=indented(12, [f'"{a.name}": {a.name},' for a in given]),
+            checks=indented(8, [line for a in given for line in _checks(a)]),
+            loop=indented(16, writer.loop()),
+            collect=indented(4, writer.collect()),
+            load=indented(4, writer.load()),
+            numbers=indented(0, writer.numbers()),
+            advance=indented(0, writer.advance()),
         )
         return re.sub(r"\n{4,}", "\n\n\n", text)
 
@@ -82,10 +80,6 @@ class TorchExporter:
             return np.array(found)
 
         return run
-
-
-def _indented(columns: int, lines: list[str]) -> str:
-    return textwrap.indent("\n".join(lines), " " * columns)
 
 
 def _checks(argument: Argument) -> list[str]:

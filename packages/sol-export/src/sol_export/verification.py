@@ -9,17 +9,19 @@ reference's parameters and its own states, so that a rule that amplifies differe
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from sol_symbols import SolError, UpdateRule, evaluator
 
-__all__ = ["Executable", "Trajectory", "verify"]
+__all__ = ["Executable", "Trajectory", "imported", "verify"]
 
 Array = np.ndarray
 
@@ -173,3 +175,13 @@ def _rounded(values: Array, dtype: str) -> Array:
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
         single = np.where(np.isfinite(single), rounded, single)
     return single.astype(np.float64)
+
+
+def imported(path: Path) -> ModuleType:
+    """The emitted module at ``path``, not registered in ``sys.modules``."""
+    spec = importlib.util.spec_from_file_location(f"sol_emitted_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

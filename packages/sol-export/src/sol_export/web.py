@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from html import escape
 
 from sol_export.equations import Equation, Meaning, equations, meanings
+from sol_export.file_header import provenance
 from sol_export.latex import align
-from sol_export.text import provenance
 from sol_symbols import INPUTS, SolError, UpdateRule, latex
 
 __all__ = ["MarkdownExporter", "MathMLExporter"]
@@ -20,6 +21,10 @@ class MarkdownExporter:
 
     def __init__(self, digits: int = 4) -> None:
         self.digits = digits
+
+    def rounded(self, digits: int) -> MarkdownExporter:
+        """See :class:`sol_export.RoundingExporter`."""
+        return MarkdownExporter(digits)
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """The source text; see :class:`sol_export.Exporter`."""
@@ -57,6 +62,10 @@ class MathMLExporter:
     def __init__(self, digits: int = 4) -> None:
         self.digits = digits
 
+    def rounded(self, digits: int) -> MathMLExporter:
+        """See :class:`sol_export.RoundingExporter`."""
+        return MathMLExporter(digits)
+
     def export(self, rule: UpdateRule, name: str) -> str:
         """The source text; see :class:`sol_export.Exporter`.
 
@@ -80,9 +89,10 @@ class MathMLExporter:
 
     def symbols(self, rule: UpdateRule) -> str:
         """A table of the symbols that the formula needs, as a piece of a page: symbol, name, meaning and definition."""
-        known = {latex(name): name for name in (*INPUTS, *rule.values, *rule.live)} | {r"\alpha": "lr"}
+        symbol_of = partial(latex, vocabulary=rule.vocabulary)
+        known = {symbol_of(name): name for name in (*INPUTS, *rule.values, *rule.live)} | {r"\alpha": "lr"}
         definitions = {equation.left: equation for equation in equations(rule, self.digits)[:-2]}
-        direct = {latex(free.name) for free in rule.expression.free_symbols} | {r"\theta_t", r"\phi_t", r"\alpha"}
+        direct = {symbol_of(free.name) for free in rule.expression.free_symbols} | {r"\theta_t", r"\phi_t", r"\alpha"}
         sections: dict[bool, list[str]] = {True: [], False: []}
         parts = [Meaning(left, "part of the formula") for left in definitions if left.startswith("u_")]
         for meaning in [*meanings(rule, self.digits), *parts]:
