@@ -1,30 +1,36 @@
-"""Time of ``import sol_symbols`` as a multiple of that of ``import sympy``.
+"""Start-up time of ``import sol_symbols``, ``sol --help`` and ``sol tasks`` as multiples of ``import sympy``.
 
     python benchmarks/import_time.py --json benchmarks/import_time.json
 
-Each import runs in a process of its own; both kinds alternate, so that other work on the machine hits both, and the
-ratio is that of the medians. Times of the process, including the start of Python, are in seconds of processor time.
+Each statement runs in its own process; the kinds alternate, so that other work on the machine hits both, and the
+ratio is that of the medians. Times are wall seconds of the process, the start of Python included.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
 from sol_symbols import write_atomically
 
-MODULES = ("sympy", "sol_symbols", "sol_symbols.cli")
+STATEMENTS = {
+    "sympy": "import sympy",
+    "sol_symbols": "import sol_symbols",
+    "UpdateRule and ZOO": "from sol_symbols import ZOO, UpdateRule",
+    "Adam read": "from sol_symbols import ZOO, UpdateRule; ZOO['adam']",
+    "sol --help": "import sys; from sol_symbols.cli import main; sys.exit(main(['--help']))",
+    "sol tasks": "import sys; from sol_symbols.cli import main; sys.exit(main(['tasks']))",
+}
 
 
-def seconds(module):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def seconds(statement):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
 
 
 def main():
@@ -32,10 +38,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    times = {module: [] for module in MODULES}
+    times = {name: [] for name in STATEMENTS}
     for _ in range(arguments.rounds + 1):
-        for module in MODULES:
-            times[module].append(seconds(module))
+        for name, statement in STATEMENTS.items():
+            times[name].append(seconds(statement))
     medians = {module: statistics.median(values[1:]) for module, values in times.items()}  # the first one fills caches
     record = {
         "versions": {name: metadata.version(name) for name in ("sympy", "numpy", "sol-symbols")},

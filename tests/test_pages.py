@@ -34,16 +34,17 @@ def test_a_pages_code_runs(name, run_page):
 
 
 def test_an_operator_is_one_line(run_page, tmp_path):
-    """The page's line, put into the table of a copy of the package; the copy does what the page says."""
+    """The page's entries, put into the table of a copy of the package; the copy does what the page says."""
     text = page("add-an-operator")
-    comment, line = re.search(r"```python\n(# in the table.*)\n(.*)\n```\n", text).groups()
+    entries = re.findall(r"```python\n(# [^\n]*table[^\n]*\n)(Operator.*\n)```\n", text)
+    assert [re.search(r'"(\w+)"', entry)[1] for _, entry in entries] == ["softsign", "sinh"]
     package = tmp_path / "copy" / "sol_symbols"
     shutil.copytree(Path(sol_symbols.__file__).parent, package)
     table = package / "operators.py"
     before = table.read_text()
-    assert f"packages/sol-symbols/src/sol_symbols/{table.name}" in comment
-    sinh = 'Operator("sinh", 1, sympy.sinh, "hyperbolic sine"),'  # of which the page says that it works too
-    table.write_text(before.replace("\n)\n\nOPERATORS", f"\n    {line},\n    {sinh}\n)\n\nOPERATORS"))
+    assert f"packages/sol-symbols/src/sol_symbols/{table.name}" in entries[0][0]
+    lines = "".join(f"    {entry.rstrip()},\n" for _, entry in entries)
+    table.write_text(before.replace("\n)\n\nOPERATORS", f"\n{lines})\n\nOPERATORS"))
     assert table.read_text() != before
     more = (
         "```python\n"
@@ -51,12 +52,16 @@ def test_an_operator_is_one_line(run_page, tmp_path):
         ">>> rule.evaluate([1.0]).round(4).tolist()\n[1.2661]\n"
         ">>> from sol_export import export_rule, verify_source\n"
         ">>> max(verify_source(rule, export_rule(rule, 'torch'), 'torch').values()) < 1e-5\nTrue\n"
-        ">>> from sol_learner import SymbolicNetwork\n"
+        ">>> from sol_learner.networks import SymbolicNetwork\n"
         ">>> from sol_symbols import ZOO\n"
         ">>> layer = ('identity*2', 'mul*2', 'softsign*2')\n"
-        ">>> 'softsign' in str(SymbolicNetwork(ZOO['adam'], units=(layer,)).units)\nTrue\n```\n"
+        ">>> 'softsign' in str(SymbolicNetwork(ZOO['adam'], units=(layer,)).units)\nTrue\n"
+        ">>> from sol_learner.search.terms import is_admissible\n"  # the learner's library takes such a term
+        ">>> is_admissible(STANDARD.parse('sinh(ad)'), STANDARD, scale_free=True)\nTrue\n```\n"
     )
-    run_page(text.replace(f"{comment}\n{line}\n", "") + more, path=tmp_path / "copy")
+    for comment, entry in entries:
+        text = text.replace(f"{comment}{entry}", "")
+    run_page(text + more, path=tmp_path / "copy")
 
 
 def test_no_page_with_code_is_forgotten():

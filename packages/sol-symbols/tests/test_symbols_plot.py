@@ -5,14 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from sol_symbols import ZOO, RuleError, SolError, UpdateRule
+from sol_symbols import ZOO, RuleError, SolError, UpdateRule, plot
 from sol_symbols.cli import main
 
 
 @pytest.mark.parametrize("name", ["adam", "powersign-cd", "sol-mnistnet"])
 def test_lines_are_the_rules_values(name):
     rule, scale = ZOO[name], 0.01
-    figure = rule.plot(scale=scale)
+    figure = plot(rule, scale=scale)
     response, momentum, schedule = figure.axes
     assert [len(axes.lines) - 1 for axes in figure.axes] == [3, 3, 2]  # and the line at 0
     assert all(axes.get_xlabel() and axes.get_legend().get_title().get_text() for axes in figure.axes)
@@ -33,7 +33,7 @@ def test_lines_are_the_rules_values(name):
 )
 def test_rules_of_all_kinds_can_be_drawn(text, tmp_path):
     rule = UpdateRule.parse(text.replace(" where T = 1", "") if "ld" not in text else text)
-    rule.plot(tmp_path / "rule.png")
+    plot(rule, tmp_path / "rule.png")
     assert (tmp_path / "rule.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -45,11 +45,11 @@ def test_show_draws(tmp_path, capsys):
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
     with pytest.raises(RuleError, match=r"scale, -1, is not a positive number"):
-        ZOO["adam"].plot(scale=-1)
+        plot(ZOO["adam"], scale=-1)
     for path in (tmp_path / "nowhere" / "x.png", tmp_path / "x.abc"):
         with pytest.raises(SolError, match="cannot draw into"):
-            ZOO["adam"].plot(path)
+            plot(ZOO["adam"], path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(SolError, match=r'needs matplotlib: pip install "sol-symbols\[plot\]"'):
-        ZOO["adam"].plot()
+        plot(ZOO["adam"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sol_symbols import FORMATS, STANDARD, ZOO, Recurrence, RuleError, UpdateRule, symbol
+from sol_symbols import FORMATS, STANDARD, ZOO, Recurrence, RuleError, UpdateRule, symbol, value_ranges
 from sol_symbols.bounds import Bound, enclose
 
 TEXTS = ["exp(ad)", "rs*ld + cd*sign(m)", "g**3 - b", "min(g, w)*tanh(m)", "sqrt(v_hat) + ag", "la/(sqrt(v_hat) + eps)"]
@@ -20,7 +20,7 @@ STEPS = 12
 @pytest.mark.parametrize("text", [*ZOO, *TEXTS])
 def test_no_trajectory_leaves_the_bounds(text, seed, size):
     rule = (ZOO.get(text) or UpdateRule.parse(text)).with_horizon(STEPS)
-    ranges = rule.ranges(size, 2.0, STEPS)
+    ranges = value_ranges(rule, size, 2.0, STEPS)
     rng = np.random.default_rng(seed)
     shape = (STEPS, 30)
     g = size * rng.choice([-1.0, 0.0, 1.0, 1e-3], size=shape) * np.where(rng.random(30) < 0.5, 1.0, rng.random(shape))
@@ -41,7 +41,7 @@ def test_bounds_of_normalised_directions_are_reached(text, beta2):
     i = np.arange(1, steps + 1)
     g = np.where(i == steps, 1.0, 0.0) if text != "ad" else (0.9 / beta2) ** (steps - i)
     g = 1e3 * g / g.max()
-    _, highest = rule.ranges(1e3, steps=steps).bounds["phi"]
+    _, highest = value_ranges(rule, 1e3, steps=steps).bounds["phi"]
     assert rule.evaluate(g[:, None])[-1, 0] == pytest.approx(highest, rel=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_bounds_of_normalised_directions_are_reached(text, beta2):
     ],
 )
 def test_warnings_are_about_what_can_happen(text, gradient, said):
-    warnings = UpdateRule.parse(text).ranges(gradient).warnings
+    warnings = value_ranges(UpdateRule.parse(text), gradient).warnings
     assert [any(line.startswith(start) for line in warnings) for start in said] == [True] * len(said)
     assert len(warnings) >= len(said)
     assert said or not warnings
@@ -79,7 +79,7 @@ def test_warnings_are_about_what_can_happen(text, gradient, said):
 def test_float16_overflows_only_where_it_was_said(text, gradient):
     rule = UpdateRule.parse(text)
     g = np.full((60, 1), gradient, np.float16) if gradient < 6e4 else np.full((60, 1), np.inf, np.float16)
-    said = any("float16 (" in line or "float64" in line for line in rule.ranges(gradient, steps=60).warnings)
+    said = any("float16 (" in line or "float64" in line for line in value_ranges(rule, gradient, steps=60).warnings)
     assert said or np.isfinite(rule.evaluate(g)).all() or gradient > 65504
 
 
@@ -93,12 +93,12 @@ def test_formats_are_those_of_the_hardware():
 @pytest.mark.parametrize("arguments", [{"gradient": 0}, {"gradient": math.nan}, {"parameter": -1}, {"steps": 0}])
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(RuleError, match="is not a"):
-        ZOO["adam"].ranges(**arguments)
+        value_ranges(ZOO["adam"], **arguments)
 
 
 def test_states_that_do_not_start_at_zero_are_bounded_too():
     wider = STANDARD.extended(Recurrence("peak", "-min(-peak_prev, -abs(g))", init=0.25))
-    ranges = UpdateRule.parse("g/peak", wider).ranges(4.0)
+    ranges = value_ranges(UpdateRule.parse("g/peak", wider), 4.0)
     assert ranges.bounds["peak"] == (0.25, 4.0)
     assert ranges.bounds["phi"] == (-16.0, 16.0)
 

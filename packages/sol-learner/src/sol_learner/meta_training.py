@@ -18,13 +18,13 @@ from sol_learner.inner.episodes import run_episodes
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.networks.base import UpdateNetwork
-from sol_learner.networks.native import find_compiler
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import Progress
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.task import Stream, Substream, Task, device_of, generator_for
 from sol_symbols import SolError
+from sol_symbols.c_compiler import find_compiler
 
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train", "network_generator"]
 

@@ -15,7 +15,7 @@ from sol_learner.report import write_report
 from sol_learner.runtime.checkpoints import CHECKPOINTS, checkpoints_in
 from sol_learner.search.front import FrontPoint
 from sol_symbols import SolError, write_atomically
-from sol_symbols.plugins import find_plugins, load_plugin
+from sol_symbols.plugins import EXPORTERS, find_plugins, load_plugin
 
 __all__ = ["REPORT", "prepare_folder", "write_distilled", "write_run"]
 
@@ -76,9 +76,9 @@ def write_run(result: LearnResult, folder: str | Path) -> list[str]:
         files["front.png"] = front_png(result.front, result.rule)
     _write(files, folder)
     written, failed = list(files), []
-    for name, plugin in find_plugins("sol.exporters").items():
+    for name, plugin in find_plugins(EXPORTERS).items():
         try:
-            exporter = load_plugin("sol.exporters", plugin)()
+            exporter = load_plugin(EXPORTERS, plugin)()
             (folder / exporter.filename).unlink(missing_ok=True)
             write_atomically(folder / exporter.filename, exporter.export(result.rule, result.rule.class_name))
             written.insert(2, exporter.filename)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sol_symbols import SolError
-from sol_symbols.plugins import find_plugins, load_plugin
+from sol_symbols.plugins import TASKS, find_plugins, load_plugin
 
 if TYPE_CHECKING:  # sol tasks does not load PyTorch
     import torch
@@ -26,12 +26,10 @@ if TYPE_CHECKING:  # sol tasks does not load PyTorch
 
 __all__ = ["Recipe", "describe", "find_tasks", "install_line", "load_task", "missing", "parse_device"]
 
-GROUP = "sol.tasks"
-
 
 def find_tasks() -> dict[str, metadata.EntryPoint]:
     """Entry points of the installed tasks by name."""
-    return find_plugins(GROUP)
+    return find_plugins(TASKS)
 
 
 def missing(point: metadata.EntryPoint) -> list[str]:
@@ -40,7 +38,7 @@ def missing(point: metadata.EntryPoint) -> list[str]:
     Raises:
         SolError: The entry point itself cannot be imported.
     """
-    requires: Mapping[str, str] = getattr(load_plugin(GROUP, point), "requires", {})
+    requires: Mapping[str, str] = getattr(load_plugin(TASKS, point), "requires", {})
     absent = [what for module, what in requires.items() if importlib.util.find_spec(module) is None]
     return list(dict.fromkeys(absent))
 
@@ -58,7 +56,7 @@ def describe(point: metadata.EntryPoint) -> tuple[str, bool]:
     """One line on a task: the first of its docstring, or what hinders; and whether it can be made here."""
     try:
         absent = missing(point)
-        summary = (load_plugin(GROUP, point).__doc__ or "").strip().partition("\n")[0]
+        summary = (load_plugin(TASKS, point).__doc__ or "").strip().partition("\n")[0]
     except Exception as error:  # a task that cannot be loaded must not hide the others
         return str(error), False
     return (f"{summary} Needs: {install_line(absent)}", False) if absent else (summary, True)
@@ -87,7 +85,7 @@ def load_task(name: str, data: str | Path | None = None, device: torch.device | 
     absent = missing(known[name])
     if absent:
         raise SolError(f"the task {name!r} needs more packages: {install_line(absent)}")
-    return load_plugin(GROUP, known[name])(data=data, device=parse_device(str(device)))
+    return load_plugin(TASKS, known[name])(data=data, device=parse_device(str(device)))
 
 
 def parse_device(text: str | None) -> torch.device:

@@ -16,41 +16,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy
 import sympy
 from numpy.typing import NDArray
 
-__all__ = ["Bound", "enclose"]
+from sol_symbols.intervals import ANYTHING, Bound
+from sol_symbols.operators import function_of
+
+__all__ = ["ANYTHING", "Bound", "enclose"]
 
 Weights = NDArray[numpy.float64]
 _INF = math.inf
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What is known of a quantity: ``lo <= X <= hi``, and the forms of the module's docstring."""
-
-    lo: float
-    hi: float
-    linear: Weights | None = None
-    energy: Weights | None = None
-    norm: Weights | None = None
-    inverse: Weights | None = None
-
-    @property
-    def size(self) -> float:
-        """The largest possible absolute value."""
-        return max(abs(self.lo), abs(self.hi))
-
-    def hull(self, other: Bound) -> Bound:
-        """The interval that covers both; forms are dropped."""
-        return Bound(min(self.lo, other.lo), max(self.hi, other.hi))
-
-
-ANYTHING = Bound(-_INF, _INF)
 
 
 def enclose(
@@ -79,7 +57,7 @@ def enclose(
     elif expression.is_Pow:
         bound = _power(*parts)
     else:
-        bound = _FUNCTIONS[type(expression)](*parts) if type(expression) in _FUNCTIONS else ANYTHING
+        bound = function_of(expression).bounds(*parts)
     note(expression, bound)
     return bound
 
@@ -190,44 +168,3 @@ def _reciprocal(x: Bound) -> Bound:
     if x.hi <= 0:
         return Bound(-_INF if x.hi == 0 else 1 / x.hi, 1 / x.lo if x.lo else -_INF)
     return Bound(1 / x.hi, _INF if x.lo == 0 else 1 / x.lo, inverse=x.norm)
-
-
-def _monotone(function: Callable[[float], float]) -> Callable[[Bound], Bound]:
-    return lambda x: Bound(function(x.lo), function(x.hi))
-
-
-def _exp(x: float) -> float:
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return _INF
-
-
-def _log(x: float) -> float:
-    return math.log(x) if x > 0 else -_INF
-
-
-def _abs(x: Bound) -> Bound:
-    if x.lo >= 0:
-        return x
-    return Bound(-x.hi if x.hi <= 0 else 0.0, x.size)
-
-
-def _cos(x: Bound) -> Bound:
-    inside = math.isfinite(x.size) and x.lo >= 0 and x.hi <= math.pi
-    return Bound(math.cos(x.hi), math.cos(x.lo)) if inside else Bound(-1.0, 1.0)
-
-
-def _min(*parts: Bound) -> Bound:
-    return Bound(min(part.lo for part in parts), min(part.hi for part in parts))
-
-
-_FUNCTIONS: dict[Any, Callable[..., Bound]] = {
-    sympy.exp: _monotone(_exp),
-    sympy.log: _monotone(_log),
-    sympy.tanh: _monotone(math.tanh),
-    sympy.sign: _monotone(lambda x: float((x > 0) - (x < 0))),
-    sympy.Abs: _abs,
-    sympy.cos: _cos,
-    sympy.Min: _min,
-}

@@ -20,11 +20,9 @@ from importlib import metadata
 from typing import Protocol
 
 from sol_symbols.errors import SolError, quoted
-from sol_symbols.plugins import find_plugins, load_plugin
+from sol_symbols.plugins import COMMANDS, find_plugins, load_plugin
 
 __all__ = ["Command", "main"]
-
-GROUP = "sol.commands"
 
 
 class Command(Protocol):
@@ -46,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _summary(plugin: metadata.EntryPoint) -> str:
     try:
-        command = load_plugin(GROUP, plugin)
+        command = load_plugin(COMMANDS, plugin)
     except SolError as error:  # one broken package leaves the others usable
         return f"({error})"
     return (command.__doc__ or "").strip().partition("\n")[0]
@@ -71,7 +69,7 @@ def _overview(plugins: dict[str, metadata.EntryPoint]) -> str:
 
 
 def _dispatch(words: Sequence[str]) -> int:
-    plugins = find_plugins(GROUP)
+    plugins = find_plugins(COMMANDS)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview(plugins))
         return 0
@@ -83,7 +81,7 @@ def _dispatch(words: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, plugins, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SolError(f"no command {quoted(name)}{hint} Commands: {', '.join(sorted(plugins))}")
-    kind = load_plugin(GROUP, plugins[name])
+    kind = load_plugin(COMMANDS, plugins[name])
     command: Command = kind()
     parser = _Parser(prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter)
     command.add_arguments(parser)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sol_symbols.errors import SolError
 from sol_symbols.files import write_atomically
-from sol_symbols.glossary import glossary
-from sol_symbols.grammar import format_expression
-from sol_symbols.resolve import add_rule_argument, rule_of
-from sol_symbols.rule import UpdateRule
-from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
+
+if TYPE_CHECKING:  # imported where they are used, so that sol --help loads neither SymPy nor NumPy
+    from sol_symbols.rule import UpdateRule
 
 __all__ = ["Glossary", "Show"]
 
@@ -31,6 +30,8 @@ class Show:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+        from sol_symbols.resolve import add_rule_argument
+
         add_rule_argument(parser)
         parser.add_argument("--gradient", type=_positive, default=100.0, metavar="G", help="ranges for |g| <= G (100)")
         parser.add_argument(
@@ -42,11 +43,17 @@ class Show:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from sol_symbols.grammar import format_expression
+        from sol_symbols.plotting import plot
+        from sol_symbols.ranges import value_ranges
+        from sol_symbols.resolve import rule_of
+        from sol_symbols.simplification import simplify
+
         rule = rule_of(arguments)
         if rule.name:
             print(f"name        {rule.name}")
         print(f"update      {rule}")
-        short = rule.simplified()
+        short = simplify(rule).rule
         if short != rule:
             print(f"shorter     {short}")
         for name in rule.live:
@@ -57,7 +64,7 @@ class Show:
         size = rule.complexity
         print(f"complexity  {size.terms} terms, {size.nodes} nodes, {size.states} states per parameter")
         print(f"symmetry    {_symmetry(rule)}")
-        ranges = rule.ranges(arguments.gradient)
+        ranges = value_ranges(rule, arguments.gradient)
         low, high = ranges.bounds["phi"]
         print(
             f"range       phi in [{low:.3g}, {high:.3g}] for |g| <= {ranges.gradient:g}, the first {ranges.steps} steps"
@@ -67,13 +74,15 @@ class Show:
         for key, value in rule.provenance.items():
             print(f"{key:<11} {value}")
         if arguments.plot:
-            rule.plot(arguments.plot, arguments.scale)
+            plot(rule, arguments.plot, arguments.scale)
             print(f"wrote {arguments.plot}")
         return 0
 
 
 def _symmetry(rule: UpdateRule) -> str:
     """Parity and scaling degree, with a word where evaluation does not confirm what the formula's form says."""
+    from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
+
     names = {-1: "odd", 1: "even", 0: "neither odd nor even"}
     sign, degree = parity(rule.expression, rule.vocabulary), scaling_degree(rule.expression, rule.vocabulary)
     form = (names[sign], "no scaling degree" if degree is None else f"scaling degree {degree}")
@@ -92,6 +101,8 @@ class Glossary:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+        from sol_symbols.glossary import glossary
+
         text = glossary()
         if arguments.output is None:
             print(text, end="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sol_symbols.grammar import format_expression, format_number, symbol
-from sol_symbols.latex import latex
+from sol_symbols.latex_printer import latex
 from sol_symbols.operators import OPERATORS
 from sol_symbols.vocabulary import INPUTS, STANDARD
 from sol_symbols.zoo import ZOO
@@ -45,7 +45,9 @@ def glossary() -> str:
         "A formula is made of the names below, numbers, `+ - * / **`, parentheses and these functions.",
         _table(("operator", "meaning"), ((f"`{_call(name)}`", o.description) for name, o in OPERATORS.items())),
         "## Inputs",
-        _table(("name", "in LaTeX", "meaning"), ((f"`{n}`", _math(n), text) for n, text in INPUTS.items())),
+        _table(
+            ("name", "in LaTeX", "meaning"), ((f"`{i.name}`", _math(i.name), i.description) for i in INPUTS.values())
+        ),
         "## Hyperparameters",
         _table(
             ("name", "in LaTeX", "default", "allowed", "meaning"),
@@ -56,10 +58,12 @@ def glossary() -> str:
             ),
         ),
         "## States",
-        "All start at 0.",
         _table(
-            ("name", "in LaTeX", "update", "meaning"),
-            ((n, _math(s.name), f"`{format_expression(d)}`", s.description) for n, (s, d) in states.items()),
+            ("name", "in LaTeX", "start", "update", "meaning"),
+            (
+                (n, _math(s.name), format_number(s.init), f"`{format_expression(d)}`", s.description)
+                for n, (s, d) in states.items()
+            ),
         ),
         "## Features",
         _table(

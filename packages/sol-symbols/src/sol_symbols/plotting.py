@@ -7,21 +7,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sol_symbols.errors import SolError
-from sol_symbols.responses import Panel, responses
+from sol_symbols.response_curves import Panel, responses
+from sol_symbols.rule import UpdateRule
+from sol_symbols.simplification import simplify
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from sol_symbols.rule import UpdateRule
-
-__all__ = ["draw"]
+__all__ = ["plot"]
 
 _STYLES = (("#1f5fa8", "-"), ("#6b6b6b", "--"), ("#c0392b", ":"))
 
 
-def draw(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -> Figure:
-    """See :meth:`sol_symbols.UpdateRule.plot`."""
+def plot(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -> Figure:
+    """Plot phi over the gradient, the momentum and t/T; see :func:`sol_symbols.responses`.
+
+    Needs matplotlib: install ``sol-symbols[plot]``. An open horizon counts as 100 steps, the parameter's value as 0.
+
+    Args:
+        rule: The rule.
+        path: Where to save the figure, as PNG, SVG or PDF by its suffix; not saved if ``None``.
+        scale: Root mean square of the gradients shown.
+
+    Returns:
+        The figure, which notebooks display.
+
+    Raises:
+        RuleError: The scale is not a positive number.
+        SolError: matplotlib is missing, or the file cannot be written.
+    """
     panels = responses(rule, scale)
     try:
         from matplotlib.figure import Figure
@@ -31,7 +46,7 @@ def draw(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -
     for axes, panel in zip(figure.subplots(1, len(panels)), panels):
         _draw(axes, panel)
     figure.axes[0].set_ylabel("update φ; the optimizer subtracts lr · φ")
-    formula = str(rule.simplified(3).expression) if len(str(rule)) > 200 else str(rule)
+    formula = str(simplify(rule, 3).rule.expression) if len(str(rule)) > 200 else str(rule)
     title = (f"{rule.name}:  " if rule.name else "") + f"φ = {formula}"
     figure.suptitle(textwrap.fill(textwrap.shorten(title, 330, placeholder=" ..."), 130), fontsize=10)
     if path is not None:

@@ -7,7 +7,16 @@ from typing import Any
 
 from sol_symbols.errors import SolError
 
-__all__ = ["find_plugins", "load_plugin"]
+__all__ = ["COMMANDS", "EXPORTERS", "TASKS", "find_plugins", "load_plugin"]
+
+COMMANDS = "sol.commands"
+"""Entry point group of sub-commands."""
+
+EXPORTERS = "sol.exporters"
+"""Entry point group of exporters."""
+
+TASKS = "sol.tasks"
+"""Entry point group of tasks."""
 
 
 def find_plugins(group: str) -> dict[str, metadata.EntryPoint]:

@@ -7,16 +7,13 @@ a lone spike, constants, alternation, and values that flip their sign once. They
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy
 import sympy
 from numpy.typing import NDArray
 
-from sol_symbols.evaluate import feature_evaluator
-
-if TYPE_CHECKING:
-    from sol_symbols.rule import UpdateRule
+from sol_symbols.evaluation import feature_evaluator
+from sol_symbols.rule import UpdateRule
 
 __all__ = ["HORIZON", "STEPS", "measure", "trajectories"]
 

@@ -1,4 +1,4 @@
-"""A rule as straight-line code: what evaluation, exporters and LaTeX walk through.
+"""Formulas as straight-line code, which evaluation, exporters and LaTeX walk through.
 
 scalars  numbers that depend on the step and the hyperparameters only (bias corrections, decays)
 body     states and features, elementwise over the parameters, each after what it needs
@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import sympy
 
 from sol_symbols.grammar import symbol
 from sol_symbols.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from sol_symbols.rule import UpdateRule
-
 _CALLS = (sympy.Function, sympy.Min, sympy.Pow)
 
-__all__ = ["Assignment", "Program", "lower", "lower_features"]
+__all__ = ["Assignment", "Program", "lower_features"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +58,6 @@ class Program:
         """Whether any of the code mentions ``name``."""
         everything = [*(a.value for a in (*self.scalars, *self.body)), *self.outputs]
         return any(symbol(name) in value.free_symbols for value in everything)
-
-
-def lower(rule: UpdateRule) -> Program:
-    """The straight-line code of ``rule``; its only output is phi."""
-    return lower_features((rule.expression,), rule.vocabulary)
 
 
 def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) -> Program:

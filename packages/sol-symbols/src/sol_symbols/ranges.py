@@ -1,8 +1,8 @@
 """How large a rule's quantities can get, and in which number formats they overflow.
 
 Stochastic training in float16 or bfloat16 fails at the values that nobody has looked at: squared gradients above
-65,504, exp of a direction above 11, an eps that is 0. :func:`analyse` bounds every name of a rule step by step, for
-all gradients of a stated size (see :mod:`sol_symbols.bounds`), and says what can go wrong.
+65,504, exp of a direction above 11, an eps that is 0. :func:`value_ranges` bounds every name of a rule step by step,
+for all gradients of a given size (see :mod:`sol_symbols.bounds`), and reports what can go wrong.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy
 import sympy
@@ -18,11 +17,9 @@ import sympy
 from sol_symbols.bounds import Bound, enclose
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import format_expression
+from sol_symbols.rule import UpdateRule
 
-if TYPE_CHECKING:
-    from sol_symbols.rule import UpdateRule
-
-__all__ = ["FORMATS", "NumberFormat", "Ranges", "analyse"]
+__all__ = ["FORMATS", "NumberFormat", "Ranges", "value_ranges"]
 
 MAX_STEPS = 1_000
 
@@ -69,8 +66,26 @@ class Ranges:
     warnings: tuple[str, ...]
 
 
-def analyse(rule: UpdateRule, gradient: float = 100.0, parameter: float = 100.0, steps: int | None = None) -> Ranges:
-    """Bounds and warnings; see :meth:`sol_symbols.UpdateRule.ranges`."""
+def value_ranges(
+    rule: UpdateRule, gradient: float = 100.0, parameter: float = 100.0, steps: int | None = None
+) -> Ranges:
+    """Bounds of all quantities of a rule, and warnings where float32, bfloat16 or float16 overflow.
+
+    The bounds hold for every trajectory within the given sizes; those of Adam's direction and its relatives are
+    tight (see :mod:`sol_symbols.bounds`).
+
+    Args:
+        rule: The rule.
+        gradient: Largest absolute gradient.
+        parameter: Largest absolute value of the parameter.
+        steps: Number of first steps to cover, at most 1,000; the horizon by default, or 100 where it is open.
+
+    Raises:
+        RuleError: An argument is out of range.
+
+    >>> value_ranges(UpdateRule.parse("exp(2*g)"), gradient=10).warnings
+    ('exp(2*g) in phi can reach 4.85e+08, above float16 (6.55e+04)',)
+    """
     for name, value in (("gradient", gradient), ("parameter", parameter)):
         if not (math.isfinite(value) and value > 0):
             raise RuleError(f"the largest {name}, {value!r}, is not a positive number")

@@ -10,14 +10,12 @@ for gradients -1, 0 and 1; and phi over the steps, for a steady gradient and for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from sol_symbols.errors import RuleError
-
-if TYPE_CHECKING:
-    from sol_symbols.rule import UpdateRule
+from sol_symbols.rule import UpdateRule
 
 __all__ = ["Line", "Panel", "responses"]
 

@@ -21,17 +21,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import sympy
-from numpy.typing import ArrayLike, NDArray
 
 from sol_symbols.errors import RuleError, quoted
-from sol_symbols.evaluate import trajectory
+from sol_symbols.evaluation import Evaluator, State
 from sol_symbols.files import write_atomically
 from sol_symbols.grammar import (
-    MAX_CHARACTERS,
     canonical,
     expand_terms,
     format_expression,
@@ -39,20 +37,18 @@ from sol_symbols.grammar import (
     parse_expression,
     symbol,
 )
-from sol_symbols.latex import latex
+from sol_symbols.hoisting import hoisted
+from sol_symbols.latex_printer import latex
 from sol_symbols.operators import OPERATORS
-from sol_symbols.plot import draw
-from sol_symbols.ranges import Ranges, analyse
-from sol_symbols.simplify import simplify
-from sol_symbols.storage import SCHEMA, read_record
+from sol_symbols.program import Program, lower_features
+from sol_symbols.storage import SCHEMA, read_record, read_text
 from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Complexity", "UpdateRule"]
+__all__ = ["Complexity", "RuleEvaluator", "UpdateRule", "evaluator", "lower"]
 
-_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 
 
@@ -251,57 +247,30 @@ class UpdateRule:
         >>> UpdateRule.parse("ld*sign(g) where T = 4").evaluate([2.0, -3.0, 0.5]).tolist()
         [0.75, -0.5, 0.25]
         """
-        return trajectory(self, gradients, parameters, horizon)
+        import numpy
 
-    def simplified(self, digits: int | None = None) -> UpdateRule:
-        """A rule of the same value that is shorter where one is found, never longer.
-
-        With ``digits``, constants are rounded to that many significant digits too, which changes values:
-        :func:`sol_symbols.simplify` tells by how much.
-
-        >>> print(UpdateRule.parse("0.5*abs(m)*sign(m) + 0.2*(g + m) - 0.2*g").simplified())
-        0.7*m
-        """
-        return simplify(self, digits).rule
-
-    def ranges(self, gradient: float = 100.0, parameter: float = 100.0, steps: int | None = None) -> Ranges:
-        """Bounds of all quantities, and warnings where float32, bfloat16 or float16 overflow.
-
-        The bounds hold for every trajectory within the stated sizes; those of Adam's direction and its relatives are
-        tight (see :mod:`sol_symbols.bounds`).
-
-        Args:
-            gradient: Largest absolute gradient.
-            parameter: Largest absolute value of the parameter.
-            steps: Number of first steps looked at, at most 1,000; the horizon by default, or 100 where it is open.
-
-        Raises:
-            RuleError: An argument is out of range.
-
-        >>> ranges = UpdateRule.parse("exp(2*g)").ranges(gradient=10)
-        >>> ranges.warnings
-        ('exp(2*g) in phi can reach 4.85e+08, above float16 (6.55e+04)',)
-        """
-        return analyse(self, gradient, parameter, steps)
-
-    def plot(self, path: str | Path | None = None, scale: float = 1.0) -> Figure:
-        """A picture of phi over the gradient, the momentum and t/T; see :func:`sol_symbols.responses`.
-
-        Needs matplotlib, which the extra ``sol-symbols[plot]`` brings. An open horizon is taken as 100 steps, the
-        parameter's value as 0.
-
-        Args:
-            path: Where to save it, as PNG, SVG or PDF by its ending; not saved where ``None``.
-            scale: Root mean square of the gradients shown.
-
-        Returns:
-            The figure, which notebooks show.
-
-        Raises:
-            RuleError: The scale is not a positive number.
-            SolError: matplotlib is missing, or the file cannot be written.
-        """
-        return draw(self, path, scale)
+        g = numpy.asarray(gradients)
+        if g.ndim == 0 or not (numpy.issubdtype(g.dtype, numpy.floating) or numpy.issubdtype(g.dtype, numpy.integer)):
+            raise RuleError(
+                f"gradients must be real numbers of shape [steps, ...], got {g.dtype} of shape {[*g.shape]}"
+            )
+        g = g if numpy.issubdtype(g.dtype, numpy.floating) else g.astype(float)
+        phi = evaluator(self, numpy, horizon)
+        if parameters is None and phi.program.uses("w"):
+            raise RuleError(f"the rule {self} uses the parameter's value w; pass parameters")
+        given = numpy.asarray(0 if parameters is None else parameters, g.dtype)
+        try:
+            w = numpy.broadcast_to(given, g.shape)
+        except ValueError:
+            raise RuleError(
+                f"parameters of shape {[*given.shape]} do not broadcast to gradients of shape {[*g.shape]}"
+            ) from None
+        updates = numpy.empty_like(g)
+        state = phi.init(g[0]) if len(g) else {}
+        with numpy.errstate(all="ignore"):
+            for t in range(len(g)):
+                updates[t], state = phi(g[t], state, w[t], t + 1)
+        return updates
 
     # -- text and JSON ---------------------------------------------------------------------------------------
 
@@ -327,31 +296,7 @@ class UpdateRule:
         Raises:
             RuleError: The text is not a rule; the message shows where.
         """
-        if len(text) > MAX_CHARACTERS:
-            raise RuleError(f"rule of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
-        separator = re.search(r"\swhere\s", text)
-        where = separator[0] if separator else ""
-        head, tail = (text[: separator.start()], text[separator.end() :]) if separator else (text, "")
-        values: dict[str, float | None] = {}
-        places: dict[str, int] = {}
-        position = len(head) + len(where)
-        for part in tail.split(",") if where else ():
-            match = _ASSIGNMENT.match(part)
-            if not match or match[1] in values:
-                raise RuleError("expected one NAME = NUMBER for each name after 'where'", text, position)
-            try:
-                values[match[1]] = finite(match[1], float(match[2]))
-            except ValueError:
-                raise RuleError(f"{quoted(match[2])} is not a number", text, position + match.start(2)) from None
-            places[match[1]] = position + match.start(1)
-            position += len(part) + 1
-        lr = values.pop("lr", None)
-        words = {*re.findall(r"\w+", head)}
-        for name in values:  # an unknown name in the list is a slip; one that the expression uses is a constant
-            if name not in vocabulary.names and name not in words:
-                raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
-        expression = parse_expression(head, vocabulary.names | {*values})
-        return cls(expression, values, lr=lr, vocabulary=vocabulary, **attributes)
+        return cls(**read_text(text, vocabulary), **attributes)
 
     def latex(self, digits: int | None = None) -> str:
         r"""LaTeX of phi on one line, floats rounded to ``digits`` significant digits (all of them by default).
@@ -359,7 +304,7 @@ class UpdateRule:
         >>> print(UpdateRule.parse("0.5*m_hat + sign(g)").latex())
         0.5 \hat m_t + \operatorname{sign}\left(g_t\right)
         """
-        return latex(self.expression, digits)
+        return latex(self.expression, digits, self.vocabulary)
 
     def _repr_latex_(self) -> str:
         return rf"$\displaystyle \phi_t = {self.latex(4)}$"
@@ -404,3 +349,49 @@ def _checked_horizon(value: float | None) -> float | None:
     if value is not None and not (math.isfinite(value) and value >= 1):
         raise RuleError(f"horizon T = {value!r} is not a number of steps, 1 or more")
     return value
+
+
+def lower(rule: UpdateRule) -> Program:
+    """The straight-line code of ``rule``; its only output is phi."""
+    return lower_features((rule.expression,), rule.vocabulary)
+
+
+class RuleEvaluator(Evaluator):
+    """An :class:`Evaluator` of one rule, with the rule's own values filled in."""
+
+    def __init__(
+        self, rule: UpdateRule, xp: ModuleType | None = None, horizon: float | None = None, hoist: bool = False
+    ) -> None:
+        if rule.needs_horizon and rule.horizon is None and horizon is None:
+            raise RuleError(f"the rule {rule} has a schedule and needs its horizon T: the number of steps it is for")
+        program = lower(rule)
+        super().__init__(hoisted(program) if hoist else program, xp)
+        self.values: dict[str, Any] = dict(rule.values) if horizon is None else dict(rule.with_horizon(horizon).values)
+
+    def __call__(self, g: Any, state: State, w: Any, t: int) -> tuple[Any, State]:
+        """phi at this step and the new state; see :meth:`Evaluator.step`."""
+        (phi,), state = self.step(g, state, w, t, self.values)
+        return phi, state
+
+
+def evaluator(
+    rule: UpdateRule, xp: ModuleType | None = None, horizon: float | None = None, hoist: bool = False
+) -> RuleEvaluator:
+    """An evaluator of ``rule``; on NumPy it defines what the rule means.
+
+    Args:
+        rule: The rule.
+        xp: ``numpy`` (the default), ``torch`` or ``jax.numpy``.
+        horizon: Replaces the rule's own horizon T.
+        hoist: Whether like terms are collected first (:func:`sol_symbols.hoisted`): the same up to rounding where
+            all is finite, in fewer passes over the arrays. As it is written otherwise.
+
+    Raises:
+        RuleError: The rule has a schedule and neither it nor the call says over how many steps.
+
+    >>> import numpy as np
+    >>> phi = evaluator(UpdateRule.parse("sign(g)"))
+    >>> phi(np.array([-2.0, 0.0, 3.0]), {}, None, 1)[0].tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    return RuleEvaluator(rule, xp, horizon, hoist)

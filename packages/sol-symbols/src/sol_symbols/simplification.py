@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy
 import sympy
@@ -28,10 +27,8 @@ from sol_symbols.bounds import ANYTHING, Bound, enclose
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import count_terms, expand_terms, symbol, tidy
 from sol_symbols.probes import measure, trajectories
+from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from sol_symbols.rule import UpdateRule
 
 __all__ = ["Simplification", "round_constants", "simplify"]
 
@@ -69,7 +66,6 @@ def simplify(rule: UpdateRule, digits: int | None = None) -> Simplification:
     Raises:
         RuleError: ``digits`` is less than 1.
 
-    >>> from sol_symbols import UpdateRule
     >>> done = simplify(UpdateRule.parse("0.12345*abs(m)*sign(m) + 0.2*(g + m) - 0.2*g"), digits=2)
     >>> print(done.rule, f"{done.change:.1g}")
     0.32*m 0.01

@@ -1,4 +1,4 @@
-"""Reading the JSON form of rules: every field checked before anything is made of it."""
+"""Reading rules: the text form, and the JSON form with every field checked before anything is made of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from typing import Any
 
 from sol_symbols.errors import RuleError, quoted
-from sol_symbols.grammar import format_expression
-from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, as_float, finite
+from sol_symbols.grammar import MAX_CHARACTERS, format_expression, parse_expression
+from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary, as_float, finite
 
-__all__ = ["SCHEMA", "read_record"]
+__all__ = ["SCHEMA", "read_record", "read_text"]
 
 SCHEMA = 1
 """Version of the JSON form that this release writes, and the newest that it reads."""
@@ -25,6 +25,42 @@ _FIELDS: dict[str, Any] = {
     "name": str,
     "provenance": dict,
 }
+
+
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
+
+
+def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The arguments of :class:`~sol_symbols.UpdateRule` that ``EXPRESSION where NAME = NUMBER, ...`` stands for.
+
+    Raises:
+        RuleError: The text is not a rule; the message shows where.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise RuleError(f"rule of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+    separator = re.search(r"\swhere\s", text)
+    where = separator[0] if separator else ""
+    head, tail = (text[: separator.start()], text[separator.end() :]) if separator else (text, "")
+    values: dict[str, float | None] = {}
+    places: dict[str, int] = {}
+    position = len(head) + len(where)
+    for part in tail.split(",") if where else ():
+        match = _ASSIGNMENT.match(part)
+        if not match or match[1] in values:
+            raise RuleError("expected one NAME = NUMBER for each name after 'where'", text, position)
+        try:
+            values[match[1]] = finite(match[1], float(match[2]))
+        except ValueError:
+            raise RuleError(f"{quoted(match[2])} is not a number", text, position + match.start(2)) from None
+        places[match[1]] = position + match.start(1)
+        position += len(part) + 1
+    lr = values.pop("lr", None)
+    words = {*re.findall(r"\w+", head)}
+    for name in values:  # an unknown name in the list is a slip; one that the expression uses is a constant
+        if name not in vocabulary.names and name not in words:
+            raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
+    expression = parse_expression(head, vocabulary.names | {*values})
+    return {"expression": expression, "values": values, "lr": lr, "vocabulary": vocabulary}
 
 
 def read_record(text: str) -> dict[str, Any]:

@@ -10,17 +10,15 @@ Terms of a degree above 1 are harmless on the gradients that they were fitted on
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy
 import sympy
 
 from sol_symbols.grammar import symbol
+from sol_symbols.operators import Parity, Scaling, function_of
 from sol_symbols.probes import measure, trajectories
+from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from sol_symbols.rule import UpdateRule
 
 __all__ = ["parity", "probed_parity", "probed_scaling_degree", "scaling_degree"]
 
@@ -70,11 +68,12 @@ def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
         return math.prod(parts)
     if expression.is_Pow and expression.exp.is_Integer:
         return parts[0] ** (int(expression.exp) % 2)
-    if isinstance(expression, sympy.sign | sympy.tanh):
-        return parts[0]
-    if isinstance(expression, sympy.Abs | sympy.cos):
-        return 1
-    return parts[0] if expression.is_Add and len(set(parts)) == 1 else 0
+    if expression.is_Add:
+        return parts[0] if len(set(parts)) == 1 else 0
+    if expression.is_Pow:
+        return 0
+    parity = function_of(expression).parity
+    return {Parity.ODD: parts[0], Parity.EVEN: 1, Parity.NEITHER: 0}[parity]
 
 
 def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
@@ -120,9 +119,12 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
         return sympy.Add(*parts)
     if expression.is_Pow and parts[1] == 0:
         return parts[0] * expression.exp if expression.exp.is_number or parts[0] == 0 else None
-    if isinstance(expression, sympy.sign):
+    scaling = Scaling.HOMOGENEOUS if expression.is_Add else Scaling.NEITHER
+    if not (expression.is_Add or expression.is_Pow):
+        scaling = function_of(expression).scaling
+    if scaling is Scaling.INVARIANT:
         return sympy.Integer(0)
-    if expression.is_Add or isinstance(expression, sympy.Abs | sympy.Min):
+    if scaling is Scaling.HOMOGENEOUS:
         return parts[0] if len(set(parts)) == 1 else None
     return sympy.Integer(0) if all(part == 0 for part in parts) else None
 

@@ -33,12 +33,31 @@ from sol_symbols.operators import OPERATORS
 
 __all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary", "as_float", "finite"]
 
-INPUTS: Mapping[str, str] = MappingProxyType(
+
+@dataclass(frozen=True)
+class Input:
+    """A name whose value is given from outside at every step.
+
+    Attributes:
+        name: Its name in expressions.
+        description: One line for a person.
+        latex: Its symbol.
+    """
+
+    name: str
+    description: str
+    latex: str
+
+
+INPUTS: Mapping[str, Input] = MappingProxyType(
     {
-        "g": "gradient",
-        "w": "parameter value",
-        "t": "step, counted from 1",
-        "T": "horizon in steps",
+        entry.name: entry
+        for entry in (
+            Input("g", "gradient", "g_t"),
+            Input("w", "parameter value", r"\theta_{t-1}"),
+            Input("t", "step, counted from 1", "t"),
+            Input("T", "horizon in steps", "T"),
+        )
     }
 )
 """The names that are given from outside at every step."""
@@ -74,6 +93,7 @@ class Hyperparameter:
         lower: Smallest value allowed.
         upper: Values must be below this.
         description: One line for a person.
+        latex: Its symbol; the name set upright where empty.
     """
 
     name: str
@@ -81,6 +101,7 @@ class Hyperparameter:
     lower: float
     upper: float
     description: str
+    latex: str = field(default="", compare=False)
 
     def check(self, value: float) -> float:
         """``value``, or a :class:`RuleError` if it is out of range."""
@@ -98,12 +119,15 @@ class Recurrence:
         update: Text of the right-hand side.
         init: Value before the first step.
         description: One line for a person.
+        latex: Symbol of its value after the update, ending with the index ``_t``; ``s_prev`` has ``_{t-1}`` there. The
+            names set upright where empty.
     """
 
     name: str
     update: str
     init: float = 0.0
     description: str = ""
+    latex: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -115,12 +139,14 @@ class Feature:
         definition: Text of the expression.
         description: One line for a person.
         inline: Whether a rule replaces the name by its definition when it is read (for plain abbreviations).
+        latex: Its symbol; the name set upright where empty.
     """
 
     name: str
     definition: str
     description: str = ""
     inline: bool = False
+    latex: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,22 +177,39 @@ class Vocabulary:
         for entry in entries:
             tables[type(entry)][entry.name] = entry
         extended = Vocabulary(*tables.values())
+        extended.check()
+        return extended
+
+    def check(self) -> None:
+        """Read every definition, so that an error shows where an entry is added and not at its first use.
+
+        Raises:
+            RuleError: See :class:`Vocabulary`.
+        """
         taken: set[str] = set()
-        previous = (f"{name}_prev" for name in extended.recurrences)
-        for name in [*INPUTS, *previous, *(name for table in tables.values() for name in table)]:
+        previous = (f"{name}_prev" for name in self.recurrences)
+        for name in [*INPUTS, *previous, *self.hyperparameters, *self.recurrences, *self.features]:
             if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in _RESERVED:
                 raise RuleError(f"{quoted(name)} cannot be a name of a vocabulary")
             if name in taken:
                 raise RuleError(f"the name {quoted(name)} is defined twice")
             taken.add(name)
-        extended.live(*map(symbol, extended.definitions))  # reads all: an error belongs here, not at first use
-        return extended
+        self.live(*map(symbol, self.definitions))
 
     @cached_property
     def names(self) -> frozenset[str]:
         """Every name that an expression may use."""
         previous = (f"{name}_prev" for name in self.recurrences)
         return frozenset([*INPUTS, *self.hyperparameters, *self.recurrences, *previous, *self.features])
+
+    @cached_property
+    def latex(self) -> Mapping[str, str]:
+        """The symbol of every name that has one."""
+        entries: list[Input | Hyperparameter | Recurrence | Feature] = [*INPUTS.values()]
+        entries += [*self.hyperparameters.values(), *self.recurrences.values(), *self.features.values()]
+        symbols = {entry.name: entry.latex for entry in entries if entry.latex}
+        states = {name: symbols[name] for name in self.recurrences if name in symbols}
+        return symbols | {f"{name}_prev": text.removesuffix("_t") + "_{t-1}" for name, text in states.items()}
 
     @cached_property
     def definitions(self) -> Mapping[str, sympy.Expr]:
@@ -223,44 +266,84 @@ class Vocabulary:
         return tuple(order)
 
 
-STANDARD = Vocabulary().extended(
-    Hyperparameter("beta1", 0.9, 0.0, 1.0, "decay rate of the first moment"),
-    Hyperparameter("beta2", 0.999, 0.0, 1.0, "decay rate of the second moment"),
-    Hyperparameter("eps", 1e-8, 0.0, float("inf"), "added to the denominator, for numerical stability"),
-    Hyperparameter("mu", 0.9, 0.0, 1.0, "momentum factor"),
-    Hyperparameter("wd", 0.0, 0.0, float("inf"), "decoupled weight decay"),
-    Hyperparameter("beta_fast", 0.5, 0.0, 1.0, "decay rate of the fast moment"),
-    Hyperparameter("beta_long", 0.99, 0.0, 1.0, "decay rate of the long moment"),
-    Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient"),
-    Recurrence("v", "beta2*v_prev + (1 - beta2)*g**2", description="moving average of the squared gradient"),
-    Recurrence("b", "mu*b_prev + g", description="momentum buffer"),
-    Recurrence("s", "s_prev + g**2", description="sum of squared gradients"),
-    Recurrence("m_slow", "beta2*m_slow_prev + (1 - beta2)*g", description="moving average of the gradient at beta2"),
-    Recurrence("m_fast", "beta_fast*m_fast_prev + (1 - beta_fast)*g", description="moving average at beta_fast"),
-    Recurrence("m_long", "beta_long*m_long_prev + (1 - beta_long)*g", description="moving average at beta_long"),
+_ENTRIES: tuple[Hyperparameter | Recurrence | Feature, ...] = (
+    Hyperparameter("beta1", 0.9, 0.0, 1.0, "decay rate of the first moment", latex=r"\beta_1"),
+    Hyperparameter("beta2", 0.999, 0.0, 1.0, "decay rate of the second moment", latex=r"\beta_2"),
+    Hyperparameter(
+        "eps", 1e-8, 0.0, float("inf"), "added to the denominator, for numerical stability", latex=r"\epsilon"
+    ),
+    Hyperparameter("mu", 0.9, 0.0, 1.0, "momentum factor", latex=r"\mu"),
+    Hyperparameter("wd", 0.0, 0.0, float("inf"), "decoupled weight decay", latex=r"\lambda"),
+    Hyperparameter("beta_fast", 0.5, 0.0, 1.0, "decay rate of the fast moment", latex=r"\beta_{\mathrm{fast}}"),
+    Hyperparameter("beta_long", 0.99, 0.0, 1.0, "decay rate of the long moment", latex=r"\beta_{\mathrm{long}}"),
+    Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient", latex="m_t"),
+    Recurrence(
+        "v", "beta2*v_prev + (1 - beta2)*g**2", description="moving average of the squared gradient", latex="v_t"
+    ),
+    Recurrence("b", "mu*b_prev + g", description="momentum buffer", latex="b_t"),
+    Recurrence("s", "s_prev + g**2", description="sum of squared gradients", latex="s_t"),
+    Recurrence(
+        "m_slow",
+        "beta2*m_slow_prev + (1 - beta2)*g",
+        description="moving average of the gradient at beta2",
+        latex=r"m^{\mathrm{slow}}_t",
+    ),
+    Recurrence(
+        "m_fast",
+        "beta_fast*m_fast_prev + (1 - beta_fast)*g",
+        description="moving average at beta_fast",
+        latex=r"m^{\mathrm{fast}}_t",
+    ),
+    Recurrence(
+        "m_long",
+        "beta_long*m_long_prev + (1 - beta_long)*g",
+        description="moving average at beta_long",
+        latex=r"m^{\mathrm{long}}_t",
+    ),
     Recurrence(
         "v_res",
         "beta2*v_res_prev + (1 - beta2)*(g - m)**2 + eps",
         description="moving average of the squared deviation of the gradient from m, after AdaBelief",
+        latex=r"\nu_t",
     ),
     Feature("g2", "g**2", "squared gradient", inline=True),
     Feature("g3", "g**3", "cubed gradient", inline=True),
-    Feature("bc1", "1 - beta1**t", "bias correction of m"),
-    Feature("bc2", "1 - beta2**t", "bias correction of v"),
-    Feature("m_hat", "m/bc1", "bias-corrected first moment"),
-    Feature("v_hat", "v/bc2", "bias-corrected second moment"),
-    Feature("v_res_hat", "v_res/bc2", "bias-corrected variance of AdaBelief"),
-    Feature("n_hat", "beta1*m/(1 - beta1**(t + 1)) + (1 - beta1)*g/bc1", "bias-corrected Nesterov momentum of NAdam"),
-    Feature("ad", "m_hat/(sqrt(v_hat) + eps)", "direction of Adam"),
-    Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected"),
-    Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon"),
-    Feature("cd", "(1 + cos(3.141592653589793*min(t/T, 1)))/2", "cosine decay, 1 to 0 over the horizon"),
-    Feature("la", "beta1*m_hat + (1 - beta1)*g", "look-ahead momentum, after Nesterov"),
-    Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion"),
-    Feature("m_fast_hat", "m_fast/(1 - beta_fast**t)", "bias-corrected fast moment"),
-    Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment"),
-    Feature("lt", "log(t)", "logarithm of the step"),
-    Feature("ag_in", "(1 + sign(abs(g) - 4.5399929762484854e-05))/2", "1 where |g| > exp(-10), else 0"),
-    Feature("ag", "ag_in*log(abs(g) + 1e-06)/10 + ag_in - 1", "log-preprocessed gradient of the SOL paper"),
+    Feature("bc1", "1 - beta1**t", "bias correction of m", latex="c_{1,t}"),
+    Feature("bc2", "1 - beta2**t", "bias correction of v", latex="c_{2,t}"),
+    Feature("m_hat", "m/bc1", "bias-corrected first moment", latex=r"\hat m_t"),
+    Feature("v_hat", "v/bc2", "bias-corrected second moment", latex=r"\hat v_t"),
+    Feature("v_res_hat", "v_res/bc2", "bias-corrected variance of AdaBelief", latex=r"\hat \nu_t"),
+    Feature(
+        "n_hat",
+        "beta1*m/(1 - beta1**(t + 1)) + (1 - beta1)*g/bc1",
+        "bias-corrected Nesterov momentum of NAdam",
+        latex=r"\hat n_t",
+    ),
+    Feature("ad", "m_hat/(sqrt(v_hat) + eps)", "direction of Adam", latex="a_t"),
+    Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected", latex="r_t"),
+    Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon", latex=r"\ell_t"),
+    Feature(
+        "cd", "(1 + cos(3.141592653589793*min(t/T, 1)))/2", "cosine decay, 1 to 0 over the horizon", latex=r"\kappa_t"
+    ),
+    Feature("la", "beta1*m_hat + (1 - beta1)*g", "look-ahead momentum, after Nesterov", latex=r"\tilde m_t"),
+    Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion", latex="i_t"),
+    Feature("m_fast_hat", "m_fast/(1 - beta_fast**t)", "bias-corrected fast moment", latex=r"\hat m^{\mathrm{fast}}_t"),
+    Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment", latex=r"\hat m^{\mathrm{long}}_t"),
+    Feature("lt", "log(t)", "logarithm of the step", latex=r"\log t"),
+    Feature(
+        "ag_in", "(1 + sign(abs(g) - 4.5399929762484854e-05))/2", "1 where |g| > exp(-10), else 0", latex=r"\iota_t"
+    ),
+    Feature(
+        "ag",
+        "ag_in*log(abs(g) + 1e-06)/10 + ag_in - 1",
+        "log-preprocessed gradient of the SOL paper",
+        latex=r"\tilde g_t",
+    ),
 )
+
+STANDARD = Vocabulary(
+    {entry.name: entry for entry in _ENTRIES if isinstance(entry, Hyperparameter)},
+    {entry.name: entry for entry in _ENTRIES if isinstance(entry, Recurrence)},
+    {entry.name: entry for entry in _ENTRIES if isinstance(entry, Feature)},
+)  # read at first use: its tests check it
 """The names that come with the project; the Adam family's defaults are PyTorch's."""

@@ -9,8 +9,7 @@ parameter; ``nadam`` is the form with constant momentum, beta1, which optax has,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
 
 from sol_symbols.rule import UpdateRule
 
@@ -64,5 +63,24 @@ def _rule(name: str, text: str, source: str, same: str, remark: str) -> UpdateRu
     return UpdateRule.parse(text, name=name, provenance={key: fact for key, fact in facts.items() if fact})
 
 
-ZOO: Mapping[str, UpdateRule] = MappingProxyType({entry[0]: _rule(*entry) for entry in _TABLE})
+class _Zoo(Mapping[str, UpdateRule]):
+    """Rules that are read when they are first used."""
+
+    def __init__(self) -> None:
+        self._entries = {entry[0]: entry for entry in _TABLE}
+        self._rules: dict[str, UpdateRule] = {}
+
+    def __getitem__(self, name: str) -> UpdateRule:
+        if name not in self._rules:
+            self._rules[name] = _rule(*self._entries[name])
+        return self._rules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+ZOO: Mapping[str, UpdateRule] = _Zoo()
 """Rules by name. Learning rates of published rules, and horizons where there is a schedule, are left to the user."""

@@ -64,7 +64,7 @@ class RuleAttack(_TorchAttack):
         if self.targeted:
             labels, sign = self.get_target_label(images, labels), -1.0
         delta = random_start(images, self.norm, self.eps, torch.Generator().manual_seed(self.seed))
-        phi = evaluator(self.rule, torch, self.steps, collected=True)
+        phi = evaluator(self.rule, torch, self.steps, hoist=True)
         state, best = phi.init(delta), _Best(delta)
         for t in range(1, self.steps + 1):
             value, logits, gradient = self._gradient(images, labels, delta, sign)

@@ -37,7 +37,7 @@ from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import DIGITS, combine, split_unit
 from sol_symbols import OPERATORS, STANDARD, RuleError, SolError, UpdateRule, round_constants
-from sol_symbols.evaluate import array_function
+from sol_symbols.evaluation import array_function
 
 __all__ = ["INPUTS", "DistilSettings", "Distilled", "distil", "lstm_updates", "regress"]
 

@@ -186,7 +186,7 @@ class RuleSpec:
         return _moving(optimizees, phi.init(optimizees.theta), update)
 
 
-_evaluator = functools.lru_cache(maxsize=64)(lambda rule, steps: evaluator(rule, torch, steps, collected=True))
+_evaluator = functools.lru_cache(maxsize=64)(lambda rule, steps: evaluator(rule, torch, steps, hoist=True))
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class RuleOptimizer:
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """See :class:`Optimizer`."""
-        self._phi = evaluator(self.rule, torch, horizon, collected=True)
+        self._phi = evaluator(self.rule, torch, horizon, hoist=True)
         self._phi.values.update(self._values)
         return self._phi.init(theta)
 

@@ -8,7 +8,7 @@ import sympy
 from markupsafe import Markup
 
 from sol_symbols import UpdateRule, format_expression
-from sol_symbols.plugins import find_plugins, load_plugin
+from sol_symbols.plugins import EXPORTERS, find_plugins, load_plugin
 
 __all__ = ["Formulas", "rounded"]
 
@@ -17,8 +17,8 @@ class Formulas:
     """The parts of a page that hold formulas."""
 
     def __init__(self) -> None:
-        point = find_plugins("sol.exporters").get("mathml")
-        exporter = load_plugin("sol.exporters", point)() if point else None
+        point = find_plugins(EXPORTERS).get("mathml")
+        exporter = load_plugin(EXPORTERS, point)() if point else None
         self._exporter = exporter if hasattr(exporter, "formula") and hasattr(exporter, "symbols") else None
 
     def formula(self, rule: UpdateRule) -> Markup:

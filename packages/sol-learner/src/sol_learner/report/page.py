@@ -30,7 +30,7 @@ from sol_learner.report.results import (
 )
 from sol_learner.settings import as_text
 from sol_learner.task_registry import describe, find_tasks
-from sol_symbols import UpdateRule, parity, responses, scaling_degree, write_atomically
+from sol_symbols import UpdateRule, parity, responses, scaling_degree, value_ranges, write_atomically
 
 __all__ = ["report_page", "write_report"]
 
@@ -283,7 +283,7 @@ class _Page:
     def warnings(self) -> tuple[str, ...]:
         """Where number formats overflow."""
         rule = self._evidence.rule
-        return rule.ranges().warnings if rule is not None else ()
+        return value_ranges(rule).warnings if rule is not None else ()
 
     @property
     def downloads(self) -> list[dict[str, str]]:

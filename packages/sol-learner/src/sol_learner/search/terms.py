@@ -119,7 +119,7 @@ def leading_terms(rule: UpdateRule, samples: Samples, count: int, scale_free: bo
     """
     units, coefficients = split(rule)
     fit = Fit(samples, units, (units, coefficients))
-    admissible = [j for j in fit.usable if _admissible(units[j], rule.vocabulary, scale_free)]
+    admissible = [j for j in fit.usable if is_admissible(units[j], rule.vocabulary, scale_free)]
     size = fit.norms * torch.tensor(coefficients, dtype=torch.float64).abs()
     live = sorted(admissible, key=lambda j: float(size[j]), reverse=True)[:_MOST_TERMS]
     nodes = torch.tensor([sum(1 for _ in sympy.preorder_traversal(unit)) for unit in units], dtype=torch.float64)
@@ -128,7 +128,8 @@ def leading_terms(rule: UpdateRule, samples: Samples, count: int, scale_free: bo
     return [units[j] for j in live]
 
 
-def _admissible(unit: sympy.Expr, vocabulary: Vocabulary, scale_free: bool) -> bool:
+def is_admissible(unit: sympy.Expr, vocabulary: Vocabulary, scale_free: bool) -> bool:
+    """Whether the library takes a term: odd, and of a scaling degree of at most 1 (0 if ``scale_free``)."""
     degree = scaling_degree(unit, vocabulary)
     fits = _is_scale_free(unit, vocabulary) if scale_free else degree is None or degree <= 1
     return fits and parity(unit, vocabulary) == -1
