@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from sol_learner import Task
 from sol_symbols import UpdateRule
 from sol_tasks import instruction_tuning
-from sol_tasks.text import find_language_model
+from sol_tasks.pretrained import find_language_model
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {

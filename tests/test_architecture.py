@@ -1,6 +1,7 @@
 """The shape of the project: which package may import what, and that nothing executes text."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -115,16 +116,51 @@ def test_the_arrows_are_all_packages():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("sol_symbols", ["torch", "sol_learner", "matplotlib"]),
-        ("sol_symbols.cli", ["torch", "sol_learner"]),
-        ("sol_export", ["torch", "sol_learner"]),
-        ("sol_tasks", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
+        ("sol_symbols", ["torch", "numpy", "sol_learner", "matplotlib"]),
+        ("sol_symbols.rule", ["torch", "numpy", "sol_learner"]),
+        ("sol_symbols.zoo", ["torch", "numpy", "sol_learner"]),
+        ("sol_symbols.commands", ["torch", "numpy", "sympy", "sol_learner"]),
+        ("sol_export.commands", ["torch", "numpy", "sympy", "sol_learner"]),
+        ("sol_export.torch", ["torch", "sol_learner"]),
+        ("sol_learner.commands", ["torch", "numpy", "sympy", "matplotlib"]),
+        ("sol_learner.task_registry", ["torch", "numpy", "sympy"]),
+        ("sol_tasks.catalog", ["torch", "numpy", "sympy", "sol_learner", "mlxtend"]),
+        ("sol_tasks.text", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
+        ("sol_tasks.graph", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
     ],
 )
 def test_importing_loads_nothing_heavy(module, absent):
     code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tasks"]], ids=" ".join)
+def test_overviews_load_nothing_heavy(words):
+    code = f"import sys; from sol_symbols.cli import main; main({words})"
+    code += "; print([name for name in ('torch', 'numpy', 'sympy') if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_a_face_is_what_its_table_says(package):
+    """Names are loaded when they are used; the table, ``__all__`` and what type checkers see are one list."""
+    face = importlib.import_module(package)
+    path = next(path for path in SOURCES if path.parts[-2:] == (package, "__init__.py"))
+    checked = {
+        alias.name: node.module.removeprefix(f"{package}.")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(f"{package}.")
+        for alias in node.names
+    }
+    assert checked == face._HOME
+    assert sorted(checked) == sorted(face.__all__)
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+        assert not Path(path.parent, f"{name}.py").exists(), f"{package}.{name} hides a module"
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        face.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))

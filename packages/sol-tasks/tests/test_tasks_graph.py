@@ -10,7 +10,7 @@ from sol_learner.task import Stream
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import Graph, NodeClassification, gat, jknet, load_planetoid
-from sol_tasks.graph import _matrix
+from sol_tasks.sparse_graph import _matrix
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -12,15 +12,9 @@ import torch
 from sol_symbols import SolError
 from sol_tasks import load_glue
 from sol_tasks.glue import GLUE
-from sol_tasks.text import (
-    bert_glue,
-    bert_head,
-    find_checkpoint,
-    find_language_model,
-    instruction_tuning,
-    matthews,
-    tokenize_instructions,
-)
+from sol_tasks.pretrained import find_checkpoint, find_language_model
+from sol_tasks.text import bert_glue, bert_head, instruction_tuning, matthews
+from sol_tasks.tokenization import tokenize_instructions
 
 ROWS = {"CoLA": (8551, 1043), "SST-2": (67349, 872), "RTE": (2490, 277), "MRPC": (3668, 408), "WNLI": (635, 71)}
 
@@ -130,9 +124,7 @@ def test_a_language_model_that_cannot_be_loaded_is_not_told_of_a_bert(data, tmp_
 
 
 def test_missing_instructions_are_said(tmp_path):
-    with pytest.raises(
-        SolError, match=r"looked for llm/alpaca\*\.json and alpaca\*\.json there; get .*stanford_alpaca"
-    ):
+    with pytest.raises(SolError, match=r"looked for llm/alpaca\*\.json, alpaca\*\.json; get .*stanford_alpaca"):
         instruction_tuning(tmp_path)
 
 

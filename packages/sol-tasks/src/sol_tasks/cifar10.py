@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sol_symbols import SolError
+from sol_tasks.data_folder import Splits, cache_folder, find_data
 from sol_tasks.extras import import_extra
-from sol_tasks.mnist import Splits
 
 __all__ = ["load_cifar10"]
 
@@ -45,13 +44,9 @@ def load_cifar10(data: Path | None = None) -> Splits:
         "cifar-10-batches-bin": _binary,
         "cifar-10-batches-py": _pickled,
     }
-    folders = [(root / name, read) for root in (data, data / "vision") for name, read in readers.items()]
-    folder, read = next(((path, read) for path, read in folders if path.is_dir()), (None, None))
-    if folder is None or read is None:
-        raise SolError(
-            f"no CIFAR-10 in {data}: looked for the folders {', '.join(readers)} there and in vision/; get the "
-            f"original with: python -c \"import torchvision; torchvision.datasets.CIFAR10('{data}', download=True)\""
-        )
+    fetch = f"get it with: python -c \"import torchvision; torchvision.datasets.CIFAR10('{data}', download=True)\""
+    folder = find_data(data, "CIFAR-10", [*readers, *(f"vision/{name}" for name in readers)], fetch)
+    read = readers[folder.name]
     try:
         train, test = (_checked(folder, read(folder, split)) for split in ("train", "test"))
     except (OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
@@ -125,7 +120,7 @@ def _pickled(folder: Path, split: str) -> Part:
 
 def _fetched() -> Path:
     """torchvision's download, checked by its MD5 sums."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sol"
+    folder = cache_folder()
     hint = "or give a folder that holds CIFAR-10: --data DIR"
     datasets = import_extra("torchvision.datasets", "fetch", hint)
     try:

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sol_learner import build_seeded
+from sol_learner.task import build_seeded
 from sol_tasks.augmentation import crop_and_flip, crop_only
 from sol_tasks.cifar10 import load_cifar10
-from sol_tasks.mnist import Splits, load_mnist
+from sol_tasks.data_folder import Splits
+from sol_tasks.mnist import load_mnist
 from sol_tasks.networks import convnet, mnistnet_module, resnet
 
 __all__ = ["Augmentation", "Classification", "image_classification", "mnistnet"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeVar
 
-from sol_symbols import SolError
+from sol_symbols.errors import SolError
 
 __all__ = ["import_extra", "needs"]
 

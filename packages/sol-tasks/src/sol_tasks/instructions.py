@@ -1,0 +1,31 @@
+"""Instructions in Alpaca's form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sol_symbols import SolError
+from sol_tasks.data_folder import find_data
+
+__all__ = ["load_instructions"]
+
+
+def load_instructions(data: Path) -> list[dict[str, str]]:
+    """The records of the first ``alpaca*.json`` in ``data`` or ``data/llm``.
+
+    Raises:
+        SolError: There is no such file, or it is not a list of records with instruction and output.
+    """
+    advice = "get alpaca_data.json from github.com/tatsu-lab/stanford_alpaca"
+    file = find_data(data, "instructions", ("llm/alpaca*.json", "alpaca*.json"), advice)
+    try:
+        records = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SolError(f"cannot read {file} as instructions: {error}") from error
+    texts = ("instruction", "output")
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and all(isinstance(record.get(text), str) for text in texts) for record in records
+    ):
+        raise SolError(f"cannot read {file} as instructions: not a list of records with instruction and output")
+    return records

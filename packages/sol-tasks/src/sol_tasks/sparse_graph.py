@@ -1,0 +1,191 @@
+"""Graphs with sparse features, whose products cost what is there.
+
+Two things make a step cheap without changing its result. Features are sparse (1 % of Cora's are not zero), and dropout
+acts on the nonzero values: the same distribution as on the dense matrix. And the outputs of L layers at the nodes of a
+split depend only on the nodes within L hops of them, layer l on those within L - l. Only these are computed, which is a
+small part of PubMed for the 60 training nodes of GAT.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sol_tasks.extras import import_extra
+
+__all__ = ["Graph"]
+
+
+class _Product(torch.autograd.Function):
+    """A sparse matrix times a dense one; its transpose is given, which PyTorch would sort anew for every gradient.
+
+    Automatic casting does not reach it: CPUs have no sparse products in bfloat16.
+    """
+
+    @staticmethod
+    def forward(matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
+        with torch.autocast(dense.device.type, enabled=False):
+            return (matrix @ dense.to(matrix.dtype)).to(dense.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.matrix, ctx.transposed, _ = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _Product.apply(ctx.transposed, ctx.matrix, gradient)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph with labelled nodes, on one device; :meth:`of` makes one.
+
+    Attributes:
+        features: [N, F], sparse (CSR).
+        edges: Source and target of each edge, [2, E].
+        normalised: ``edges`` with self-loops, [2, E + N], and the weight of each, D^-1/2 (A + I) D^-1/2, [E + N].
+        labels: [N].
+        nodes: Nodes of the splits ``train``, ``valid`` and ``test``.
+        classes: Number of classes.
+        within: In a neighbourhood, see :meth:`around`: how many nodes are within 0, 1, ... hops, and how many of the
+            normalised edges go into these. Empty for a whole graph.
+    """
+
+    features: Tensor
+    edges: Tensor
+    normalised: tuple[Tensor, Tensor]
+    labels: Tensor
+    nodes: dict[str, Tensor]
+    classes: int
+    within: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: dict[str, Tensor]) -> Graph:
+        """The graph of features [N, F] (dense), edges [2, E] (source and target; both directions of an undirected one),
+        labels [N] (int64, from 0) and, for ``train``, ``valid`` and ``test``, the numbers of the split's nodes.
+
+        Raises:
+            SolError: PyTorch Geometric is not installed.
+        """
+        normalise = import_extra("torch_geometric.nn.conv.gcn_conv", "graph").gcn_norm
+        normalised = normalise(edges, None, len(labels), dtype=features.dtype)
+        return cls(_sparse(features), edges, normalised, labels, nodes, int(labels.max()) + 1)
+
+    def to(self, device: torch.device | str) -> Graph:
+        """The graph on another device."""
+        edges, weights = self.normalised
+        return replace(
+            self,
+            features=self.features.to(device),
+            edges=self.edges.to(device),
+            normalised=(edges.to(device), weights.to(device)),
+            labels=self.labels.to(device),
+            nodes={split: rows.to(device) for split, rows in self.nodes.items()},
+        )
+
+    def around(self, rows: Tensor, hops: int) -> Graph:
+        """The nodes ``rows``, in this order, then those that reach them in 1, 2, ..., ``hops`` steps, and the edges
+        into nodes that are fewer hops away: what ``hops`` layers need for their outputs at ``rows``.
+        """
+        (sources, targets), weights = self.normalised
+        distance = torch.full_like(self.labels, hops + 1)
+        distance[rows] = 0
+        for hop in range(1, hops + 1):
+            reached = sources[distance[targets] == hop - 1]
+            distance[reached] = distance[reached].clamp(max=hop)
+        others = torch.argsort(distance, stable=True)
+        order = torch.cat([rows, others[len(rows) :]])[: int((distance <= hops).sum())]
+        place = torch.empty_like(self.labels)
+        place[order] = torch.arange(len(order), device=place.device)
+
+        def renumbered(edges: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = (distance[edges[1]] < hops).nonzero().squeeze(1)
+            chosen = chosen[torch.argsort(place[edges[1, chosen]], stable=True)]
+            return place[edges[:, chosen]], chosen
+
+        edges, chosen = renumbered(self.normalised[0])
+        into = distance[targets[chosen]]
+        return Graph(
+            _rows(self.features, order),
+            renumbered(self.edges)[0],
+            (edges, weights[chosen]),
+            self.labels[order],
+            {},
+            self.classes,
+            tuple((int((distance <= hop).sum()), int((into <= hop).sum())) for hop in range(hops + 1)),
+        )
+
+    def project(self, weight: Tensor, rate: float = 0.0) -> Tensor:
+        """Features times ``weight`` [F, O], a share ``rate`` of them dropped and the others scaled up: [N, O]."""
+        transposed, order = self._transposed
+        if not rate:
+            return _Product.apply(self.features, transposed, weight)
+        values = nn.functional.dropout(self.features.values(), rate)
+        return _Product.apply(_with(self.features, values), _with(transposed, values[order]), weight)
+
+    def into(self, hop: int) -> tuple[Tensor, int]:
+        """The normalised edges into nodes within ``hop`` hops, and how many nodes these are; all of a whole graph."""
+        nodes, edges = self.within[hop] if self.within else (len(self.labels), len(self.normalised[1]))
+        return self.normalised[0][:, :edges], nodes
+
+    def propagate(self, x: Tensor, hop: int) -> Tensor:
+        """D^-1/2 (A + I) D^-1/2 x at the nodes within ``hop`` hops, of x within one hop more; all of a whole graph."""
+        return _Product.apply(*self._propagation[hop if self.within else 0], x)
+
+    @cached_property
+    def _transposed(self) -> tuple[Tensor, Tensor]:
+        """The transposed features, and where their values are in the features'."""
+        starts = self.features.crow_indices()
+        rows = torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
+        shape = (self.features.shape[1], self.features.shape[0])
+        return _matrix(self.features.col_indices(), rows, self.features.values(), shape)
+
+    @cached_property
+    def _propagation(self) -> list[tuple[Tensor, Tensor]]:
+        """The matrix of :meth:`propagate` and its transpose, for each hop."""
+        (sources, targets), weights = self.normalised
+        sizes = [nodes for nodes, _ in self.within] or [len(self.labels)] * 2
+        counts = [edges for _, edges in self.within[:-1]] or [len(weights)]
+        matrices = []
+        for count, (into, of) in zip(counts, itertools.pairwise(sizes)):
+            s, t, w = sources[:count], targets[:count], weights[:count]
+            matrices.append((_matrix(t, s, w, (into, of))[0], _matrix(s, t, w, (of, into))[0]))
+        return matrices
+
+
+def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A CSR matrix and the order that its values are in. Its indices have 32 bits, which kernels of CPUs ask for."""
+    order = rows.argsort(stable=True)
+    starts = nn.functional.pad(rows.bincount(minlength=shape[0]).cumsum(0), (1, 0))
+    matrix = torch.sparse_csr_tensor(starts.int(), columns[order].int(), values[order], shape, check_invariants=False)
+    return matrix, order
+
+
+def _with(matrix: Tensor, values: Tensor) -> Tensor:
+    """A sparse matrix with other values."""
+    rows, columns = matrix.crow_indices(), matrix.col_indices()
+    return torch.sparse_csr_tensor(rows, columns, values, matrix.shape, check_invariants=False)
+
+
+def _rows(matrix: Tensor, chosen: Tensor) -> Tensor:
+    """Some rows of a sparse matrix."""
+    starts = matrix.crow_indices().long()
+    counts = starts.diff()[chosen]
+    rows = torch.arange(len(chosen), device=chosen.device).repeat_interleave(counts)
+    first = starts[chosen] - (counts.cumsum(0) - counts)
+    entries = torch.arange(len(rows), device=chosen.device) + first[rows]
+    shape = (len(chosen), matrix.shape[1])
+    return _matrix(rows, matrix.col_indices()[entries], matrix.values()[entries], shape)[0]
+
+
+def _sparse(dense: Tensor) -> Tensor:
+    with warnings.catch_warnings():  # PyTorch says of every CSR tensor that its support is in beta
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        rows, columns = dense.nonzero().unbind(1)
+        return _matrix(rows, columns, dense[rows, columns], (dense.shape[0], dense.shape[1]))[0]
