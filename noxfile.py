@@ -84,7 +84,7 @@ def cluster(session: nox.Session) -> None:
     """Tests of sol-learner on clusters of Ray's and Dask's that they start on this machine."""
     packages = (PACKAGES["symbols"], f"{PACKAGES['learner']}[compare]")
     install(session, "pytest", "hypothesis", "ray", "distributed", *packages)
-    session.run("pytest", f"{PACKAGES['learner']}/tests/test_learner_comparing.py", "-k", "cluster", env=ENVIRONMENT)
+    session.run("pytest", f"{PACKAGES['learner']}/tests/comparing/test_comparing.py", "-k", "cluster", env=ENVIRONMENT)
 
 
 @nox.session

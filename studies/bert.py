@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from evidence import HERE, results, tune
+from common import HERE, results, tune
 from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import Comparison, LearnConfig, Task

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from evidence import results
+from common import results
 from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import LearnConfig, Task

@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 import torch
-from evidence import HERE
+from common import HERE
 from study import Budget, Study, begin
 from transformers import AutoModelForCausalLM
 

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evidence import results, tune
+from common import results, tune
 from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import LearnConfig, load_task

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evidence import HERE, machine, memory
+from common import HERE, machine, memory
 
 from sol_learner import (
     Checkpoints,

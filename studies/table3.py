@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from evidence import HERE
+from common import HERE
 from study import NO_RUN, Budget, Study, begin
 
 from sol_learner import LearnConfig

@@ -115,7 +115,7 @@ def test_the_settings_in_a_json_are_those_of_its_script(study, path):
 
 def test_another_run_is_compared_value_by_value(study, monkeypatch, capsys):
     record = {"rule": "ad", "losses": [0.1, float("nan")], "seconds": 3.0, "more": {"machine": "this", "left": 1}}
-    different = importlib.import_module("again").different
+    different = importlib.import_module("compare_runs").different
     assert different(record, {**record, "seconds": 4.0}) == (4, [])
     other = {"rule": "m", "losses": [0.1], "seconds": 3.0, "more": {"machine": "that", "left": 1, "right": None}}
     assert different(record, other) == (4, ["/rule", "/losses[1]", "/more/right"])

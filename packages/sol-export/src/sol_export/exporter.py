@@ -16,9 +16,11 @@ class Exporter(Protocol):
 
     Attributes:
         filename: Name of the file in a run's folder.
+        description: What the file is, in a few words, for the report of a run.
     """
 
     filename: str
+    description: str
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """Source text of ``rule`` under the class or function name ``name``.

@@ -39,6 +39,7 @@ class LatexExporter:
     """A stand-alone document; constants are rounded to ``digits`` significant digits."""
 
     filename = "formula.tex"
+    description = "the formula for a paper"
 
     def __init__(self, digits: int = 4) -> None:
         self.digits = digits

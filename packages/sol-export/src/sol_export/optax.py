@@ -33,6 +33,7 @@ class OptaxExporter:
     """Source of ``scale_by_NAME`` and ``NAME``, the alias with learning rate and weight decay."""
 
     filename = "optimizer_optax.py"
+    description = "Optax transformation, for JAX"
     dtypes = ("float64", "float32", "bfloat16")
 
     def export(self, rule: UpdateRule, name: str) -> str:

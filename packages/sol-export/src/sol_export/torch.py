@@ -35,6 +35,7 @@ class TorchExporter:
     """Source of a ``torch.optim.Optimizer``: live states only, constants and hyperparameters as arguments."""
 
     filename = "optimizer.py"
+    description = "PyTorch optimizer; needs torch only"
     dtypes = ("float64", "float32", "bfloat16")
 
     def export(self, rule: UpdateRule, name: str) -> str:

@@ -18,6 +18,7 @@ class MarkdownExporter:
     """Markdown as GitHub, GitLab and Jupyter show it; constants are rounded to ``digits`` significant digits."""
 
     filename = "formula.md"
+    description = "the formula as Markdown"
 
     def __init__(self, digits: int = 4) -> None:
         self.digits = digits
@@ -58,6 +59,7 @@ class MathMLExporter:
     """An HTML page whose formulas browsers show without a script; constants are rounded to ``digits`` digits."""
 
     filename = "formula.html"
+    description = "the formula as a web page"
 
     def __init__(self, digits: int = 4) -> None:
         self.digits = digits

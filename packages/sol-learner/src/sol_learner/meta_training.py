@@ -20,7 +20,7 @@ from sol_learner.inner.task_set import TaskSet
 from sol_learner.networks.base import UpdateNetwork
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import Progress
+from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.task import Stream, Substream, Task, device_of, generator_for
 from sol_symbols import SolError
@@ -251,7 +251,7 @@ class MetaTrainer(Generic[Network]):
     def train(self, checkpoints: Checkpoints) -> MetaTraining[Network]:
         """All episodes that are left, then the best network."""
         config, result = self.config, self.result
-        self.progress.phase("meta-training", config.episodes)
+        self.progress.phase(Phase.META_TRAIN, "meta-training", config.episodes)
         self.restore(checkpoints)
         result = self.result
         try:

@@ -27,7 +27,7 @@ from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generat
 from sol_learner.networks.eql import SymbolicNetwork
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import NullProgress, Progress
+from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Workers
 from sol_learner.search.candidates import CandidateEvaluator
@@ -43,8 +43,8 @@ __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
 Tuning = list[tuple[float, float]]
 
-SEARCHES = ("library", "rule", "front")
-"""The searches by CMA-ES of a run."""
+SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
+"""The phases of a run that search by CMA-ES."""
 
 
 @dataclass
@@ -170,23 +170,23 @@ class Learner:
             Interrupted: The clock was cancelled before anything was reached.
         """
         config = self.config
-        with self._phase("tune"):
+        with self._phase(Phase.TUNE):
             task_set, lr, tunings = self.tune()
         evaluator = self._candidate_evaluator(task_set)
         evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
-        with self._phase("meta-train", 0.45):
+        with self._phase(Phase.META_TRAIN, 0.45):
             trainer = self.trainer(task_set, lr)
             training = trainer.train(self.checkpoints)
             if training.dropped and not training.windows:
                 raise SolError(training.advice)
-        with self._phase("widen", 0.6):
+        with self._phase(Phase.LIBRARY, 0.6):
             readout, error, wide = self.fit_library(task_set, lr, trainer, evaluator)
-        with self._phase("prune", 0.75):
+        with self._phase(Phase.PRUNE, 0.75):
             samples = self._record(RuleOptimizer(wide), lr, evaluator)
             short = prune(wide, config.max_terms, samples, evaluator, config.prune_episodes, self.progress)
-        with self._phase("polish", 0.9):
-            polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, 1)
-        with self._phase("front", 0.95):
+        with self._phase(Phase.POLISH, 0.9):
+            polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, Phase.POLISH)
+        with self._phase(Phase.FRONT, 0.95):
             front = self.front(polished.rule, short, samples, evaluator) if config.front else []
         provenance = {
             "learned on": task_set.name,
@@ -195,7 +195,7 @@ class Learner:
         }
         rule = replace(polished.rule, name=f"{self.tasks[0].name}-optimizer", provenance=provenance)
         result = LearnResult(rule, readout, error, front, [])
-        with self._phase("compare"):
+        with self._phase(Phase.COMPARE):
             result.comparisons = self.compare(rule, tunings)
         self.checkpoints.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
@@ -203,11 +203,11 @@ class Learner:
         return result
 
     @contextmanager
-    def _phase(self, name: str, share: float = math.inf) -> Iterator[None]:
+    def _phase(self, phase: Phase, share: float = math.inf) -> Iterator[None]:
         self.clock.allow(share)
         start = time.monotonic()
         yield
-        self.timings[name] = round(time.monotonic() - start, 3)
+        self.timings[phase.value] = round(time.monotonic() - start, 3)
 
     # -- phases ----------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Learner:
             and everything that was measured for it.
         """
         config, tunings = self.config, dict[str, tuple[float, Tuning]]()
-        self.progress.phase(f"tuning {config.start}", len(self.tasks))
+        self.progress.phase(Phase.TUNE, f"tuning {config.start}", len(self.tasks))
         for number, task in enumerate(self.tasks, 1):
             tuned = partial(
                 tune_learning_rate,
@@ -297,22 +297,24 @@ class Learner:
         wide = fit_library(readout, samples, config.directions, config.decays, config.own_terms, config.scale_free)
         if task_set.horizon is not None:  # a read-out without a schedule knows none
             wide = wide.with_horizon(task_set.horizon)
-        return readout, error, self.polish(wide, samples, evaluator, config.library_generations, 0).rule
+        return readout, error, self.polish(wide, samples, evaluator, config.library_generations, Phase.LIBRARY).rule
 
     def polish(
-        self, rule: UpdateRule, samples: Samples, evaluator: CandidateEvaluator, generations: int, search: int
+        self, rule: UpdateRule, samples: Samples, evaluator: CandidateEvaluator, generations: int, phase: Phase
     ) -> Polished:
-        """The rule with better constants; ``search`` numbers the searches of a run: library, rule, front."""
+        """The rule with better constants; ``phase`` is one of :data:`SEARCHES`."""
         config = self.config
         settings: dict[str, Any] = {
             "population": config.population,
             "episodes": config.polish_episodes,
             "sigma": config.sigma,
-            "seed": len(SEARCHES) * config.seed + search,
+            "seed": len(SEARCHES) * config.seed + SEARCHES.index(phase),
         }
-        polished = polish(rule, samples, evaluator, generations=generations, progress=self.progress, **settings)
+        polished = polish(
+            rule, samples, evaluator, generations=generations, phase=phase, progress=self.progress, **settings
+        )
         done = {"generations": len(polished.history), "evaluations": len(polished.history) * config.population}
-        self.searches.append({"of": SEARCHES[search], "terms": len(split(rule)[0]), **settings, **done})
+        self.searches.append({"of": phase.value, "terms": len(split(rule)[0]), **settings, **done})
         return polished
 
     def front(
@@ -324,11 +326,11 @@ class Learner:
         """
         config, shorter = self.config, [rule]
         kept = (rule.complexity.terms * 3 + 3) // 4
-        shorter += prune(rule, kept, samples, evaluator, config.polish_episodes, self.progress)
+        shorter += prune(rule, kept, samples, evaluator, config.polish_episodes, self.progress, Phase.FRONT)
         if config.front_generations and len(shorter) > 1:
-            polished = self.polish(shorter[-1], samples, evaluator, config.front_generations, 2).rule
+            polished = self.polish(shorter[-1], samples, evaluator, config.front_generations, Phase.FRONT).rule
             shorter += [polished] if polished != shorter[-1] else []
-        shorter += prune(shorter[-1], 1, samples, evaluator, config.polish_episodes, self.progress)
+        shorter += prune(shorter[-1], 1, samples, evaluator, config.polish_episodes, self.progress, Phase.FRONT)
         return measured_front([*longer[:-1], *shorter], evaluator, self.progress)
 
     def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:

@@ -66,8 +66,9 @@ def write_run(result: LearnResult, folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     prepare_folder(folder, overwrite=True)
+    offered = {"rule.json": "the rule with all digits, for sol", "summary.json": "all numbers of the run"}
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
-    files["summary.json"] = json.dumps(result.summary, indent=1) + "\n"
+    files["summary.json"] = _summary(result, offered)
     for comparison in result.comparisons:
         name = "curves.png" if len(result.comparisons) == 1 else f"curves-{comparison.task}.png"
         files[name] = curves_png(comparison, result.rule)
@@ -82,13 +83,20 @@ def write_run(result: LearnResult, folder: str | Path) -> list[str]:
             (folder / exporter.filename).unlink(missing_ok=True)
             write_atomically(folder / exporter.filename, exporter.export(result.rule, result.rule.class_name))
             written.insert(2, exporter.filename)
+            offered = {exporter.filename: exporter.description, **offered}
         except SolError as error:
             failed.append(f"{name}: {error}")
+    write_atomically(folder / "summary.json", _summary(result, offered))
     write_report(folder, folder / REPORT)
     written.insert(2, REPORT)
     if failed:
         raise SolError(f"{', '.join(written)} are in {folder}, but not every exporter worked: {'; '.join(failed)}")
     return written
+
+
+def _summary(result: LearnResult, offered: Mapping[str, str]) -> str:
+    """``summary.json``, with what each file that readers may take away is."""
+    return json.dumps({**result.summary, "files": dict(offered)}, indent=1) + "\n"
 
 
 def write_distilled(

@@ -32,7 +32,7 @@ from sol_learner.inner.task_set import TaskSet
 from sol_learner.networks.lstm import LSTMNetwork
 from sol_learner.networks.trained_lstm import TrainedLSTM
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import NullProgress, Progress
+from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import DIGITS, combine, split_unit
@@ -185,7 +185,7 @@ def regress(
     result: list[Distilled] = []
     units: list[sympy.Expr] = []
     left = phi
-    progress.phase("symbolic regression", settings.max_terms)
+    progress.phase(Phase.DISTIL, "symbolic regression", settings.max_terms)
     for count in range(1, settings.max_terms + 1):
         program = search(scaled, (left / left.square().mean().sqrt()).cpu().numpy(), settings.seed + count)
         unit = split_unit(_expression(iter(program), names))
@@ -313,7 +313,7 @@ def distil(
         )
         recorded.append((samples, lstm_updates(trained.network, samples)))
     found = regress(recorded[0], recorded[1], {**values, "T": task_set.horizon}, trained.lr, settings, progress)
-    progress.phase("measuring formulas", len(found))
+    progress.phase(Phase.DISTIL, "measuring formulas", len(found))
     measured: list[Distilled] = []
     try:
         for formula in found:

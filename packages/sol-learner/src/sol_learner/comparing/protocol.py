@@ -27,7 +27,7 @@ from sol_learner.comparing.tuning import tune_side_by_side
 from sol_learner.inner.episodes import Outcome
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import NullProgress, Progress
+from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.runtime.workers import Workers
 from sol_learner.settings import settings_from
 from sol_learner.task import SPLITS, Stream, Task
@@ -135,7 +135,7 @@ def _tune(
         "space": {name: [asdict(dimension) for dimension in space] for name, space in spaces.items()},
         "tuning_failures": failures,
     }
-    progress.phase("tuning", config.trials)
+    progress.phase(Phase.TUNE, "tuning", config.trials)
     measure = partial(_objectives, runs, specs, config.tune_for, config.tuning_episodes, failures)
     return tune_side_by_side(spaces, measure, config.trials, config.seed, progress), protocol
 
@@ -150,7 +150,7 @@ def _evaluate(
 ) -> list[OptimizerResult]:
     """Each optimizer on the evaluation episodes."""
     episodes = config.episodes
-    progress.phase("comparing", episodes * len(specs))
+    progress.phase(Phase.COMPARE, "comparing", episodes * len(specs))
     plan = [
         (name, runs.trial(spec, chosen[name], Stream.EVALUATE, episode, SPLITS))
         for name, spec in specs.items()

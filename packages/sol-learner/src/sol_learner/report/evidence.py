@@ -11,32 +11,20 @@ from typing import Any
 
 import numpy
 
+from sol_learner.runtime.checkpoints import CHECKPOINTS
 from sol_symbols import RuleError, SolError, UpdateRule, resolve_rule
 from sol_symbols.resolve import MAX_BYTES
 
 __all__ = [
-    "DOWNLOADS",
-    "Comparison",
+    "ComparisonRecord",
     "Difference",
     "Evidence",
-    "FrontRule",
+    "FrontRecord",
     "LogLine",
-    "Result",
+    "OptimizerRecord",
     "Table",
     "read_evidence",
 ]
-
-CHECKPOINTS = "checkpoints"
-DOWNLOADS = {
-    "optimizer.py": "PyTorch optimizer, needs torch alone",
-    "optimizer_optax.py": "Optax transformation, for JAX",
-    "rule.json": "the rule with all digits, for sol",
-    "formula.tex": "the formula for a paper",
-    "formula.md": "the formula as Markdown",
-    "summary.json": "all numbers of the run",
-}
-"""Files of a run that a reader may want, and what they are."""
-
 
 _OF_A_RUN = {
     "lowest loss": ("best_loss", 1.0),
@@ -49,7 +37,7 @@ _OF_A_RUN = {
 
 
 @dataclass(frozen=True)
-class Result:
+class OptimizerRecord:
     """One optimizer in a comparison.
 
     Attributes:
@@ -90,7 +78,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonRecord:
     """Optimizers on the same held-out episodes of one task; the others are measured against the first.
 
     ``target`` is the loss that steps were counted to.
@@ -100,13 +88,13 @@ class Comparison:
     horizon: int | None
     seed: int | None
     episodes: int
-    results: tuple[Result, ...]
+    results: tuple[OptimizerRecord, ...]
     differences: tuple[Difference, ...] = ()
     target: float | None = None
 
 
 @dataclass(frozen=True)
-class FrontRule:
+class FrontRecord:
     """A rule on the front, with its objective on the validation stream."""
 
     terms: int
@@ -116,9 +104,13 @@ class FrontRule:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of ``metrics.jsonl``; ``numbers`` without those that are not finite."""
+    """A line of ``metrics.jsonl``; ``numbers`` without those that are not finite.
+
+    ``phase`` is a value of :class:`~sol_learner.runtime.progress.Phase`, ``title`` what people read.
+    """
 
     phase: str
+    title: str
     step: int
     seconds: float
     numbers: Mapping[str, float]
@@ -148,7 +140,8 @@ class Evidence:
         comparisons: One per task.
         front: Rules of other lengths.
         log: What the run told while it worked.
-        files: Contents of the files of :data:`DOWNLOADS` that are there.
+        files: Contents of the files that the run offers, by name.
+        described: What each of them is.
     """
 
     name: str
@@ -158,10 +151,11 @@ class Evidence:
     study: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
-    front: tuple[FrontRule, ...] = ()
+    comparisons: tuple[ComparisonRecord, ...] = ()
+    front: tuple[FrontRecord, ...] = ()
     log: tuple[LogLine, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    described: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_evidence(source: Path) -> Evidence:
@@ -234,6 +228,7 @@ def _read_run(folder: Path) -> Evidence:
             raise SolError(f"{path} is not as sol writes it: {key!r} is not a table")
     if not all(isinstance(value, int | float) for value in summary.get("seconds", {}).values()):
         raise SolError(f"{path} is not as sol writes it: 'seconds' are not all numbers")
+    described = _described(summary, path)
     return Evidence(
         name,
         "run",
@@ -242,8 +237,22 @@ def _read_run(folder: Path) -> Evidence:
         comparisons=_comparisons(summary.get("comparison", []), path),
         front=_front(front) if front.is_file() else (),
         log=log,
-        files={name: (folder / name).read_bytes() for name in DOWNLOADS if (folder / name).is_file()},
+        files={name: (folder / name).read_bytes() for name in described if _is_plain(folder / name)},
+        described=described,
     )
+
+
+def _described(summary: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The files that a run offers, by its summary."""
+    files = summary.get("files", {})
+    if not isinstance(files, Mapping) or any(name != Path(name).name for name in files):
+        raise SolError(f"{path} is damaged: 'files' does not list files of the run's folder")
+    return {str(name): str(what) for name, what in files.items()}
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file may be embedded: no link to elsewhere, and of a size that a page can hold."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES
 
 
 def _json(path: Path) -> Any:
@@ -255,18 +264,18 @@ def _json(path: Path) -> Any:
         raise SolError(f"{path} cannot be read, it is damaged: {error}") from None
 
 
-def _comparisons(records: Any, path: Path) -> tuple[Comparison, ...]:
+def _comparisons(records: Any, path: Path) -> tuple[ComparisonRecord, ...]:
     try:
         return tuple(_comparison(record) for record in records)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SolError(f"{path} is not as sol writes it, in a comparison: {error!r}") from None
 
 
-def _comparison(record: Mapping[str, Any]) -> Comparison:
+def _comparison(record: Mapping[str, Any]) -> ComparisonRecord:
     results = tuple(_result(optimizer) for optimizer in record["optimizers"])
     counts = [len(values) for result in results for values in result.metrics.values()]
     horizon, seed = record.get("horizon"), record.get("seed")
-    return Comparison(
+    return ComparisonRecord(
         str(record["task"]),
         None if horizon is None else int(horizon),
         None if seed is None else int(seed),
@@ -288,7 +297,7 @@ def _difference(record: Mapping[str, Any]) -> Difference:
     )
 
 
-def _result(record: Mapping[str, Any]) -> Result:
+def _result(record: Mapping[str, Any]) -> OptimizerRecord:
     metrics = {
         (str(split), str(name)): numbers
         for split, table in record.get("metrics", {}).items()
@@ -304,7 +313,7 @@ def _result(record: Mapping[str, Any]) -> Result:
     curve, spread = (_numbers(record[key]) if record.get(key) else None for key in ("batch_loss", "batch_loss_std"))
     if curve is not None and spread is not None and len(curve) != len(spread):
         raise ValueError("batch_loss and batch_loss_std differ in length")
-    return Result(
+    return OptimizerRecord(
         str(record["name"]),
         str(record.get("rule") or ""),
         _number(record.get("lr")),
@@ -329,10 +338,10 @@ def _numbers(values: Sequence[Any]) -> numpy.ndarray:
     return numbers
 
 
-def _front(path: Path) -> tuple[FrontRule, ...]:
+def _front(path: Path) -> tuple[FrontRecord, ...]:
     try:
         points = [
-            FrontRule(int(point["terms"]), float(point["loss"]), UpdateRule.from_json(json.dumps(point["rule"])))
+            FrontRecord(int(point["terms"]), float(point["loss"]), UpdateRule.from_json(json.dumps(point["rule"])))
             for point in _json(path)
         ]
     except (KeyError, TypeError, ValueError, OverflowError, RuleError) as error:
@@ -359,7 +368,7 @@ def _log(path: Path) -> tuple[LogLine, ...]:
 
 
 def _log_line(record: Mapping[str, Any]) -> LogLine:
-    given = {name: value for name, value in record.items() if name not in ("phase", "step", "seconds")}
+    given = {name: value for name, value in record.items() if name not in ("phase", "title", "step", "seconds")}
     numbers = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}
     finite = {name: value for name, value in numbers.items() if numpy.isfinite(value)}
-    return LogLine(str(record["phase"]), int(record["step"]), float(record["seconds"]), finite)
+    return LogLine(str(record["phase"]), str(record["title"]), int(record["step"]), float(record["seconds"]), finite)

@@ -11,19 +11,21 @@ from typing import Any
 from sol_learner.config import LearnConfig
 from sol_learner.report.charts import Series, line_chart
 from sol_learner.report.evidence import LogLine
+from sol_learner.runtime.progress import Phase
 from sol_learner.settings import as_text
 
 __all__ = ["Origin", "duration"]
 
 _PHASES = {
-    "tune": "tuning the starting rule",
-    "meta-train": "meta-training the network",
-    "widen": "reading the formula out, and a search over a library of terms",
-    "prune": "dropping terms",
-    "polish": "polishing constants",
-    "front": "shorter formulas",
-    "compare": "comparing on held-out seeds",
+    Phase.TUNE: "tuning the starting rule",
+    Phase.META_TRAIN: "meta-training the network",
+    Phase.LIBRARY: "reading the formula out, and a search over a library of terms",
+    Phase.PRUNE: "dropping terms",
+    Phase.POLISH: "polishing constants",
+    Phase.FRONT: "shorter formulas",
+    Phase.COMPARE: "comparing on held-out seeds",
 }
+_SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 _TRAINED = {
     "meta_loss": "mean loss on the way, training seeds",
     "loss": "objective at the end, validation seeds",
@@ -49,8 +51,9 @@ class Origin:
         """Phases with their seconds and shares."""
         seconds = self.seconds
         total = sum(seconds.values()) or 1.0
+        names = {phase.value: words for phase, words in _PHASES.items()}
         return [
-            {"name": _PHASES.get(name, name), "seconds": duration(value), "share": round(100 * value / total, 1)}
+            {"name": names.get(name, name), "seconds": duration(value), "share": round(100 * value / total, 1)}
             for name, value in seconds.items()
         ]
 
@@ -58,11 +61,12 @@ class Origin:
     def progress(self) -> list[dict[str, Any]]:
         """A chart for each phase that was logged."""
         found: list[dict[str, Any]] = []
-        for phase, lines in _phases(self._log):
+        for title, lines in _parts(self._log):
+            phase = lines[0].phase
             names = [name for name in ("meta_loss", "loss", "best") if any(name in line.numbers for line in lines)]
-            if len(lines) < 2 or not names or not phase.startswith(("meta-training", "polishing")):
+            trained, searched = phase == Phase.META_TRAIN, phase in _SEARCHES and "best" in names
+            if len(lines) < 2 or not names or not (trained or searched):
                 continue
-            trained = phase.startswith("meta-training")
             labels = _TRAINED if trained else _POLISHED
             series = [
                 Series(
@@ -73,24 +77,24 @@ class Origin:
                 for name in names
             ]
             axis = "episode" if trained else "generation"
-            words = f"Loss over the steps of the phase {phase}."
+            words = f"Loss over the steps of {title}."
             values = [value for line in series for value in line.y]
             wide = min(values) > 0 and max(values) > 20 * min(values)
             chart = line_chart(series, axis, "loss", words, dots=True, whole=True, ylog=wide)
-            found.append({"name": phase, "chart": chart})
+            found.append({"name": title, "chart": chart})
         return found
 
     @property
     def reached(self) -> list[dict[str, Any]]:
-        """Of a run that is not finished: the phases that were begun."""
+        """Of a run that is not finished: what was begun."""
         return [
             {
-                "name": phase,
+                "name": title,
                 "steps": lines[-1].step,
                 "seconds": duration(lines[-1].seconds),
                 "numbers": lines[-1].numbers,
             }
-            for phase, lines in _phases(self._log)
+            for title, lines in _parts(self._log)
         ]
 
     @property
@@ -126,12 +130,12 @@ class Origin:
         return found + [(name, str(self._summary[name])) for name in _MACHINE if name in self._summary]
 
 
-def _phases(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
-    """Lines of one phase after another."""
+def _parts(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
+    """Titles with their lines, in the order of the log."""
     found: list[tuple[str, list[LogLine]]] = []
     for line in log:
-        if not found or found[-1][0] != line.phase:
-            found.append((line.phase, []))
+        if not found or (found[-1][1][0].phase, found[-1][0]) != (line.phase, line.title):
+            found.append((line.title, []))
         found[-1][1].append(line)
     return found
 

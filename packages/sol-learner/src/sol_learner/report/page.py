@@ -14,7 +14,7 @@ import numpy
 from markupsafe import Markup
 
 from sol_learner.report.charts import STYLES, Mark, Series, front_chart, line_chart
-from sol_learner.report.evidence import DOWNLOADS, Comparison, Evidence, read_evidence
+from sol_learner.report.evidence import ComparisonRecord, Evidence, read_evidence
 from sol_learner.report.formulas import Formulas, rounded
 from sol_learner.report.origin import Origin, duration
 from sol_learner.report.results import (
@@ -296,12 +296,12 @@ class _Page:
                 "size": _size(len(files[name])),
                 "address": "data:application/octet-stream;base64," + base64.b64encode(files[name]).decode(),
             }
-            for name, what in DOWNLOADS.items()
+            for name, what in self._evidence.described.items()
             if name in files
         ]
 
 
-def _tuned(comparison: Comparison) -> list[tuple[int, list[str]]]:
+def _tuned(comparison: ComparisonRecord) -> list[tuple[int, list[str]]]:
     """Names of the optimizers that were tuned, by the number of values tried."""
     counts: dict[int, list[str]] = {}
     for result in comparison.results:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from sol_learner.report.charts import Chart, Series, line_chart
-from sol_learner.report.evidence import Comparison, Result
+from sol_learner.report.evidence import ComparisonRecord, OptimizerRecord
 
 __all__ = [
     "Verdict",
@@ -59,13 +59,13 @@ def _interval(statistics: numpy.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def result_columns(comparison: Comparison) -> list[tuple[str, str]]:
+def result_columns(comparison: ComparisonRecord) -> list[tuple[str, str]]:
     """Training loss first, then test metrics, then the rest; metrics on the validation split are left out."""
     keys = {key: None for result in comparison.results for key in result.metrics if key[0] != "valid"}
     return sorted(keys, key=lambda key: (key != ("train", "loss"), key[0] != "test", key[1] != "loss"))
 
 
-def result_table(comparison: Comparison, keys: Sequence[tuple[str, str]], ratios: bool = False) -> dict[str, Any]:
+def result_table(comparison: ComparisonRecord, keys: Sequence[tuple[str, str]], ratios: bool = False) -> dict[str, Any]:
     """Heads and rows of a table; ``ratios`` adds a column of training losses over that of the first optimizer."""
     target = "" if comparison.target is None else f" of {digits(comparison.target)}"
     columns = [f"{split} {name}".strip().replace("steps to target", f"steps to a loss{target}") for split, name in keys]
@@ -77,7 +77,7 @@ def result_table(comparison: Comparison, keys: Sequence[tuple[str, str]], ratios
     return {"columns": columns, "rows": rows}
 
 
-def column(comparison: Comparison, key: tuple[str, str]) -> list[_Cell | None]:
+def column(comparison: ComparisonRecord, key: tuple[str, str]) -> list[_Cell | None]:
     """Mean over episodes with the interval of 95 % from a bootstrap over episodes."""
     cells: list[_Cell | None] = []
     for result in comparison.results:
@@ -102,7 +102,7 @@ def column(comparison: Comparison, key: tuple[str, str]) -> list[_Cell | None]:
     return [cell and replace(cell, best=not cell.note and cell.mean == best) for cell in cells]
 
 
-def _paired(comparison: Comparison, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
+def _paired(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
     """Mean of ``one`` over mean of ``other`` and its interval, episodes drawn in pairs."""
     over, under = (comparison.results[number].metrics.get(key) for number in (one, other))
     if over is None or under is None or len(over) != len(under) or not (under > 0).all():
@@ -114,7 +114,7 @@ def _paired(comparison: Comparison, one: int, other: int, key: tuple[str, str]) 
     return _Cell(float(over.mean() / under.mean()), *_interval(ratios))
 
 
-def against_best(comparison: Comparison, key: tuple[str, str], words: str) -> Verdict | None:
+def against_best(comparison: ComparisonRecord, key: tuple[str, str], words: str) -> Verdict | None:
     """The first optimizer against the best of the others: a ratio of losses, or a difference of accuracies."""
     larger = key[1] == "accuracy"
     worst = -numpy.inf if larger else numpy.inf
@@ -149,13 +149,13 @@ def against_best(comparison: Comparison, key: tuple[str, str], words: str) -> Ve
     return Verdict(change, words, f"{digits(means[0])} against {digits(means[rival])} of {rest} ({told})", kind)
 
 
-def _chance(comparison: Comparison, rival: int, key: tuple[str, str]) -> float | None:
+def _chance(comparison: ComparisonRecord, rival: int, key: tuple[str, str]) -> float | None:
     """The p-value after Holm's correction that the first optimizer's difference to ``rival`` is chance."""
     quantity, name = " ".join(key), comparison.results[rival].name
     return next((d.p for d in comparison.differences if (d.baseline, d.quantity) == (name, quantity)), None)
 
 
-def _difference(comparison: Comparison, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
+def _difference(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
     """Mean of ``one`` minus that of ``other`` and its interval, episodes drawn in pairs."""
     first, second = (comparison.results[number].metrics.get(key) for number in (one, other))
     if first is None or second is None or len(first) != len(second):
@@ -166,7 +166,7 @@ def _difference(comparison: Comparison, one: int, other: int, key: tuple[str, st
     return _Cell(float(differences.mean()), *_interval(differences[_resamples(len(differences))].mean(1)))
 
 
-def difference_table(comparison: Comparison) -> dict[str, Any] | None:
+def difference_table(comparison: ComparisonRecord) -> dict[str, Any] | None:
     """Differences to the first optimizer: a baseline a row, a quantity a column."""
     found = {(row.baseline, row.quantity): row for row in comparison.differences}
     if not found:
@@ -176,7 +176,7 @@ def difference_table(comparison: Comparison) -> dict[str, Any] | None:
     return {"columns": quantities, "rows": rows}
 
 
-def curve_chart(comparison: Comparison) -> Chart | None:
+def curve_chart(comparison: ComparisonRecord) -> Chart | None:
     """Loss over the steps; parts ten times above the start are left out, and what diverged is said at its name."""
     shown = [(result, result.curve) for result in comparison.results if result.curve is not None]
     if not shown:
@@ -193,7 +193,7 @@ def curve_chart(comparison: Comparison) -> Chart | None:
     return line_chart(lines, "training step", "loss of the step's batch", f"{description}{', '.join(ends)}.", ylog=True)
 
 
-def _label(result: Result, episodes: int) -> str:
+def _label(result: OptimizerRecord, episodes: int) -> str:
     rate = "" if result.lr is None else f"lr {result.lr:.3g}"
     words = ["tuned" if result.tuning else "", rate]
     if result.diverged:
@@ -204,7 +204,7 @@ def _label(result: Result, episodes: int) -> str:
     return f"{result.name} ({known})" if known else result.name
 
 
-def tuning_chart(comparison: Comparison) -> Chart | None:
+def tuning_chart(comparison: ComparisonRecord) -> Chart | None:
     """Objective over the learning rates that were tried."""
     tuned = [result for result in comparison.results if result.tuning]
     lines = [Series(r.name, *(numpy.array(column) for column in zip(*sorted(r.tuning)))) for r in tuned]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -21,17 +22,31 @@ __all__ = [
     "MetricsFile",
     "MultiProgress",
     "NullProgress",
+    "Phase",
     "Progress",
     "TensorBoard",
     "open_progress",
 ]
 
 
+class Phase(StrEnum):
+    """What a run is doing. Logs and reports identify phases by these values, people by the title beside them."""
+
+    TUNE = "tune"
+    META_TRAIN = "meta-train"
+    LIBRARY = "library"
+    PRUNE = "prune"
+    POLISH = "polish"
+    FRONT = "front"
+    COMPARE = "compare"
+    DISTIL = "distil"
+
+
 class Progress(Protocol):
     """Where a run reports to."""
 
-    def phase(self, name: str, steps: int) -> None:
-        """A phase of so many steps begins."""
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
+        """A phase of so many steps begins. One phase may have several parts, each with its own title."""
 
     def step(self, done: int, **numbers: float) -> None:
         """``done`` steps of the phase are through; ``numbers`` are worth showing."""
@@ -43,7 +58,7 @@ class Progress(Protocol):
 class NullProgress:
     """Reports nothing."""
 
-    def phase(self, name: str, steps: int) -> None:
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
         """Ignored."""
 
     def step(self, done: int, **numbers: float) -> None:
@@ -61,26 +76,26 @@ class _Lines:
     """One line a phase and one every ten seconds, for logs."""
 
     def __init__(self) -> None:
-        self._name, self._steps, self._last, self._start = "", 0, 0.0, time.monotonic()
+        self._title, self._steps, self._last, self._start = "", 0, 0.0, time.monotonic()
 
     def _print(self, text: str) -> None:
         print(f"[{time.monotonic() - self._start:6.1f} s] {text}", file=sys.stderr, flush=True)
 
-    def phase(self, name: str, steps: int) -> None:
-        self._name, self._steps, self._last = name, steps, time.monotonic()
-        self._print(name)
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
+        self._title, self._steps, self._last = title, steps, time.monotonic()
+        self._print(title)
 
     def step(self, done: int, **numbers: float) -> None:
         if time.monotonic() - self._last > 10 or done == self._steps:
             self._last = time.monotonic()
-            self._print(f"{self._name} {done}/{self._steps}  {_text(numbers)}")
+            self._print(f"{self._title} {done}/{self._steps}  {_text(numbers)}")
 
     def note(self, text: str) -> None:
         self._print(text)
 
 
 class MetricsFile:
-    """Every number of every step as a line of JSON: ``{"phase", "step", "seconds", ...}``.
+    """Every number of every step as a line of JSON: ``{"phase", "title", "step", "seconds", ...}``.
 
     A resumed run tells its finished steps again, so the file is whole without going on where an old one ended.
 
@@ -92,7 +107,8 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._name, self._start = path, "", time.monotonic()
+        self._path, self._start = path, time.monotonic()
+        self._phase: dict[str, str] = {}
         self._write("w", "")
 
     def _write(self, mode: str, text: str) -> None:
@@ -103,11 +119,11 @@ class MetricsFile:
             raise SolError(f"cannot write {self._path}: {error.strerror}") from error
 
     def _line(self, **record: object) -> None:
-        self._write("a", json.dumps({"phase": self._name, **record}) + "\n")
+        self._write("a", json.dumps({**self._phase, **record}) + "\n")
 
-    def phase(self, name: str, steps: int) -> None:
-        """Steps from now on belong to ``name``."""
-        self._name = name
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
+        """The following steps belong to ``phase``."""
+        self._phase = {"phase": phase.value, "title": title}
 
     def step(self, done: int, **numbers: float) -> None:
         """One line."""
@@ -135,16 +151,16 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise SolError("TensorBoard events need the package tensorboard: pip install tensorboard") from None
-        self._writer, self._name = SummaryWriter(str(folder)), ""
+        self._writer, self._title = SummaryWriter(str(folder)), ""
 
-    def phase(self, name: str, steps: int) -> None:
-        """Tags from now on begin with ``name``."""
-        self._name = name
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
+        """The following tags begin with ``title``."""
+        self._title = title
 
     def step(self, done: int, **numbers: float) -> None:
         """One event a number."""
         for name, value in numbers.items():
-            self._writer.add_scalar(f"{self._name}/{name}", value, done)
+            self._writer.add_scalar(f"{self._title}/{name}", value, done)
 
     def note(self, text: str) -> None:
         """A text event."""
@@ -157,10 +173,10 @@ class MultiProgress:
     def __init__(self, *reporters: Progress) -> None:
         self._reporters = reporters
 
-    def phase(self, name: str, steps: int) -> None:
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
         """To all."""
         for reporter in self._reporters:
-            reporter.phase(name, steps)
+            reporter.phase(phase, title, steps)
 
     def step(self, done: int, **numbers: float) -> None:
         """To all."""
@@ -198,8 +214,8 @@ class _Live:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
 
-    def phase(self, name: str, steps: int) -> None:
-        self._bar = self._bars.add_task(name, total=steps, numbers="")
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
+        self._bar = self._bars.add_task(title, total=steps, numbers="")
 
     def step(self, done: int, **numbers: float) -> None:
         self._bars.update(self._bar, completed=done, numbers=_text(numbers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sol_learner.runtime.clock import Interrupted
-from sol_learner.runtime.progress import Progress
+from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_symbols import UpdateRule
 
@@ -32,7 +32,7 @@ class FrontPoint:
 
 def measured_front(rules: list[UpdateRule], evaluator: CandidateEvaluator, progress: Progress) -> list[FrontPoint]:
     """Each rule with its loss on the validation stream; those that there is no time for are left out."""
-    progress.phase("measuring the front", len(rules))
+    progress.phase(Phase.FRONT, "measuring the front", len(rules))
     points: list[FrontPoint] = []
     together = evaluator.workers.jobs
     for first in range(0, len(rules), together):

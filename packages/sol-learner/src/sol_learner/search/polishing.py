@@ -15,7 +15,7 @@ import cmaes
 import numpy
 
 from sol_learner.runtime.clock import Interrupted
-from sol_learner.runtime.progress import Progress
+from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, split
@@ -49,6 +49,7 @@ def polish(
     episodes: int,
     sigma: float,
     seed: int,
+    phase: Phase,
     progress: Progress,
 ) -> Polished:
     """Improve the coefficients of the rule's additive terms.
@@ -62,6 +63,7 @@ def polish(
         episodes: Episodes that each candidate is measured on.
         sigma: Initial step in units of the root mean square of phi.
         seed: Of the search.
+        phase: What the search is part of.
         progress: Where to report. A clock that runs out ends the search early; with what it found by then it goes on.
 
     Raises:
@@ -78,7 +80,7 @@ def polish(
     search = cmaes.CMA(numpy.zeros(size), sigma, population_size=population, seed=seed % 2**32)
     history: list[float] = []
     means: list[numpy.ndarray] = []
-    progress.phase(f"polishing {len(units)} terms", generations)
+    progress.phase(phase, f"polishing {len(units)} terms", generations)
     try:
         for generation in range(1, generations + 1):
             points = [search.ask() for _ in range(population)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy
 
 from sol_learner.runtime.clock import Interrupted
-from sol_learner.runtime.progress import Progress
+from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, split
@@ -22,7 +22,13 @@ _TWO_AT_ONCE = 12  # above so many terms, the two least useful go together
 
 
 def prune(
-    rule: UpdateRule, terms: int, samples: Samples, evaluator: CandidateEvaluator, episodes: int, progress: Progress
+    rule: UpdateRule,
+    terms: int,
+    samples: Samples,
+    evaluator: CandidateEvaluator,
+    episodes: int,
+    progress: Progress,
+    phase: Phase = Phase.PRUNE,
 ) -> list[UpdateRule]:
     """Shorter and shorter rules, down to ``terms`` terms; empty where ``rule`` has no more than that.
 
@@ -35,11 +41,12 @@ def prune(
         evaluator: Measures.
         episodes: Episodes that each trial is measured on.
         progress: Where to report.
+        phase: What the pruning is part of.
     """
     units, coefficients = split(rule)
     fit = Fit(samples, units, (units, coefficients))
     live, path = fit.usable, list[UpdateRule]()
-    progress.phase(f"pruning to {terms} terms", max(len(live) - terms, 0))
+    progress.phase(phase, f"pruning to {terms} terms", max(len(live) - terms, 0))
     total, told = len(live), False
     while len(live) > terms:
         trials = [[j for j in live if j != left_out] for left_out in live]

@@ -158,11 +158,8 @@ def test_what_files_say_stays_text(run, text):
     edited(run / "summary.json", change)
     edited(run / "rule.json", lambda rule: rule.update(name=text))
     with open(run / "metrics.jsonl", "a") as log:
-        log.write(
-            "".join(
-                json.dumps({"phase": f"polishing {text}", "step": n, "seconds": n, "loss": n}) + "\n" for n in (1, 2)
-            )
-        )
+        line = {"phase": "polish", "title": f"polishing {text}", "seconds": 1, "loss": 1, "best": 1}
+        log.write("".join(json.dumps({**line, "step": n}) + "\n" for n in (1, 2)))
     page = read(run)
     assert text in page.text
     assert len(page.all("script")) == len(page.all("style")) == 1
@@ -249,7 +246,7 @@ def test_a_verdict_needs_an_interval_and_a_p_value(run, p, kind):
         ("rule.json", '{"expression": "nonsense("}', r"rule\.json"),
         (
             "metrics.jsonl",
-            'nonsense\n{"phase": "x", "step": 1, "seconds": 1}\n',
+            'nonsense\n{"phase": "x", "title": "x", "step": 1, "seconds": 1}\n',
             r"metrics\.jsonl is damaged in line 1",
         ),
     ],

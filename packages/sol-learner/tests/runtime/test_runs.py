@@ -4,16 +4,11 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import pickle
 import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -23,11 +18,9 @@ from sol_learner.inner import TaskSet
 from sol_learner.meta_training import meta_train
 from sol_learner.networks import SymbolicNetwork
 from sol_learner.networks.base import KERNELS
-from sol_learner.pipeline import suitable_jobs
 from sol_learner.runtime import Ranks, checkpoints_in, joined_ranks
-from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import MetricsFile, MultiProgress, NullProgress, TensorBoard
-from sol_learner.runtime.workers import shared_threads
+from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.progress import MetricsFile, MultiProgress, NullProgress, Phase, TensorBoard
 from sol_symbols import ZOO, SolError, UpdateRule
 
 SMALL = LearnConfig(
@@ -255,7 +248,7 @@ class CancelledOnRankOne(NullProgress):
     def __init__(self, clock, ranks, phase):
         self.clock, self.active, self.wanted, self.name = clock, ranks.rank == 1, phase, ""
 
-    def phase(self, name, steps):
+    def phase(self, phase, name, steps):
         self.name = name
 
     def step(self, done, **numbers):
@@ -296,109 +289,6 @@ def test_workers_polish_the_same_rule(task):
         assert mine.as_coeff_Mul()[1] == theirs.as_coeff_Mul()[1]
 
 
-def test_loky_workers_map():
-    assert Workers(2).map(abs, [-1, 2, -3]) == [1, 2, 3]
-
-
-def test_loky_workers_are_sent_a_constant_once():
-    def where(constant, _):  # sent by value, because the processes cannot import this file
-        return os.getpid(), id(constant.value), constant.value
-
-    workers = Workers(2)
-    large, small = workers.constant({"data": list(range(100_000))}), workers.constant([2])
-    for constant in (large, small):
-        assert len(pickle.dumps(constant)) < 100
-        results = [result for _ in range(3) for result in workers.map(partial(where, constant), [1, 2])]
-        assert len({(pid, identity) for pid, identity, _ in results}) == len({pid for pid, *_ in results}) <= 2
-        assert all(pid != os.getpid() and value == constant.value for pid, _, value in results)
-
-
-ORPHANS = """
-import os, time
-from sol_learner import Workers
-
-workers = Workers(2)
-constant = workers.constant([1])
-print(*workers.map(lambda i: constant.value and time.sleep(1) or os.getpid(), [1, 2]), flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-def test_processes_end_with_the_one_that_started_them():
-    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True) as parent:
-        pids = parent.stdout.readline().split()
-        parent.kill()
-    for _ in range(100):
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return
-        time.sleep(0.1)
-    pytest.fail("processes outlived the one that started them")
-
-
-STARTING = """
-import os, signal, threading, time
-from sol_learner import Clock, Workers
-
-with Clock().catching_interrupts():
-    threading.Timer(0.5, os.killpg, (0, signal.SIGINT)).start()
-    print(Workers(2).map(abs, [-1, 2]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
-def test_processes_that_start_are_kept_from_control_c():
-    result = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, start_new_session=True)
-    assert result.stdout == "[1, 2]\n"
-    assert result.stderr.strip() == "stopping; what was reached is written (Ctrl-C again: stop at once)"
-
-
-def test_a_cancelled_clock_ends_what_is_under_way():
-    clock, workers = Clock(), Workers(2)
-    threading.Timer(1, clock.cancel).start()
-    workers.start(abs, -1)
-    with pytest.raises(Interrupted):
-        workers.map(time.sleep, [1000, 1000], clock)
-    assert workers.map(abs, [-1, 2]) == [1, 2]
-
-
-@pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])
-def test_other_workers_are_given_a_constant_as_it_is(workers):
-    constant = workers.constant([1])
-    assert (constant.key, workers.map(lambda i: constant.value[0] + i, [1, 2])) == (None, [2, 3])
-
-
-def test_processes_are_for_small_tasks_that_can_be_sent(task):
-    with shared_threads(1):
-        torch.set_num_threads(3)
-        assert [suitable_jobs([task], most) for most in (8, 2)] == [3, 2]
-        task.stream = (x for x in "a generator cannot be sent")
-        assert suitable_jobs([task], 8) == 1
-        del task.stream
-        task.vectorizable = False
-        assert suitable_jobs([task], 8) == 1
-
-
-def test_processes_share_the_threads():
-    before = torch.get_num_threads()
-    with shared_threads(before + 1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize(("backend", "message"), [("ray", "'ray' needs ray"), ("nonsense", "no back end 'nonsense'")])
-def test_wrong_backends_are_named(backend, message):
-    if backend == "ray":
-        try:
-            import ray  # noqa: F401
-        except ImportError:
-            pass
-        else:
-            pytest.skip("ray is installed")
-    with pytest.raises(SolError, match=message):
-        Workers(2, backend)
-
-
 # -- watching --------------------------------------------------------------------------------------------------
 
 
@@ -406,7 +296,8 @@ def test_metrics_are_one_json_object_a_line(task, tmp_path):
     path = tmp_path / "metrics.jsonl"
     Learner([task], SMALL, progress=MultiProgress(MetricsFile(path), NullProgress())).run()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    phases = list(dict.fromkeys(line["phase"] for line in lines))
+    phases = list(dict.fromkeys(line["title"] for line in lines))
+    assert list(dict.fromkeys(line["phase"] for line in lines)) == [phase.value for phase in Phase][:7]
     expected = [
         "tuning adam",
         "meta-training",
@@ -436,95 +327,10 @@ def test_a_resumed_run_tells_its_finished_steps_again(task, tmp_path):
 def test_tensorboard_events(tmp_path):
     pytest.importorskip("tensorboard")
     reporter = TensorBoard(tmp_path)
-    reporter.phase("meta-training", 2)
+    reporter.phase(Phase.META_TRAIN, "meta-training", 2)
     reporter.step(1, loss=0.5)
     reporter.note("text")
     assert any("tfevents" in path.name for path in tmp_path.iterdir())
-
-
-# -- configuration ---------------------------------------------------------------------------------------------
-
-
-def test_every_setting_is_explained():
-    explained = LearnConfig.explanations()
-    assert list(explained) == [field.name for field in dataclasses.fields(LearnConfig)]
-    assert all(len(text) > 15 and text.endswith(".") for text in explained.values())
-
-
-def test_settings_are_of_the_right_kind_however_they_are_given(tmp_path):
-    made = LearnConfig(unroll=5, gates="false", outer_lr=1, features=["g", "m_hat"], objective="0.5")
-    assert made == LearnConfig(unroll=(5,), outer_lr=1.0, features=("g", "m_hat"), objective=0.5)
-    nested = LearnConfig.from_mapping({"features": "g, min(g,abs(m)) , m_hat"}).features
-    assert nested == ("g", "min(g,abs(m))", "m_hat")
-    (tmp_path / "bom.toml").write_text("seed = 3\n", encoding="utf-8-sig")
-    assert LearnConfig.from_toml(tmp_path / "bom.toml").seed == 3
-
-
-@pytest.mark.parametrize(
-    "settings", [{"seed": 1.5}, {"gates": 1}, {"episodes": "two"}, {"unroll": (2.5,)}, {"objective": "x"}, {"units": 5}]
-)
-def test_python_settings_of_the_wrong_kind_are_named(settings):
-    with pytest.raises(SolError, match=f"{next(iter(settings))} = "):
-        LearnConfig(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"features": ("foo(",)}, "foo"),
-        ({"units": (("identity", "foo"),)}, "'foo' is not an operator"),
-        ({"directions": ("foo",)}, "foo"),
-        ({"decays": ("foo",)}, "foo"),
-    ],
-)
-def test_settings_that_cannot_be_read_are_refused_before_any_work(task, settings, message):
-    with pytest.raises(SolError, match=message):
-        Learner([task], dataclasses.replace(SMALL, **settings))
-
-
-def test_toml_text_and_python_settings_are_one(tmp_path):
-    path = tmp_path / "run.toml"
-    path.write_text('unroll = [5, 20]\nouter-lr = 1\nunits = ["identity,mul*2", "identity"]\ngates = true\n')
-    config = LearnConfig.from_toml(path, seed="3")
-    assert config == LearnConfig(
-        seed=3, unroll=(5, 20), outer_lr=1.0, units=(("identity", "mul*2"), ("identity",)), gates=True
-    )
-    texts = {"unroll": "5,20", "outer_lr": "1", "units": "identity,mul*2/identity", "gates": "true", "seed": "3"}
-    assert LearnConfig.from_mapping(texts) == config
-    assert LearnConfig.from_mapping(dataclasses.asdict(config)) == config
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"unrol": 3}, "no setting 'unrol'; did you mean 'unroll'"),
-        ({"unroll": "x"}, "unroll = 'x'; it must be a whole number"),
-        ({"unroll": 0}, "unroll = 0; it must be 1 or more"),
-        ({"unroll": 2.5}, "it must be a whole number"),
-        ({"outer_lr": "nan"}, "it must be more than 0"),
-        ({"outer_lr": -1}, "it must be more than 0"),
-        ({"gates": "maybe"}, "it must be true or false"),
-        ({"gates": 1}, "it must be true or false"),
-        ({"estimator": "magic"}, "choose one of: first-order, exact, pes"),
-        ({"start": "adamm"}, "start = 'adamm'"),
-        ({"baselines": "adam,foo"}, "no zoo rule 'foo'"),
-        ({"objective": 2.0}, "weight from 0 to 1"),
-        ({"seed": True}, "it must be a whole number"),
-    ],
-)
-def test_wrong_settings_are_named(settings, message):
-    with pytest.raises(SolError, match=message):
-        LearnConfig.from_mapping(settings)
-
-
-@pytest.mark.parametrize("content", ["a = ", "seed = 'x'"])
-def test_wrong_files_are_named(tmp_path, content):
-    path = tmp_path / "run.toml"
-    path.write_text(content)
-    with pytest.raises(SolError, match=r"run\.toml"):
-        LearnConfig.from_toml(path)
-    with pytest.raises(SolError, match="cannot read"):
-        LearnConfig.from_toml(tmp_path / "missing.toml")
 
 
 # -- from Python -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Did a study give the same numbers when it was run again? Times, memory and the machine aside, all must be equal.
 
-python studies/again.py studies/table2-cpu.json elsewhere/studies/table2-cpu.json
+python studies/compare_runs.py studies/table2-cpu.json elsewhere/studies/table2-cpu.json
 """
 
 from __future__ import annotations

@@ -268,8 +268,8 @@ class Stopping(NullProgress):
     def __init__(self, stop):
         self.stop, self.notes, self.name = stop, [], ""
 
-    def phase(self, name, count):
-        self.name = name
+    def phase(self, phase, title, count):
+        self.name = title
 
     def step(self, done, **numbers):
         if self.stop and self.name == "meta-training" and done == 2:

@@ -1,0 +1,41 @@
+"""Budgets of time and Ctrl-C."""
+
+import os
+import signal
+
+import pytest
+
+from sol_learner import Clock
+from sol_learner.runtime.clock import parse_duration
+from sol_symbols import SolError
+
+
+@pytest.fixture
+def usual_interrupts():
+    """Ctrl-C raises KeyboardInterrupt, also in a process of tests that was told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_interrupts")
+def test_control_c_cancels_once_and_interrupts_twice(capsys):
+    clock = Clock()
+    with clock.catching_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert clock.cancelled
+        assert clock.over
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert "Ctrl-C again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5min", 300), ("2m", 120), ("1.5h", 5400)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "abc", "5 years", "-3s", "0", "1e3"])
+def test_wrong_durations(text):
+    with pytest.raises(SolError, match="not a time"):
+        parse_duration(text)

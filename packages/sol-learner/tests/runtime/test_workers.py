@@ -1,0 +1,121 @@
+"""Processes that share work."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from sol_learner import Workers
+from sol_learner.pipeline import suitable_jobs
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.workers import shared_threads
+from sol_symbols import SolError
+
+
+def test_loky_workers_map():
+    assert Workers(2).map(abs, [-1, 2, -3]) == [1, 2, 3]
+
+
+def test_loky_workers_are_sent_a_constant_once():
+    def where(constant, _):  # sent by value, because the processes cannot import this file
+        return os.getpid(), id(constant.value), constant.value
+
+    workers = Workers(2)
+    large, small = workers.constant({"data": list(range(100_000))}), workers.constant([2])
+    for constant in (large, small):
+        assert len(pickle.dumps(constant)) < 100
+        results = [result for _ in range(3) for result in workers.map(partial(where, constant), [1, 2])]
+        assert len({(pid, identity) for pid, identity, _ in results}) == len({pid for pid, *_ in results}) <= 2
+        assert all(pid != os.getpid() and value == constant.value for pid, _, value in results)
+
+
+ORPHANS = """
+import os, time
+from sol_learner import Workers
+
+workers = Workers(2)
+constant = workers.constant([1])
+print(*workers.map(lambda i: constant.value and time.sleep(1) or os.getpid(), [1, 2]), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_processes_end_with_the_one_that_started_them():
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True) as parent:
+        pids = parent.stdout.readline().split()
+        parent.kill()
+    for _ in range(100):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return
+        time.sleep(0.1)
+    pytest.fail("processes outlived the one that started them")
+
+
+STARTING = """
+import os, signal, threading, time
+from sol_learner import Clock, Workers
+
+with Clock().catching_interrupts():
+    threading.Timer(0.5, os.killpg, (0, signal.SIGINT)).start()
+    print(Workers(2).map(abs, [-1, 2]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
+def test_processes_that_start_are_kept_from_control_c():
+    result = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, start_new_session=True)
+    assert result.stdout == "[1, 2]\n"
+    assert result.stderr.strip() == "stopping; what was reached is written (Ctrl-C again: stop at once)"
+
+
+def test_a_cancelled_clock_ends_what_is_under_way():
+    clock, workers = Clock(), Workers(2)
+    threading.Timer(1, clock.cancel).start()
+    workers.start(abs, -1)
+    with pytest.raises(Interrupted):
+        workers.map(time.sleep, [1000, 1000], clock)
+    assert workers.map(abs, [-1, 2]) == [1, 2]
+
+
+@pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])
+def test_other_workers_are_given_a_constant_as_it_is(workers):
+    constant = workers.constant([1])
+    assert (constant.key, workers.map(lambda i: constant.value[0] + i, [1, 2])) == (None, [2, 3])
+
+
+def test_processes_are_for_small_tasks_that_can_be_sent(task):
+    with shared_threads(1):
+        torch.set_num_threads(3)
+        assert [suitable_jobs([task], most) for most in (8, 2)] == [3, 2]
+        task.stream = (x for x in "a generator cannot be sent")
+        assert suitable_jobs([task], 8) == 1
+        del task.stream
+        task.vectorizable = False
+        assert suitable_jobs([task], 8) == 1
+
+
+def test_processes_share_the_threads():
+    before = torch.get_num_threads()
+    with shared_threads(before + 1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("backend", "message"), [("ray", "'ray' needs ray"), ("nonsense", "no back end 'nonsense'")])
+def test_wrong_backends_are_named(backend, message):
+    if backend == "ray":
+        try:
+            import ray  # noqa: F401
+        except ImportError:
+            pass
+        else:
+            pytest.skip("ray is installed")
+    with pytest.raises(SolError, match=message):
+        Workers(2, backend)

@@ -1,0 +1,167 @@
+"""Terms, recorded samples, polishing, pruning: from a read-out to a short rule."""
+
+import pytest
+import torch
+
+from sol_learner import Clock
+from sol_learner.inner import RuleOptimizer, TaskSet
+from sol_learner.runtime import NullProgress
+from sol_learner.runtime.progress import Phase
+from sol_learner.search import CandidateEvaluator, Samples, Trajectories, polish, prune, record
+from sol_learner.search.terms import Fit, fit_library, leading_terms
+from sol_learner.task import Stream, build_optimizee
+from sol_symbols import STANDARD, ZOO, SolError, UpdateRule
+
+
+@pytest.fixture
+def samples():
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(10, 300, generator=generator, dtype=torch.float64)
+    values = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "T": 10.0}
+    return Samples((Trajectories(gradients, torch.zeros_like(gradients), values),), STANDARD)
+
+
+def test_the_leading_terms_are_those_that_matter(samples):
+    rule = UpdateRule.parse("0.7*ad - 0.2*ld*sign(g) + 1e-4*rs + 1e-5*cd*ad + 0.05*rs*ld where T = 10")
+    assert set(leading_terms(rule, samples, 3)) == {STANDARD.parse(text) for text in ("ad", "ld*sign(g)", "ld*rs")}
+    assert leading_terms(rule, samples, 0) == []
+
+
+def test_leading_terms_leave_out_what_no_optimizer_should_have(samples):
+    rule = UpdateRule.parse("ad + ld + g**3 + exp(ad + ld) + sign(g)*rs + sqrt(v_hat) + g where T = 10")
+    assert {str(term) for term in leading_terms(rule, samples, 9)} == {"ad", "g"}
+
+
+def test_a_fit_makes_up_for_what_is_left_out(samples):
+    # sign(g) is nearly rs here; without a refit, leaving it out would lose its share.
+    units = [STANDARD.parse(text) for text in ("rs", "sign(g)")]
+    (fitted,) = Fit(samples, units, (units, [1.0, 0.5])).coefficients([0])
+    columns = samples.evaluate(units)
+    weight, target = samples.weights, columns[0] + 0.5 * columns[1]
+    best = (weight * columns[0] * target).sum() / (weight * columns[0] ** 2).sum()
+    assert fitted == pytest.approx(float(best), rel=2e-3)
+    assert fitted > 1.2
+
+
+def test_a_fit_uses_no_term_that_is_not_finite_or_zero(samples):
+    units = [STANDARD.parse(text) for text in ("ad", "1/w", "w", "rs")]
+    assert Fit(samples, units, (units[:1], [1.0])).usable == [0, 3]
+
+
+def test_terms_that_repeat_each_other_do_not_cancel_at_large_coefficients(samples):
+    units = [STANDARD.parse(text) for text in ("ad", "ad*(1 + 1e-6*ld)", "rs")]
+    fit = Fit(samples, units, (units[:1], [1.0]))
+    assert max(abs(c) for c in fit.coefficients(fit.usable)) < 2
+
+
+def test_a_step_in_whitened_coordinates_changes_phi_by_its_own_size(samples):
+    units = [STANDARD.parse(text) for text in ("ad", "ld*sign(g)", "m_hat")]
+    fit = Fit(samples, units, (units, [1.0, 0.1, 0.1]))
+    table = samples.evaluate(units) * samples.weights.sqrt()
+    size = (torch.tensor([1.0, 0.1, 0.1], dtype=torch.float64) @ table).norm()
+    for column in fit.whitening(fit.usable).T:
+        assert float((column @ table).norm() / size) == pytest.approx(1, rel=0.05)
+
+
+def test_widening_keeps_what_the_readout_does(samples):
+    readout = UpdateRule.parse("0.7*ad + 0.2*cd*sign(g) + 0.1*tanh(m_hat) where lr = 0.1, T = 10")
+    wide = fit_library(readout, samples, ("ad", "sign(g)"), ("1", "cd"), own=1)
+    assert {str(term.as_coeff_Mul()[1]) for term in wide.terms} == {"ad", "ad*cd", "sign(g)", "cd*sign(g)"}
+    assert (wide.lr, wide.values["T"]) == (0.1, 10)
+    target, found = samples.evaluate([readout.expression, wide.expression])
+    assert (target - found).norm() < 0.1 * target.norm()
+
+
+def test_a_scale_free_library_has_no_term_that_answers_to_the_size_of_gradients(samples):
+    readout = UpdateRule.parse("0.7*ad + 0.3*m_hat + 0.2*sign(m)*abs(ad) + 0.1*tanh(m_hat) where lr = 0.1, T = 10")
+    wide = fit_library(readout, samples, ("m_hat", "ad", "w"), ("1", "cd"), own=3, scale_free=True)
+    units = {str(term.as_coeff_Mul()[1]) for term in wide.terms}
+    assert {"ad", "ad*cd"} <= units <= {"ad", "ad*cd", "w", "cd*w", "Abs(ad)*sign(m)"}
+    with pytest.raises(SolError, match="no scale-free term among the directions"):
+        fit_library(readout, samples, ("g", "m_hat"), ("1",), own=0, scale_free=True)
+
+
+def family_of(*tasks):
+    return TaskSet(tasks, (1.0,) * len(tasks), 0.5)
+
+
+def recorded_from(task, per_episode):
+    values = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    return record(
+        family_of(task), RuleOptimizer(ZOO["adam"]), 0.03, values, STANDARD, 0, range(2), per_episode=per_episode
+    )
+
+
+def test_recorded_samples_are_those_of_the_episodes(task):
+    taken = recorded_from(task, per_episode=10**9)
+    (part,) = taken.parts
+    assert part.gradients.shape == (task.horizon, 2 * 34)
+    assert part.gradients.dtype == torch.float64
+    assert taken.weights.mean() == pytest.approx(1.0)
+    fresh = build_optimizee(task, 0, Stream.TRAIN, 0).parameters()
+    assert part.parameters[0][:34].sum() == pytest.approx(sum(float(p.detach().sum()) for p in fresh), rel=1e-5)
+    assert part.values["T"] == task.horizon
+
+
+POLISH = {"phase": Phase.POLISH, "seed": 0, "generations": 12, "population": 8, "episodes": 2, "sigma": 0.3}
+
+
+@pytest.fixture
+def recorded(task):
+    return recorded_from(task, per_episode=20)
+
+
+def candidates_of(task, **options):
+    return CandidateEvaluator(family_of(task), 0, 50, 6, **options)
+
+
+def test_polishing_improves_a_rule_far_from_its_optimum(task, recorded):
+    start = UpdateRule.parse("0.05*ad + 0.01*rs where lr = 0.03")
+    polished = polish(start, recorded, candidates_of(task), progress=NullProgress(), **POLISH)
+    measured = candidates_of(task)
+    assert polished.loss == measured.validated([polished.rule])[0]
+    assert polished.loss < 0.9 * measured.validated([start])[0]
+    assert len(polished.history) == 12
+    again = polish(start, recorded, candidates_of(task), progress=NullProgress(), **POLISH)
+    assert again.rule == polished.rule
+
+
+@pytest.mark.parametrize("settings", [{"generations": 1, "sigma": 30.0}, {"generations": 0}], ids=str)
+def test_polishing_keeps_the_start_where_nothing_better_is_found(task, recorded, settings):
+    start = UpdateRule.parse("ad where lr = 0.1")
+    polished = polish(start, recorded, candidates_of(task), progress=NullProgress(), **{**POLISH, **settings})
+    assert polished.rule == start
+
+
+def test_polishing_needs_a_term_that_does_something(task, recorded):
+    with pytest.raises(SolError, match="nothing to polish"):
+        polish(
+            UpdateRule.parse("exp(1000 + ag) where lr = 0.1"),
+            recorded,
+            candidates_of(task),
+            progress=NullProgress(),
+            **POLISH,
+        )
+
+
+def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
+    rule = UpdateRule.parse("ad + 0.01*sign(m) + 1e-3*ld*rs + 1e-3*cd*sign(g) where lr = 0.05, T = 12")
+    path = prune(rule, 1, recorded, candidates_of(task), 4, NullProgress())
+    assert [len(short.terms) for short in path] == [3, 2, 1]
+    losses = candidates_of(task).validated([rule, path[-1]])
+    assert losses[1] < 1.1 * losses[0]
+    assert prune(path[-1], 1, recorded, candidates_of(task), 4, NullProgress()) == []
+
+
+def test_pruning_without_time_goes_by_the_fit(task, recorded):
+    clock = Clock()
+    clock.cancel()
+    rule = UpdateRule.parse("ad + 0.01*ld*sign(m) + 1e-3*g where lr = 0.05, T = 12")
+    path = prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, NullProgress())
+    assert [len(short.terms) for short in path] == [2, 1]
+    assert path[-1].expression.has(STANDARD.parse("ad"))
+
+
+def test_candidates_never_see_an_episode_twice(task):
+    candidates = candidates_of(task)
+    assert [list(candidates.fresh(2)), list(candidates.fresh(1))] == [[50, 51], [52]]

@@ -1,0 +1,92 @@
+"""Settings, from Python, TOML and the command line."""
+
+import dataclasses
+
+import pytest
+
+from sol_learner import LearnConfig, Learner
+from sol_symbols import SolError
+
+# -- configuration ---------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_explained():
+    explained = LearnConfig.explanations()
+    assert list(explained) == [field.name for field in dataclasses.fields(LearnConfig)]
+    assert all(len(text) > 15 and text.endswith(".") for text in explained.values())
+
+
+def test_settings_are_of_the_right_kind_however_they_are_given(tmp_path):
+    made = LearnConfig(unroll=5, gates="false", outer_lr=1, features=["g", "m_hat"], objective="0.5")
+    assert made == LearnConfig(unroll=(5,), outer_lr=1.0, features=("g", "m_hat"), objective=0.5)
+    nested = LearnConfig.from_mapping({"features": "g, min(g,abs(m)) , m_hat"}).features
+    assert nested == ("g", "min(g,abs(m))", "m_hat")
+    (tmp_path / "bom.toml").write_text("seed = 3\n", encoding="utf-8-sig")
+    assert LearnConfig.from_toml(tmp_path / "bom.toml").seed == 3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"seed": 1.5}, {"gates": 1}, {"episodes": "two"}, {"unroll": (2.5,)}, {"objective": "x"}, {"units": 5}]
+)
+def test_python_settings_of_the_wrong_kind_are_named(settings):
+    with pytest.raises(SolError, match=f"{next(iter(settings))} = "):
+        LearnConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"features": ("foo(",)}, "foo"),
+        ({"units": (("identity", "foo"),)}, "'foo' is not an operator"),
+        ({"directions": ("foo",)}, "foo"),
+        ({"decays": ("foo",)}, "foo"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused_before_any_work(task, settings, message):
+    with pytest.raises(SolError, match=message):
+        Learner([task], LearnConfig(**settings))
+
+
+def test_toml_text_and_python_settings_are_one(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('unroll = [5, 20]\nouter-lr = 1\nunits = ["identity,mul*2", "identity"]\ngates = true\n')
+    config = LearnConfig.from_toml(path, seed="3")
+    assert config == LearnConfig(
+        seed=3, unroll=(5, 20), outer_lr=1.0, units=(("identity", "mul*2"), ("identity",)), gates=True
+    )
+    texts = {"unroll": "5,20", "outer_lr": "1", "units": "identity,mul*2/identity", "gates": "true", "seed": "3"}
+    assert LearnConfig.from_mapping(texts) == config
+    assert LearnConfig.from_mapping(dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"unrol": 3}, "no setting 'unrol'; did you mean 'unroll'"),
+        ({"unroll": "x"}, "unroll = 'x'; it must be a whole number"),
+        ({"unroll": 0}, "unroll = 0; it must be 1 or more"),
+        ({"unroll": 2.5}, "it must be a whole number"),
+        ({"outer_lr": "nan"}, "it must be more than 0"),
+        ({"outer_lr": -1}, "it must be more than 0"),
+        ({"gates": "maybe"}, "it must be true or false"),
+        ({"gates": 1}, "it must be true or false"),
+        ({"estimator": "magic"}, "choose one of: first-order, exact, pes"),
+        ({"start": "adamm"}, "start = 'adamm'"),
+        ({"baselines": "adam,foo"}, "no zoo rule 'foo'"),
+        ({"objective": 2.0}, "weight from 0 to 1"),
+        ({"seed": True}, "it must be a whole number"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(SolError, match=message):
+        LearnConfig.from_mapping(settings)
+
+
+@pytest.mark.parametrize("content", ["a = ", "seed = 'x'"])
+def test_wrong_files_are_named(tmp_path, content):
+    path = tmp_path / "run.toml"
+    path.write_text(content)
+    with pytest.raises(SolError, match=r"run\.toml"):
+        LearnConfig.from_toml(path)
+    with pytest.raises(SolError, match="cannot read"):
+        LearnConfig.from_toml(tmp_path / "missing.toml")

@@ -1,0 +1,198 @@
+"""From the network to a written run: pruning, polishing, learning, interrupting, comparing."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sol_learner import Clock, LearnConfig, Learner, compare, write_run
+from sol_learner.run_folder import prepare_folder
+from sol_learner.runtime import Interrupted, NullProgress
+from sol_learner.runtime.progress import Phase, open_progress
+from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule
+
+SMALL = LearnConfig(
+    tuning_episodes=2,
+    episodes=3,
+    meta_batch=3,
+    unroll=(4,),
+    coordinates=40,
+    validation_episodes=3,
+    record_episodes=2,
+    record_coordinates=40,
+    library_generations=3,
+    max_terms=6,
+    prune_episodes=1,
+    generations=3,
+    population=6,
+    evaluation_episodes=3,
+)
+
+
+def cancelled_in(wanted):
+    """A reporter that cancels its clock when the phase has made a step."""
+    clock = Clock()
+
+    class Cancelling(NullProgress):
+        name = ""
+
+        def phase(self, phase, name, steps):
+            self.name = name
+
+        def step(self, done, **numbers):
+            if self.name.startswith(wanted):
+                clock.cancel()
+
+    return {"clock": clock, "progress": Cancelling()}
+
+
+@pytest.fixture(scope="module")
+def result(make_task):
+    return Learner([make_task()], SMALL).run()
+
+
+def test_learning_beats_the_tuned_start(result):
+    learned, adam = (c.outcome.objective().mean() for c in result.comparisons[0].optimizers[:2])
+    assert learned < adam
+    assert 1 <= result.rule.complexity.terms <= SMALL.max_terms
+    assert result.readout_error < 1e-6
+    lengths = [point.terms for point in result.front]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > SMALL.max_terms
+    assert lengths[-1] == 1
+    assert result.rule in [point.rule for point in result.front]
+
+
+def test_the_same_seed_gives_the_same_rule_and_numbers(result, task):
+    again = Learner([task], SMALL).run()
+    assert again.rule == result.rule
+    assert str(again.rule) == str(result.rule)
+    assert again.comparisons[0].record() == result.comparisons[0].record()
+    other = Learner([task], replace(SMALL, seed=1)).run()
+    assert other.rule != result.rule
+
+
+def test_the_number_of_steps_can_be_set(make_task):
+    task = make_task()
+    few = replace(SMALL, steps=5, episodes=1, library_generations=1, generations=0, front=False)
+    result = Learner([task], few).run()
+    assert result.rule.horizon == 5
+    assert result.comparisons[0].horizon == 5
+    assert task.horizon == 12
+
+
+def test_the_summary_is_json_and_says_how_to_repeat_the_run(result):
+    summary = json.loads(json.dumps(result.summary))
+    assert summary["config"]["seed"] == 0
+    assert UpdateRule.parse(summary["rule"]) == result.rule
+    assert summary["digest"] == result.rule.digest
+    assert set(summary["seconds"]) == {"tune", "meta-train", "library", "prune", "polish", "front", "compare"}
+    assert summary["meta_training"]["dropped"] == 0
+    assert summary["kernel"] == "eager"
+    searches = {search["of"]: search for search in summary["searches"]}
+    assert list(searches) == ["library", "polish", "front"]
+    assert [search["seed"] for search in searches.values()] == [0, 1, 2]
+    assert searches["front"]["terms"] == (SMALL.max_terms * 3 + 3) // 4
+    assert searches["polish"]["evaluations"] == SMALL.generations * SMALL.population
+
+
+@pytest.mark.parametrize(
+    "phase", ["meta-training", "polishing 18", "pruning to 6", "polishing 6", "measuring", "comparing"]
+)
+def test_an_interrupted_run_keeps_what_it_reached(task, phase, tmp_path):
+    reached = Learner([task], SMALL, **cancelled_in(phase)).run()
+    assert reached.comparisons == []
+    assert reached.summary["interrupted"] is True
+    files = write_run(reached, tmp_path)
+    assert "curves.png" not in files
+    assert resolve_rule(str(tmp_path)) == reached.rule
+
+
+def test_interrupted_before_anything_was_reached(task):
+    clock = Clock()
+    clock.cancel()
+    with pytest.raises(Interrupted):
+        Learner([task], SMALL, clock=clock).run()
+
+
+def test_a_budget_shortens_the_run(task):
+    slow = replace(SMALL, episodes=100_000, generations=100_000, library_generations=100_000)
+    clock = Clock(2.0)
+    short = Learner([task], slow, clock=clock).run()
+    assert len(short.comparisons) == 1
+    assert clock.elapsed < 20
+    assert short.summary["polish"]["generations"] < 100_000
+
+
+def test_progress_without_a_terminal_is_lines(capsys):
+    with open_progress() as progress:
+        progress.phase(Phase.META_TRAIN, "meta-training", 2)
+        progress.step(1, loss=0.5)
+        progress.step(2, loss=0.25)
+        progress.note("something")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("] ")[2] for line in lines] == [
+        "meta-training",
+        "meta-training 2/2  loss 0.25",
+        "something",
+    ]
+
+
+def test_comparing_tunes_only_rules_without_a_rate(task):
+    rules = {"mine": UpdateRule.parse("ad where lr = 0.0123"), "sgd": ZOO["sgd"]}
+    comparison = compare(task, rules, seed=0, episodes=2, progress=NullProgress())
+    mine, sgd = comparison.optimizers
+    assert (mine.lr, mine.tuning) == (0.0123, [])
+    assert len(sgd.tuning) >= 13
+    assert "0.0123" in comparison.table()
+    assert json.dumps(comparison.record())
+
+
+def test_a_run_folder_is_never_overwritten_by_accident(result, tmp_path):
+    prepare_folder(tmp_path / "run")
+    write_run(result, tmp_path / "run")
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SolError, match="holds a run already"):
+        prepare_folder(tmp_path / "run")
+    prepare_folder(tmp_path / "run", overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SolError, match="cannot make the folder"):
+        prepare_folder(tmp_path / "file" / "run")
+    with pytest.raises(SolError, match="take one of them"):
+        prepare_folder(tmp_path / "run", overwrite=True, resume=True)
+
+
+def test_a_run_that_replaces_another_leaves_nothing_of_it(result, tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    write_run(result, tmp_path)
+    assert (tmp_path / "front.json").exists()
+    written = write_run(replace(result, front=[], comparisons=[]), str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {*written, "mine.txt"}
+    with pytest.raises(SolError, match="not the folder of a finished run"):
+        resolve_rule(str(tmp_path), 3)
+
+
+def test_a_run_killed_while_it_wrote_its_files_goes_on(tmp_path):
+    (tmp_path / "rule.json").write_text("{}")
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints" / "00000001.safetensors"
+    checkpoint.write_bytes(b"")
+    prepare_folder(tmp_path, resume=True)
+    with pytest.raises(SolError, match="holds a run already; choose another folder"):
+        prepare_folder(tmp_path)
+    checkpoint.unlink()
+    with pytest.raises(SolError, match="it is finished; sol show tells its rule"):
+        prepare_folder(tmp_path, resume=True)
+
+
+def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
+    class FrontPoint:
+        dist, value, name = None, "broken:Exporter", "broken"
+
+        def load(self):
+            raise ImportError("no such thing")
+
+    monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: {"broken": FrontPoint()})
+    with pytest.raises(SolError, match=r"rule.json, .* are in .*broken.*no such thing"):
+        write_run(result, tmp_path)
+    assert resolve_rule(str(tmp_path)) == result.rule
