@@ -142,13 +142,13 @@ def test_only_live_states_are_allocated(load):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lr": -1}, "lr = -1, but it must be a finite number, 0 or more"),
-        ({"betas": (1.0, 0.9)}, r"betas\[0\] = 1.0, but it must be a number in \[0, 1\)"),
-        ({"eps": -1e-8}, "eps = -1e-08"),
-        ({"lr": float("nan")}, "lr = nan"),
-        ({"lr": float("inf")}, "lr = inf"),
-        ({"lr": torch.tensor([0.1, 0.1])}, "a finite number, 0 or more"),
-        ({"weight_decay": -0.1}, "weight_decay = -0.1"),
+        ({"lr": -1}, "lr must be a finite number >= 0, got -1"),
+        ({"betas": (1.0, 0.9)}, r"betas\[0\] must be a number in \[0, 1\), got 1.0"),
+        ({"eps": -1e-8}, "eps must be a finite number >= 0, got -1e-08"),
+        ({"lr": float("nan")}, "lr must be a finite number >= 0, got nan"),
+        ({"lr": float("inf")}, "lr must be a finite number >= 0, got inf"),
+        ({"lr": torch.tensor([0.1, 0.1])}, "a finite number >= 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be a finite number >= 0, got -0.1"),
     ],
 )
 def test_wrong_hyperparameters_are_refused(load, arguments, message):
@@ -180,7 +180,7 @@ def test_groups_are_added_with_hyperparameters_of_their_own(load):
     optimizer = kind([first], lr=0.5)
     first.grad = later.grad = torch.ones(3)
     optimizer.step()
-    with pytest.raises(ValueError, match="lr = -1"):
+    with pytest.raises(ValueError, match="lr must be a finite number >= 0, got -1"):
         optimizer.add_param_group({"params": [later], "lr": -1})
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": [later], "lr": 0.25})

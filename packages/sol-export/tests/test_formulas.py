@@ -49,6 +49,12 @@ def test_source_code_is_not_rounded():
         export_rule(LONG, "torch", digits=3)
 
 
+@pytest.mark.parametrize("digits", [0, -3])
+def test_constants_need_a_digit(digits):
+    with pytest.raises(SolError, match=f"digits must be at least 1, got {digits}"):
+        export_rule(LONG, "latex", digits=digits)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_mathml_is_well_formed(rule):
     page = export_rule(rule, "mathml").removeprefix("<!DOCTYPE html>")
@@ -83,6 +89,15 @@ def test_words_in_descriptions_are_names_formulas_or_words():
     assert r": 50\% of x\_1 \& \{more\} \#1 \textasciitilde{}\textasciicircum{} \textbackslash{} $<$b$>$" in item
     assert r"$m_t$'s sign, at  $m_t$ or $v_t$" in item
     assert "50% of x_1 &amp; {more} #1 ~^ \\ &lt;b&gt; <math" in export_rule(rule, "mathml")
+
+
+def test_latex_is_balanced(rule):
+    source = export_rule(rule, "latex")
+    assert source.count("{") == source.count("}")
+    assert sorted(re.findall(r"\\begin{(.+?)}", source)) == sorted(re.findall(r"\\end{(.+?)}", source))
+    assert source.count(r"\left") == source.count(r"\right")
+    rows = source.partition(r"\begin{align*}")[2].partition(r"\end{align*}")[0]
+    assert rows.count("&=") == len(rule.live) + 2
 
 
 def many_terms():

@@ -1,7 +1,4 @@
-"""Verification finds what is wrong; and a language of somebody else's is exported and verified like our own."""
-
-import sys
-import textwrap
+"""Verification finds what is wrong, in third-party exporters too."""
 
 import pytest
 
@@ -58,84 +55,8 @@ def test_what_is_not_the_rule_is_found(right, wrong):
     rule = UpdateRule.parse("ad + 0.5*m")
     source = export_rule(rule, "torch")
     assert right in source
-    with pytest.raises(SolError, match=r"the emitted source (is not the rule|fails)"):
+    with pytest.raises(SolError, match=r"the emitted source (does not match the rule|fails)"):
         verify_source(rule, source.replace(right, wrong), "torch")
-
-
-def test_the_command_verifies_unless_told_not_to(tmp_path, capsys):
-    pytest.importorskip("torch")
-    assert main(["export", "lion", "--to", "torch", "-o", str(tmp_path / "lion.py")]) == 0
-    assert "verified against the rule: largest relative difference in a step 0 in float64" in capsys.readouterr().out
-    assert main(["export", "lion", "--to", "torch", "--no-verify"]) == 0
-    assert capsys.readouterr().err == "not verified\n"
-    assert main(["export", "lion", "--to", "latex"]) == 0
-    assert "nothing to verify" in capsys.readouterr().err
-
-
-def test_a_missing_library_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert main(["export", "lion", "--to", "torch", "-o", str(tmp_path / "lion.py")]) == 0
-    assert "not verified, because torch is not installed" in capsys.readouterr().out
-
-
-# -- an exporter of somebody else's, found by its entry point ----------------------------------------------------
-
-PLUGIN = '''
-import numpy as np
-
-from sol_symbols import format_expression, lower
-
-
-class NumPyExporter:
-    """One function of plain NumPy."""
-
-    filename = "rule_numpy.py"
-    dtypes = ("float64",)
-
-    def export(self, rule, name):
-        program = lower(rule)
-        state = {a: f"np.zeros_like(g) + {init}" for a, init in program.states.items()}
-        lines = [f"# {rule.digest}", f"# {' '.join(str(rule).split())}", "import numpy as np", "from numpy import *"]
-        lines += ["min = minimum", f"def {name}(g, w, t, state, T=None):"]
-        lines += [f"    {key} = {value!r}" for key, value in rule.values.items() if key != "T"]
-        lines += ["    t = np.float64(t)"]
-        lines += [f"    {key}_prev = state[{key!r}] if state else {start}" for key, start in state.items()]
-        lines += [f"    {a.name} = {format_expression(a.value)}" for a in (*program.scalars, *program.body)]
-        lines += [f"    return {format_expression(program.outputs[0])}, dict({', '.join(f'{s}={s}' for s in state)})"]
-        return "\\n".join(lines) + "\\n"
-
-    def load(self, path, name):
-        import importlib.util
-
-        spec = importlib.util.spec_from_file_location("rule_numpy", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        phi = getattr(module, name)
-
-        def run(trajectory):
-            state, found = {}, []
-            with np.errstate(all="ignore"):
-                rows = zip(trajectory.parameters, trajectory.gradients)
-                for t, (w, g) in enumerate(rows, start=1):
-                    update, state = phi(g, w, t, state, trajectory.horizon)
-                    found.append(w - trajectory.lr * update)
-            return np.array(found)
-
-        return run
-'''
-
-
-@pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """An installed distribution with one exporter, ``numpy``."""
-    (tmp_path / "sol_numpy.py").write_text(textwrap.dedent(PLUGIN))
-    info = tmp_path / "sol_numpy-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sol-numpy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[sol.exporters]\nnumpy = sol_numpy:NumPyExporter\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("sol_numpy", None)
 
 
 def test_a_third_party_adds_a_language(plugin, capsys):
@@ -150,13 +71,5 @@ def test_a_third_party_adds_a_language(plugin, capsys):
 def test_its_mistakes_are_found_too(plugin):
     rule = ZOO["adam"]
     source = export_rule(rule, "numpy").replace("sqrt(v_hat)", "sqrt(v)")
-    with pytest.raises(SolError, match="is not the rule ad: in float64, step 1 takes a parameter from"):
+    with pytest.raises(SolError, match="does not match the rule ad: in float64, step 1 moves a parameter from"):
         verify_source(rule, source, "numpy")
-
-
-def test_nothing_is_written_that_is_not_the_rule(plugin, capsys):
-    module = plugin / "sol_numpy.py"
-    module.write_text(module.read_text().replace("format_expression(a.value)", "format_expression(2 * a.value)"))
-    assert main(["export", "adam", "--to", "numpy", "-o", str(plugin / "adam.py")]) == 2
-    assert "the emitted source is not the rule" in capsys.readouterr().err
-    assert not (plugin / "adam.py").exists()

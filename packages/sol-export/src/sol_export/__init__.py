@@ -1,4 +1,4 @@
-"""Stand-alone source from update rules: each file needs nothing of this project and provably is the rule.
+"""Stand-alone source from update rules. Each file is self-contained and can be verified against its rule.
 
 A name is loaded when it is first used.
 """

@@ -1,18 +1,34 @@
-"""A rule as a list of equations in LaTeX, which the exporters for people share: LaTeX, Markdown and MathML."""
+"""A rule as a list of LaTeX equations, shared by the exporters for people: LaTeX, Markdown and MathML."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import sympy
 
-from sol_symbols import INPUTS, UpdateRule, Vocabulary, latex, symbol
+from sol_symbols import INPUTS, SolError, UpdateRule, Vocabulary, latex, symbol
 
-__all__ = ["Equation", "Meaning", "equations", "meanings"]
+__all__ = ["Equation", "FormulaExporter", "Meaning", "checked_title", "equations", "meanings"]
 
-_WIDTH = 64  # glyphs on a line
+_WIDTH = 64  # glyphs per line
+
+
+class FormulaExporter:
+    """Base of the exporters for people.
+
+    Args:
+        digits: Significant digits of constants.
+    """
+
+    def __init__(self, digits: int = 4) -> None:
+        self.digits = digits
+
+    def with_digits(self, digits: int) -> Self:
+        """See :class:`sol_export.RoundingExporter`."""
+        return type(self)(digits)
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,7 @@ class Equation:
 
     Attributes:
         left: LaTeX.
-        terms: LaTeX of the additive terms of the right-hand side; ``+`` or ``-`` begins all but the first.
+        terms: LaTeX of the additive terms of the right-hand side; all but the first start with ``+`` or ``-``.
     """
 
     left: str
@@ -29,7 +45,7 @@ class Equation:
 
     @property
     def right(self) -> tuple[str, ...]:
-        """The terms as lines, as many on each as there is room for."""
+        """The terms as lines, as many per line as fit."""
         lines: list[str] = []
         for term in self.terms:
             if lines and _glyphs(lines[-1]) + _glyphs(term) <= _WIDTH:
@@ -41,12 +57,12 @@ class Equation:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a symbol stands for.
+    """The meaning of a symbol.
 
     Attributes:
         symbol: LaTeX.
-        description: Words, with formulas between dollar signs; nothing where the equations say it all.
-        value: LaTeX of its value; ``None`` where it has none or leaves it to the user.
+        description: Words, with formulas between dollar signs; empty if the equations say enough.
+        value: LaTeX of its value; ``None`` if it has none or the user chooses it.
     """
 
     symbol: str
@@ -55,31 +71,30 @@ class Meaning:
 
     @property
     def parts(self) -> list[str]:
-        """The description's words and, at odd places, its formulas."""
+        """The description, split: words at even positions, formulas at odd ones."""
         return re.split(r"\$([^$]+)\$", self.description)
 
 
 def equations(rule: UpdateRule, digits: int | None) -> list[Equation]:
-    """The states and features that the rule needs, phi, and the step; each after those that it needs itself.
+    """Return the equations of the rule's states and features, phi and the step, in order of dependency.
 
-    What is too long inside of a function becomes an equation of its own, ``u_1 = ...``.
+    A function argument that is too long becomes a separate equation, ``u_1 = ...``.
     """
     rows: list[Equation] = []
     for name in rule.live:
-        rows += _broken(
-            latex(name, vocabulary=rule.vocabulary), rule.vocabulary.definitions[name], digits, rows, rule.vocabulary
-        )
+        left = latex(name, vocabulary=rule.vocabulary)
+        rows += _broken(left, rule.vocabulary.definitions[name], digits, rows, rule.vocabulary)
     rows += _broken(r"\phi_t", rule.expression, digits, rows, rule.vocabulary)
     return [*rows, Equation(r"\theta_t", (r"\theta_{t-1} - \alpha\,\phi_t",))]
 
 
 def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
-    """What the symbols of :func:`equations` stand for."""
+    """Return the meanings of the symbols in :func:`equations`."""
     symbol_of = partial(latex, vocabulary=rule.vocabulary)
     names = re.compile(rf"(?<!')\b({'|'.join(map(re.escape, {*rule.live, *rule.values}))})\b")
 
     def described(words: str) -> str:
-        """``words`` in which the rule's names are formulas."""
+        """Return ``words`` with the rule's names as formulas."""
         words = words.replace("$", "")
         return names.sub(lambda match: f"${symbol_of(match[0])}$", words) if rule.live or rule.values else words
 
@@ -87,11 +102,8 @@ def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
     used |= {free.name for free in rule.expression.free_symbols}
     found = [Meaning(r"\theta_t", "parameter after step $t$, elementwise"), Meaning(r"\phi_t", "update")]
     found.append(Meaning(r"\alpha", "learning rate", _number(rule.lr, digits)))
-    found += [
-        Meaning(symbol_of(name), entry.description)
-        for name, entry in INPUTS.items()
-        if name in used and name not in ("w", "T")
-    ]
+    inputs = [entry for name, entry in INPUTS.items() if name in used and name not in ("w", "T")]
+    found += [Meaning(symbol_of(entry.name), entry.description) for entry in inputs]
     for name, value in rule.values.items():
         known = rule.vocabulary.hyperparameters.get(name)
         words = INPUTS["T"].description if name == "T" else known.description if known else "constant"
@@ -99,11 +111,22 @@ def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
     for name in rule.live:
         state = rule.vocabulary.recurrences.get(name)
         if state:
-            start = "; $0$ at first" if state.init == 0 else f"; ${_number(state.init, digits)}$ at first"
+            start = "; initially $0$" if state.init == 0 else f"; initially ${_number(state.init, digits)}$"
             found.append(Meaning(symbol_of(name), described(state.description) + start))
         else:
             found.append(Meaning(symbol_of(name), described(rule.vocabulary.features[name].description)))
     return found
+
+
+def checked_title(name: str) -> str:
+    """Return ``name`` if it can be the title of a document.
+
+    Raises:
+        SolError: It is empty or is not one line of printable text.
+    """
+    if not name.strip() or not name.isprintable():
+        raise SolError(f"{name!r} cannot be a title: use one line of printable text")
+    return name
 
 
 def _number(value: float | None, digits: int | None) -> str | None:
@@ -113,7 +136,7 @@ def _number(value: float | None, digits: int | None) -> str | None:
 def _broken(
     left: str, value: sympy.Expr, digits: int | None, before: list[Equation], vocabulary: Vocabulary
 ) -> list[Equation]:
-    """The equation ``left = value``, after those of the parts that are too long for a line."""
+    """Return the equation ``left = value``, preceded by equations of the parts that are too long for a line."""
     parts: list[Equation] = []
 
     def shortened(node: sympy.Expr) -> sympy.Expr:
@@ -128,11 +151,8 @@ def _broken(
                 return node.func(symbol(f"u{count}"), *node.args[1:], evaluate=False)
         return node
 
-    value = (
-        shortened(value)
-        if any(_glyphs(latex(term, digits, vocabulary)) > _WIDTH for term in value.as_ordered_terms())
-        else value
-    )
+    if any(_glyphs(latex(term, digits, vocabulary)) > _WIDTH for term in value.as_ordered_terms()):
+        value = shortened(value)
     return [*parts, Equation(left, _terms(value, digits, vocabulary))]
 
 
@@ -141,14 +161,13 @@ def _nested(node: sympy.Expr) -> bool:
 
 
 def _terms(value: sympy.Expr, digits: int | None, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The terms, signed."""
-    texts = [
-        re.sub(r"\\mathrm{u(\d+)}", r"u_{\1}", latex(term, digits, vocabulary)) for term in value.as_ordered_terms()
-    ]
+    """Return the signed terms."""
+    texts = [latex(term, digits, vocabulary) for term in value.as_ordered_terms()]
+    texts = [re.sub(r"\\mathrm{u(\d+)}", r"u_{\1}", text) for text in texts]
     return (texts[0], *(text if text.startswith("-") else f"+ {text}" for text in texts[1:]))
 
 
 def _glyphs(text: str) -> int:
-    """About how many characters the LaTeX ``text`` is wide."""
+    """Estimate the width of the LaTeX ``text`` in characters."""
     letters = re.sub(r"\\(alpha|beta|ell|epsilon|iota|kappa|lambda|mu|nu|phi|pi|theta)", "x", text)
     return len(re.sub(r"\\(left|right|cdot|frac|hat|mathrm|operatorname|sqrt|tilde)|[\\,{}^_ ]", "", letters))

@@ -1,4 +1,4 @@
-"""The port of exporters: what turns a rule into a file of some other language."""
+"""The interface of exporters, which turn a rule into a file in another language."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Exporter", "RoundingExporter", "export_rule", "exporters", "load_exp
 
 
 class Exporter(Protocol):
-    """What an entry point of the group ``sol.exporters`` is, once called without arguments.
+    """What an entry point in the group ``sol.exporters`` returns when called without arguments.
 
     Attributes:
-        filename: Name of the file in a run's folder.
+        filename: Name of the file in the run folder.
         description: What the file is, in a few words, for the report of a run.
     """
 
@@ -23,31 +23,31 @@ class Exporter(Protocol):
     description: str
 
     def export(self, rule: UpdateRule, name: str) -> str:
-        """Source text of ``rule`` under the class or function name ``name``.
+        """Return the source text of ``rule``. ``name`` names the class or function, or is the title of the document.
 
         Raises:
-            SolError: The rule cannot be expressed in this language, or the language does not allow the name.
+            SolError: The language cannot express the rule, or does not allow the name.
         """
 
 
 @runtime_checkable
 class RoundingExporter(Exporter, Protocol):
-    """An exporter for people, which can round constants."""
+    """An exporter that can round constants, as ``sol export --digits`` requires."""
 
-    def rounded(self, digits: int) -> Exporter:
-        """The exporter with constants rounded to ``digits`` significant digits."""
+    def with_digits(self, digits: int) -> Exporter:
+        """Return an exporter that rounds constants to ``digits`` significant digits, at least 1."""
 
 
 def exporters() -> tuple[str, ...]:
-    """Names of the installed exporters."""
+    """Return the names of the installed exporters."""
     return tuple(find_plugins(EXPORTERS))
 
 
 def load_exporter(to: str) -> Exporter:
-    """The installed exporter ``to``.
+    """Return the installed exporter ``to``.
 
     Raises:
-        SolError: There is none of this name, or it cannot be imported.
+        SolError: No exporter has this name, or it cannot be imported.
     """
     plugins = find_plugins(EXPORTERS)
     if to not in plugins:
@@ -57,36 +57,37 @@ def load_exporter(to: str) -> Exporter:
 
 
 def export_rule(rule: UpdateRule, to: str, name: str | None = None, digits: int | None = None) -> str:
-    """Source text of a rule.
+    """Return the source text of a rule.
 
     Args:
         rule: The rule.
         to: Name of an exporter, such as ``torch`` or ``latex``.
-        name: Class name; made from the rule's own name by default.
-        digits: Significant digits of constants, for a :class:`RoundingExporter`.
+        name: Name of the class or function, or title of the document; derived from the rule's name by default.
+        digits: Significant digits of constants, for a :class:`RoundingExporter` only.
 
     Raises:
-        SolError: There is no such exporter, it does not round, or the language does not allow ``name``.
+        SolError: There is no such exporter, it does not round constants, ``digits`` is below 1, or the exporter
+            rejects the rule or the name.
     """
     exporter = load_exporter(to)
     if digits is not None:
+        if digits < 1:
+            raise SolError(f"digits must be at least 1, got {digits}")
         if not isinstance(exporter, RoundingExporter):
-            raise SolError(
-                f"{to} source keeps constants exact; drop digits, or export a formula (latex, markdown, mathml)"
-            )
-        exporter = exporter.rounded(digits)
+            raise SolError(f"{to} source keeps constants exact; omit digits")
+        exporter = exporter.with_digits(digits)
     return exporter.export(rule, rule.class_name if name is None else name)
 
 
 def verify_source(rule: UpdateRule, source: str, to: str, name: str | None = None) -> dict[str, float] | None:
-    """Run what :func:`export_rule` made of a rule against the rule itself.
+    """Run the source that :func:`export_rule` returned and compare it with the rule.
 
     Returns:
-        The largest relative difference for each dtype; ``None`` where the language is not one that runs.
+        The largest relative difference for each dtype; ``None`` if the language is not executable.
 
     Raises:
-        SolError: The source is not the rule.
-        ImportError: What runs the language is not installed.
+        SolError: The source does not match the rule.
+        ImportError: A library that runs the language is not installed.
 
     >>> rule = UpdateRule.parse("ad")
     >>> verify_source(rule, export_rule(rule, "latex"), "latex") is None

@@ -1,8 +1,8 @@
-"""LaTeX source: a document with the states, the features and the update, set as aligned equations."""
+"""LaTeX source: a document with the states, features and update as aligned equations."""
 
 from __future__ import annotations
 
-from sol_export.equations import Meaning, equations, meanings
+from sol_export.equations import FormulaExporter, Meaning, checked_title, equations, meanings
 from sol_export.file_header import provenance
 from sol_symbols import UpdateRule
 
@@ -32,26 +32,19 @@ _SPECIAL = {
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
 }
-"""How LaTeX's own characters, and those that its text font lacks, are written in text."""
+"""Escapes in text for LaTeX's special characters and for those that its text font lacks."""
 
 
-class LatexExporter:
+class LatexExporter(FormulaExporter):
     """A stand-alone document; constants are rounded to ``digits`` significant digits."""
 
     filename = "formula.tex"
     description = "the formula for a paper"
 
-    def __init__(self, digits: int = 4) -> None:
-        self.digits = digits
-
-    def rounded(self, digits: int) -> LatexExporter:
-        """See :class:`sol_export.RoundingExporter`."""
-        return LatexExporter(digits)
-
     def export(self, rule: UpdateRule, name: str) -> str:
-        """The source text; see :class:`sol_export.Exporter`."""
+        """Return the source text; see :class:`sol_export.Exporter`."""
         return _TEMPLATE.format(
-            title=name,
+            title=checked_title(name),
             provenance="\n".join(
                 f"% {line}".rstrip() for line in provenance(rule, "latex", name, self.digits).splitlines()
             ),
@@ -62,7 +55,7 @@ class LatexExporter:
 
 
 def align(rule: UpdateRule, digits: int | None = 4, environment: str = "align*") -> str:
-    """The rule's equations as one block of an ``amsmath`` environment, to be pasted into a paper."""
+    """Return the rule's equations as one ``amsmath`` environment, ready to paste into a paper."""
     rows = [rf"{equation.left} &= " + " \\\\\n&\\quad ".join(equation.right) for equation in equations(rule, digits)]
     body = " \\\\\n".join(rows)
     return f"\\begin{{{environment}}}\n{body}\n\\end{{{environment}}}"

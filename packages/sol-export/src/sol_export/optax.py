@@ -1,9 +1,8 @@
-"""JAX source: one file with an Optax gradient transformation and its alias, which needs nothing of this project."""
+"""JAX source: one self-contained file with an Optax gradient transformation and its alias."""
 
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
-from sol_export.source import ArrayPrinter, listed, statement
+from sol_export.source import ArrayPrinter, indented, listed, statement
 from sol_export.verification import Trajectory, imported
 from sol_symbols import UpdateRule, lower
 
 __all__ = ["OptaxExporter"]
 
-# Names that the emitted code uses itself and that a rule's constants and definitions therefore cannot have.
+# Names that the emitted code uses; a rule's constants and definitions must have other names.
 _RESERVED = frozenset(
     (
         *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
@@ -37,14 +36,14 @@ class OptaxExporter:
     dtypes = ("float64", "float32", "bfloat16")
 
     def export(self, rule: UpdateRule, name: str) -> str:
-        """The source text; see :class:`sol_export.Exporter`."""
+        """Return the source text; see :class:`sol_export.Exporter`."""
         numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "optax")
         given = [a for a in arguments(numbered, betas=False) if a.name != "lr"]
-        decays = "wd" not in rule.values  # beside the formula
+        decays = "wd" not in rule.values  # in addition to the formula
         own = [a for a in given if not (decays and a.name == "weight_decay")]  # the arguments of scale_by_NAME
         alias = checked_name(function_name(name), "optax")
         writer = _Writer(numbered, own, f"ScaleBy{name[0].upper()}{name[1:]}State")
-        call = _indented(8, listed(f"scale_by_{alias}(", [f"{a.name}={a.name}" for a in own], "),", 8, brackets=True))
+        call = indented(8, listed(f"scale_by_{alias}(", [f"{a.name}={a.name}" for a in own], "),", 8, brackets=True))
         decay = "        optax.add_decayed_weights(weight_decay, mask),"
         template = resources.files("sol_export").joinpath("templates/optax.txt").read_text(encoding="utf-8")
         return Template(template).substitute(
@@ -53,21 +52,21 @@ class OptaxExporter:
             formula=described_formula(rule, decays),
             provenance=provenance(rule, "optax", name),
             state_class=writer.state_class,
-            in_float32="; moments are in float32 where parameters are in less" if writer.states else "",
+            in_float32="; float32 for parameters of lower precision" if writer.states else "",
             fields="".join(f"\n    {line}" if line else "\n" for line in writer.fields()),
             scale_signature=writer.signature(),
             scale_documentation=_documentation(own),
-            init=_indented(8, writer.init()),
-            update=_indented(8, writer.update()),
+            init=indented(8, writer.init()),
+            update=indented(8, writer.update()),
             advance="\n".join(writer.advance()),
             learning_rate_default="" if rule.lr is None else f"={rule.lr!r}",
-            signature=_indented(4, [f"{a.signature}," for a in given] + ["mask=None,"] * decays),
-            documentation=_indented(8, [_described(a) for a in given] + [_MASK] * decays),
+            signature=indented(4, [f"{a.signature}," for a in given] + ["mask=None,"] * decays),
+            documentation=indented(8, [a.documentation for a in given] + [_MASK] * decays),
             chain=call + (f"\n{decay}" if decays else ""),
         )
 
     def load(self, path: Path, name: str) -> Callable[[Trajectory], np.ndarray]:
-        """Runs the emitted file; see :class:`sol_export.Executable`."""
+        """Run the emitted file; see :class:`sol_export.Executable`."""
         import jax
         import optax
 
@@ -88,26 +87,18 @@ class OptaxExporter:
         return run
 
 
-_MASK = "mask: Which parameters decay: a tree of booleans, or a function of the parameters that gives one."
+_MASK = "mask: Tree of booleans that selects the parameters to decay, or a function from parameters to such a tree."
 
 
 def function_name(name: str) -> str:
-    """``MnistnetOptimizer`` as ``mnistnet_optimizer``."""
+    """Convert ``MnistnetOptimizer`` to ``mnistnet_optimizer``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def _indented(columns: int, lines: list[str]) -> str:
-    return textwrap.indent("\n".join(lines), " " * columns)
-
-
-def _described(argument: Argument) -> str:
-    return f"{argument.name}: {argument.description[0].upper()}{argument.description[1:]}."
 
 
 def _documentation(given: list[Argument]) -> str:
     if not given:
         return ""
-    return "\n\n    Args:\n" + _indented(8, [_described(a) for a in given]) + "\n    "
+    return "\n\n    Args:\n" + indented(8, [a.documentation for a in given]) + "\n    "
 
 
 class _Writer:
@@ -126,7 +117,7 @@ class _Writer:
 
     def fields(self) -> list[str]:
         """The state's fields."""
-        lines = ["", "count: jax.Array  # steps made"] if self.timed else []
+        lines = ["", "count: jax.Array  # steps completed"] if self.timed else []
         lines += [""] if self.states and not lines else []
         for name in self.states:
             description = self.descriptions[name]
@@ -137,10 +128,10 @@ class _Writer:
         """Arguments of ``scale_by_NAME``."""
         if not self.own:
             return ""
-        return "\n    *,\n" + _indented(4, [f"{a.signature}," for a in self.own]) + "\n"
+        return "\n    *,\n" + indented(4, [f"{a.signature}," for a in self.own]) + "\n"
 
     def init(self) -> list[str]:
-        """The statements that make the first state."""
+        """The statements that create the initial state."""
         values = ["count=jnp.zeros([], jnp.int32)"] if self.timed else []
         values += [f"{name}=start({init!r})" for name, init in self.program.states.items()]
         lines = listed(f"return {self.state_class}(", values, ")", 8, brackets=True)
@@ -154,14 +145,14 @@ class _Writer:
         ]
 
     def update(self) -> list[str]:
-        """The statements of a step."""
+        """The statements of one step."""
         scalars = {a.name: renamed(a.value) for a in self.program.scalars}
         printer = ArrayPrinter("jnp.", {"t", *scalars}, {"min": "jnp.minimum"})
         lines = []
         if "w" in self.inputs:
             lines += [
                 "if params is None:",
-                '    raise ValueError("the formula depends on the parameters: call update(updates, state, params)")',
+                '    raise ValueError("the formula depends on the parameters; call update(updates, state, params)")',
             ]
         else:
             lines.append("del params")

@@ -1,4 +1,4 @@
-"""What a rule becomes as the arguments of a constructor or function."""
+"""The numbers of a rule as arguments of a constructor or function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sol_symbols import SolError, UpdateRule, format_expression, symbol
 
 __all__ = ["Argument", "arguments", "checked_name", "checked_names", "renamed"]
 
-# Arguments that every optimizer has under one name, where that differs from the rule's.
+# Arguments whose conventional name differs from the name in the rule.
 _NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
 _BETAS = ("beta1", "beta2")
 _MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
@@ -21,14 +21,14 @@ _MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
 
 @dataclass(frozen=True)
 class Argument:
-    """A number, or a tuple of numbers, that the user of an emitted file may set.
+    """A number, or a tuple of numbers, that the user of an emitted file can set.
 
     Attributes:
         name: Name of the argument.
-        default: Its default; ``None`` where the user must give it.
-        description: One line for a person.
-        low: Smallest value allowed, minus infinity where any number will do.
-        high: Values must be below this.
+        default: Default value; ``None`` if the argument is required.
+        description: One line for the docstring.
+        low: Smallest allowed value; minus infinity if any number is allowed.
+        high: Exclusive upper bound.
         parts: Names of the numbers in a tuple; empty for a number.
     """
 
@@ -49,17 +49,22 @@ class Argument:
         return f"{self.name}={_number(self.default)}"
 
     @property
+    def documentation(self) -> str:
+        """``name: Description.``, for a docstring."""
+        return f"{self.name}: {self.description[0].upper()}{self.description[1:]}."
+
+    @property
     def numbers(self) -> tuple[str, ...]:
-        """Names of the numbers that it stands for."""
+        """Names of the numbers that it holds."""
         return self.parts or (self.name,)
 
 
 def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
-    """The learning rate and all numbers of ``rule``, those without a default first.
+    """Return the learning rate and all numbers of ``rule``, required arguments first.
 
     Args:
-        rule: The rule, its constants named.
-        betas: Whether ``beta1`` and ``beta2`` are one tuple where there are both, as in ``torch.optim``.
+        rule: The rule, with named constants.
+        betas: Whether ``beta1`` and ``beta2``, if the rule has both, become one tuple as in ``torch.optim``.
     """
     found = [Argument("lr", 1e-3 if rule.lr is None else rule.lr, "learning rate", 0.0)]
     pair = betas and all(name in rule.values for name in _BETAS)
@@ -68,44 +73,44 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
         if pair and name in _BETAS:
             if name == _BETAS[0]:
                 values = tuple(float(rule.values[beta] or 0) for beta in _BETAS)
-                found.append(Argument("betas", values, "decay rates of the first and the second moment", 0, 1, _BETAS))
+                found.append(Argument("betas", values, "decay rates of the first and second moments", 0, 1, _BETAS))
         elif name == "T":
-            found.append(Argument("horizon", value, "number of steps that the schedule is laid over", 1.0))
+            found.append(Argument("horizon", value, "number of steps in the schedule", 1.0))
         elif known:
             found.append(Argument(_NAMES.get(name, name), value, known.description, known.lower, known.upper))
         else:
             found.append(Argument(name, value, _role(name, rule)))
     if "wd" not in rule.values:
-        found.append(Argument("weight_decay", 0.0, "decoupled weight decay: adds weight_decay * w to phi", 0.0))
+        found.append(Argument("weight_decay", 0.0, "decoupled weight decay, which adds weight_decay * w to phi", 0.0))
     return sorted(found, key=lambda argument: argument.default is not None)
 
 
 def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) -> UpdateRule:
-    """``rule``, whose names the emitted code can have.
+    """Return ``rule`` if the emitted code can use its names.
 
     Raises:
-        SolError: It uses names that the emitted code has for something else.
+        SolError: The rule uses names that the emitted code reserves.
     """
     names = {*rule.values, *rule.live} - {*_NAMES}
     taken = sorted(name for name in names if name in reserved or name.startswith("_"))
     if taken:
-        raise SolError(f"{language} source cannot use the name(s) {', '.join(taken)} for this; rename them")
+        raise SolError(f"{language} source reserves the name(s) {', '.join(taken)}; rename them in the rule")
     return rule
 
 
 def checked_name(name: str, language: str) -> str:
-    """``name``, which the emitted class or function can have.
+    """Return ``name`` if the emitted class or function can use it.
 
     Raises:
-        SolError: It is a word of Python, or what the emitted code calls something else.
+        SolError: It is not a public Python identifier, or the emitted code reserves it.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name in _MODULES or name.startswith("_"):
-        raise SolError(f"{language} source cannot have the name {name!r}; choose another one")
+        raise SolError(f"{name!r} is not a valid name in {language} source; choose another")
     return name
 
 
 def renamed(value: sympy.Expr) -> sympy.Expr:
-    """``value`` with the names that the arguments have."""
+    """Return ``value`` with the names of the arguments."""
     return value.xreplace({symbol(old): symbol(new) for old, new in _NAMES.items()})
 
 

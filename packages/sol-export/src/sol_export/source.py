@@ -1,4 +1,4 @@
-"""Expressions as source text of a language with Python's syntax, laid out as formatters lay it out."""
+"""Expressions as source text in Python's syntax, laid out as a formatter would."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SIMPLE = re.compile(r"-?[\w.]+")
 class ArrayPrinter(ExpressionPrinter):
     """Source text for arrays.
 
-    In products the numbers come first, ``lr * decay * x``, so that as few operations as possible are elementwise; an
-    array is divided by numbers, never a number by a number, because Python's floats raise an error where arrays
-    give infinity.
+    In products, numbers come first, as in ``lr * decay * x``, to minimize the number of elementwise operations. Arrays
+    are divided by numbers, but never a number by a number, because Python's floats raise an error where arrays return
+    infinity.
 
     Args:
-        prefix: Put before every function's name, ``"torch."``.
-        elementwise: Names of arrays; all others are numbers.
-        functions: Names that replace the operator's own.
+        prefix: Prefix of every function's name, such as ``"torch."``.
+        elementwise: Names of arrays; all other names are numbers.
+        functions: Function names that replace the names of operators.
     """
 
     def __init__(self, prefix: str, elementwise: Collection[str], functions: dict[str, str] | None = None) -> None:
@@ -41,7 +41,7 @@ class ArrayPrinter(ExpressionPrinter):
         return not self._elementwise.isdisjoint(free.name for free in value.free_symbols)
 
     def _as_ordered_terms(self, expr: sympy.Expr, order: str | None = None) -> list[sympy.Expr]:
-        """By the numbers of numbered constants and coefficients: c2 before c10."""
+        """Order terms by the number in their constants and coefficients: c2 before c10."""
 
         def number(term: sympy.Expr) -> int:
             names = (_NUMBERED.fullmatch(free.name) for free in term.free_symbols)
@@ -93,7 +93,7 @@ class ArrayPrinter(ExpressionPrinter):
 
 
 def statement(name: str, text: str, indent: int = 4) -> list[str]:
-    """The lines of ``name = text``, broken between terms where they would be longer than ``WIDTH``."""
+    """Return the lines of ``name = text``, broken between terms if longer than ``WIDTH``."""
     line = f"{name} = {text}"
     if indent + len(line) <= WIDTH:
         return [line]
@@ -101,14 +101,14 @@ def statement(name: str, text: str, indent: int = 4) -> list[str]:
 
 
 def listed(before: str, names: Sequence[str], after: str, indent: int = 4, brackets: bool = False) -> list[str]:
-    """The lines of ``before``, the names with commas, ``after``: one name a line where one line would be too long.
+    """Return the lines of ``before``, the comma-separated names, ``after``; one name per line if one line is too long.
 
     Args:
-        before: What comes before the names.
+        before: Text before the names.
         names: The names.
-        after: What comes after them.
-        indent: Columns that the lines are going to be indented by.
-        brackets: Whether the names stand in brackets anyway, which ``before`` opens and ``after`` closes.
+        after: Text after the names.
+        indent: Number of columns by which the lines will be indented.
+        brackets: Whether ``before`` opens and ``after`` closes brackets around the names.
     """
     joined = f"({names[0]},)" if len(names) == 1 and not brackets else ", ".join(names)
     line = f"{before}{joined}{after}"
@@ -118,8 +118,13 @@ def listed(before: str, names: Sequence[str], after: str, indent: int = 4, brack
     return [opened, *(f"    {name}," for name in names), closed]
 
 
+def indented(columns: int, lines: Sequence[str]) -> str:
+    """Join the lines into one text, indented by ``columns``."""
+    return textwrap.indent("\n".join(lines), " " * columns)
+
+
 def _broken(text: str, width: int) -> list[str]:
-    """``text`` in lines of ``width`` characters where it can be broken between terms or inside of parentheses."""
+    """Break ``text`` into lines of at most ``width`` characters, if possible, between terms or inside parentheses."""
     if len(text) <= width:
         return [text]
     lines: list[str] = []
@@ -134,7 +139,7 @@ def _broken(text: str, width: int) -> list[str]:
 
 
 def _terms(text: str) -> list[str]:
-    """``a``, ``+ b``, ``- c`` of ``a + b - c``."""
+    """Split ``a + b - c`` into ``a``, ``+ b``, ``- c``."""
     terms, depth, start = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "([") - (character in ")]")
@@ -142,8 +147,3 @@ def _terms(text: str) -> list[str]:
             terms.append(text[start:i])
             start = i + 1
     return [*terms, text[start:]]
-
-
-def indented(columns: int, lines: list[str]) -> str:
-    """Lines of source, ``columns`` to the right."""
-    return textwrap.indent("\n".join(lines), " " * columns)

@@ -1,4 +1,4 @@
-"""PyTorch source: one file with one :class:`torch.optim.Optimizer`, which needs nothing of this project."""
+"""PyTorch source: one self-contained file with one :class:`torch.optim.Optimizer`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sol_symbols import Program, UpdateRule, hoisted, lower, symbol
 
 __all__ = ["TorchExporter"]
 
-# Names that the emitted code uses itself and that a rule's constants and definitions therefore cannot have.
+# Names that the emitted code uses; a rule's constants and definitions must have other names.
 _RESERVED = frozenset(
     (
         *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
@@ -32,14 +32,14 @@ _RESERVED = frozenset(
 
 
 class TorchExporter:
-    """Source of a ``torch.optim.Optimizer``: live states only, constants and hyperparameters as arguments."""
+    """Source of a ``torch.optim.Optimizer``: live states only, with constants and hyperparameters as arguments."""
 
     filename = "optimizer.py"
     description = "PyTorch optimizer; needs torch only"
     dtypes = ("float64", "float32", "bfloat16")
 
     def export(self, rule: UpdateRule, name: str) -> str:
-        """The source text; see :class:`sol_export.Exporter`."""
+        """Return the source text; see :class:`sol_export.Exporter`."""
         numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "torch")
         given = arguments(numbered)
         writer = _Writer(numbered, given, checked_name(name, "torch"))
@@ -48,8 +48,8 @@ class TorchExporter:
             name=name,
             formula=described_formula(rule, decays="wd" not in rule.values),
             provenance=provenance(rule, "torch", name),
-            states_in_float32=", from states in float32" if writer.states else "",
-            documentation=indented(8, [f"{a.name}: {a.description[0].upper()}{a.description[1:]}." for a in given]),
+            states_in_float32=", with states stored in float32" if writer.states else "",
+            documentation=indented(8, [a.documentation for a in given]),
             signature=indented(8, [f"{a.signature}," for a in given]),
             defaults=indented(12, [f'"{a.name}": {a.name},' for a in given]),
             checks=indented(8, [line for a in given for line in _checks(a)]),
@@ -62,7 +62,7 @@ class TorchExporter:
         return re.sub(r"\n{4,}", "\n\n\n", text)
 
     def load(self, path: Path, name: str) -> Callable[[Trajectory], np.ndarray]:
-        """Runs the emitted file; see :class:`sol_export.Executable`."""
+        """Run the emitted file; see :class:`sol_export.Executable`."""
         import torch
 
         kind = getattr(imported(path), name)
@@ -87,7 +87,7 @@ def _checks(argument: Argument) -> list[str]:
     names = [f"[{i}]" for i in range(2)] if argument.parts else [""]
     bounds = f"{argument.low:g}" + (f", {argument.high:g}" if math.isfinite(argument.high) else "")
     if math.isinf(argument.low):
-        return []  # a constant of the formula may be any number
+        return []  # a constant of the formula can be any number
     return [f'_check("{argument.name}{i}", values["{argument.name}"]{i}, {bounds})' for i in names]
 
 
@@ -99,17 +99,17 @@ class _Writer:
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t")
-        self.decays = "wd" not in rule.values  # beside the formula
+        self.decays = "wd" not in rule.values  # in addition to the formula
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
         hyper = [number for a in given for number in a.numbers if number not in ("lr", "weight_decay")]
-        beside = ["lr", "weight_decay"] if self.decays or "weight_decay" in used else ["lr"]
-        self.passed = [*beside, *(number for number in (*hyper, *scalars) if number in used)]
+        always = ["lr", "weight_decay"] if self.decays or "weight_decay" in used else ["lr"]
+        self.passed = [*always, *(number for number in (*hyper, *scalars) if number in used)]
 
     @property
     def _names(self) -> str:
-        """The states' names as a tuple in source text."""
+        """The names of the states as source text of a tuple."""
         return "(" + _tuple([f'"{name}"' for name in self.states]) + ")"
 
     # -- the optimizer's methods ---------------------------------------------------------------------------
@@ -123,19 +123,19 @@ class _Writer:
         return [f"for {batch} in self._batches(group):", f"    _advance_all(rows, {call}, group)"]
 
     def collect(self) -> list[str]:
-        """The method that gathers parameters, gradients and states."""
+        """The method that groups parameters, gradients and states."""
         tensors = ["p", "p.grad", *(f'state["{name}"]' for name in self.states)]
         what = f"parameter, gradient{', states' if self.states else ''}"
-        where = "Rows of one device and dtype" + (" at one step, and the step" if self.timed else "")
+        keys = "device, dtype and step, and return them with the step" if self.timed else "device and dtype"
         lines = [
             "def _batches(self, group):",
-            f'    """{where}; a row is ({what})."""',
+            f'    """Group rows ({what}) by {keys}."""',
             "    batches = {}",
             '    for p in group["params"]:',
             "        if p.grad is None:",
             "            continue",
             "        if p.grad.layout != torch.strided or p.grad.is_complex():",
-            f'            raise RuntimeError("{self.name} takes dense real gradients, not sparse or complex ones")',
+            f'            raise RuntimeError("{self.name} needs dense real gradients, not sparse or complex ones")',
         ]
         if self.states or self.timed:
             lines += [f"        {line}" for line in self._read_state()]
@@ -159,19 +159,19 @@ class _Writer:
             lines.append(f'    state["{name}"] = {make}, dtype=_precision(p), memory_format=torch.preserve_format)')
         if self.states:
             lines += [
-                'elif group["differentiable"]:  # the old values belong to what is recorded',
+                'elif group["differentiable"]:  # the recorded graph holds the old values',
                 f"    state.update({{name: state[name].clone() for name in {self._names}}})",
             ]
         return [*lines, 'state["step"] += 1'] if self.timed else lines
 
     def load(self) -> list[str]:
-        """The method that loads a state, where there is one."""
+        """The method that loads a state dict; empty if the rule has no states."""
         if not self.states:
             return []
         return [
             "",
             "def load_state_dict(self, state_dict):",
-            '    """As any optimizer does, but the float32 states of low-precision parameters are not rounded."""',
+            '    """Load a state dict without rounding the float32 states of low-precision parameters."""',
             "    super().load_state_dict(state_dict)",
             '    saved = [i for group in state_dict["param_groups"] for i in group["params"]]',
             '    params = [p for group in self.param_groups for p in group["params"]]',
@@ -194,10 +194,10 @@ class _Writer:
         names = [*(["t"] if self.timed else []), *(number for a in converted for number in a.numbers)]
         values = [*(["step"] if self.timed else []), *(f"*{a.name}" if a.parts else a.name for a in converted)]
         printer = _TorchPrinter({*needed, "t", *scalars})
-        what = "The numbers of the formula" + (" at this step" if self.timed else "")
+        what = "Compute the scalars of the formula" + (" at this step" if self.timed else "")
         lines = [
             *(f"{', '.join(a.parts)} = {a.name}" for a in given if a.parts and a not in converted),
-            *(["# Tensors divide by zero without an error."] if names else []),
+            *(["# Unlike Python floats, tensors divide by zero without an error."] if names else []),
             *self._converted(names, values),
             *(line for name, value in scalars.items() for line in statement(name, printer.doprint(value))),
             *listed("return ", self.passed, ""),
@@ -211,7 +211,7 @@ class _Writer:
 
     @staticmethod
     def _converted(names: list[str], values: list[str]) -> list[str]:
-        """The statement that makes float64 tensors of numbers."""
+        """The statements that convert numbers to float64 tensors."""
         if len(values) == 1 and len(names) == 1:
             return [f"{names[0]} = torch.as_tensor({values[0]}, dtype=torch.float64)"]
         numbers = listed("numbers = (", values, ")", brackets=len(values) > 1)
@@ -223,7 +223,7 @@ class _Writer:
         program = self.program
         lines = self._received()
         if program.uses("w") or self.decays:
-            lines.append("w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes below")
+            lines.append("w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes in place below")
         if program.uses("g"):
             lines.append("g = (-g if maximize else g).to(_precision(p))")
         lines += self._body()
@@ -232,12 +232,12 @@ class _Writer:
         what = "one parameter" + (" and its state" if self.states else "") + ("s" if len(self.states) > 1 else "")
         return [
             f"def _advance(p, g{states}, numbers, maximize):",
-            f'    """Update {what} in place, by the formula: all is elementwise."""',
+            f'    """Update {what} by the formula, elementwise and in place."""',
             *(f"    {line}" for line in lines),
         ]
 
     def _received(self) -> list[str]:
-        """The statements that name the numbers, as many on a line as there is room for."""
+        """The statements that unpack the numbers, as many per line as fit."""
         rows: list[list[str]] = [[]]
         for name in self.passed:
             if len(", ".join([*rows[-1], name])) + len("     = numbers[00:00]") > WIDTH:
@@ -250,7 +250,7 @@ class _Writer:
         return [line for first, last, row in parts for line in listed("", row, f" = numbers[{first}:{last}]")]
 
     def _body(self) -> list[str]:
-        """The statements of the states, the features and phi. A state's tensor holds the old value, then the new."""
+        """The statements of states, features and phi. Each state's tensor holds the old value, then the new one."""
         steps = [(a.name, renamed(a.value)) for a in self.program.body] + [("phi", renamed(self.program.outputs[0]))]
         printer = _TorchPrinter({"g", "w", *(name for name, _ in steps), *(f"{state}_prev" for state in self.states)})
         old = {symbol(f"{state}_prev"): symbol(state) for state in self.states}
@@ -270,7 +270,7 @@ class _Writer:
 def _recurrence(
     name: str, value: sympy.Expr, previous: sympy.Symbol, current: sympy.Expr, printer: _TorchPrinter
 ) -> list[str]:
-    """``name`` becomes ``value``, in place: ``factor * name + rest`` as ``name.mul_(factor).add_(rest)``."""
+    """Assign ``value`` to ``name`` in place: ``factor * name + rest`` as ``name.mul_(factor).add_(rest)``."""
     terms = [term for term in sympy.Add.make_args(value) if previous in term.free_symbols]
     factor = terms[0] / previous if len(terms) == 1 else sympy.nan
     if factor is sympy.nan or previous in factor.free_symbols or printer.is_array(factor):
@@ -285,7 +285,7 @@ def _recurrence(
 
 
 class _TorchPrinter(ArrayPrinter):
-    """Code on tensors; ``torch.minimum`` takes no numbers."""
+    """Code for tensors; ``torch.minimum`` does not accept numbers."""
 
     def __init__(self, elementwise: Collection[str]) -> None:
         super().__init__("torch.", elementwise)

@@ -1,10 +1,11 @@
-"""Proof that emitted source is the rule: both are run on the same gradients and compared.
+"""Verification of emitted source: run it and the rule on the same gradients, and compare the parameters.
 
     θ_t = θ_{t-1} - lr · φ(g_1..g_t, θ_{t-1}, t/T)
 
-for random gradients of ordinary, tiny, huge and very different sizes, with zeros among them, over more steps than the
-horizon has. The reference is the rule on NumPy, which is what a rule means; each step of the source starts from the
-reference's parameters and its own states, so that a rule that amplifies differences is no worse off than others.
+for random gradients of ordinary, tiny, huge and widely varying magnitudes, including zeros, over more steps than the
+horizon. The reference is the rule evaluated in NumPy, which defines its meaning. Each step of the source starts from
+the reference's parameters and from its own states. This keeps rules that amplify differences from accumulating them in
+the parameters.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ __all__ = ["Executable", "Trajectory", "imported", "verify"]
 Array = np.ndarray
 
 TOLERANCES: Mapping[str, float] = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 2e-2}
-"""Largest difference allowed in one step, relative to the parameter before or after it, whichever is larger.
+"""Largest allowed difference in one step, relative to the parameter before or after it, whichever is larger.
 
-Room for sums in another order, for other libraries' functions, for 1 - beta**t in float32 (JAX) and for roundings to
-bfloat16 (2^-8) that fall the other way.
+This allows for a different order of summation, the functions of other libraries, 1 - beta**t in float32 (JAX) and
+bfloat16 rounding (2^-8) in the other direction.
 """
 
 _STEPS, _HORIZON, _LR = 24, 16, 0.01
@@ -37,14 +38,14 @@ _STEPS, _HORIZON, _LR = 24, 16, 0.01
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What an optimizer is run on.
+    """Parameters and gradients on which an optimizer runs.
 
     Attributes:
-        parameters: Before each step, shape (steps, N), float64 but exact in ``dtype``.
-        gradients: At each step, likewise.
+        parameters: Values before each step, shape (steps, N); float64 numbers that are exact in ``dtype``.
+        gradients: Gradients at each step, same shape and precision.
         lr: Learning rate.
-        horizon: The rule's horizon; ``None`` where it has none.
-        dtype: ``float64``, ``float32`` or ``bfloat16``: what parameters and gradients are in.
+        horizon: The rule's horizon; ``None`` if it has none.
+        dtype: Dtype of parameters and gradients: ``float64``, ``float32`` or ``bfloat16``.
     """
 
     parameters: Array
@@ -56,41 +57,42 @@ class Trajectory:
 
 @runtime_checkable
 class Executable(Protocol):
-    """An exporter whose source can be run here: what ``sol_export.verification.verify`` needs of it.
+    """An exporter whose source can be executed, as ``sol_export.verification.verify`` requires.
 
     Attributes:
-        filename: Name of the file that holds the source.
-        dtypes: The dtypes that the language has.
+        filename: Name of the source file.
+        dtypes: The dtypes that the language supports.
     """
 
     filename: str
     dtypes: tuple[str, ...]
 
     def load(self, path: Path, name: str) -> Callable[[Trajectory], Array]:
-        """A function that runs the source at ``path`` on a trajectory: parameters after each step, shape (steps, N).
+        """Return a function from a trajectory to the parameters after each step of the source at ``path``.
 
-        Each step starts from the trajectory's parameters, and from the states that the steps before have left.
+        The result has shape (steps, N). Each step starts from the trajectory's parameters and from the states that the
+        previous steps left.
 
         Raises:
-            ImportError: What runs this language is not installed.
+            ImportError: A library that runs the language is not installed.
         """
 
 
 def verify(rule: UpdateRule, source: str, name: str, exporter: Executable) -> dict[str, float]:
-    """Run emitted source against its rule.
+    """Run emitted source and compare it with its rule.
 
     Args:
         rule: The rule.
-        source: What ``exporter`` made of it.
-        name: The name that it was given.
-        exporter: Knows how to run the source.
+        source: The source text from ``exporter``.
+        name: The name passed to the exporter.
+        exporter: Loads and runs the source.
 
     Returns:
         The largest relative difference for each dtype.
 
     Raises:
-        SolError: The source is not the rule, or fails.
-        ImportError: What runs the language is not installed.
+        SolError: The source fails or does not match the rule.
+        ImportError: A library that runs the language is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / exporter.filename
@@ -99,13 +101,23 @@ def verify(rule: UpdateRule, source: str, name: str, exporter: Executable) -> di
         return {dtype: _compare(rule, run, *_trajectory(rule, dtype)) for dtype in exporter.dtypes}
 
 
+def imported(path: Path) -> ModuleType:
+    """Import the module at ``path`` without adding it to ``sys.modules``."""
+    spec = importlib.util.spec_from_file_location(f"sol_emitted_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _compare(rule: UpdateRule, run: Callable[[Trajectory], Array], trajectory: Trajectory, expected: Array) -> float:
-    """The largest relative difference on one trajectory."""
+    """Return the largest relative difference on one trajectory."""
     try:
         found = run(trajectory)
     except Exception as error:
         raise SolError(f"the emitted source fails in {trajectory.dtype}: {type(error).__name__}: {error}") from error
-    # An element is compared until it is nan, infinity included: what follows differs, as the sign of nan is 0 or nan.
+    # Compare each element, including infinities, until it is nan. Later steps differ: libraries disagree on sign(nan).
     defined = np.logical_and.accumulate(~np.isnan(expected), axis=0)
     tolerance = TOLERANCES[trajectory.dtype]
     with np.errstate(all="ignore"):
@@ -115,15 +127,15 @@ def _compare(rule: UpdateRule, run: Callable[[Trajectory], Array], trajectory: T
     if wrong.any():
         t, i = (int(index[0]) for index in np.nonzero(wrong))
         raise SolError(
-            f"the emitted source is not the rule {rule}: in {trajectory.dtype}, step {t + 1} takes a parameter from "
-            f"{float(trajectory.parameters[t, i])!r} to {float(found[t, i])!r} instead of {float(expected[t, i])!r}. "
-            "This is a defect of the exporter, or the rule amplifies rounding errors; --no-verify skips the check"
+            f"the emitted source does not match the rule {rule}: in {trajectory.dtype}, step {t + 1} moves a parameter "
+            f"from {float(trajectory.parameters[t, i])!r} to {float(found[t, i])!r}, not {float(expected[t, i])!r}. "
+            "Either the exporter has a bug or the rule amplifies rounding errors; --no-verify skips this check"
         )
     return float(np.max(difference, where=defined, initial=0.0))
 
 
 def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
-    """Columns of gradients, each of a kind; most elements of each also see zeros."""
+    """Return gradients in columns of several kinds, with random zeros, and the reference for them."""
     random = np.random.default_rng(0)
     single = dtype != "float64"
     tiny, huge = (1e-30, 1e15) if single else (1e-200, 1e120)
@@ -139,7 +151,8 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
     ]
     gradients = np.concatenate(kinds, axis=1)
     gradients[random.uniform(size=gradients.shape) < 0.1] = 0.0
-    gradients[:, ::2][:2] = np.concatenate(kinds, axis=1)[:, ::2][:2]  # half of them not in the first steps
+    # Every other column has no added zeros in its first two steps.
+    gradients[:, ::2][:2] = np.concatenate(kinds, axis=1)[:, ::2][:2]
     gradients = _rounded(gradients, dtype)
     start = np.asarray(random.normal(size=gradients.shape[1]))
     horizon = _HORIZON if rule.needs_horizon else None
@@ -150,7 +163,7 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
 def _reference(
     rule: UpdateRule, start: Array, gradients: Array, horizon: float | None, dtype: str
 ) -> tuple[Array, Array]:
-    """Parameters before and after each step; in float32 for bfloat16, the parameter rounded after each step."""
+    """Return the parameters before and after each step; bfloat16 is computed in float32 and rounded after each step."""
     calculated = np.float64 if dtype == "float64" else np.float32
     phi = evaluator(rule, horizon=horizon)
     state, w = phi.init(start.astype(calculated)), start
@@ -165,7 +178,7 @@ def _reference(
 
 
 def _rounded(values: Array, dtype: str) -> Array:
-    """``values`` as float64 numbers that ``dtype`` has."""
+    """Round ``values`` to ``dtype``; the result is float64."""
     if dtype == "float64":
         return values.astype(np.float64)
     with np.errstate(over="ignore"):
@@ -175,13 +188,3 @@ def _rounded(values: Array, dtype: str) -> Array:
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
         single = np.where(np.isfinite(single), rounded, single)
     return single.astype(np.float64)
-
-
-def imported(path: Path) -> ModuleType:
-    """The emitted module at ``path``, not registered in ``sys.modules``."""
-    spec = importlib.util.spec_from_file_location(f"sol_emitted_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot import {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

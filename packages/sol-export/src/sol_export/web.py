@@ -6,7 +6,7 @@ import re
 from functools import partial
 from html import escape
 
-from sol_export.equations import Equation, Meaning, equations, meanings
+from sol_export.equations import Equation, FormulaExporter, Meaning, checked_title, equations, meanings
 from sol_export.file_header import provenance
 from sol_export.latex import align
 from sol_symbols import INPUTS, SolError, UpdateRule, latex
@@ -14,21 +14,14 @@ from sol_symbols import INPUTS, SolError, UpdateRule, latex
 __all__ = ["MarkdownExporter", "MathMLExporter"]
 
 
-class MarkdownExporter:
-    """Markdown as GitHub, GitLab and Jupyter show it; constants are rounded to ``digits`` significant digits."""
+class MarkdownExporter(FormulaExporter):
+    """Markdown for GitHub, GitLab and Jupyter; constants are rounded to ``digits`` significant digits."""
 
     filename = "formula.md"
     description = "the formula as Markdown"
 
-    def __init__(self, digits: int = 4) -> None:
-        self.digits = digits
-
-    def rounded(self, digits: int) -> MarkdownExporter:
-        """See :class:`sol_export.RoundingExporter`."""
-        return MarkdownExporter(digits)
-
     def export(self, rule: UpdateRule, name: str) -> str:
-        """The source text; see :class:`sol_export.Exporter`."""
+        """Return the source text; see :class:`sol_export.Exporter`."""
         rows = [
             f"| ${meaning.symbol}$ | {meaning.description.replace('|', chr(92) + '|')} | "
             + (f"${meaning.value}$ |" if meaning.value is not None else "|")
@@ -36,7 +29,7 @@ class MarkdownExporter:
         ]
         text = "\n".join(
             [
-                f"# {name}",
+                f"# {checked_title(name)}",
                 "",
                 f"$\\phi_t = {rule.latex(self.digits)}$",
                 "",
@@ -52,58 +45,52 @@ class MarkdownExporter:
                 "",
             ]
         )
-        return text.replace(r"\operatorname{sign}", r"\mathop{\mathrm{sign}}")  # GitHub refuses \operatorname
+        return text.replace(r"\operatorname{sign}", r"\mathop{\mathrm{sign}}")  # GitHub rejects \operatorname
 
 
-class MathMLExporter:
-    """An HTML page whose formulas browsers show without a script; constants are rounded to ``digits`` digits."""
+class MathMLExporter(FormulaExporter):
+    """An HTML page whose formulas need no script; constants are rounded to ``digits`` significant digits."""
 
     filename = "formula.html"
     description = "the formula as a web page"
 
-    def __init__(self, digits: int = 4) -> None:
-        self.digits = digits
-
-    def rounded(self, digits: int) -> MathMLExporter:
-        """See :class:`sol_export.RoundingExporter`."""
-        return MathMLExporter(digits)
-
     def export(self, rule: UpdateRule, name: str) -> str:
-        """The source text; see :class:`sol_export.Exporter`.
+        """Return the source text; see :class:`sol_export.Exporter`.
 
         Raises:
-            SolError: The library that turns LaTeX into MathML is missing.
+            SolError: The library that converts LaTeX to MathML is missing.
         """
+        title = escape(checked_title(name))
         return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(name)}</title>'
+            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"/><style>{_STYLE}</style></head>\n'
             f"<body>\n{self.step(rule)}\n{self.formula(rule)}\n{self.symbols(rule)}\n"
             f"<pre>{escape(provenance(rule, 'mathml', name, self.digits))}</pre>\n</body>\n</html>\n"
         )
 
     def step(self, rule: UpdateRule) -> str:
-        """The step that the optimizer takes, as a piece of a page."""
+        """Return the optimizer's step as an HTML fragment."""
         return _formula(equations(rule, self.digits)[-1])
 
     def formula(self, rule: UpdateRule) -> str:
-        """phi as a piece of a page; each term is a formula of its own, so that lines break between terms."""
+        """Return phi as an HTML fragment; each term is a separate formula to allow line breaks between terms."""
         return _formula(equations(rule, self.digits)[-2])
 
     def symbols(self, rule: UpdateRule) -> str:
-        """A table of the symbols that the formula needs, as a piece of a page: symbol, name, meaning and definition."""
+        """Return a table of the formula's symbols as an HTML fragment: symbol, name, meaning and definition."""
         symbol_of = partial(latex, vocabulary=rule.vocabulary)
         known = {symbol_of(name): name for name in (*INPUTS, *rule.values, *rule.live)} | {r"\alpha": "lr"}
         definitions = {equation.left: equation for equation in equations(rule, self.digits)[:-2]}
         direct = {symbol_of(free.name) for free in rule.expression.free_symbols} | {r"\theta_t", r"\phi_t", r"\alpha"}
         sections: dict[bool, list[str]] = {True: [], False: []}
-        parts = [Meaning(left, "part of the formula") for left in definitions if left.startswith("u_")]
+        parts = [Meaning(left, "subexpression of the formula") for left in definitions if left.startswith("u_")]
         for meaning in [*meanings(rule, self.digits), *parts]:
             shown = definitions.get(meaning.symbol)
             value = _formula(shown) if shown else "" if meaning.value is None else _math(meaning.value)
             name = f"<code>{escape(known[meaning.symbol])}</code>" if meaning.symbol in known else ""
             cells = (_math(meaning.symbol), name, _words(meaning), value)
             sections[meaning.symbol in direct or meaning in parts].append(_row("td", *cells))
-        made_of = '<tr><th colspan="4">and what these are made of</th></tr>'
+        made_of = '<tr><th colspan="4">used in the definitions above</th></tr>'
         rows = [*sections[True], *([made_of] if sections[False] else []), *sections[False]]
         head = _row("th", "symbol", "name", "meaning", "definition or value")
         return f'<table class="symbols"><thead>{head}</thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
@@ -125,16 +112,16 @@ def _formula(equation: Equation) -> str:
 
 
 def _math(source: str) -> str:
-    """MathML of LaTeX."""
+    """Convert LaTeX to MathML."""
     try:
         from latex2mathml.converter import convert
     except ImportError:
-        raise SolError("MathML needs latex2mathml: pip install latex2mathml") from None
+        raise SolError("MathML export needs latex2mathml; run: pip install latex2mathml") from None
     return re.sub(
         r"<mo>([a-z]+)</mo>", r'<mspace width="0.17em"/><mi>\1</mi>', convert(source)
-    )  # sign and its like are no infixes
+    )  # functions such as sign are not infix operators
 
 
 def _words(meaning: Meaning) -> str:
-    """Its description with formulas in MathML."""
+    """Return the description with formulas in MathML."""
     return "".join(_math(part) if i % 2 else escape(part) for i, part in enumerate(meaning.parts))
