@@ -1,5 +1,7 @@
 """How the site is built: ``nox -s docs``, or ``sphinx-build -W docs build/docs``."""
 
+import importlib.util
+import pkgutil
 import re
 from importlib import metadata
 
@@ -66,6 +68,14 @@ def _short(app, what, name, obj, options, signature, returned):
     return None
 
 
+def _modules(app, page, source):
+    """What each module of sol-tasks says of itself, at the end of the package's page."""
+    if page == "api/tasks":
+        folders = importlib.util.find_spec("sol_tasks").submodule_search_locations
+        for module in pkgutil.iter_modules(folders, "sol_tasks."):
+            source[0] += f"\n```{{eval-rst}}\n.. automodule:: {module.name}\n   :no-members:\n```\n"
+
+
 def _math(writer, node, display):
     """Formulas as MathML, which browsers show without a script."""
     source = re.sub(r"\\label\{.*?\}", "", node.astext())
@@ -89,6 +99,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", _before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", _after_napoleon, priority=600)
     app.connect("autodoc-process-signature", _short)
+    app.connect("source-read", _modules)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
 
 

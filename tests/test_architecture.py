@@ -124,9 +124,12 @@ def test_the_arrows_are_all_packages():
         ("sol_export.torch", ["torch", "sol_learner"]),
         ("sol_learner.commands", ["torch", "numpy", "sympy", "matplotlib"]),
         ("sol_learner.task_registry", ["torch", "numpy", "sympy"]),
-        ("sol_tasks.catalog", ["torch", "numpy", "sympy", "sol_learner", "mlxtend"]),
-        ("sol_tasks.text", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
-        ("sol_tasks.graph", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
+        ("sol_tasks.catalog", ["torch", "numpy", "sympy", "sol_symbols", "sol_learner", "mlxtend"]),
+        ("sol_tasks.fine_tuning", ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"]),
+        (
+            "sol_tasks.node_classification",
+            ["transformers", "torch_geometric", "torchattacks", "PIL", "mlxtend", "matplotlib"],
+        ),
     ],
 )
 def test_importing_loads_nothing_heavy(module, absent):
@@ -139,7 +142,9 @@ def test_importing_loads_nothing_heavy(module, absent):
 def test_overviews_load_nothing_heavy(words):
     # Packages of others are theirs: the example of a task loads PyTorch.
     code = "import sys; import sol_learner.task_registry as r; find = r.find_plugins; "
-    code += "r.find_plugins = lambda group: {n: p for n, p in find(group).items() if p.value.startswith('sol_tasks.')}; "
+    code += (
+        "r.find_plugins = lambda group: {n: p for n, p in find(group).items() if p.value.startswith('sol_tasks.')}; "
+    )
     code += f"from sol_symbols.cli import main; main({words})"
     code += "; print([name for name in ('torch', 'numpy', 'sympy') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

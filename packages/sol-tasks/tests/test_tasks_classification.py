@@ -1,22 +1,21 @@
-"""MNISTNET on real digits, and its data."""
+"""Classification: MNISTNET on real digits, batch norm, precision and devices."""
 
 import os
-import re
-import struct
 from pathlib import Path
 
 import pytest
 import torch
 
-from sol_learner import Clock, LearnConfig
-from sol_learner.inner import TaskSet, run_rule
+from sol_learner import Clock, LearnConfig, build_seeded
+from sol_learner.inner import Optimizees, TaskSet, run_rule
 from sol_learner.meta_training import meta_train, network_generator
 from sol_learner.networks import SymbolicNetwork
 from sol_learner.runtime import NullProgress
 from sol_learner.task import Stream
 from sol_learner.testing import check_task
-from sol_symbols import ZOO, SolError
-from sol_tasks import load_mnist, mnistnet
+from sol_symbols import ZOO
+from sol_tasks import Classification, load_mnist, mnistnet
+from sol_tasks.augmentation import crop_only
 
 DATA = os.environ.get("SOL_DATA")
 
@@ -28,23 +27,6 @@ def task():
 
 def test_mnistnet_conforms(task):
     check_task(task)
-
-
-def test_the_shipped_digits_are_split_by_class(task):
-    splits = load_mnist()
-    assert {name: len(y) for name, (_, y) in splits.items()} == {"train": 4000, "valid": 500, "test": 500}
-    for inputs, labels in splits.values():
-        assert labels.bincount().tolist() == [len(labels) // 10] * 10
-        assert (inputs.dtype, inputs.shape[1:], labels.dtype) == (torch.float32, (784,), torch.int64)
-        assert inputs.min() == 0
-        assert inputs.max() == 1
-    everything = torch.cat([inputs for inputs, _ in splits.values()])
-    assert len(everything.unique(dim=0)) == 5000
-
-
-def test_splits_are_the_same_every_time():
-    again = load_mnist()
-    assert all(torch.equal(x, again[name][0]) for name, (x, _) in load_mnist().items())
 
 
 def test_the_model_is_mnistnet(task):
@@ -78,8 +60,8 @@ def test_adam_trains_it(task):
 def test_a_few_outer_steps_on_real_digits(task):
     network = SymbolicNetwork(ZOO["adam"], generator=network_generator(0))
     config = LearnConfig(episodes=2, meta_batch=4, coordinates=512, validation_episodes=4, validate_every=2)
-    family = TaskSet((task,), (1.0,), config.objective)
-    result = meta_train(family, network, 0.03, config, progress=NullProgress(), clock=Clock())
+    task_set = TaskSet((task,), (1.0,), config.objective)
+    result = meta_train(task_set, network, 0.03, config, progress=NullProgress(), clock=Clock())
     assert result.windows == 10
     assert result.loss < result.history[0]["loss"]
 
@@ -94,31 +76,70 @@ def test_all_of_mnist():
     assert outcome.metrics["test"]["accuracy"].item() > 0.88
 
 
-def idx(values: torch.Tensor) -> bytes:
-    header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}i", *values.shape)
-    return header + values.to(torch.uint8).numpy().tobytes()
+def tiny_normed():
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.BatchNorm1d(12), torch.nn.Linear(12, 3), torch.nn.BatchNorm1d(3)
+    )
 
 
-def test_the_original_files_are_read(tmp_path):
-    folder = tmp_path / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    images = torch.arange(6 * 4).view(6, 2, 2)
-    for part in ("train", "t10k"):
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(torch.arange(6)))
-    inputs, labels = load_mnist(tmp_path)["test"]
-    torch.testing.assert_close(inputs[1] * 255, torch.tensor([4.0, 5, 6, 7]))
-    assert labels.tolist() == list(range(6))
-    (folder / "t10k-images-idx3-ubyte").write_bytes(idx(images)[:-1])
-    with pytest.raises(SolError, match="cut short"):
-        load_mnist(tmp_path)
-    (folder / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(
-        SolError, match=rf"cannot read .*t10k-images.*MNIST\('{re.escape(str(tmp_path))}', download=True\)"
-    ):
-        load_mnist(tmp_path)
+def tiny_data(device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        split: (
+            torch.randn(40, 3, 2, 2, generator=generator).to(device),
+            torch.randint(3, (40,), generator=generator).to(device),
+        )
+        for split in ("train", "valid", "test")
+    }
 
 
-def test_missing_data_is_said_with_what_to_do(tmp_path):
-    with pytest.raises(SolError, match=r"no MNIST in .*torchvision\.datasets\.MNIST"):
-        load_mnist(tmp_path)
+def test_running_statistics_stay_with_their_optimizee():
+    task = Classification("normed", tiny_normed, tiny_data(), horizon=5, batch_size=8)
+    together = Optimizees(task, 0, Stream.TRAIN, range(3), candidates=2)
+    for _ in range(4):
+        together.losses_and_gradients()
+    for index in range(3):
+        alone = Optimizees(task, 0, Stream.TRAIN, [index])
+        for _ in range(4):
+            alone.losses_and_gradients()
+        for candidate in range(2):
+            pairs = zip(together._models[candidate][index].buffers(), alone._models[0][0].buffers())
+            assert all(torch.equal(a, b) for a, b in pairs)
+        expected, got = alone.evaluate("test")["loss"], together.evaluate("test")["loss"]
+        torch.testing.assert_close(got[:, index], expected[0].expand(2))
+
+
+def test_evaluation_leaves_running_statistics_alone():
+    task = Classification("normed", tiny_normed, tiny_data(), horizon=5, batch_size=8)
+    optimizees = Optimizees(task, 0, Stream.TRAIN, [0])
+    optimizees.losses_and_gradients()
+    before = [buffer.clone() for buffer in optimizees._models[0][0].buffers()]
+    optimizees.evaluate("train")
+    assert all(torch.equal(a, b) for a, b in zip(before, optimizees._models[0][0].buffers()))
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+def test_precision_and_device_are_settings(device, dtype):
+    def plain():
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+
+    task = Classification("plain", plain, tiny_data(), 5, 8, device, augment=crop_only, dtype=dtype)
+    exact = Classification("plain", plain, tiny_data(), 5, 8, device, augment=crop_only)
+    losses, gradients = Optimizees(task, 0, Stream.TRAIN, range(2)).losses_and_gradients()
+    reference, _ = Optimizees(exact, 0, Stream.TRAIN, range(2)).losses_and_gradients()
+    assert losses.dtype == gradients.dtype == torch.float32
+    torch.testing.assert_close(losses, reference, rtol=0.02, atol=0.02)
+    assert dtype is None or not torch.equal(losses, reference)
+
+
+def test_a_sample_bounds_what_training_metrics_cost():
+    inputs = tiny_data()
+    task = Classification("plain", tiny_normed, inputs, 5, 8, sample=10)
+    whole = Classification("plain", tiny_normed, {**inputs, "train": tuple(x[:10] for x in inputs["train"])}, 5, 8)
+    model = build_seeded(tiny_normed, torch.Generator().manual_seed(0)).eval()
+    assert task.evaluate(model, "train") == whole.evaluate(model, "train")
+    assert task.evaluate(model, "test") == whole.evaluate(model, "test")

@@ -1,7 +1,10 @@
-"""Task adapters for the symbolic optimizer learner.
+"""Tasks for the symbolic optimizer learner.
 
-A name is loaded when it is first used; importing this package loads neither PyTorch nor a library of tasks.
-:mod:`sol_tasks.catalog` has what ``sol tasks`` lists.
+Each family is a module: :mod:`sol_tasks.toys`, :mod:`sol_tasks.classification`, :mod:`sol_tasks.attack`,
+:mod:`sol_tasks.node_classification` and :mod:`sol_tasks.fine_tuning`. ``sol tasks`` lists the rows of
+:mod:`sol_tasks.catalog`. :mod:`sol_tasks.rule_attack` turns a rule into an attack of torchattacks.
+
+Importing ``sol_tasks`` loads nothing else. Each name below loads its module on first use.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ if TYPE_CHECKING:
     from sol_tasks.attack import Attack, attack_cifar10
     from sol_tasks.cifar10 import load_cifar10
     from sol_tasks.classification import Classification, image_classification, mnistnet
+    from sol_tasks.fine_tuning import FineTuning, bert_glue, bert_head, instruction_tuning
     from sol_tasks.glue import load_glue
-    from sol_tasks.graph import NodeClassification, gat, jknet
     from sol_tasks.mnist import load_mnist
+    from sol_tasks.node_classification import NodeClassification, gat, jknet
     from sol_tasks.planetoid import load_planetoid
     from sol_tasks.sparse_graph import Graph
-    from sol_tasks.text import FineTuning, bert_glue, bert_head, instruction_tuning
     from sol_tasks.toys import Toy, quadratic, rosenbrock
     from sol_tasks.victims import list_victims, load_robustbench, load_victim
 
@@ -53,17 +56,17 @@ __all__ = [
 _HOME = {
     "Attack": "attack",
     "Classification": "classification",
-    "FineTuning": "text",
+    "FineTuning": "fine_tuning",
     "Graph": "sparse_graph",
-    "NodeClassification": "graph",
+    "NodeClassification": "node_classification",
     "Toy": "toys",
     "attack_cifar10": "attack",
-    "bert_glue": "text",
-    "bert_head": "text",
-    "gat": "graph",
+    "bert_glue": "fine_tuning",
+    "bert_head": "fine_tuning",
+    "gat": "node_classification",
     "image_classification": "classification",
-    "instruction_tuning": "text",
-    "jknet": "graph",
+    "instruction_tuning": "fine_tuning",
+    "jknet": "node_classification",
     "list_victims": "victims",
     "load_cifar10": "cifar10",
     "load_glue": "glue",
@@ -75,15 +78,12 @@ _HOME = {
     "quadratic": "toys",
     "rosenbrock": "toys",
 }
-"""The module of each name."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'sol_tasks' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"sol_tasks.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sol_tasks.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -4,12 +4,13 @@ Of images x in [0, 1] with labels y and a victim f, the perturbation eps delta m
 
     loss(delta) = - sum_n L(f(x_n + eps delta_n), y_n)     within |delta_n| <= 1 and 0 <= x_n + eps delta_n <= 1,
 
-L being the cross-entropy or the DLR loss. A sum, so that an image's gradient does not depend on how many others are
-attacked beside it; delta is in units of the radius eps, so that a rule and its rate do not depend on the radius. A rule
-is the step inside the projection: PGD with its usual step of 2/255 in a ball of 8/255 *is* ``sign(g) where lr = 0.25``.
+where L is the cross-entropy or the DLR loss. With a sum, an image's gradient does not depend on the number of images
+attacked with it. delta is in units of the radius eps, so a rule and its learning rate do not depend on the radius. A
+rule is the step inside the projection: PGD with its usual step of 2/255 in a ball of 8/255 *is*
+``sign(g) where lr = 0.25``.
 
-Every episode is a problem of its own, its images. :meth:`sol_tasks.Attack.pool` gives the learner the same task
-over disjoint images for learning, for choosing and for the comparison.
+Every episode is a separate problem: its images. :meth:`sol_tasks.Attack.pool` returns the same task over another
+split, so learning, model selection and the comparison use disjoint images.
 """
 
 from __future__ import annotations
@@ -25,21 +26,31 @@ from torch import Tensor, nn
 
 from sol_symbols import SolError
 from sol_tasks.cifar10 import load_cifar10
-from sol_tasks.mnist import Splits
-from sol_tasks.victims import list_victims, load_victim
+from sol_tasks.data_folder import Splits, require_data
+from sol_tasks.victims import list_victims, load_robustbench, load_victim
 
-__all__ = ["BALLS", "LOSSES", "Attack", "attack_cifar10", "dlr", "project_l2", "project_linf", "random_start"]
+__all__ = [
+    "BALLS",
+    "LOSSES",
+    "Attack",
+    "attack_cifar10",
+    "attack_robustbench",
+    "dlr",
+    "project_l2",
+    "project_linf",
+    "random_start",
+]
 
 
 def project_linf(delta: Tensor, images: Tensor, radius: float) -> Tensor:
-    """The nearest delta, [N, ...], of absolute value 1 or less, images + ``radius`` delta being in [0, 1]."""
+    """The nearest delta, [N, ...], with absolute values at most 1 and images + ``radius`` delta in [0, 1]."""
     return _boxed(delta.clamp(-1, 1), images, radius)
 
 
 def project_l2(delta: Tensor, images: Tensor, radius: float) -> Tensor:
-    """A delta, [N, ...], of Euclidean norm 1 or less per image, images + ``radius`` delta being in [0, 1].
+    """A delta, [N, ...], with Euclidean norm at most 1 per image and images + ``radius`` delta in [0, 1].
 
-    Scaled into the ball, then clipped to the box: clipping shortens it, so both constraints hold.
+    It is scaled into the ball, then clipped to the box. Clipping shortens it, so both constraints hold.
     """
     norms = delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.ndim - 1))
     return _boxed(delta / norms.clamp_min(1), images, radius)
@@ -49,14 +60,14 @@ def _boxed(delta: Tensor, images: Tensor, radius: float) -> Tensor:
     return torch.minimum(torch.maximum(delta, -images / radius), (1 - images) / radius)
 
 
-_DLR_CLASSES = 3  # that it takes
+_DLR_CLASSES = 3  # the loss uses the third largest logit
 
 BALLS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"linf": project_linf, "l2": project_l2}
 """Projections by norm."""
 
 
 def _margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max_{i != y} z_i - z_y, [N]: above 0 the image is misclassified."""
+    """max_{i != y} z_i - z_y, [N]. Above 0 the image is misclassified."""
     true = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     return logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1) - true
 
@@ -64,15 +75,15 @@ def _margin(logits: Tensor, labels: Tensor) -> Tensor:
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio, [N]: -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) the k-th largest.
 
-    It does not change when logits are shifted or scaled, so a confident victim does not make gradients vanish. Above
-    0 the image is misclassified. Source: Croce and Hein, ICML 2020, eq. 6.
+    It is invariant to shifts and positive scaling of the logits, so gradients do not vanish for a confident victim.
+    Above 0 the image is misclassified. Source: Croce and Hein, ICML 2020, eq. 6.
 
     Raises:
         SolError: There are fewer than three classes.
     """
     if logits.shape[1] < _DLR_CLASSES:
         count = logits.shape[1]
-        raise SolError(f"the DLR loss needs {_DLR_CLASSES} classes or more, not {count}; use the cross-entropy")
+        raise SolError(f"the DLR loss needs at least {_DLR_CLASSES} classes, got {count}; use the cross-entropy")
     top = logits.topk(3, dim=1).values
     return _margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
@@ -82,13 +93,13 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _cross_entropy, "dlr": dlr}
-"""What an attack maximises, by name: from logits [N, classes] and labels [N] to [N]."""
+"""What an attack maximises, by name: maps logits [N, classes] and labels [N] to losses [N]."""
 
 
 def random_start(images: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
-    """A random delta in the ball, with the images in [0, 1]; ``generator`` is a CPU generator.
+    """A random delta in the ball that keeps the images in [0, 1]; ``generator`` is a CPU generator.
 
-    Uniform in the cube for ``linf``; a uniform direction with a uniform length for ``l2``.
+    ``linf``: uniform in the cube. ``l2``: uniform direction and uniform length.
     """
     if norm == "linf":
         delta = 2 * torch.rand(images.shape, generator=generator) - 1
@@ -100,7 +111,7 @@ def random_start(images: Tensor, norm: str, radius: float, generator: torch.Gene
 
 
 class Adversarial(nn.Module):
-    """Images and their perturbation in units of the radius, the only parameter; called, it gives perturbed images."""
+    """Images and their perturbation in units of the radius, the only parameter. A call returns perturbed images."""
 
     images: Tensor
     labels: Tensor
@@ -122,15 +133,15 @@ class Attack:
 
     Args:
         name: Name of the task.
-        victim: Maps images in [0, 1] to logits; it is frozen and set to evaluation mode.
+        victim: Maps images in [0, 1] to logits. It is frozen and set to evaluation mode.
         data: Images, [N, C, H, W] in [0, 1] or uint8, and labels for ``train``, ``valid`` and ``test``.
         norm: ``linf`` or ``l2``.
         radius: eps.
         loss: ``ce`` or ``dlr``.
         horizon: Steps, T.
-        images: Images of an episode.
-        device: Where victim and images live.
-        split: The images to attack; see :meth:`pool`.
+        images: Number of images in an episode.
+        device: Device of the victim and the images.
+        split: Which images to attack; see :meth:`pool`.
 
     Raises:
         SolError: The norm or the loss is unknown.
@@ -152,7 +163,8 @@ class Attack:
         split: str = "train",
     ) -> None:
         if norm not in BALLS or loss not in LOSSES:
-            raise SolError(f"norm {norm!r}, loss {loss!r}; norms: {', '.join(BALLS)}; losses: {', '.join(LOSSES)}")
+            allowed = f"norms: {', '.join(BALLS)}; losses: {', '.join(LOSSES)}"
+            raise SolError(f"unknown norm {norm!r} or loss {loss!r}; {allowed}")
         self.name, self.norm, self.radius, self.objective, self.horizon = name, norm, radius, loss, horizon
         self.victim = victim.to(device).eval().requires_grad_(False)
         self._data, self._images, self._device, self._split = data, images, device, split
@@ -164,7 +176,7 @@ class Attack:
         return part
 
     def build(self, generator: torch.Generator) -> nn.Module:
-        """Randomly drawn images with a random start in the ball."""
+        """Random images of the split with a random start in the ball."""
         images, labels = self._data[self._split]
         chosen = torch.randperm(len(labels), generator=generator)[: self._images]
         picked = images[chosen].to(self._device)
@@ -173,7 +185,7 @@ class Attack:
         return Adversarial(picked, labels[chosen].to(self._device), start, self.radius)
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[()]]:
-        """Nothing: the images belong to the optimizee, and every step sees all of them."""
+        """Empty batches: the images belong to the optimizee, and every step uses all of them."""
         return itertools.repeat(())
 
     def loss(self, model: nn.Module, batch: tuple[()]) -> Tensor:
@@ -183,13 +195,13 @@ class Attack:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """How much is left to do; low is good.
+        """How far the attack is from its goal; lower is better.
 
-        ``loss`` is the mean over the images of max(-DLR, 0), how far an image is from being misclassified: the mean of
-        what the attack maximises would count most what it is through with. With two classes, which have no DLR, it is
-        the same of DLR's numerator, the difference of the logits. ``accuracy`` is the share of images still
-        classified correctly, ``objective`` the mean of :meth:`loss`. They are the same for all splits: a
-        perturbation is good for its own images only.
+        ``loss`` is the mean over the images of max(-DLR, 0), the distance of an image from being misclassified. The
+        mean of the attack's own loss would be dominated by images that are misclassified already. With two classes,
+        where DLR is undefined, its numerator, the difference of the logits, takes its place. ``accuracy`` is the
+        fraction of images still classified correctly, and ``objective`` the mean of :meth:`loss`. All splits have the
+        same metrics, because a perturbation fits its own images only.
         """
         logits, labels = self.victim(model()), cast(Adversarial, model).labels
         above = dlr if logits.shape[1] >= _DLR_CLASSES else _margin
@@ -207,7 +219,7 @@ class Attack:
 
 
 def attack_cifar10(
-    data: Path,
+    data: Path | None,
     device: torch.device | str = "cpu",
     victim: str | nn.Module | None = None,
     name: str = "attack",
@@ -216,12 +228,32 @@ def attack_cifar10(
     """An attack on a CIFAR-10 classifier.
 
     Args:
-        data: Folder with CIFAR-10 and, if the victim is given by name, with ``weights/models.json``.
-        device: Where victim and images live.
-        victim: A module, or the name of a model in the folder; its first robust one by default.
+        data: Folder with CIFAR-10 and, unless the victim is a module, ``weights/models.json``.
+        device: Device of the victim and the images.
+        victim: A module, or the name of a model in the folder; by default the first robust one there.
         name: Name of the task.
         options: ``norm``, ``radius``, ``loss``, ``horizon``, ``images`` of :class:`Attack`.
+
+    Raises:
+        SolError: There is no data folder, or its files are missing or damaged.
     """
+    data = require_data(data, name)
     if not isinstance(victim, nn.Module):
         victim = load_victim(victim or list_victims(data)[0], data, device)
     return Attack(name, victim, load_cifar10(data), device=device, **options)
+
+
+def attack_robustbench(
+    model: str, data: Path | None, device: torch.device | str = "cpu", name: str = "attack", **options: Any
+) -> Attack:
+    """:func:`attack_cifar10` on a RobustBench model, whose weights are in ``data/robustbench`` or are downloaded there.
+
+    Args:
+        model: Name of an l_inf model for CIFAR-10 on robustbench.github.io.
+        data, device, name, options: As in :func:`attack_cifar10`.
+
+    Raises:
+        SolError: There is no data folder, or CIFAR-10 or the model cannot be loaded.
+    """
+    data = require_data(data, name)
+    return attack_cifar10(data, device, load_robustbench(model, data / "robustbench", device=device), name, **options)

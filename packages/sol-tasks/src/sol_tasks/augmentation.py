@@ -1,4 +1,4 @@
-"""Random crops and flips of whole batches, on whatever device they are on."""
+"""Random crops and flips of whole batches, on any device."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["crop_and_flip", "crop_only"]
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, flip: bool = True) -> Tensor:
-    """Each image shifted by up to ``padding`` pixels a side (zeros move in), and mirrored with probability 1/2.
+    """Shift each image by up to ``padding`` pixels, filling with zeros, and mirror it with probability 1/2.
 
     Args:
         images: [N, C, H, W], any dtype.
-        generator: A CPU generator; the same numbers are drawn whatever the device.
+        generator: A CPU generator; it draws the same numbers for every device.
         padding: Largest shift in pixels.
         flip: Whether to mirror.
     """
@@ -32,5 +32,5 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, 
 
 
 def crop_only(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifts by up to two pixels, for digits: a mirrored digit is another one."""
+    """Shift by up to two pixels. Digits are not mirrored, because mirroring changes them."""
     return crop_and_flip(images, generator, padding=2, flip=False)

@@ -1,4 +1,4 @@
-"""CIFAR-10 in the three layouts that people have it in, or fetched by torchvision."""
+"""CIFAR-10 from a data folder, in any of three layouts, or downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ Part = tuple[numpy.ndarray, numpy.ndarray]  # images [N, 3, 32, 32] and labels [
 def load_cifar10(data: Path | None = None) -> Splits:
     """Images, uint8 [N, 3, 32, 32], and labels, int64 [N]: 45,000 / 5,000 / 10,000 in train, valid and test.
 
-    Valid is the end of the official training set.
+    The valid split is the end of the official training set.
 
     Args:
-        data: Folder that holds, directly or in ``vision``, one of: ``cifar-10-batches-bin`` or
-            ``cifar-10-batches-py`` (the original distribution), or ``cifar10`` with ``train/*.webp``, ``test/*.webp``
-            (100 images below each other in a file, lossless) and ``train_labels.npy``, ``test_labels.npy``.
-            Without it torchvision fetches the original into ``$XDG_CACHE_HOME/sol``.
+        data: Folder that contains, in ``vision`` or directly, one of: ``cifar10`` with ``train/*.webp``,
+            ``test/*.webp`` (100 images stacked vertically per file, lossless) and ``train_labels.npy``,
+            ``test_labels.npy``; or ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, the original distribution.
+            By default torchvision downloads the original into ``$XDG_CACHE_HOME/sol``.
 
     Raises:
         SolError: The data is missing or damaged.
     """
     if data is None:
-        data = _fetched()
+        data = _downloaded()
     readers: dict[str, Callable[[Path, str], Part]] = {
         "cifar10": _images,
         "cifar-10-batches-bin": _binary,
         "cifar-10-batches-py": _pickled,
     }
-    fetch = f"get it with: python -c \"import torchvision; torchvision.datasets.CIFAR10('{data}', download=True)\""
-    folder = find_data(data, "CIFAR-10", [*readers, *(f"vision/{name}" for name in readers)], fetch)
+    download = f"torchvision.datasets.CIFAR10('{data}', download=True)"
+    advice = f'download it with: python -c "import torchvision; {download}"'
+    folder = find_data("CIFAR-10", data, "vision", *readers, advice=advice)
     read = readers[folder.name]
     try:
         train, test = (_checked(folder, read(folder, split)) for split in ("train", "test"))
@@ -62,7 +63,7 @@ def load_cifar10(data: Path | None = None) -> Splits:
 def _checked(folder: Path, part: Part) -> tuple[Tensor, Tensor]:
     images, labels = part
     if len(images) != len(labels) or not len(labels) or labels.max() > 9:
-        raise SolError(f"{folder} is damaged: {len(images)} images, {len(labels)} labels of 0 to 9")
+        raise SolError(f"{folder} is damaged: {len(images)} images and {len(labels)} labels, which must be 0 to 9")
     return torch.from_numpy(numpy.ascontiguousarray(images)), torch.from_numpy(labels.astype(numpy.int64))
 
 
@@ -76,7 +77,7 @@ def _images(folder: Path, split: str) -> Part:
 
 
 def _binary(folder: Path, split: str) -> Part:
-    """Records of one label byte and 3072 pixel bytes."""
+    """Each record has one label byte and 3072 pixel bytes."""
     names = [f"data_batch_{number}.bin" for number in range(1, 6)] if split == "train" else ["test_batch.bin"]
     records = numpy.concatenate([numpy.fromfile(folder / name, numpy.uint8) for name in names])
     records = records.reshape(-1, 1 + _PIXELS)
@@ -84,16 +85,16 @@ def _binary(folder: Path, split: str) -> Part:
 
 
 class _ArrayReader(pickle.Unpickler):
-    """Reads pickles that hold plain containers and NumPy arrays, and refuses everything else."""
+    """Reads pickles of plain containers and NumPy arrays, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of CIFAR-10 does")
+            raise pickle.UnpicklingError(f"it loads {module}.{name}, which no CIFAR-10 file needs")
         return _ALLOWED[module, name]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for Python 2; whatever the encoding is said to be, it is this one."""
+    """Protocol 2 pickles of Python 3 store bytes as Latin-1 text, so ``encoding`` is ignored."""
     return text.encode("latin1")
 
 
@@ -118,13 +119,13 @@ def _pickled(folder: Path, split: str) -> Part:
     return numpy.concatenate(images), numpy.concatenate(labels)
 
 
-def _fetched() -> Path:
-    """torchvision's download, checked by its MD5 sums."""
+def _downloaded() -> Path:
+    """The cache folder with torchvision's download, which torchvision checks by MD5."""
     folder = cache_folder()
-    hint = "or give a folder that holds CIFAR-10: --data DIR"
+    hint = "or pass a folder with CIFAR-10: --data DIR"
     datasets = import_extra("torchvision.datasets", "fetch", hint)
     try:
         datasets.CIFAR10(str(folder), download=True)
     except (OSError, RuntimeError) as error:
-        raise SolError(f"torchvision cannot fetch CIFAR-10 into {folder}: {error}; {hint}") from error
+        raise SolError(f"torchvision cannot download CIFAR-10 to {folder}: {error}; {hint}") from error
     return folder

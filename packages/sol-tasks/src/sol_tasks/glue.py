@@ -1,4 +1,4 @@
-"""GLUE data sets from their tab-separated files, or fetched by the package datasets."""
+"""GLUE data sets from their tab-separated files, or downloaded by the package datasets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sol_tasks.extras import import_extra
 __all__ = ["GLUE", "Dataset", "Examples", "load_glue"]
 
 Examples = list[tuple[str, str, int]]
-"""First text, second text (empty where there is none) and label, 0 or 1."""
+"""First text, second text (empty if there is none) and label, 0 or 1."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Facts of a data set of two classes.
+    """Facts about a data set with two classes.
 
     Attributes:
-        columns: Header of the first text, of the second (or ``""``), and of the label; ``None`` where the files have no
-            header and the columns are source, label, mark, sentence.
-        hub: Its configuration in the data set ``glue`` of the Hub, and the names of its texts there.
-        epochs: Passes through the data in the paper.
-        length: Tokens that texts are cut to; a few per cent of RTE and WNLI are longer.
+        columns: Headers of the first text, the second text (or ``""``) and the label. ``None`` if the files have no
+            header, and the columns are source, label, mark, sentence.
+        hub: Name of the configuration of ``nyu-mll/glue``, and of its columns for the first and the second text.
+        epochs: Number of epochs in the paper.
+        length: Maximum number of tokens; a few per cent of RTE and WNLI are longer and are truncated.
     """
 
     columns: tuple[str, str, str] | None
@@ -42,35 +42,36 @@ GLUE: dict[str, Dataset] = {
     "MRPC": Dataset(("#1 String", "#2 String", "Quality"), ("mrpc", "sentence1", "sentence2"), 5, 96),
     "WNLI": Dataset(("sentence1", "sentence2", "label"), ("wnli", "sentence1", "sentence2"), 5, 96),
 }
-"""The data sets of the paper by name."""
+"""The paper's data sets by name."""
 
 _LABELS = {"0": 0, "1": 1, "entailment": 0, "not_entailment": 1}
 
 
 def load_glue(name: str, data: Path | None = None, rows: int | None = None) -> dict[str, Examples]:
-    """The splits: test is the official development set, valid a tenth of the training set (at most 1,000), shuffled.
+    """The splits. ``test`` is the official development set; the rest is the official training set, shuffled, of which
+    ``valid`` is a tenth, at most 1,000 rows.
 
     Args:
         name: One of :data:`GLUE`.
-        data: Folder that holds ``glue/NAME`` or ``NAME`` with ``train.tsv`` and ``dev.tsv``. Without it the package
-            datasets fetches them.
-        rows: Keeps the first so many rows of train, after shuffling.
+        data: Folder that contains ``glue/NAME`` or ``NAME`` with ``train.tsv`` and ``dev.tsv``. By default the package
+            datasets downloads them.
+        rows: Number of rows of ``train`` to keep after shuffling; by default all.
 
     Raises:
         SolError: The name is unknown, or the data is missing or damaged.
     """
     if name not in GLUE:
-        raise SolError(f"no data set {name!r}; known: {', '.join(GLUE)}")
-    train, test = _fetched(GLUE[name]) if data is None else _files(name, data)
+        raise SolError(f"unknown data set {name!r}; known: {', '.join(GLUE)}")
+    train, test = _downloaded(GLUE[name]) if data is None else _files(name, data)
     random.Random(20_240_929).shuffle(train)
     held = min(1_000, len(train) // 10)
     return {"train": train[held:][:rows], "valid": train[:held], "test": test}
 
 
 def _files(name: str, data: Path) -> tuple[Examples, Examples]:
-    advice = "get it from gluebenchmark.com/tasks, or omit --data to fetch it with the package datasets"
-    folder = find_data(data, name, (f"glue/{name}/train.tsv", f"{name}/train.tsv"), advice).parent
-    return _table(folder / "train.tsv", GLUE[name]), _table(folder / "dev.tsv", GLUE[name])
+    advice = "get it from gluebenchmark.com/tasks, or leave out --data to download it with the package datasets"
+    train = find_data(name, data, "glue", f"{name}/train.tsv", advice=advice)
+    return _table(train, GLUE[name]), _table(train.with_name("dev.tsv"), GLUE[name])
 
 
 def _table(path: Path, dataset: Dataset) -> Examples:
@@ -86,14 +87,14 @@ def _table(path: Path, dataset: Dataset) -> Examples:
         raise SolError(f"cannot read {path} as a GLUE table: {error!r}") from error
 
 
-def _fetched(dataset: Dataset) -> tuple[Examples, Examples]:
+def _downloaded(dataset: Dataset) -> tuple[Examples, Examples]:
     name, first, second = dataset.hub
-    hint = "or give a folder that holds glue/NAME/train.tsv and dev.tsv: --data DIR"
+    hint = "or pass a folder with glue/NAME/train.tsv and dev.tsv: --data DIR"
     library = import_extra("datasets", "fetch", hint)
     try:
         tables = library.load_dataset("nyu-mll/glue", name)
     except (OSError, ValueError, RuntimeError) as error:
-        raise SolError(f"the package datasets cannot fetch GLUE's {name}: {error}; {hint}") from error
+        raise SolError(f"the package datasets cannot download GLUE's {name}: {error}; {hint}") from error
     parts = []
     for split in ("train", "validation"):
         table = tables[split]

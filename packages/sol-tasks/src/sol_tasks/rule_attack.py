@@ -1,4 +1,4 @@
-"""A rule as an attack of torchattacks, so that it drops into its evaluations, ``MultiAttack`` and RobustBench's."""
+"""A rule as a torchattacks attack, for its evaluations and ``MultiAttack``, and for RobustBench's evaluations."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ __all__ = ["RuleAttack"]
 
 
 class RuleAttack(_TorchAttack):
-    """delta <- project(delta - lr * phi(g)), g the gradient of minus the attack's loss, summed over the images.
+    """delta <- project(delta - lr * phi(g)), where g is the gradient of minus the attack's loss, summed over images.
 
-    As in :mod:`sol_tasks.attack`, the perturbation is eps delta: rates are in units of the radius.
+    As in :mod:`sol_tasks.attack`, the perturbation is eps delta, so learning rates are in units of the radius.
 
     Args:
-        model: The victim: images in [0, 1] to logits.
-        rule: The update rule; ``sign(g) where lr = 0.25`` is PGD with steps of eps/4. Its schedule is
-            laid over ``steps``.
+        model: The victim. It maps images in [0, 1] to logits.
+        rule: The update rule; ``sign(g) where lr = 0.25`` is PGD with steps of eps/4. Its schedule spans ``steps``.
         norm: ``linf`` or ``l2``.
         eps: Radius of the ball.
         steps: Number of steps.
         loss: ``ce`` or ``dlr``.
-        lr: Replaces the rule's own.
-        keep: ``last`` returns the last iterate, as PGD does; ``best`` returns for each image the iterate that fools the
-            victim with the highest loss, or that with the highest loss where none does, as APGD does.
-        seed: Of the random start.
+        lr: Replaces the rule's learning rate.
+        keep: ``last`` returns the last iterate, as PGD does. ``best`` returns for each image, as APGD does, the iterate
+            with the highest loss among those that fool the victim, or among all if none does.
+        seed: Seed of the random start.
 
     Raises:
-        SolError: There is no learning rate, or a name is unknown.
+        SolError: There is no learning rate, or ``norm``, ``loss`` or ``keep`` is unknown.
     """
 
     def __init__(
@@ -47,12 +46,12 @@ class RuleAttack(_TorchAttack):
         seed: int = 0,
     ) -> None:
         super().__init__(rule.name or "RuleAttack", model)
-        for given, known in ((norm, BALLS), (loss, LOSSES), (keep, ("last", "best"))):
+        for what, given, known in (("norm", norm, BALLS), ("loss", loss, LOSSES), ("keep", keep, ("last", "best"))):
             if given not in known:
-                raise SolError(f"{given!r} is not one of: {', '.join(known)}")
+                raise SolError(f"{what} must be one of {', '.join(known)}, got {given!r}")
         rate = rule.lr if lr is None else lr
         if rate is None:
-            raise SolError(f"the rule {rule} has no learning rate; write one behind it: where lr = ...")
+            raise SolError(f"the rule {rule} has no learning rate; pass lr, or append one to the rule: where lr = ...")
         self.rule, self.norm, self.eps, self.steps = rule, norm, eps, steps
         self.loss, self.lr, self.keep, self.seed = loss, rate, keep, seed
         self.supported_mode = ["default", "targeted"]
@@ -79,7 +78,7 @@ class RuleAttack(_TorchAttack):
         return (images + self.eps * delta).clamp(0, 1)
 
     def _gradient(self, images: Tensor, labels: Tensor, delta: Tensor, sign: float) -> tuple[Tensor, Tensor, Tensor]:
-        """What is maximised, [N]; logits; and the gradient of minus its sum with respect to ``delta``."""
+        """The maximised loss, [N]; the logits; and the gradient of minus the summed loss with respect to ``delta``."""
         variable = delta.detach().requires_grad_()
         with torch.enable_grad():
             logits = self.get_logits(images + self.eps * variable)
@@ -89,7 +88,7 @@ class RuleAttack(_TorchAttack):
 
 
 class _Best:
-    """Keeps for each image its best perturbation: success first, then the loss."""
+    """Keeps the best perturbation of each image, by success first and by loss second."""
 
     def __init__(self, delta: Tensor) -> None:
         self.delta = delta.clone()

@@ -1,9 +1,9 @@
-"""Graphs with sparse features, whose products cost what is there.
+"""A graph with sparse features, its neighbourhoods, and the sparse products that graph networks need.
 
-Two things make a step cheap without changing its result. Features are sparse (1 % of Cora's are not zero), and dropout
-acts on the nonzero values: the same distribution as on the dense matrix. And the outputs of L layers at the nodes of a
-split depend only on the nodes within L hops of them, layer l on those within L - l. Only these are computed, which is a
-small part of PubMed for the 60 training nodes of GAT.
+Two things make a step cheap and leave its result unchanged. Features stay sparse (1 % of Cora's are not zero), and
+dropout acts on the stored values, which has the same distribution as on the dense matrix. And the outputs of L layers
+at the nodes of a split depend only on the nodes within L hops, and those of layer l on the nodes within L - l. Only
+these are computed, which is a small part of PubMed for the 60 training nodes of GAT.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Graph"]
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one; its transpose is given, which PyTorch would sort anew for every gradient.
+    """A sparse matrix times a dense one. The transpose is an argument: PyTorch would sort it again for every gradient.
 
-    Automatic casting does not reach it: CPUs have no sparse products in bfloat16.
+    Autocast is disabled, because CPUs have no sparse products in bfloat16.
     """
 
     @staticmethod
@@ -44,7 +44,7 @@ class _Product(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph with labelled nodes, on one device; :meth:`of` makes one.
+    """A graph with labelled nodes on one device; :meth:`of` makes one.
 
     Attributes:
         features: [N, F], sparse (CSR).
@@ -53,8 +53,8 @@ class Graph:
         labels: [N].
         nodes: Nodes of the splits ``train``, ``valid`` and ``test``.
         classes: Number of classes.
-        within: In a neighbourhood, see :meth:`around`: how many nodes are within 0, 1, ... hops, and how many of the
-            normalised edges go into these. Empty for a whole graph.
+        within: For a neighbourhood (see :meth:`around`), how many nodes are within 0, 1, ... hops, and how many of the
+            normalised edges point to these nodes. Empty for a whole graph.
     """
 
     features: Tensor
@@ -67,8 +67,13 @@ class Graph:
 
     @classmethod
     def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: dict[str, Tensor]) -> Graph:
-        """The graph of features [N, F] (dense), edges [2, E] (source and target; both directions of an undirected one),
-        labels [N] (int64, from 0) and, for ``train``, ``valid`` and ``test``, the numbers of the split's nodes.
+        """Make a graph.
+
+        Args:
+            features: Dense, [N, F].
+            edges: Source and target of each edge, [2, E]; an undirected edge is listed in both directions.
+            labels: int64 from 0, [N].
+            nodes: Indices of the nodes of the splits ``train``, ``valid`` and ``test``.
 
         Raises:
             SolError: PyTorch Geometric is not installed.
@@ -90,8 +95,10 @@ class Graph:
         )
 
     def around(self, rows: Tensor, hops: int) -> Graph:
-        """The nodes ``rows``, in this order, then those that reach them in 1, 2, ..., ``hops`` steps, and the edges
-        into nodes that are fewer hops away: what ``hops`` layers need for their outputs at ``rows``.
+        """The neighbourhood that ``hops`` layers need for their outputs at the nodes ``rows``.
+
+        Its nodes are ``rows``, in this order, then those that reach them in 1, 2, ..., ``hops`` steps. Its edges are
+        those that point to nodes fewer than ``hops`` hops away.
         """
         (sources, targets), weights = self.normalised
         distance = torch.full_like(self.labels, hops + 1)
@@ -122,7 +129,7 @@ class Graph:
         )
 
     def project(self, weight: Tensor, rate: float = 0.0) -> Tensor:
-        """Features times ``weight`` [F, O], a share ``rate`` of them dropped and the others scaled up: [N, O]."""
+        """Features times ``weight`` [F, O], with dropout ``rate`` on the features: [N, O]."""
         transposed, order = self._transposed
         if not rate:
             return _Product.apply(self.features, transposed, weight)
@@ -130,17 +137,20 @@ class Graph:
         return _Product.apply(_with(self.features, values), _with(transposed, values[order]), weight)
 
     def into(self, hop: int) -> tuple[Tensor, int]:
-        """The normalised edges into nodes within ``hop`` hops, and how many nodes these are; all of a whole graph."""
+        """The normalised edges to nodes within ``hop`` hops, and the number of these nodes; all for a whole graph."""
         nodes, edges = self.within[hop] if self.within else (len(self.labels), len(self.normalised[1]))
         return self.normalised[0][:, :edges], nodes
 
     def propagate(self, x: Tensor, hop: int) -> Tensor:
-        """D^-1/2 (A + I) D^-1/2 x at the nodes within ``hop`` hops, of x within one hop more; all of a whole graph."""
+        """D^-1/2 (A + I) D^-1/2 x at the nodes within ``hop`` hops, from x at the nodes within ``hop`` + 1.
+
+        For a whole graph, x and the result are at all nodes.
+        """
         return _Product.apply(*self._propagation[hop if self.within else 0], x)
 
     @cached_property
     def _transposed(self) -> tuple[Tensor, Tensor]:
-        """The transposed features, and where their values are in the features'."""
+        """The transposed features, and the positions of their values in the features' values."""
         starts = self.features.crow_indices()
         rows = torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
         shape = (self.features.shape[1], self.features.shape[0])
@@ -160,21 +170,24 @@ class Graph:
 
 
 def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A CSR matrix and the order that its values are in. Its indices have 32 bits, which kernels of CPUs ask for."""
+    """A CSR matrix and the order of its values. Its indices have 32 bits, as CPU kernels require."""
     order = rows.argsort(stable=True)
     starts = nn.functional.pad(rows.bincount(minlength=shape[0]).cumsum(0), (1, 0))
-    matrix = torch.sparse_csr_tensor(starts.int(), columns[order].int(), values[order], shape, check_invariants=False)
+    indices = starts.int(), columns[order].int()
+    with warnings.catch_warnings():  # PyTorch warns once that CSR tensors are in beta
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        matrix = torch.sparse_csr_tensor(*indices, values[order], shape, check_invariants=False)
     return matrix, order
 
 
 def _with(matrix: Tensor, values: Tensor) -> Tensor:
-    """A sparse matrix with other values."""
+    """``matrix`` with its values replaced."""
     rows, columns = matrix.crow_indices(), matrix.col_indices()
     return torch.sparse_csr_tensor(rows, columns, values, matrix.shape, check_invariants=False)
 
 
 def _rows(matrix: Tensor, chosen: Tensor) -> Tensor:
-    """Some rows of a sparse matrix."""
+    """The rows ``chosen`` of a sparse matrix."""
     starts = matrix.crow_indices().long()
     counts = starts.diff()[chosen]
     rows = torch.arange(len(chosen), device=chosen.device).repeat_interleave(counts)
@@ -185,7 +198,5 @@ def _rows(matrix: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _sparse(dense: Tensor) -> Tensor:
-    with warnings.catch_warnings():  # PyTorch says of every CSR tensor that its support is in beta
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        rows, columns = dense.nonzero().unbind(1)
-        return _matrix(rows, columns, dense[rows, columns], (dense.shape[0], dense.shape[1]))[0]
+    rows, columns = dense.nonzero().unbind(1)
+    return _matrix(rows, columns, dense[rows, columns], (dense.shape[0], dense.shape[1]))[0]

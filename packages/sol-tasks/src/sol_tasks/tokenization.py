@@ -1,4 +1,4 @@
-"""Texts as rows of token numbers."""
+"""From texts to rows of tokens: sentences and pairs for classifiers, prompts with answers for language models."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from torch import Tensor
 
 from sol_tasks.glue import Examples
 
-__all__ = ["IGNORED", "Rows", "tokenize_instructions", "tokenize_pairs", "trimmed"]
+__all__ = ["IGNORED", "Rows", "tokenize_instructions", "tokenize_pairs"]
 
 Rows = dict[str, Tensor]
-"""What a model is called with: ``input_ids`` [N, L], ``attention_mask`` [N, L], ``labels`` [N] or [N, L], ..."""
+"""Keyword arguments of a model: ``input_ids`` [N, L], ``attention_mask`` [N, L], ``labels`` [N] or [N, L], ..."""
 
-IGNORED = -100  # the label of tokens that do not count, as in transformers
-
-
-def trimmed(rows: Rows) -> Rows:
-    """Without the columns at the end that are padding in all rows."""
-    width = int(rows["attention_mask"].sum(1).max())
-    return {name: table[:, :width] if table.ndim > 1 else table for name, table in rows.items()}
+IGNORED = -100  # label of tokens that the loss ignores, as in transformers
 
 
 def tokenize_pairs(tokenizer: Any, examples: Examples, length: int) -> Rows:
-    """Rows of texts or pairs of texts, cut to ``length`` tokens and padded at their ends."""
+    """Rows of texts or pairs of texts, truncated to ``length`` tokens and padded on the right."""
     first, second, labels = zip(*examples)
     pairs = list(second) if any(second) else None
     form = {"truncation": True, "max_length": length, "padding": "max_length", "padding_side": "right"}
@@ -37,12 +31,12 @@ _PROMPT_WITH_INPUT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n
 
 
 def tokenize_instructions(tokenizer: Any, records: list[dict[str, str]], length: int) -> Rows:
-    """Rows of prompt and answer; only the tokens of the answer count.
+    """Rows of a prompt and its answer. Only the tokens of the answer enter the loss.
 
     Args:
-        tokenizer: Of transformers.
-        records: Each with ``instruction``, ``output`` and, perhaps empty, ``input``.
-        length: Tokens of a row; answers are cut there, and rows whose prompt leaves no room are left out.
+        tokenizer: A tokenizer of transformers.
+        records: Each has ``instruction``, ``output`` and optionally ``input``.
+        length: Tokens per row. Answers are truncated; records whose prompt leaves no room for an answer are dropped.
     """
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     ids, masks, labels = [], [], []

@@ -1,10 +1,10 @@
-r"""Functions of one vector with a known optimum: instant tasks for tests and teaching.
+r"""Functions of one vector with a known optimum: fast tasks for tests and teaching.
 
-The optimizee is a vector w of n coordinates. Its gradients are noisy, as those of mini-batches are:
+The optimizee is a vector w with n coordinates. Its gradients are noisy, like those of mini-batches:
 
-    loss(w; b) = f(w) + sigma <b, w - w*>,      b ~ N(0, 1)^n drawn anew at every step,
+    loss(w; b) = f(w) + sigma <b, w - w*>,      b ~ N(0, 1)^n independent at every step.
 
-so that the mean over b is f(w), with its least value, 0, at w*.
+The mean over b is f(w), with its minimum, 0, at w*.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sol_learner import SPLITS
+from sol_learner.task import SPLITS
 
 __all__ = ["Toy", "quadratic", "rosenbrock"]
 
@@ -34,7 +34,7 @@ class Toy:
 
     Args:
         name: Name of the task.
-        function: f, from a vector [n] to a scalar; its least value is 0.
+        function: f, from a vector [n] to a scalar; its minimum is 0.
         optimum: w*, shape [n].
         spread: The start is w* + ``spread`` times a standard normal vector.
         noise: sigma.
@@ -59,20 +59,20 @@ class Toy:
         return _Point(self.optimum + self.spread * step.to(self.optimum))
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[Tensor]:
-        """The noise b of each step, [n]; every split has a stream of its own."""
+        """The noise b of each step, [n]; each split has its own stream."""
         seeds = torch.randint(2**62, (len(SPLITS),), generator=generator)
         stream = torch.Generator().manual_seed(int(seeds[SPLITS.index(split)]))
         while True:
             yield torch.randn(self.optimum.shape, generator=stream).to(self.optimum)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """f(w) and the noise."""
+        """f(w) + sigma <b, w - w*>."""
         w = model()
         return self.function(w) + self.noise * torch.dot(batch, w - self.optimum)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """f(w) without noise as ``loss``, and the ``distance`` |w - w*|; the same for all splits."""
+        """``loss``, which is f(w) without noise, and ``distance``, |w - w*|; the same for all splits."""
         w = model()
         return {"loss": float(self.function(w)), "distance": float((w - self.optimum).norm())}
 
@@ -82,7 +82,7 @@ def quadratic(
 ) -> Toy:
     """A quadratic bowl in a rotated frame: 20 coordinates, condition 100, optimum 1, T = 60.
 
-    f(w) = 1/2 (w - 1)' Q diag(h) Q' (w - 1) with a random but fixed rotation Q and h log-spaced from 1/condition to 1.
+    f(w) = 1/2 (w - 1)' Q diag(h) Q' (w - 1), with a fixed random rotation Q and h log-spaced from 1/condition to 1.
     """
     rotation, _ = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(1)))
     root = rotation.to(device) * torch.logspace(0, -1, size, base=condition, device=device).sqrt()
@@ -97,8 +97,7 @@ def quadratic(
 def rosenbrock(data: Path | None = None, device: torch.device | str = "cpu", size: int = 10) -> Toy:
     """Rosenbrock's curved valley: 10 coordinates, optimum 1, T = 200.
 
-    f(w) = 1/1000 sum_i 100 (w_{i+1} - w_i^2)^2 + (1 - w_i)^2: the usual function in its chained form, and scaled, for
-    gradients of about 1.
+    f(w) = 1/1000 sum_i 100 (w_{i+1} - w_i^2)^2 + (1 - w_i)^2, the usual chained form, scaled to gradients of about 1.
     Source: Rosenbrock, "An automatic method for finding the greatest or least value of a function", 1960.
     """
 

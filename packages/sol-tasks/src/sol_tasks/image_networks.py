@@ -22,7 +22,7 @@ MNISTNETS: dict[str, tuple[tuple[int, ...], type[nn.Module]]] = {
 
 
 def mnistnet_module(name: str = "mnistnet", classes: int = 10) -> nn.Module:
-    """784 inputs, the hidden layers of :data:`MNISTNETS`, a linear head.
+    """784 inputs, the hidden layers in :data:`MNISTNETS`, and a linear head.
 
     Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NeurIPS 2016.
     """
@@ -35,7 +35,7 @@ def mnistnet_module(name: str = "mnistnet", classes: int = 10) -> nn.Module:
 
 
 def convnet(channels: int = 3, size: int = 32, classes: int = 10, width: int = 32) -> nn.Module:
-    """Two 3 x 3 convolutions (32 and 64 filters; ReLU, batch norm, pooling) and a hidden layer of 1024.
+    """Two 3 x 3 convolutions (32 and 64 filters; ReLU, batch norm, pooling) and a hidden layer of 1024 units.
 
     4.2M parameters for 32 x 32 images. Source: Bello et al., "Neural optimizer search with reinforcement learning",
     ICML 2017.
@@ -44,7 +44,7 @@ def convnet(channels: int = 3, size: int = 32, classes: int = 10, width: int = 3
         channels: C.
         size: H = W, divisible by 4.
         classes: Number of logits.
-        width: Filters of the first convolution; the other layers shrink with it.
+        width: Filters of the first convolution; the other layers scale with it.
     """
     return nn.Sequential(
         *(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(width), nn.MaxPool2d(2)),
@@ -60,7 +60,10 @@ def _normed(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seque
 
 
 class _Block(nn.Module):
-    """relu(shortcut(x) + body(x)): two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the width."""
+    """relu(shortcut(x) + body(x)).
+
+    The body has two 3 x 3 convolutions. As a bottleneck it has 1 x 1, 3 x 3 and 1 x 1, the last four times as wide.
+    """
 
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
@@ -74,21 +77,21 @@ class _Block(nn.Module):
         self.shortcut: nn.Module = nn.Identity() if same else _normed(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
+        """Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
         return torch.relu(self.shortcut(x) + self.body(x))
 
 
 class ResNet(nn.Module):
-    """A residual network with the stem for small images: one 3 x 3 convolution, no pooling.
+    """A residual network for small images: its stem is one 3 x 3 convolution without pooling.
 
     Source: He et al., "Deep residual learning for image recognition", CVPR 2016.
 
     Args:
         blocks: Number of blocks in each of the four stages, of widths 64, 128, 256, 512.
-        bottleneck: Three-layer blocks.
+        bottleneck: Whether blocks have three layers.
         channels: Channels of the images.
         classes: Number of logits.
-        width: Filters of the stem; all other layers shrink with it.
+        width: Filters of the stem; the other layers scale with it.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [N, C, H, W] to logits [N, classes]."""
+        """Maps images [N, C, H, W] to logits [N, classes]."""
         return self.head(self.stages(self.stem(x)).mean((2, 3)))
 
 
@@ -115,9 +118,9 @@ RESNETS: dict[str, tuple[tuple[int, ...], bool]] = {
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
 }
-"""Blocks a stage, and whether they are bottlenecks, by name."""
+"""Blocks per stage, and whether they are bottlenecks, by name."""
 
 
 def resnet(name: str, channels: int = 3, width: int = 64) -> ResNet:
-    """ResNet-18, -34 or -50 by its name in :data:`RESNETS`: 11.2M, 21.3M and 23.5M parameters for ten classes."""
+    """ResNet-18, -34 or -50, by name in :data:`RESNETS`; 11.2M, 21.3M and 23.5M parameters for ten classes."""
     return ResNet(*RESNETS[name], channels=channels, width=width)

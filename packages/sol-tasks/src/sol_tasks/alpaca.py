@@ -1,4 +1,4 @@
-"""Instructions in Alpaca's form."""
+"""Instructions in Alpaca's form: a JSON list of records with ``instruction``, ``output`` and, optionally, ``input``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from sol_symbols import SolError
 from sol_tasks.data_folder import find_data
 
-__all__ = ["load_instructions"]
+__all__ = ["load_alpaca"]
 
 
-def load_instructions(data: Path) -> list[dict[str, str]]:
-    """The records of the first ``alpaca*.json`` in ``data`` or ``data/llm``.
+def load_alpaca(data: Path) -> list[dict[str, str]]:
+    """The records of the first file ``alpaca*.json`` in ``data/llm`` or ``data``.
 
     Raises:
-        SolError: There is no such file, or it is not a list of records with instruction and output.
+        SolError: There is no such file, or it is not a list of records.
     """
     advice = "get alpaca_data.json from github.com/tatsu-lab/stanford_alpaca"
-    file = find_data(data, "instructions", ("llm/alpaca*.json", "alpaca*.json"), advice)
+    file = find_data("instructions", data, "llm", "alpaca*.json", advice=advice)
     try:
         records = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

