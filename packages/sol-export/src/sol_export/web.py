@@ -90,8 +90,8 @@ class MathMLExporter(FormulaExporter):
             name = f"<code>{escape(known[meaning.symbol])}</code>" if meaning.symbol in known else ""
             cells = (_math(meaning.symbol), name, _words(meaning), value)
             sections[meaning.symbol in direct or meaning in parts].append(_row("td", *cells))
-        made_of = '<tr><th colspan="4">used in the definitions above</th></tr>'
-        rows = [*sections[True], *([made_of] if sections[False] else []), *sections[False]]
+        used_above = '<tr><th colspan="4">used in the definitions above</th></tr>'
+        rows = [*sections[True], *([used_above] if sections[False] else []), *sections[False]]
         head = _row("th", "symbol", "name", "meaning", "definition or value")
         return f'<table class="symbols"><thead>{head}</thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
 
