@@ -1,36 +1,38 @@
-"""Start-up time of ``import sol_symbols``, ``sol --help`` and ``sol tasks`` as multiples of ``import sympy``.
+"""Time to import sol-symbols, and to use its parts, as a multiple of the time of ``import sympy``.
 
     python benchmarks/import_time.py --json benchmarks/import_time.json
 
-Each statement runs in its own process; the kinds alternate, so that other work on the machine hits both, and the
-ratio is that of the medians. Times are wall seconds of the process, the start of Python included.
+``sol_symbols`` imports its modules at first use, so the import alone says little: the other rows use it. Each statement
+runs in a fresh process. The statements alternate, because other work on the machine then affects all of them, and the
+ratio is that of the medians. Times are seconds of processor time of the process, including the start of Python.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
 from sol_symbols import write_atomically
 
-STATEMENTS = {
-    "sympy": "import sympy",
-    "sol_symbols": "import sol_symbols",
-    "UpdateRule and ZOO": "from sol_symbols import ZOO, UpdateRule",
-    "Adam read": "from sol_symbols import ZOO, UpdateRule; ZOO['adam']",
-    "sol --help": "import sys; from sol_symbols.cli import main; sys.exit(main(['--help']))",
-    "sol tasks": "import sys; from sol_symbols.cli import main; sys.exit(main(['tasks']))",
-}
+STATEMENTS = (
+    "import sympy",
+    "import sol_symbols",
+    "import sol_symbols.cli",
+    "from sol_symbols import UpdateRule, evaluator",
+    "from sol_symbols import UpdateRule; UpdateRule.parse('ad')",
+    "from sol_symbols import *",
+)
 
 
 def seconds(statement):
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", statement], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main():
@@ -38,17 +40,21 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    times = {name: [] for name in STATEMENTS}
+    times = {statement: [] for statement in STATEMENTS}
     for _ in range(arguments.rounds + 1):
-        for name, statement in STATEMENTS.items():
-            times[name].append(seconds(statement))
-    medians = {module: statistics.median(values[1:]) for module, values in times.items()}  # the first one fills caches
+        for statement in STATEMENTS:
+            times[statement].append(seconds(statement))
+    medians = {
+        statement: statistics.median(values[1:]) for statement, values in times.items()
+    }  # the first fills caches
     record = {
         "versions": {name: metadata.version(name) for name in ("sympy", "numpy", "sol-symbols")},
         "python": sys.version.split()[0],
         "rounds": arguments.rounds,
-        "seconds, median": {module: round(value, 3) for module, value in medians.items()},
-        "ratio to sympy": {module: round(value / medians["sympy"], 3) for module, value in medians.items()},
+        "seconds, median": {statement: round(value, 3) for statement, value in medians.items()},
+        "ratio to sympy": {
+            statement: round(value / medians["import sympy"], 3) for statement, value in medians.items()
+        },
     }
     print(json.dumps(record, indent=1))
     if arguments.json:

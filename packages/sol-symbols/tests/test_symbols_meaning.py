@@ -33,7 +33,7 @@ from sol_symbols import (
     write_atomically,
 )
 from sol_symbols.cli import main
-from sol_symbols.glossary import glossary
+from sol_symbols.glossary import glossary_markdown
 
 
 def history(steps=50, count=40, seed=0, dtype=np.float64):
@@ -196,17 +196,12 @@ def test_updates_have_the_shape_and_type_of_the_gradients(gradients, shape, dtyp
 @pytest.mark.parametrize(
     ("text", "gradients", "parameters", "message"),
     [
-        ("g", 1.0, None, r"shape \[steps, ...\], got float64 of shape \[\]"),
+        ("g", 1.0, None, r"shape \[steps, ...\], not float64 of shape \[\]"),
         ("g", ["a"], None, "real numbers"),
-        ("g", [1j], None, "got complex128"),
-        ("g", [True], None, "got bool"),
-        ("ad + wd*w where wd = 1", [1.0], None, "value w; pass parameters"),
-        (
-            "ad + wd*w where wd = 1",
-            np.ones((4, 3)),
-            np.ones(2),
-            r"shape \[2\] do not broadcast to gradients of shape \[4, 3\]",
-        ),
+        ("g", [1j], None, "not complex128"),
+        ("g", [True], None, "not bool"),
+        ("ad + wd*w where wd = 1", [1.0], None, "value w: give the parameters too"),
+        ("ad + wd*w where wd = 1", np.ones((4, 3)), np.ones(2), r"shape \[2\] do not fit gradients of shape \[4, 3\]"),
         ("ld", [1.0], None, "needs its horizon"),
     ],
 )
@@ -217,9 +212,40 @@ def test_what_cannot_be_evaluated_is_said(text, gradients, parameters, message):
 
 def test_every_standard_name_has_its_latex_symbol():
     replaced = {name for name, feature in STANDARD.features.items() if feature.inline}
-    symbols = STANDARD.latex
-    assert STANDARD.names - replaced <= {*symbols}
-    assert len({*symbols.values()}) == len(symbols)
+    assert {*STANDARD.latex} == STANDARD.names - replaced
+    assert len({*STANDARD.latex.values()}) == len(STANDARD.latex)
+    assert STANDARD.latex["m_slow_prev"] == r"m^{\mathrm{slow}}_{t-1}"
+
+
+def test_symbols_of_ones_own_names():
+    wider = STANDARD.extended(
+        Recurrence("k", "0.5*k_prev + abs(g)", latex=r"\kappa_{1,t}"), Feature("calm", "g/k", latex="q_t")
+    )
+    rule = UpdateRule.parse("calm + k_prev + m + foo where foo = 2", wider)
+    assert rule.latex() == r"q_t + \mathrm{foo} + \kappa_{1,t-1} + m_t"
+    again = UpdateRule.from_json(rule.to_json())  # files have no symbols
+    assert again == rule
+    assert again.latex() == r"\mathrm{calm} + \mathrm{foo} + \mathrm{k\_prev} + m_t"
+    changed = STANDARD.extended(Recurrence("m", "beta1*m_prev + g"))
+    assert changed.latex == STANDARD.latex
+    assert changed.recurrences["m"] != STANDARD.recurrences["m"]
+    with pytest.raises(RuleError, match="the LaTeX of state 'k', 'k', has no index t"):
+        STANDARD.extended(Recurrence("k", "g", latex="k"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1/m", r"\frac{1}{m_t}"),
+        ("g/sqrt(v)", r"\frac{g_t}{\sqrt{v_t}}"),
+        ("1/(abs(g) + m)", r"\frac{1}{m_t + \left|{g_t}\right|}"),
+        ("1/sqrt(v)", r"\frac{1}{\sqrt{v_t}}"),
+        ("sign(g)**3", r"\operatorname{sign}^{3}\left(g_t\right)"),
+        ("min(g, m)", r"\min\left(g_t, m_t\right)"),
+    ],
+)
+def test_latex_of_quotients_and_functions(text, expected):
+    assert UpdateRule.parse(text).latex() == expected
 
 
 def test_values_that_are_not_finite_come_out():
@@ -392,7 +418,7 @@ def test_show_refuses_sizes_that_are_none(option, value, capsys):
 
 
 def test_the_glossary_names_everything_and_can_be_written(tmp_path, capsys):
-    text = glossary()
+    text = glossary_markdown()
     tables = [*OPERATORS, *INPUTS, *STANDARD.hyperparameters, *STANDARD.recurrences, *STANDARD.features, *ZOO]
     assert [name for name in tables if f"| `{name}`" not in text and f"| `{name}(" not in text] == []
     rows = [line for line in text.splitlines() if line.startswith("|")]

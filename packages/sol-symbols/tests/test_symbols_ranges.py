@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sol_symbols import FORMATS, STANDARD, ZOO, Recurrence, RuleError, UpdateRule, symbol, value_ranges
-from sol_symbols.bounds import Bound, enclose
+from sol_symbols.bounds import enclose
+from sol_symbols.intervals import Bound
 
 TEXTS = ["exp(ad)", "rs*ld + cd*sign(m)", "g**3 - b", "min(g, w)*tanh(m)", "sqrt(v_hat) + ag", "la/(sqrt(v_hat) + eps)"]
 TEXTS += ["cos(g)*abs(m)", "(g - m)**2/(1 + v)", "beta1**t*g", "log(abs(g) + 1)*lt", "m_fast_hat - m_long_hat", "ad**3"]

@@ -51,7 +51,6 @@ def test_what_can_be_shorter_is(text, short):
     assert done.rule == UpdateRule.parse(short)
     assert done.change < 1e-12
     assert done.probes > 1000
-    assert simplify(rule).rule == done.rule
 
 
 @pytest.mark.parametrize("text", KEPT)

@@ -33,9 +33,9 @@ SMALL = LearnConfig(
 @pytest.fixture
 def compiled_anew():
     """Nothing is known of what compilers have made in other tests, nor afterwards of this one's."""
-    c_compiler.compile_library.cache_clear()
+    native._compiled.cache_clear()
     yield
-    c_compiler.compile_library.cache_clear()
+    native._compiled.cache_clear()
 
 
 def network_of(units, features=("1", "abs(g)", "sqrt(v_hat)", "ld", "2*cd"), start="adam", gates=False, seed=0):
@@ -158,7 +158,7 @@ def test_without_functions_of_whole_vectors_it_is_only_slower(monkeypatch, compi
     network, (gradients, thetas) = network_of((("identity", "exp", "cos"),)), window(dtype=torch.float32)
     with_them = both(network, gradients, thetas)[1]
     monkeypatch.setattr(c_compiler, "_ATTEMPTS", (("--no-such-flag",), ()))
-    c_compiler.compile_library.cache_clear()
+    native._compiled.cache_clear()
     assert_same(with_them, both(network, gradients, thetas)[1], rtol=1e-4, atol=1e-5)
 
 
@@ -295,7 +295,7 @@ def test_a_run_that_goes_on_by_the_other_kernel_says_so(monkeypatch, task, tmp_p
 def test_a_network_is_compiled_once_a_process(compiled_anew):
     for seed in range(3):
         NetworkOptimizer(network_of((("identity", "mul"),), seed=seed), "compiled")
-    assert c_compiler.compile_library.cache_info().misses == 1
+    assert native._compiled.cache_info().misses == 1
 
 
 def test_auto_asks_for_much_work_and_a_compiler(monkeypatch, task):

@@ -1,12 +1,10 @@
 """Operator algebra and update rules: the symbolic core of ``sol``. Needs SymPy and NumPy only.
 
-A name is loaded when it is first used, so that ``import sol_symbols`` and the ``sol`` command start fast.
+Modules are imported when one of their names is first used: neither reading rules nor ``sol --help`` waits for NumPy.
 """
 
-from __future__ import annotations
-
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sol_symbols.errors import RuleError, SolError
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from sol_symbols.simplification import Simplification, round_constants, simplify
     from sol_symbols.storage import SCHEMA
     from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
-    from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary
+    from sol_symbols.vocabulary import INPUTS, STANDARD, Feature, Hyperparameter, Input, Recurrence, Vocabulary
     from sol_symbols.zoo import ZOO
 
 __version__ = "0.1.0"
@@ -50,6 +48,7 @@ __all__ = [
     "ExpressionPrinter",
     "Feature",
     "Hyperparameter",
+    "Input",
     "Line",
     "NumberFormat",
     "Operator",
@@ -89,64 +88,89 @@ __all__ = [
     "write_atomically",
 ]
 
-_HOME = {
-    "Assignment": "program",
-    "Complexity": "rule",
-    "Evaluator": "evaluation",
-    "ExpressionPrinter": "grammar",
-    "FORMATS": "ranges",
-    "Feature": "vocabulary",
-    "Hyperparameter": "vocabulary",
-    "INPUTS": "vocabulary",
-    "Line": "response_curves",
-    "NumberFormat": "ranges",
-    "OPERATORS": "operators",
-    "Operator": "operators",
-    "Panel": "response_curves",
-    "Program": "program",
-    "Ranges": "ranges",
-    "Recurrence": "vocabulary",
-    "RuleError": "errors",
-    "RuleEvaluator": "rule",
-    "SCHEMA": "storage",
-    "STANDARD": "vocabulary",
-    "Simplification": "simplification",
-    "SolError": "errors",
-    "UpdateRule": "rule",
-    "Vocabulary": "vocabulary",
-    "ZOO": "zoo",
-    "add_rule_argument": "resolve",
-    "evaluator": "rule",
-    "expand_terms": "grammar",
-    "feature_evaluator": "evaluation",
-    "format_expression": "grammar",
-    "format_number": "grammar",
-    "hoisted": "hoisting",
-    "latex": "latex_printer",
-    "lower": "rule",
-    "lower_features": "program",
-    "parity": "symmetry",
-    "parse_expression": "grammar",
-    "plot": "plotting",
-    "probed_parity": "symmetry",
-    "probed_scaling_degree": "symmetry",
-    "resolve_rule": "resolve",
-    "responses": "response_curves",
-    "round_constants": "simplification",
-    "rule_of": "resolve",
-    "scaling_degree": "symmetry",
-    "simplify": "simplification",
-    "symbol": "grammar",
-    "value_ranges": "ranges",
-    "write_atomically": "files",
+_MODULES = {
+    "errors": (
+        "RuleError",
+        "SolError",
+    ),
+    "evaluation": (
+        "Evaluator",
+        "feature_evaluator",
+    ),
+    "files": ("write_atomically",),
+    "grammar": (
+        "ExpressionPrinter",
+        "expand_terms",
+        "format_expression",
+        "format_number",
+        "parse_expression",
+        "symbol",
+    ),
+    "hoisting": ("hoisted",),
+    "latex_printer": ("latex",),
+    "operators": (
+        "OPERATORS",
+        "Operator",
+    ),
+    "plotting": ("plot",),
+    "program": (
+        "Assignment",
+        "Program",
+        "lower_features",
+    ),
+    "ranges": (
+        "FORMATS",
+        "NumberFormat",
+        "Ranges",
+        "value_ranges",
+    ),
+    "resolve": (
+        "add_rule_argument",
+        "resolve_rule",
+        "rule_of",
+    ),
+    "response_curves": (
+        "Line",
+        "Panel",
+        "responses",
+    ),
+    "rule": (
+        "Complexity",
+        "RuleEvaluator",
+        "UpdateRule",
+        "evaluator",
+        "lower",
+    ),
+    "simplification": (
+        "Simplification",
+        "round_constants",
+        "simplify",
+    ),
+    "storage": ("SCHEMA",),
+    "symmetry": (
+        "parity",
+        "probed_parity",
+        "probed_scaling_degree",
+        "scaling_degree",
+    ),
+    "vocabulary": (
+        "INPUTS",
+        "STANDARD",
+        "Feature",
+        "Hyperparameter",
+        "Input",
+        "Recurrence",
+        "Vocabulary",
+    ),
+    "zoo": ("ZOO",),
 }
-"""The module of each name."""
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
-        raise AttributeError(f"module 'sol_symbols' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"sol_symbols.{_HOME[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -23,9 +23,9 @@ import sympy
 from numpy.typing import NDArray
 
 from sol_symbols.intervals import ANYTHING, Bound
-from sol_symbols.operators import function_of
+from sol_symbols.operators import operator_of
 
-__all__ = ["ANYTHING", "Bound", "enclose"]
+__all__ = ["enclose"]
 
 Weights = NDArray[numpy.float64]
 _INF = math.inf
@@ -57,7 +57,8 @@ def enclose(
     elif expression.is_Pow:
         bound = _power(*parts)
     else:
-        bound = function_of(expression).bounds(*parts)
+        operator = operator_of(expression.func)
+        bound = operator.bounds(*parts) if operator is not None and operator.bounds is not None else ANYTHING
     note(expression, bound)
     return bound
 

@@ -1,24 +1,25 @@
-"""Compiling C code and loading it, with whatever C compiler the machine has."""
+"""Compiling C source into a shared library and loading it, for code that is used by the process that generated it."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["compile_library", "find_compiler"]
 
+TIME_LIMIT = 120.0
+"""Seconds that a compiler may take."""
+
 _FLAGS = ("-O2", "-shared", "-fPIC", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _ATTEMPTS = (("-march=native", "-DVECTOR_FUNCTIONS", "-lmvec"), ("-march=native",), ())
 """Further flags, best first; glibc's libmvec has exponentials and the like of whole vectors."""
-_LIMIT = 120  # seconds
 
 
 def find_compiler() -> list[str] | None:
@@ -30,12 +31,10 @@ def find_compiler() -> list[str] | None:
     return command if shutil.which(command[0]) else None
 
 
-@functools.cache
 def compile_library(source: str) -> ctypes.CDLL | str:
-    """C code compiled and loaded, or the reason why that failed; tried once a process.
+    """The code compiled and loaded, or the reason why that failed.
 
-    ``VECTOR_FUNCTIONS`` is defined where glibc has versions of the mathematical functions for whole vectors. The
-    compiler's files are deleted once they are loaded. A compiler that takes longer than two minutes is ended.
+    The files are deleted as soon as they are loaded. A compiler that takes longer than two minutes is killed.
     """
     command = find_compiler()
     if command is None:
@@ -47,36 +46,35 @@ def compile_library(source: str) -> ctypes.CDLL | str:
             code.write_text(source, encoding="utf-8")
             for flags in _ATTEMPTS:
                 run = [*command, *_FLAGS, str(code), "-o", str(library), *flags, "-lm"]
-                status, output = _run(run)
+                status, errors = _run(run)
                 if status is None:
-                    return f"{shlex.join(command)} did not finish in {_LIMIT} s"
+                    return f"{shlex.join(command)} did not finish in {TIME_LIMIT:g} s"
                 if status:
-                    lines = output.strip().splitlines() or [f"status {status}"]
+                    lines = errors.strip().splitlines() or [f"status {status}"]
                     reason = f"{shlex.join(command)} failed: {next((x for x in lines if 'error' in x), lines[0])}"
                     continue
                 try:
                     return ctypes.CDLL(str(library))
                 except OSError as error:
-                    reason = f"what {shlex.join(command)} made cannot be loaded: {error}"
+                    reason = f"cannot load the library that {shlex.join(command)} wrote: {error}"
     except OSError as error:
         return str(error)
     return reason
 
 
-def _run(command: list[str]) -> tuple[int | None, str]:
-    """Status and error output of a compiler; no status where it was ended because it took too long."""
-    # In its own session: Ctrl-C, which the caller handles, would end this attempt alone. The session is ended whole,
-    # because a compiler starts processes of its own.
-    with subprocess.Popen(
+def _run(command: Sequence[str]) -> tuple[int | None, str]:
+    """Exit status (``None`` if the time ran out) and standard error of the command."""
+    # A separate session: Control-C, which the learner handles, would otherwise end this attempt only. Its processes
+    # form a group, so that a compiler is killed together with the passes that it started.
+    process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace", start_new_session=True
-    ) as process:
-        try:
-            _, output = process.communicate(timeout=_LIMIT)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+    )
+    try:
+        _, errors = process.communicate(timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            if isinstance(error, subprocess.TimeoutExpired):
-                return None, ""
-            raise
-    return process.returncode, output
+    return process.returncode, errors

@@ -1,33 +1,68 @@
-"""Expressions as C99: what the learner's kernel is printed with, and any exporter that writes C.
+"""Expressions as C99, for numbers of a type called ``real``.
 
-:data:`C_FUNCTIONS` defines the few functions that the C library lacks. It needs ``real``, a typedef of ``float`` or
-``double``, and follows ``#include <tgmath.h>``, which picks the functions for that type.
+A file that uses the printed expressions begins with::
+
+    typedef double real;
+    ... the text of C_INCLUDES ...
+    ... the text of c_functions() ...
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import sympy
 from sympy.printing.c import C99CodePrinter
 
-__all__ = ["C_FUNCTIONS", "VECTOR_FUNCTIONS", "CPrinter"]
+from sol_symbols.operators import OPERATORS, operator_of
 
-VECTOR_FUNCTIONS = "".join(
-    f"#pragma omp declare simd notinbranch\n{real} ({name}{suffix})({real});\n"
-    for name in ("exp", "log", "tanh", "cos", "sin", "sinh", "cosh", "atan", "asinh", "erf")
-    for real, suffix in (("float", "f"), ("double", ""))
-)
-"""Declares the functions of which glibc's libmvec has versions for whole vectors."""
+__all__ = ["C_INCLUDES", "c_functions", "format_c"]
 
-C_FUNCTIONS = """\
+C_INCLUDES = "#include <math.h>\n#include <tgmath.h>\n"
+"""The headers; with the second, ``exp(x)`` is the function for the type of x."""
+
+
+def c_functions() -> str:
+    """Definitions of the functions that C's library lacks.
+
+    If ``VECTOR_FUNCTIONS`` is defined, it also declares those of the library that glibc's libmvec has for vectors.
+    """
+    vectors = "".join(
+        f"#pragma omp declare simd notinbranch\n{real} ({name}{suffix})({real});\n"
+        for operator in OPERATORS.values()
+        for name in operator.c_vectors
+        for real, suffix in (("float", "f"), ("double", ""))
+    )
+    functions = "".join(operator.c_source for operator in OPERATORS.values())
+    return f"""#ifdef VECTOR_FUNCTIONS
+{vectors}#endif
 #define INLINE static inline __attribute__((always_inline))
-INLINE real signum(real x) { return (real)((x > 0) - (x < 0)); }
-INLINE real smaller(real x, real y) { return x < y || x != x ? x : y; }
-INLINE real step_at_0(real x) { return (real)(x > 0) + (real)0.5 * (real)(x == 0); }
+{functions}INLINE real step_at_0(real x) {{ return (real)(x > 0) + (real)0.5 * (real)(x == 0); }}
 """
 
 
-class CPrinter(C99CodePrinter):
-    """Expressions as C; names get a prefix, so that they cannot be those of the code around them."""
+def format_c(expression: sympy.Expr) -> str:
+    """The expression in C; a name gets the prefix ``v_``, so that it cannot be a name of the surrounding code.
+
+    >>> format_c(sympy.sign(sympy.Symbol("g"))**2 + 0.5)
+    '((signum(v_g))*(signum(v_g))) + ((real)0.5)'
+    """
+    text: str = _PRINTER.doprint(expression)
+    return text
+
+
+class _Printer(C99CodePrinter):
+    def _print(self, expr: sympy.Basic, **kwargs: Any) -> str:
+        """A function by the C name that its operator states."""
+        operator = operator_of(expr.func) if getattr(expr, "is_Function", False) else None
+        if operator is None or not operator.c_name:
+            return str(super()._print(expr, **kwargs))
+        text, *others = (self._print(argument) for argument in expr.args)
+        if operator.arity == 1:
+            return f"{operator.c_name}({text})"
+        for other in others:  # SymPy's Min has any number of arguments
+            text = f"{operator.c_name}({text}, {other})"
+        return text
 
     def _print_Symbol(self, expr: sympy.Symbol) -> str:
         return f"v_{expr.name}"
@@ -37,17 +72,8 @@ class CPrinter(C99CodePrinter):
 
     _print_Rational = _print_Float
 
-    def _print_sign(self, expr: sympy.Expr) -> str:
-        return f"signum({self._print(expr.args[0])})"
-
-    def _print_Heaviside(self, expr: sympy.Expr) -> str:
+    def _print_Heaviside(self, expr: sympy.Expr) -> str:  # a derivative of min
         return f"step_at_0({self._print(expr.args[0])})"
-
-    def _print_Min(self, expr: sympy.Expr) -> str:
-        text, *others = (self._print(argument) for argument in expr.args)
-        for other in others:
-            text = f"smaller({text}, {other})"
-        return text
 
     def _print_Pow(self, expr: sympy.Pow) -> str:
         base, exponent = self._print(expr.base), expr.exp
@@ -57,3 +83,6 @@ class CPrinter(C99CodePrinter):
             product = "*".join([f"({base})"] * abs(int(exponent)))
             return f"({product})" if exponent > 0 else f"(1/({product}))"
         return f"pow({base}, {self._print(exponent)})"
+
+
+_PRINTER = _Printer()

@@ -1,4 +1,4 @@
-"""The sub-commands that this package adds to ``sol``."""
+"""The sub-commands that this package adds to ``sol``. They import NumPy when they run: ``sol --help`` must not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sol_symbols.errors import SolError
 from sol_symbols.files import write_atomically
 
-if TYPE_CHECKING:  # imported where they are used, so that sol --help loads neither SymPy nor NumPy
+if TYPE_CHECKING:  # imported where they are used: sol --help loads neither SymPy nor NumPy
     from sol_symbols.rule import UpdateRule
 
 __all__ = ["Glossary", "Show"]
@@ -30,6 +30,7 @@ class Show:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
+
         from sol_symbols.resolve import add_rule_argument
 
         add_rule_argument(parser)
@@ -43,6 +44,7 @@ class Show:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+
         from sol_symbols.grammar import format_expression
         from sol_symbols.plotting import plot
         from sol_symbols.ranges import value_ranges
@@ -101,9 +103,10 @@ class Glossary:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit status."""
-        from sol_symbols.glossary import glossary
 
-        text = glossary()
+        from sol_symbols.glossary import glossary_markdown
+
+        text = glossary_markdown()
         if arguments.output is None:
             print(text, end="")
         else:

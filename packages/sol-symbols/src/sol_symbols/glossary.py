@@ -10,7 +10,7 @@ from sol_symbols.operators import OPERATORS
 from sol_symbols.vocabulary import INPUTS, STANDARD
 from sol_symbols.zoo import ZOO
 
-__all__ = ["glossary"]
+__all__ = ["glossary_markdown"]
 
 _TERMS = (
     ("optimizee", "the model that is being trained, by the optimizer that is learned or shown"),
@@ -33,7 +33,7 @@ _TERMS = (
 )
 
 
-def glossary() -> str:
+def glossary_markdown() -> str:
     """The glossary as Markdown."""
     states = {f"`{name}`": (state, STANDARD.definitions[name]) for name, state in STANDARD.recurrences.items()}
     features = {f"`{name}`": (feature, STANDARD.definitions[name]) for name, feature in STANDARD.features.items()}
@@ -59,7 +59,7 @@ def glossary() -> str:
         ),
         "## States",
         _table(
-            ("name", "in LaTeX", "start", "update", "meaning"),
+            ("name", "in LaTeX", "starts at", "update", "meaning"),
             (
                 (n, _math(s.name), format_number(s.init), f"`{format_expression(d)}`", s.description)
                 for n, (s, d) in states.items()

@@ -28,7 +28,7 @@ from sympy.printing.precedence import PRECEDENCE, precedence
 from sympy.printing.str import StrPrinter
 
 from sol_symbols.errors import RuleError, quoted
-from sol_symbols.operators import OPERATORS
+from sol_symbols.operators import OPERATORS, operator_of
 
 __all__ = [
     "ExpressionPrinter",
@@ -250,16 +250,14 @@ class ExpressionPrinter(StrPrinter):
         return repr(float(expr))
 
     def _print_Function(self, expr: sympy.Function) -> str:
-        name = self.function_name(type(expr).__name__.lower())
-        return f"{name}({', '.join(self._print(argument) for argument in expr.args)})"
+        operator = operator_of(type(expr))
+        name = self.function_name(operator.name if operator is not None else type(expr).__name__.lower())
+        arguments = [self._print(argument) for argument in expr.args]
+        while operator is not None and len(arguments) > operator.arity:  # SymPy's Min has any number of arguments
+            arguments[-2:] = [f"{name}({arguments[-2]}, {arguments[-1]})"]
+        return f"{name}({', '.join(arguments)})"
 
-    _print_Abs = _print_ExpBase = _print_Function
-
-    def _print_Min(self, expr: sympy.Min) -> str:
-        *others, text = (self._print(argument) for argument in expr.args)
-        for other in reversed(others):  # SymPy's takes any number of arguments, the operator two
-            text = f"{self.function_name('min')}({other}, {text})"
-        return text
+    _print_Abs = _print_ExpBase = _print_Min = _print_Max = _print_Function
 
     def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
         base, exponent = expr.args

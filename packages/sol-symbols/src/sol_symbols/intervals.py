@@ -1,4 +1,7 @@
-"""Intervals that remember how a quantity depends on the gradients; :mod:`sol_symbols.bounds` computes with them."""
+"""What is known of a quantity's size: an interval, and how the quantity depends on the gradients.
+
+:mod:`sol_symbols.operators` states how each function maps these, :mod:`sol_symbols.bounds` combines them.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,19 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    Weights = NDArray[numpy.float64]
-
-__all__ = ["ANYTHING", "Bound", "monotone"]
+__all__ = ["ANYTHING", "Bound", "increasing"]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What is known of a quantity: ``lo <= X <= hi``, and the forms in :mod:`sol_symbols.bounds`."""
+    """What is known of a quantity X: ``lo <= X <= hi``, and the forms that :mod:`sol_symbols.bounds` explains."""
 
     lo: float
     hi: float
-    linear: Weights | None = None
-    energy: Weights | None = None
-    norm: Weights | None = None
-    inverse: Weights | None = None
+    linear: NDArray[numpy.float64] | None = None
+    energy: NDArray[numpy.float64] | None = None
+    norm: NDArray[numpy.float64] | None = None
+    inverse: NDArray[numpy.float64] | None = None
 
     @property
     def size(self) -> float:
@@ -40,8 +41,11 @@ class Bound:
 ANYTHING = Bound(-math.inf, math.inf)
 
 
-def monotone(function: Callable[[float], float]) -> Callable[[Bound], Bound]:
-    """The bounds of a function that never decreases; a value beyond float64 is infinite."""
+def increasing(function: Callable[[float], float]) -> Callable[[Bound], Bound]:
+    """The bounds of a function that never decreases: its values at the ends of the interval.
+
+    An ``OverflowError`` counts as infinity with the sign of the argument.
+    """
 
     def value(x: float) -> float:
         try:

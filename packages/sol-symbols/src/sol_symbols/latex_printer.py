@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import sympy
 from sympy.printing.latex import LatexPrinter
 
 from sol_symbols.grammar import symbol
-from sol_symbols.operators import function_of
+from sol_symbols.operators import operator_of
 from sol_symbols.vocabulary import STANDARD, Vocabulary
 
 __all__ = ["latex"]
@@ -17,7 +18,15 @@ __all__ = ["latex"]
 class _Printer(LatexPrinter):
     def __init__(self, digits: int | None, vocabulary: Vocabulary) -> None:
         super().__init__({"mul_symbol": None, "order": "none"})
-        self._digits, self._vocabulary = digits, vocabulary
+        self._digits, self._symbols = digits, vocabulary.latex
+
+    def _print(self, expr: sympy.Basic, **kwargs: Any) -> str:
+        """A function by the LaTeX name that its operator states."""
+        operator = operator_of(expr.func) if getattr(expr, "is_Function", False) else None
+        if operator is None or not operator.latex:
+            return str(super()._print(expr, **kwargs))
+        power = f"^{{{kwargs['exp']}}}" if kwargs.get("exp") is not None else ""
+        return rf"{operator.latex}{power}\left({', '.join(map(self._print, expr.args))}\right)"
 
     def _as_ordered_terms(self, expr: sympy.Expr, order: str | None = None) -> list[sympy.Expr]:
         terms: list[sympy.Expr] = expr.as_ordered_terms()
@@ -25,15 +34,17 @@ class _Printer(LatexPrinter):
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
         """The number, then sums, then the rest: (1 - beta1) g."""
+        if expr.is_Pow:  # 1/x, which SymPy prints as a product
+            return str(super()._print_Mul(expr))
         number, rest = expr.as_coeff_Mul()
         factors = sorted(rest.as_ordered_factors(), key=lambda x: not x.is_Add)
-        if number == 1 and len(factors) == 1:  # of a reciprocal SymPy asks here; printing it again would not end
-            return str(super()._print_Mul(rest) if rest.is_Pow else self._print(rest))
+        if number == 1 and len(factors) == 1:
+            return str(self._print(rest))
         text: str = super()._print_Mul(sympy.Mul(*([] if number == 1 else [number]), *factors, evaluate=False))
         return text
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
-        return self._vocabulary.latex.get(expr.name, rf"\mathrm{{{expr.name}}}".replace("_", r"\_"))
+        return self._symbols.get(expr.name, rf"\mathrm{{{expr.name}}}".replace("_", r"\_"))
 
     def _print_Float(self, expr: sympy.Float) -> str:
         value = float(expr)
@@ -44,14 +55,6 @@ class _Printer(LatexPrinter):
         factor = {"1": "", "-1": "-"}.get(mantissa, rf"{mantissa} \cdot ")
         return f"{factor}10^{{{int(exponent)}}}" if exponent else mantissa
 
-    def _print_Function(self, expr: sympy.Function, exp: str | None = None) -> str:
-        name = function_of(expr).latex
-        if name is None:
-            text: str = super()._print_Function(expr, exp)
-            return text
-        power = f"^{{{exp}}}" if exp is not None else ""
-        return rf"{name}{power}\left({', '.join(map(self._print, expr.args))}\right)"
-
 
 def latex(expression: sympy.Expr | str, digits: int | None = None, vocabulary: Vocabulary = STANDARD) -> str:
     """LaTeX of an expression or of a name.
@@ -59,6 +62,6 @@ def latex(expression: sympy.Expr | str, digits: int | None = None, vocabulary: V
     Args:
         expression: A SymPy expression over a vocabulary's names, or one name.
         digits: Significant digits of floats; all of them where ``None``.
-        vocabulary: Has the LaTeX of names; others are set upright.
+        vocabulary: Has the symbols of the names; a name without one is set upright.
     """
     return _Printer(digits, vocabulary).doprint(symbol(expression) if isinstance(expression, str) else expression)

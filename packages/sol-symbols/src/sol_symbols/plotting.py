@@ -21,17 +21,18 @@ _STYLES = (("#1f5fa8", "-"), ("#6b6b6b", "--"), ("#c0392b", ":"))
 
 
 def plot(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -> Figure:
-    """Plot phi over the gradient, the momentum and t/T; see :func:`sol_symbols.responses`.
+    """A picture of phi over the gradient, the momentum and t/T; see :func:`sol_symbols.responses`.
 
-    Needs matplotlib: install ``sol-symbols[plot]``. An open horizon counts as 100 steps, the parameter's value as 0.
+    Needs matplotlib, which the extra ``sol-symbols[plot]`` installs. An open horizon is drawn as 100 steps, and the
+    parameter's value as 0.
 
     Args:
         rule: The rule.
-        path: Where to save the figure, as PNG, SVG or PDF by its suffix; not saved if ``None``.
+        path: Where to save it, as PNG, SVG or PDF by its suffix; not saved if ``None``.
         scale: Root mean square of the gradients shown.
 
     Returns:
-        The figure, which notebooks display.
+        The figure, which notebooks show.
 
     Raises:
         RuleError: The scale is not a positive number.

@@ -1,4 +1,4 @@
-"""Formulas as straight-line code, which evaluation, exporters and LaTeX walk through.
+"""A rule as straight-line code: what evaluation, exporters and LaTeX walk through.
 
 scalars  numbers that depend on the step and the hyperparameters only (bias corrections, decays)
 body     states and features, elementwise over the parameters, each after what it needs

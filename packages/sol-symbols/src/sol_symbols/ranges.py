@@ -2,7 +2,7 @@
 
 Stochastic training in float16 or bfloat16 fails at the values that nobody has looked at: squared gradients above
 65,504, exp of a direction above 11, an eps that is 0. :func:`value_ranges` bounds every name of a rule step by step,
-for all gradients of a given size (see :mod:`sol_symbols.bounds`), and reports what can go wrong.
+for all gradients of a stated size (see :mod:`sol_symbols.bounds`), and says what can go wrong.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy
 import sympy
 
-from sol_symbols.bounds import Bound, enclose
+from sol_symbols.bounds import enclose
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import format_expression
+from sol_symbols.intervals import Bound
 from sol_symbols.rule import UpdateRule
 
 __all__ = ["FORMATS", "NumberFormat", "Ranges", "value_ranges"]
@@ -44,6 +45,7 @@ FORMATS = (
     NumberFormat("bfloat16", (2 - 2.0**-7) * 2.0**127, 2.0**-133),
     NumberFormat("float16", 65504.0, 2.0**-24),
 )
+
 """The formats that are looked at."""
 
 
@@ -69,16 +71,16 @@ class Ranges:
 def value_ranges(
     rule: UpdateRule, gradient: float = 100.0, parameter: float = 100.0, steps: int | None = None
 ) -> Ranges:
-    """Bounds of all quantities of a rule, and warnings where float32, bfloat16 or float16 overflow.
+    """Bounds of all quantities, and warnings where float32, bfloat16 or float16 overflow.
 
-    The bounds hold for every trajectory within the given sizes; those of Adam's direction and its relatives are
+    The bounds hold for every trajectory within the stated sizes; those of Adam's direction and its relatives are
     tight (see :mod:`sol_symbols.bounds`).
 
     Args:
         rule: The rule.
         gradient: Largest absolute gradient.
         parameter: Largest absolute value of the parameter.
-        steps: Number of first steps to cover, at most 1,000; the horizon by default, or 100 where it is open.
+        steps: Number of first steps to bound, at most 1,000; the horizon by default, or 100 where it is open.
 
     Raises:
         RuleError: An argument is out of range.

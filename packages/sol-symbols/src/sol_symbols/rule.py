@@ -247,30 +247,7 @@ class UpdateRule:
         >>> UpdateRule.parse("ld*sign(g) where T = 4").evaluate([2.0, -3.0, 0.5]).tolist()
         [0.75, -0.5, 0.25]
         """
-        import numpy
-
-        g = numpy.asarray(gradients)
-        if g.ndim == 0 or not (numpy.issubdtype(g.dtype, numpy.floating) or numpy.issubdtype(g.dtype, numpy.integer)):
-            raise RuleError(
-                f"gradients must be real numbers of shape [steps, ...], got {g.dtype} of shape {[*g.shape]}"
-            )
-        g = g if numpy.issubdtype(g.dtype, numpy.floating) else g.astype(float)
-        phi = evaluator(self, numpy, horizon)
-        if parameters is None and phi.program.uses("w"):
-            raise RuleError(f"the rule {self} uses the parameter's value w; pass parameters")
-        given = numpy.asarray(0 if parameters is None else parameters, g.dtype)
-        try:
-            w = numpy.broadcast_to(given, g.shape)
-        except ValueError:
-            raise RuleError(
-                f"parameters of shape {[*given.shape]} do not broadcast to gradients of shape {[*g.shape]}"
-            ) from None
-        updates = numpy.empty_like(g)
-        state = phi.init(g[0]) if len(g) else {}
-        with numpy.errstate(all="ignore"):
-            for t in range(len(g)):
-                updates[t], state = phi(g[t], state, w[t], t + 1)
-        return updates
+        return _trajectory(self, gradients, parameters, horizon)
 
     # -- text and JSON ---------------------------------------------------------------------------------------
 
@@ -390,8 +367,35 @@ def evaluator(
         RuleError: The rule has a schedule and neither it nor the call says over how many steps.
 
     >>> import numpy as np
+    >>> from sol_symbols import UpdateRule
     >>> phi = evaluator(UpdateRule.parse("sign(g)"))
     >>> phi(np.array([-2.0, 0.0, 3.0]), {}, None, 1)[0].tolist()
     [-1.0, 0.0, 1.0]
     """
     return RuleEvaluator(rule, xp, horizon, hoist)
+
+
+def _trajectory(
+    rule: UpdateRule, gradients: ArrayLike, parameters: ArrayLike | None = None, horizon: float | None = None
+) -> NDArray[Any]:
+    """The updates along a trajectory; see :meth:`sol_symbols.UpdateRule.evaluate`."""
+    import numpy
+
+    g = numpy.asarray(gradients)
+    if g.ndim == 0 or not (numpy.issubdtype(g.dtype, numpy.floating) or numpy.issubdtype(g.dtype, numpy.integer)):
+        raise RuleError(f"gradients are real numbers of shape [steps, ...], not {g.dtype} of shape {[*g.shape]}")
+    g = g if numpy.issubdtype(g.dtype, numpy.floating) else g.astype(float)
+    phi = evaluator(rule, horizon=horizon)
+    if parameters is None and phi.program.uses("w"):
+        raise RuleError(f"the rule {rule} speaks of the parameter's value w: give the parameters too")
+    given = numpy.asarray(0 if parameters is None else parameters, g.dtype)
+    try:
+        w = numpy.broadcast_to(given, g.shape)
+    except ValueError:
+        raise RuleError(f"parameters of shape {[*given.shape]} do not fit gradients of shape {[*g.shape]}") from None
+    updates = numpy.empty_like(g)
+    state = phi.init(g[0]) if len(g) else {}
+    with numpy.errstate(all="ignore"):
+        for t in range(len(g)):
+            updates[t], state = phi(g[t], state, w[t], t + 1)
+    return updates

@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 import numpy
 import sympy
 
-from sol_symbols.bounds import ANYTHING, Bound, enclose
+from sol_symbols.bounds import enclose
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import count_terms, expand_terms, symbol, tidy
+from sol_symbols.intervals import ANYTHING, Bound
 from sol_symbols.probes import measure, trajectories
 from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
@@ -56,7 +57,10 @@ class Simplification:
 
 
 def simplify(rule: UpdateRule, digits: int | None = None) -> Simplification:
-    """A shorter rule of the same value; with ``digits``, its constants rounded to that many significant digits.
+    """A rule of the same value that is shorter where one is found, never longer; ``simplify(rule).rule`` is the rule.
+
+    With ``digits``, constants are rounded to that many significant digits too, which changes values; ``change`` says
+    by how much.
 
     Args:
         rule: The rule.

@@ -1,4 +1,4 @@
-"""Reading rules: the text form, and the JSON form with every field checked before anything is made of it."""
+"""Reading the two stored forms of a rule, text and JSON. Every field is checked before it is used."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ __all__ = ["SCHEMA", "read_record", "read_text"]
 SCHEMA = 1
 """Version of the JSON form that this release writes, and the newest that it reads."""
 
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
+
 _FIELDS: dict[str, Any] = {
     "expression": str,
     "lr": int | float | None,
@@ -27,11 +29,8 @@ _FIELDS: dict[str, Any] = {
 }
 
 
-_ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
-
-
 def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The arguments of :class:`~sol_symbols.UpdateRule` that ``EXPRESSION where NAME = NUMBER, ...`` stands for.
+    """The arguments of :class:`~sol_symbols.UpdateRule` in its text form, ``EXPRESSION where NAME = NUMBER, ...``.
 
     Raises:
         RuleError: The text is not a rule; the message shows where.

@@ -15,7 +15,7 @@ import numpy
 import sympy
 
 from sol_symbols.grammar import symbol
-from sol_symbols.operators import Parity, Scaling, function_of
+from sol_symbols.operators import operator_of
 from sol_symbols.probes import measure, trajectories
 from sol_symbols.rule import UpdateRule
 from sol_symbols.vocabulary import Vocabulary
@@ -24,6 +24,7 @@ __all__ = ["parity", "probed_parity", "probed_scaling_degree", "scaling_degree"]
 
 _SCALES = (1e-3, 1.0, 30.0)  # ordinary gradients, in which eps is lost
 _FACTOR = 64.0
+_PARITIES: dict[str | None, int] = {"odd": -1, "even": 1}
 
 
 def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
@@ -68,12 +69,12 @@ def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
         return math.prod(parts)
     if expression.is_Pow and expression.exp.is_Integer:
         return parts[0] ** (int(expression.exp) % 2)
-    if expression.is_Add:
-        return parts[0] if len(set(parts)) == 1 else 0
-    if expression.is_Pow:
+    if len(set(parts)) > 1:
         return 0
-    parity = function_of(expression).parity
-    return {Parity.ODD: parts[0], Parity.EVEN: 1, Parity.NEITHER: 0}[parity]
+    if expression.is_Add:
+        return parts[0]
+    operator = operator_of(expression.func)
+    return _PARITIES.get(operator.parity, 0) if operator is not None else 0
 
 
 def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
@@ -119,13 +120,11 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
         return sympy.Add(*parts)
     if expression.is_Pow and parts[1] == 0:
         return parts[0] * expression.exp if expression.exp.is_number or parts[0] == 0 else None
-    scaling = Scaling.HOMOGENEOUS if expression.is_Add else Scaling.NEITHER
-    if not (expression.is_Add or expression.is_Pow):
-        scaling = function_of(expression).scaling
-    if scaling is Scaling.INVARIANT:
-        return sympy.Integer(0)
-    if scaling is Scaling.HOMOGENEOUS:
+    if expression.is_Add:
         return parts[0] if len(set(parts)) == 1 else None
+    operator = operator_of(expression.func)
+    if operator is not None and isinstance(operator.degree, int) and len(set(parts)) == 1:
+        return sympy.Integer(operator.degree) * parts[0]
     return sympy.Integer(0) if all(part == 0 for part in parts) else None
 
 

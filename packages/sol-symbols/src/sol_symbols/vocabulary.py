@@ -20,8 +20,8 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -31,41 +31,11 @@ from sol_symbols.errors import RuleError, quoted
 from sol_symbols.grammar import canonical, parse_expression, symbol
 from sol_symbols.operators import OPERATORS
 
-__all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Recurrence", "Vocabulary", "as_float", "finite"]
-
-
-@dataclass(frozen=True)
-class Input:
-    """A name whose value is given from outside at every step.
-
-    Attributes:
-        name: Its name in expressions.
-        description: One line for a person.
-        latex: Its symbol.
-    """
-
-    name: str
-    description: str
-    latex: str
-
-
-INPUTS: Mapping[str, Input] = MappingProxyType(
-    {
-        entry.name: entry
-        for entry in (
-            Input("g", "gradient", "g_t"),
-            Input("w", "parameter value", r"\theta_{t-1}"),
-            Input("t", "step, counted from 1", "t"),
-            Input("T", "horizon in steps", "T"),
-        )
-    }
-)
-"""The names that are given from outside at every step."""
-
+__all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Input", "Recurrence", "Vocabulary", "as_float", "finite"]
 
 MAX_DEPTH = 100
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
-_RESERVED = frozenset([*OPERATORS, "lr"])
+_INDEX = re.compile(r"_t(?![A-Za-z])|(?<=[,{])t(?=[,}])")  # the t of m_t and of c_{1,t}
 
 
 def as_float(name: str, value: float) -> float:
@@ -84,6 +54,35 @@ def finite(name: str, value: float | None) -> float:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A number that the optimizer gets at every step.
+
+    Attributes:
+        name: Its name in expressions.
+        description: One line for a person.
+        latex: Its symbol in LaTeX.
+    """
+
+    name: str
+    description: str
+    latex: str
+
+
+INPUTS: Mapping[str, Input] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Input("g", "gradient", "g_t"),
+            Input("w", "parameter value", r"\theta_{t-1}"),
+            Input("t", "step, counted from 1", "t"),
+            Input("T", "horizon in steps", "T"),
+        )
+    }
+)
+"""The inputs by name."""
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """A number that stays the same during a run.
 
@@ -93,7 +92,7 @@ class Hyperparameter:
         lower: Smallest value allowed.
         upper: Values must be below this.
         description: One line for a person.
-        latex: Its symbol; the name set upright where empty.
+        latex: Its symbol in LaTeX; the name, upright, by default. Not compared, and not stored with rules.
     """
 
     name: str
@@ -119,8 +118,8 @@ class Recurrence:
         update: Text of the right-hand side.
         init: Value before the first step.
         description: One line for a person.
-        latex: Symbol of its value after the update, ending with the index ``_t``; ``s_prev`` has ``_{t-1}`` there. The
-            names set upright where empty.
+        latex: Its symbol in LaTeX, with the index t of the step: ``m_t``; that of ``s_prev`` has t - 1 instead. The
+            name, upright, by default. Not compared, and not stored with rules.
     """
 
     name: str
@@ -139,7 +138,7 @@ class Feature:
         definition: Text of the expression.
         description: One line for a person.
         inline: Whether a rule replaces the name by its definition when it is read (for plain abbreviations).
-        latex: Its symbol; the name set upright where empty.
+        latex: Its symbol in LaTeX; the name, upright, by default. Not compared, and not stored with rules.
     """
 
     name: str
@@ -169,32 +168,36 @@ class Vocabulary:
         >>> sorted(set(wider.features) - set(STANDARD.features))
         ['dm']
         """
+        extended = self._with(*entries)
+        _ = extended.definitions  # reads everything: an error belongs here, not at first use
+        return extended
+
+    def _with(self, *entries: Hyperparameter | Recurrence | Feature) -> Vocabulary:
+        """As :meth:`extended`, but nothing is checked or read before :attr:`definitions` are needed."""
         tables: dict[type, dict] = {
             Hyperparameter: dict(self.hyperparameters),
             Recurrence: dict(self.recurrences),
             Feature: dict(self.features),
         }
         for entry in entries:
-            tables[type(entry)][entry.name] = entry
-        extended = Vocabulary(*tables.values())
-        extended.check()
-        return extended
+            table = tables[type(entry)]
+            known = table.get(entry.name)
+            table[entry.name] = entry if entry.latex or known is None else replace(entry, latex=known.latex)
+        return Vocabulary(*tables.values())
 
-    def check(self) -> None:
-        """Read every definition, so that an error shows where an entry is added and not at its first use.
-
-        Raises:
-            RuleError: See :class:`Vocabulary`.
-        """
+    def _check(self) -> None:
+        """Whether the names can be names, each of one entry, and symbols of states have the index of the step."""
         taken: set[str] = set()
         previous = (f"{name}_prev" for name in self.recurrences)
-        for name in [*INPUTS, *previous, *self.hyperparameters, *self.recurrences, *self.features]:
-            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in _RESERVED:
+        for name in (*INPUTS, *previous, *self.hyperparameters, *self.recurrences, *self.features):
+            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in OPERATORS or name == "lr":
                 raise RuleError(f"{quoted(name)} cannot be a name of a vocabulary")
             if name in taken:
                 raise RuleError(f"the name {quoted(name)} is defined twice")
             taken.add(name)
-        self.live(*map(symbol, self.definitions))
+        for name, state in self.recurrences.items():
+            if state.latex and not _INDEX.search(state.latex):
+                raise RuleError(f"the LaTeX of state {quoted(name)}, {quoted(state.latex)}, has no index t as in m_t")
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -203,17 +206,13 @@ class Vocabulary:
         return frozenset([*INPUTS, *self.hyperparameters, *self.recurrences, *previous, *self.features])
 
     @cached_property
-    def latex(self) -> Mapping[str, str]:
-        """The symbol of every name that has one."""
-        entries: list[Input | Hyperparameter | Recurrence | Feature] = [*INPUTS.values()]
-        entries += [*self.hyperparameters.values(), *self.recurrences.values(), *self.features.values()]
-        symbols = {entry.name: entry.latex for entry in entries if entry.latex}
-        states = {name: symbols[name] for name in self.recurrences if name in symbols}
-        return symbols | {f"{name}_prev": text.removesuffix("_t") + "_{t-1}" for name, text in states.items()}
-
-    @cached_property
     def definitions(self) -> Mapping[str, sympy.Expr]:
-        """The defining expression of every recurrence and feature, abbreviations replaced."""
+        """The defining expression of every recurrence and feature, abbreviations replaced.
+
+        Raises:
+            RuleError: See the class.
+        """
+        self._check()
         inline = {
             symbol(name): parse_expression(feature.definition, self.names)
             for name, feature in self.features.items()
@@ -222,7 +221,17 @@ class Vocabulary:
         texts = {name: state.update for name, state in self.recurrences.items()}
         texts |= {name: feature.definition for name, feature in self.features.items()}
         read = {name: parse_expression(text, self.names).xreplace(inline) for name, text in texts.items()}
-        return {name: canonical(definition, self.names) for name, definition in read.items()}
+        definitions = {name: canonical(definition, self.names) for name, definition in read.items()}
+        self._ordered(definitions, [symbol(name) for name in definitions])  # refuses circles
+        return definitions
+
+    @cached_property
+    def latex(self) -> Mapping[str, str]:
+        """The LaTeX symbol of every name that has one."""
+        tables = (INPUTS, self.hyperparameters, self.recurrences, self.features)
+        symbols = {name: entry.latex for table in tables for name, entry in table.items()}
+        symbols |= {f"{name}_prev": _INDEX.sub(_before, state.latex) for name, state in self.recurrences.items()}
+        return {name: latex for name, latex in symbols.items() if latex}
 
     def parse(self, text: str) -> sympy.Expr:
         """Read an expression in these names, abbreviations replaced by their definitions."""
@@ -240,6 +249,9 @@ class Vocabulary:
         Raises:
             RuleError: A definition refers to itself.
         """
+        return self._ordered(self.definitions, expressions)
+
+    def _ordered(self, definitions: Mapping[str, sympy.Expr], expressions: Sequence[sympy.Expr]) -> tuple[str, ...]:
         order: dict[str, None] = {}
         open_: list[str] = []
 
@@ -248,14 +260,14 @@ class Vocabulary:
                 base = name.removesuffix("_prev")
                 if name != base and base in self.recurrences:
                     later.append(base)  # needed, but not before: its old value is at hand
-                elif name in self.definitions and name not in order:
+                elif name in definitions and name not in order:
                     if name in open_:
                         path = quoted(" -> ".join([*open_, name]))
                         raise RuleError(f"the definition of {quoted(name)} refers to itself: {path}")
                     open_.append(name)
                     if len(open_) > MAX_DEPTH:
                         raise RuleError(f"definitions nested deeper than {MAX_DEPTH} levels, at {quoted(name)}")
-                    visit(self.definitions[name])
+                    visit(definitions[name])
                     order[open_.pop()] = None
 
         later: list[str] = []
@@ -266,7 +278,11 @@ class Vocabulary:
         return tuple(order)
 
 
-_ENTRIES: tuple[Hyperparameter | Recurrence | Feature, ...] = (
+def _before(index: re.Match[str]) -> str:
+    return "_{t-1}" if index[0] == "_t" else "t-1"
+
+
+STANDARD = Vocabulary()._with(
     Hyperparameter("beta1", 0.9, 0.0, 1.0, "decay rate of the first moment", latex=r"\beta_1"),
     Hyperparameter("beta2", 0.999, 0.0, 1.0, "decay rate of the second moment", latex=r"\beta_2"),
     Hyperparameter(
@@ -319,14 +335,14 @@ _ENTRIES: tuple[Hyperparameter | Recurrence | Feature, ...] = (
         "bias-corrected Nesterov momentum of NAdam",
         latex=r"\hat n_t",
     ),
-    Feature("ad", "m_hat/(sqrt(v_hat) + eps)", "direction of Adam", latex="a_t"),
-    Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected", latex="r_t"),
+    Feature("ad", "m_hat/(sqrt(v_hat) + eps)", "direction of Adam", latex=r"a_t"),
+    Feature("rs", "g/(sqrt(v_hat) + eps)", "direction of RMSprop, bias-corrected", latex=r"r_t"),
     Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon", latex=r"\ell_t"),
     Feature(
         "cd", "(1 + cos(3.141592653589793*min(t/T, 1)))/2", "cosine decay, 1 to 0 over the horizon", latex=r"\kappa_t"
     ),
     Feature("la", "beta1*m_hat + (1 - beta1)*g", "look-ahead momentum, after Nesterov", latex=r"\tilde m_t"),
-    Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion", latex="i_t"),
+    Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion", latex=r"i_t"),
     Feature("m_fast_hat", "m_fast/(1 - beta_fast**t)", "bias-corrected fast moment", latex=r"\hat m^{\mathrm{fast}}_t"),
     Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment", latex=r"\hat m^{\mathrm{long}}_t"),
     Feature("lt", "log(t)", "logarithm of the step", latex=r"\log t"),
@@ -340,10 +356,4 @@ _ENTRIES: tuple[Hyperparameter | Recurrence | Feature, ...] = (
         latex=r"\tilde g_t",
     ),
 )
-
-STANDARD = Vocabulary(
-    {entry.name: entry for entry in _ENTRIES if isinstance(entry, Hyperparameter)},
-    {entry.name: entry for entry in _ENTRIES if isinstance(entry, Recurrence)},
-    {entry.name: entry for entry in _ENTRIES if isinstance(entry, Feature)},
-)  # read at first use: its tests check it
 """The names that come with the project; the Adam family's defaults are PyTorch's."""

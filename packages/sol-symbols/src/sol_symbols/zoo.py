@@ -58,22 +58,23 @@ _TABLE = (
 )
 
 
-def _rule(name: str, text: str, source: str, same: str, remark: str) -> UpdateRule:
-    facts = {"source": source, "same as": same, "remark": remark}
-    return UpdateRule.parse(text, name=name, provenance={key: fact for key, fact in facts.items() if fact})
-
-
 class _Zoo(Mapping[str, UpdateRule]):
-    """Rules that are read when they are first used."""
+    """The table's rules by name; each is read when it is first used."""
 
     def __init__(self) -> None:
-        self._entries = {entry[0]: entry for entry in _TABLE}
+        self._entries = {name: facts for name, *facts in _TABLE}
         self._rules: dict[str, UpdateRule] = {}
 
     def __getitem__(self, name: str) -> UpdateRule:
         if name not in self._rules:
-            self._rules[name] = _rule(*self._entries[name])
+            text, source, same, remark = self._entries[name]
+            facts = {"source": source, "same as": same, "remark": remark}
+            provenance = {key: fact for key, fact in facts.items() if fact}
+            self._rules[name] = UpdateRule.parse(text, name=name, provenance=provenance)
         return self._rules[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

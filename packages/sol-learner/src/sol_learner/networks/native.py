@@ -7,6 +7,7 @@ with the square of a layer's width; its files are deleted as soon as they are lo
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -24,6 +25,7 @@ __all__ = ["NativeKernel"]
 Result = TypeVar("Result")
 
 _TYPES = {torch.float32: "float", torch.float64: "double"}
+_compiled = functools.cache(compile_library)  # once a process
 _SHARE = 1 << 15  # coordinates that one thread takes at a time; results do not depend on the number of threads
 
 
@@ -64,7 +66,7 @@ class NativeKernel:
         if dtype not in _TYPES:
             return f"no code for {dtype}"
         if dtype not in self._libraries:
-            self._libraries[dtype] = compile_library(native_source(self._network, self._features, _TYPES[dtype]))
+            self._libraries[dtype] = _compiled(native_source(self._network, self._features, _TYPES[dtype]))
         return self._libraries[dtype]
 
     def _function(self, name: str, dtype: torch.dtype) -> Callable[..., object]:

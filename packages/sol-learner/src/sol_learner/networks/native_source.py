@@ -18,20 +18,11 @@ import sympy
 
 from sol_learner.networks.base import EQLLayers
 from sol_symbols import Evaluator, symbol
-from sol_symbols.c_printer import C_FUNCTIONS, VECTOR_FUNCTIONS, CPrinter
+from sol_symbols.c_printer import C_INCLUDES, c_functions, format_c
 
 __all__ = ["native_source", "scalar_names"]
 
 _AT_ONCE = 12  # sums that fit into a processor's vector registers together
-
-_PRELUDE = f"""#include <math.h>
-#include <tgmath.h>
-enum {{ BLOCK = 128 }};
-#ifdef VECTOR_FUNCTIONS
-{VECTOR_FUNCTIONS}#endif
-{C_FUNCTIONS}"""
-
-_print = CPrinter().doprint
 
 
 def native_source(network: EQLLayers, features: Evaluator, real: str) -> str:
@@ -106,7 +97,8 @@ class _Code:
         self.last = len(self.units) - 1
 
     def text(self, real: str) -> str:
-        lines = [f"typedef {real} real;", _PRELUDE, *self.features(), *self.bias()]
+        prelude = f"{C_INCLUDES}enum {{ BLOCK = 128 }};\n{c_functions()}"
+        lines = [f"typedef {real} real;", prelude, *self.features(), *self.bias()]
         for layer in range(len(self.units)):
             lines += self.layer(layer)
         return "\n".join([*lines, *self.forward(), *self.vjp(), ""])
@@ -132,8 +124,8 @@ class _Code:
                 "const real v_g = g[i];",
                 *(["const real v_w = w[i];"] if program.uses("w") else []),
                 *(f"const real v_{s}_prev = o_{s}[i];" for s in self.states),
-                *(f"const real v_{a.name} = {_print(a.value)};" for a in program.body),
-                *(f"x[{place}][i] = {_print(program.outputs[i])};" for place, i in enumerate(self.varying)),
+                *(f"const real v_{a.name} = {format_c(a.value)};" for a in program.body),
+                *(f"x[{place}][i] = {format_c(program.outputs[i])};" for place, i in enumerate(self.varying)),
                 *(f"n_{s}[i] = v_{s};" for s in self.states),
             ),
         )
@@ -145,7 +137,7 @@ class _Code:
             "static void uniform(const double *restrict s, const real *restrict W, double *restrict u,"
             " real *restrict b)",
             *self.known("double"),
-            *(f"u[{place}] = {_print(self.program.outputs[i])};" for place, i in enumerate(self.uniform)),
+            *(f"u[{place}] = {format_c(self.program.outputs[i])};" for place, i in enumerate(self.uniform)),
             f"for (int r = 0; r < {self.rows[0]}; ++r) {{",
             f"  const real *q = W + r * {self.inputs[0]};",
             f"  b[r] = (real)({' + '.join(products) or '0'});",
@@ -171,8 +163,8 @@ class _Code:
             arguments = [symbol(f"x{k}") for k in range(operator.arity)]
             value = operator(*arguments)
             fetch = [f"const real v_x{k} = z[{row + k}][i];" for k in range(operator.arity)]
-            parts = [_print(_derivative(value, argument)) for argument in arguments]
-            values += _loop(*fetch, f"h[{unit}][i] = {_print(value)};")
+            parts = [format_c(_derivative(value, argument)) for argument in arguments]
+            values += _loop(*fetch, f"h[{unit}][i] = {format_c(value)};")
             slopes += _loop(*fetch, *(f"d[{row + k}][i] = e[{unit}][i] * ({part});" for k, part in enumerate(parts)))
             row += operator.arity
         z, h, e, d = (
