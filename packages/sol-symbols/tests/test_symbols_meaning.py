@@ -164,7 +164,7 @@ def test_schedules_end_with_the_horizon():
 
 
 def test_an_open_horizon_is_asked_for():
-    with pytest.raises(RuleError, match="needs its horizon T"):
+    with pytest.raises(RuleError, match="has a schedule: set its horizon T"):
         evaluator(ZOO["powersign-ld"])
 
 
@@ -196,13 +196,18 @@ def test_updates_have_the_shape_and_type_of_the_gradients(gradients, shape, dtyp
 @pytest.mark.parametrize(
     ("text", "gradients", "parameters", "message"),
     [
-        ("g", 1.0, None, r"shape \[steps, ...\], not float64 of shape \[\]"),
+        ("g", 1.0, None, r"shape \[steps, ...\], got float64 of shape \[\]"),
         ("g", ["a"], None, "real numbers"),
-        ("g", [1j], None, "not complex128"),
-        ("g", [True], None, "not bool"),
-        ("ad + wd*w where wd = 1", [1.0], None, "value w: give the parameters too"),
-        ("ad + wd*w where wd = 1", np.ones((4, 3)), np.ones(2), r"shape \[2\] do not fit gradients of shape \[4, 3\]"),
-        ("ld", [1.0], None, "needs its horizon"),
+        ("g", [1j], None, "got complex128"),
+        ("g", [True], None, "got bool"),
+        ("ad + wd*w where wd = 1", [1.0], None, "value w: pass parameters"),
+        (
+            "ad + wd*w where wd = 1",
+            np.ones((4, 3)),
+            np.ones(2),
+            r"shape \[2\] do not broadcast to gradients of shape \[4, 3\]",
+        ),
+        ("ld", [1.0], None, "set its horizon"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(text, gradients, parameters, message):
@@ -361,7 +366,7 @@ def test_rules_are_found_wherever_a_person_keeps_them(tmp_path, monkeypatch):
     [
         ("runs/none", "no such run folder or rule file: runs/none"),
         ("none.json", "no such run folder or rule file"),
-        ("empty", "empty holds no rule.json"),
+        ("empty", "empty has no rule.json"),
         ("binary", "binary is not a text file"),
         ("cut", "cut: not JSON"),
         ("newer", "schema 2; this release reads schema 1"),

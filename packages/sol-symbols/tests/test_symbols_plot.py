@@ -44,10 +44,10 @@ def test_show_draws(tmp_path, capsys):
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
-    with pytest.raises(RuleError, match=r"scale, -1, is not a positive number"):
+    with pytest.raises(RuleError, match=r"scale must be a positive number, got -1"):
         plot(ZOO["adam"], scale=-1)
     for path in (tmp_path / "nowhere" / "x.png", tmp_path / "x.abc"):
-        with pytest.raises(SolError, match="cannot draw into"):
+        with pytest.raises(SolError, match="cannot save the plot to"):
             plot(ZOO["adam"], path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -146,10 +146,10 @@ def test_missing_keys_in_json_are_refused(key):
         ("values", "c", "1", "value of 'c'"),
         ("values", "c", 10**400, "beyond the range"),
         ("values", "c", math.inf, "not a finite number"),
-        ("values", "T", 0, "not a number of steps"),
-        ("values", "T", math.nan, "not a number of steps"),
-        ("values", "beta1", 1, "outside of"),
-        ("values", "beta1", None, "needs a value"),
+        ("values", "T", 0, "number of steps, at least 1"),
+        ("values", "T", math.nan, "number of steps, at least 1"),
+        ("values", "beta1", 1, "must be in"),
+        ("values", "beta1", None, "has no value"),
         ("values", "g", 1, "cannot name a constant"),
         ("values", "exp", 1, "cannot name a constant"),
         ("values", "x y", 1, "cannot name a constant"),
@@ -209,13 +209,13 @@ def test_what_is_no_rule_file_is_refused(text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ad where beta1 = 1", r"beta1 = 1.0 is outside of \[0.0, 1.0\)"),
-        ("ad where beta2 = -0.1", "beta2 = -0.1 is outside"),
-        ("ad where eps = -1", "eps = -1.0 is outside"),
-        ("wd*w where wd = -1", "outside"),
-        ("ld*g where T = 0.5", "horizon T = 0.5"),
-        ("g where lr = 0", "lr = 0.0 is not a positive number"),
-        ("g where lr = -1", "not a positive number"),
+        ("ad where beta1 = 1", r"beta1 must be in \[0.0, 1.0\), got 1.0"),
+        ("ad where beta2 = -0.1", "beta2 must be in .*, got -0.1"),
+        ("ad where eps = -1", "eps must be in .*, got -1.0"),
+        ("wd*w where wd = -1", "wd must be in"),
+        ("ld*g where T = 0.5", "horizon T must be .* got 0.5"),
+        ("g where lr = 0", "lr must be a positive number, got 0.0"),
+        ("g where lr = -1", "must be a positive number"),
         ("g where lr = nan", "'nan' is not a number"),
         ("g where lr = inf", "'inf' is not a number"),
         ("g where lr = 1e999", "is not a number"),
@@ -335,7 +335,7 @@ def test_integers_that_multiply_are_constants_beside_floats(text, named):
 
 
 def test_numbered_constants_refuse_taken_names():
-    with pytest.raises(RuleError, match=r"uses the name.* c1 already"):
+    with pytest.raises(RuleError, match=r"already uses the name.* c1; choose another prefix"):
         UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants()
     assert "k1" in UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants("k").values
 

@@ -125,7 +125,7 @@ def test_the_change_that_rounding_makes_is_told():
     done = simplify(UpdateRule.parse("0.1234*g + c*m where c = 0.5678, lr = 0.12345, beta1 = 0.8765"), 2)
     assert str(done.rule) == "c*m + 0.12*g where lr = 0.12345, beta1 = 0.8765, c = 0.57"
     assert 0.01 < done.change <= 0.0034 / 0.1234 + 1e-9
-    with pytest.raises(RuleError, match="cannot be rounded to 0 significant digits"):
+    with pytest.raises(RuleError, match="digits must be at least 1, got 0"):
         simplify(ZOO["adam"], 0)
 
 

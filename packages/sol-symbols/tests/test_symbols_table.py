@@ -151,7 +151,7 @@ def test_without_their_entries_these_functions_are_unknown():
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({}, "is a function of its own: state its parity, degree, bounds"),
+        ({}, "is a new function: state its parity, degree, bounds"),
         ({"parity": "odd", "bounds": increasing(math.sinh)}, "state its degree$"),
     ],
 )
@@ -169,5 +169,5 @@ def test_facts_that_follow_are_not_stated(facts):
 def test_every_function_of_a_composed_operator_has_an_operator():
     softplus = Operator("softplus", 1, lambda x: sympy.log(1 + sympy.exp(x)), "")
     assert {*table._table(softplus, OPERATORS["exp"], OPERATORS["log"])} == {"softplus", "exp", "log"}
-    with pytest.raises(TypeError, match="operator 'softplus' needs an operator of its own for exp, log"):
+    with pytest.raises(TypeError, match="operator 'softplus' uses functions that have no operator: exp, log"):
         table._table(softplus)

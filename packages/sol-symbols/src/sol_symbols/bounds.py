@@ -1,15 +1,15 @@
 r"""Bounds of expressions: interval arithmetic that knows Cauchy and Schwarz.
 
-Plain intervals say of Adam's direction m_hat/(sqrt(v_hat) + eps) that it may reach max|g|/eps, because they forget that
-m and v average the same gradients. So a bound carries, where it is known, how a quantity X hangs on g_1..g_n:
+Plain intervals let Adam's direction m_hat/(sqrt(v_hat) + eps) reach max|g|/eps, because they ignore that m and v
+average the same gradients. A bound therefore also records, where it is known, how a quantity X depends on g_1..g_n:
 
     linear   X  = sum_i a_i g_i          (m, m_hat, b, look-ahead momenta)
     energy   X >= sum_i a_i g_i^2        (v, v_hat, s, and anything that is never negative, with a = 0)
     norm     X >= sqrt(sum_i a_i g_i^2)  (the roots of these)
     inverse  |X| <= 1/sqrt(sum_i a_i g_i^2)
 
-and the product of a linear and an inverse quantity is at most sqrt(sum_i a_i^2 / b_i) (Cauchy-Schwarz), which is tight.
-Bounds hold up to rounding, and as long as no intermediate result overflows.
+The product of a linear and an inverse quantity is at most sqrt(sum_i a_i^2 / b_i) (Cauchy-Schwarz), which is tight.
+Bounds hold up to rounding, if no intermediate result overflows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def enclose(
     known: Mapping[str, Bound],
     note: Callable[[sympy.Expr, Bound], None] = lambda expression, bound: None,
 ) -> Bound:
-    """A bound of ``expression``, given those of its names; ``note`` is told the bound of every part, inner ones first.
+    """A bound of ``expression`` from those of its names; ``note`` gets the bound of every part, inner parts first.
 
     >>> import sympy
     >>> from sol_symbols import symbol
@@ -107,7 +107,7 @@ def _scaled(weights: Weights | None, factor: float | None) -> Weights | None:
 
 
 def _paired(parts: list[Bound]) -> Iterator[Bound]:
-    """The factors, each linear one together with an inverse one as far as there are both."""
+    """The factors; linear and inverse ones are combined in pairs while there are both."""
     inverses = [part for part in parts if part.inverse is not None]
     for part in parts:
         if part.inverse is not None:
@@ -125,7 +125,7 @@ def _paired(parts: list[Bound]) -> Iterator[Bound]:
 
 
 def _times(x: Bound, y: Bound) -> Bound:
-    # A factor of 0 wins over an infinite bound, which stands for finite values of any size.
+    # 0 times an infinite bound is 0: the bound means finite values of any size.
     corners = [0.0 if a == 0 or b == 0 else a * b for a in (x.lo, x.hi) for b in (y.lo, y.hi)]
     return Bound(min(corners), max(corners))
 
@@ -145,7 +145,7 @@ def _power(base: Bound, exponent: Bound) -> Bound:
         ends = [_raise(base.lo, power), _raise(base.hi, power)]
         even = power % 2 == 0
         bound = Bound(0.0 if even and base.lo < 0 < base.hi else min(ends), max(ends))
-    else:  # of a negative number it is nan, which no bound covers
+    else:  # nan for a negative base, which no bound covers
         bound = Bound(_raise(max(base.lo, 0.0), power), _raise(max(base.hi, 0.0), power))
     if power == 2 and base.linear is not None and numpy.count_nonzero(base.linear) <= 1:
         return replace(bound, energy=base.linear**2)

@@ -1,4 +1,4 @@
-"""Compiling C source into a shared library and loading it, for code that is used by the process that generated it."""
+"""Compile C source into a shared library and load it into this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIME_LIMIT = 120.0
 
 _FLAGS = ("-O2", "-shared", "-fPIC", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _ATTEMPTS = (("-march=native", "-DVECTOR_FUNCTIONS", "-lmvec"), ("-march=native",), ())
-"""Further flags, best first; glibc's libmvec has exponentials and the like of whole vectors."""
+"""Further flags, best first; glibc's libmvec has vector versions of exp and the like."""
 
 
 def find_compiler() -> list[str] | None:
@@ -64,8 +64,8 @@ def compile_library(source: str) -> ctypes.CDLL | str:
 
 def _run(command: Sequence[str]) -> tuple[int | None, str]:
     """Exit status (``None`` if the time ran out) and standard error of the command."""
-    # A separate session: Control-C, which the learner handles, would otherwise end this attempt only. Its processes
-    # form a group, so that a compiler is killed together with the passes that it started.
+    # A separate session: Control-C, which the learner handles, must not end just this attempt. Its processes form a
+    # group: a compiler is killed together with the processes that it started.
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace", start_new_session=True
     )

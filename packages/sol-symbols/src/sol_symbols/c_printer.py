@@ -42,7 +42,7 @@ def c_functions() -> str:
 
 
 def format_c(expression: sympy.Expr) -> str:
-    """The expression in C; a name gets the prefix ``v_``, so that it cannot be a name of the surrounding code.
+    """The expression in C; names get the prefix ``v_`` and cannot collide with those of the surrounding code.
 
     >>> format_c(sympy.sign(sympy.Symbol("g"))**2 + 0.5)
     '((signum(v_g))*(signum(v_g))) + ((real)0.5)'

@@ -1,4 +1,4 @@
-"""The ``sol`` command: finds its sub-commands among the installed packages and runs one.
+"""The ``sol`` command: finds sub-commands in the installed packages and runs one.
 
 A sub-command is a class registered under the entry point group ``sol.commands``::
 
@@ -26,17 +26,17 @@ __all__ = ["Command", "main"]
 
 
 class Command(Protocol):
-    """What an entry point of the group ``sol.commands`` is, once called without arguments."""
+    """A sub-command: an instance of the class behind an entry point of the group ``sol.commands``."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare options and operands."""
+        """Add options and positional arguments."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are raised, so that they look like all others."""
+    """Raises errors as :class:`SolError`: they then look like all others."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise SolError(f"{message}\nusage: {self.format_usage().removeprefix('usage: ').strip()}")
@@ -45,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
 def _summary(plugin: metadata.EntryPoint) -> str:
     try:
         command = load_plugin(COMMANDS, plugin)
-    except SolError as error:  # one broken package leaves the others usable
+    except SolError as error:  # one broken package must not break the others
         return f"({error})"
     return (command.__doc__ or "").strip().partition("\n")[0]
 
@@ -62,7 +62,7 @@ def _overview(plugins: dict[str, metadata.EntryPoint]) -> str:
             "commands:",
             *lines,
             "",
-            "sol COMMAND --help tells a command's options. A RULE is, everywhere, a run folder, a rule file, a zoo",
+            "sol COMMAND --help shows the options of a command. RULE is a run folder, a rule file, a zoo",
             'name (adam) or a formula in quotes ("ad + 0.1*sign(g)").',
         ]
     )
@@ -91,10 +91,10 @@ def _dispatch(words: Sequence[str]) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     """Run ``sol`` with ``words`` (the process's own by default) and return the exit status.
 
-    0: done. 2: the request cannot be done; one message on standard error. 130: interrupted.
+    0: success. 2: the request cannot be fulfilled; one message on standard error. 130: interrupted.
     """
-    # OpenMP threads that wait for work give their core back soon. With the default, which is to spin for long, a
-    # learning step takes 2-4 times as long on a machine that has something else to do, and no less on an idle one.
+    # Waiting OpenMP threads release their core soon. With the default, a long spin, a learning step takes 2-4 times as
+    # long on a busy machine, and is no faster on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return _dispatch(sys.argv[1:] if words is None else words)

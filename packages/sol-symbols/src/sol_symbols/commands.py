@@ -1,4 +1,4 @@
-"""The sub-commands that this package adds to ``sol``. They import NumPy when they run: ``sol --help`` must not."""
+"""The sub-commands that this package adds to ``sol``. NumPy is imported when they run: ``sol --help`` must not."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def _positive(text: str) -> float:
 
 
 class Show:
-    """Show a rule: its formula, what its names mean, how long it is and where it may overflow."""
+    """Show a rule: its formula, the meaning of its names, its size and where it can overflow."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare options and operands."""
+        """Add options and positional arguments."""
 
         from sol_symbols.resolve import add_rule_argument
 
         add_rule_argument(parser)
         parser.add_argument("--gradient", type=_positive, default=100.0, metavar="G", help="ranges for |g| <= G (100)")
         parser.add_argument(
-            "--plot", type=Path, metavar="FILE", help="draw phi over g, momentum and t/T (png, svg, pdf)"
+            "--plot", type=Path, metavar="FILE", help="plot phi over g, momentum and t/T (png, svg, pdf)"
         )
         parser.add_argument(
-            "--scale", type=_positive, default=1.0, metavar="S", help="size of gradients in the plot (1)"
+            "--scale", type=_positive, default=1.0, metavar="S", help="size of the gradients in the plot (1)"
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
 
         from sol_symbols.grammar import format_expression
         from sol_symbols.plotting import plot
@@ -82,7 +82,7 @@ class Show:
 
 
 def _symmetry(rule: UpdateRule) -> str:
-    """Parity and scaling degree, with a word where evaluation does not confirm what the formula's form says."""
+    """Parity and scaling degree by the formula's form, and by evaluation where that differs."""
     from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
 
     names = {-1: "odd", 1: "even", 0: "neither odd nor even"}
@@ -90,19 +90,19 @@ def _symmetry(rule: UpdateRule) -> str:
     form = (names[sign], "no scaling degree" if degree is None else f"scaling degree {degree}")
     sign, degree = probed_parity(rule), probed_scaling_degree(rule)
     probes = (names[sign], "no scaling degree" if degree is None else f"scaling degree {degree:g}")
-    told = [x if x == y else f"{x} by its form, {y} by probes" for x, y in zip(form, probes)]
-    return "; ".join(told)
+    lines = [x if x == y else f"{x} by its form, {y} by probes" for x, y in zip(form, probes)]
+    return "; ".join(lines)
 
 
 class Glossary:
-    """List all that a rule may be made of: operators, inputs, states, features, and the zoo."""
+    """List operators, inputs, hyperparameters, states, features and the zoo."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare options and operands."""
-        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, as Markdown")
+        """Add options and positional arguments."""
+        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write Markdown to FILE")
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
 
         from sol_symbols.glossary import glossary_markdown
 

@@ -1,7 +1,7 @@
-"""Errors that a person who uses ``sol`` is meant to read.
+"""Errors for the users of ``sol``.
 
-Every error that is the caller's to mend derives from :class:`SolError`; the command line prints its message on
-one line and exits with status 2. Anything else that escapes is a defect of this project and keeps its traceback.
+Every error that the caller can fix derives from :class:`SolError`; the command line prints its message and exits with
+status 2. Any other exception is a bug in this project and keeps its traceback.
 """
 
 import reprlib
@@ -13,7 +13,7 @@ _QUOTES.maxstring = _QUOTES.maxother = _QUOTES.maxlong = 60
 
 
 def quoted(value: object) -> str:
-    """``value`` as Python writes it, its middle left out where it is long: somebody has to read the message.
+    """``repr(value)``, without its middle if it is long: a person must be able to read the message.
 
     >>> quoted("a" * 1000)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -22,7 +22,7 @@ def quoted(value: object) -> str:
 
 
 class SolError(Exception):
-    """Something was asked for that cannot be done; the message says what, why, and what is possible instead."""
+    """A request that cannot be fulfilled; the message says what was given and what is allowed."""
 
 
 class RuleError(SolError, ValueError):
@@ -30,8 +30,8 @@ class RuleError(SolError, ValueError):
 
     Args:
         message: What is wrong.
-        text: The source text, if the fault lies in one.
-        offset: Index into ``text`` of the fault; the message then shows the text with a caret under it.
+        text: The source text, if the error is in a text.
+        offset: Index of the error in ``text``; the message then shows the text with a caret below it.
     """
 
     def __init__(self, message: str, text: str | None = None, offset: int | None = None) -> None:
@@ -42,7 +42,7 @@ class RuleError(SolError, ValueError):
 
 
 def _excerpt(text: str, offset: int, width: int = 60) -> str:
-    """At most ``2 * width`` characters of the line at ``offset``, and a caret below the fault."""
+    """At most ``2 * width`` characters of the line at ``offset``, and a caret below the error."""
     start = text.rfind("\n", 0, offset) + 1
     end = text.find("\n", offset)
     end = len(text) if end < 0 else end

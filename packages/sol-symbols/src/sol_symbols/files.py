@@ -1,4 +1,4 @@
-"""Writing files so that an interrupted or failing write leaves the old file whole."""
+"""Write files atomically: an interrupted or failed write leaves the old file intact."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write ``content`` to a temporary file beside ``path``, then move it there.
+    """Write ``content`` to a temporary file in the folder of ``path``, then move it to ``path``.
 
     Raises:
-        SolError: The folder is missing, unwritable or full; ``path`` is as it was.
+        SolError: The folder is missing, read-only or full; ``path`` is unchanged.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content

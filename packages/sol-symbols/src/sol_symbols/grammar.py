@@ -1,4 +1,4 @@
-"""The text form of expressions: a printer that loses nothing and a parser that executes nothing.
+"""The text form of expressions: a lossless printer, and a parser that executes nothing.
 
 Grammar (a subset of Python's expression grammar, with Python's precedences)::
 
@@ -8,9 +8,9 @@ Grammar (a subset of Python's expression grammar, with Python's precedences)::
                 | "(" expression ")"
                 | name | number
 
-``name`` is one of the names that the caller admits, ``operator`` one of :data:`sol_symbols.OPERATORS`, ``number``
-a Python integer or float literal. The text is turned into a tree by :func:`ast.parse`, which runs nothing, and the
-tree is walked with a whitelist of node types: whatever is not in the grammar is refused at its place.
+``name`` is one of the names that the caller allows, ``operator`` one of :data:`sol_symbols.OPERATORS`, ``number`` a
+Python integer or float literal. :func:`ast.parse`, which runs nothing, turns the text into a tree. The tree is walked
+with a whitelist of node types; an error shows the place of anything that is not in the grammar.
 """
 
 from __future__ import annotations
@@ -69,18 +69,18 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
 
     Args:
         text: The expression's text form.
-        names: The names that it may use.
+        names: The names that it can use.
 
     Returns:
         The SymPy expression. Integer literals become exact integers, float literals 53-bit floats.
 
     Raises:
-        RuleError: The text is not in the grammar, uses an unknown name, is larger than 200,000 characters or nested
-            deeper than 100 levels, or holds a constant beyond float64. The message shows where.
+        RuleError: The text is not in the grammar, uses an unknown name, has more than 200,000 characters, is nested
+            deeper than 100 levels, or contains a constant beyond float64. The message shows where.
     """
     if len(text) > MAX_CHARACTERS:
-        raise RuleError(f"expression of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
-    # Leading blanks would be an indentation error; they are replaced, so that offsets stay those of the text.
+        raise RuleError(f"an expression can have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
+    # Leading white space would be an indentation error. It is replaced by spaces, which keeps the offsets.
     body = text.replace("\n", " ").replace("\r", " ").replace("\t", " ").replace("\f", " ")
     lead = len(body) - len(body.lstrip())
     if lead == len(body):
@@ -88,7 +88,7 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
     if "#" in body:
         raise RuleError("comments are not allowed in an expression", text, body.index("#"))
     try:
-        with _PARSING, warnings.catch_warnings():  # on words such as 1if: not for whoever reads a rule
+        with _PARSING, warnings.catch_warnings():  # on words such as 1if: of no use to a person who reads a rule
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(body[lead:], mode="eval")
     except SyntaxError as error:
@@ -102,21 +102,21 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
         raise RuleError(f"expression cannot be read: {error}", text, lead) from None
     try:
         return _Reader(text, body, lead, names).read(tree.body, 0)
-    except RecursionError:  # an operator's meaning may be deeper than its text
+    except RecursionError:  # an operator's meaning can be deeper than its text
         raise RuleError("the expression is nested too deeply", text, lead) from None
 
 
-_PARSING = threading.Lock()  # neither filters of warnings nor, in Python 3.11, the parser can be used by two threads
+_PARSING = threading.Lock()  # warning filters, and the parser of Python 3.11, are not thread-safe
 
 
 class _Reader:
-    """Walks a syntax tree; everything outside of the grammar is an error at its place."""
+    """Walks a syntax tree; anything outside the grammar is an error that shows its place."""
 
     def __init__(self, text: str, body: str, lead: int, names: Collection[str]) -> None:
         self.text, self.names, self.lead = text, names, lead
         self.ascii = body.isascii()
         self.encoded = body[lead:].encode()  # the syntax tree counts UTF-8 bytes
-        self.known: dict[bytes, sympy.Expr] = {}  # the same words mean the same: networks' formulas repeat themselves
+        self.known: dict[bytes, sympy.Expr] = {}  # by text: formulas of networks repeat themselves
 
     def fail(self, message: str, node: ast.expr) -> RuleError:
         column = node.col_offset
@@ -141,13 +141,13 @@ class _Reader:
         if isinstance(node, ast.Constant):
             return self.read_number(node)
         raise self.fail(
-            f"{type(node).__name__.lower()} is not allowed; an expression is made of names, numbers, + - * / **, "
-            f"parentheses and the operators",
+            f"{type(node).__name__.lower()} is not allowed; an expression consists of names, numbers, + - * / **, "
+            f"parentheses and operators",
             node,
         )
 
     def read_sum(self, node: ast.BinOp, depth: int) -> sympy.Expr:
-        """A chain ``a + b + c`` leans left and may be long: it is walked in a loop, without depth."""
+        """A chain ``a + b + c`` leans left and can be long: a loop walks it, without recursion."""
         chain: list[ast.BinOp] = []
         first: ast.expr = node
         while isinstance(first, ast.BinOp):
@@ -159,7 +159,7 @@ class _Reader:
             if type(link.op) not in _BINARY:
                 raise self.fail(f"operator {type(link.op).__name__} is not allowed; use + - * / **", link)
             right = self.read(link.right, depth + 1)
-            if isinstance(link.op, ast.Add | ast.Sub):  # collected, because adding one by one is quadratic
+            if isinstance(link.op, ast.Add | ast.Sub):  # collected: adding one by one is quadratic
                 terms.append(right if isinstance(link.op, ast.Add) else -right)
                 factors = 0
                 continue
@@ -180,7 +180,7 @@ class _Reader:
         return self.checked(sympy.Float(float(value.evalf(20))) if irrational else value, node)
 
     def checked(self, value: sympy.Expr, node: ast.expr) -> sympy.Expr:
-        """``value``, after a look at it and at its numeric arguments: what is below them was looked at before."""
+        """``value``, after checks of it and its numeric arguments; deeper parts were checked before."""
         if value.is_Float:
             value = sympy.Float(float(value))  # float64, like every float of this project
         for number in (value, *value.args):
@@ -194,7 +194,7 @@ class _Reader:
         if node.id in self.names:
             return symbol(node.id)
         if node.id in OPERATORS:
-            raise self.fail(f"{quoted(node.id)} is an operator and needs its argument(s) in parentheses", node)
+            raise self.fail(f"{quoted(node.id)} is an operator: write its argument(s) in parentheses", node)
         near = difflib.get_close_matches(node.id, [*self.names, *OPERATORS], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self.names))}"
         raise self.fail(f"unknown name {quoted(node.id)}; {hint}", node)
@@ -220,22 +220,22 @@ class _Reader:
             value = operator(*(sympy.Float(x) if x.is_number else x for x in arguments))
         except ZeroDivisionError:
             raise self.fail("division by zero", node) from None
-        if isinstance(value, sympy.Min) and len(value.args) > MAX_MINIMA:  # SymPy compares all pairs, slowly
+        if isinstance(value, sympy.Min) and len(value.args) > MAX_MINIMA:  # SymPy slowly compares all pairs
             raise self.fail(f"min of more than {MAX_MINIMA} arguments", node)
         return self.checked(value, node)
 
 
 def format_number(value: float) -> str:
-    """The shortest text that reads back as exactly this number: ``0.1``, ``2``, ``1e-08``."""
+    """The shortest text that reads back as the same number: ``0.1``, ``2``, ``1e-08``."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e6 else repr(float(value))
 
 
 class ExpressionPrinter(StrPrinter):
-    """Prints an expression so that reading it back gives the same expression, bit for bit.
+    """Prints an expression losslessly: the text reads back as the same expression, bit for bit.
 
     Args:
-        prefix: Put before every function name, ``"torch."`` for source text.
-        functions: Names that replace the operator's own, keyed by it; ``{"abs": "jnp.abs"}`` (no prefix added).
+        prefix: Prepended to every function name, ``"torch."`` for source text.
+        functions: Other names for operators, without the prefix: ``{"abs": "jnp.abs"}``.
     """
 
     def __init__(self, prefix: str = "", functions: dict[str, str] | None = None) -> None:
@@ -278,9 +278,9 @@ _PRINTER = ExpressionPrinter()
 
 @functools.lru_cache(maxsize=64)  # a read-out has thousands of nodes
 def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
-    """The additive terms of ``expression``, products and integer powers multiplied out, function arguments as they are.
+    """The additive terms of ``expression``; products and integer powers are expanded, function arguments are not.
 
-    An expression that would have more than 2,000 terms is not multiplied out.
+    An expression that would have more than 2,000 terms is not expanded.
 
     >>> [format_expression(term) for term in expand_terms(parse_expression("(a + b)*exp(a + b)", {"a", "b"}))]
     ['a*exp(a + b)', 'b*exp(a + b)']
@@ -300,7 +300,7 @@ def expand_terms(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
 
 
 def count_terms(expression: sympy.Expr) -> int:
-    """An upper bound on the number of terms that :func:`expand_terms` would give."""
+    """An upper bound on the number of terms that :func:`expand_terms` would return."""
     counts = [count_terms(argument) for argument in expression.args]
     if expression.is_Add:
         return sum(counts)
@@ -313,10 +313,10 @@ def count_terms(expression: sympy.Expr) -> int:
 
 
 def canonical(expression: sympy.Expr, names: Collection[str]) -> sympy.Expr:
-    """The fixed point of format and parse, so that what is read back is what was written.
+    """The fixed point of formatting and parsing: what is written reads back unchanged.
 
     Raises:
-        RuleError: The expression is no finite real formula over ``names``, or nested too deeply.
+        RuleError: The expression is not a finite real formula over ``names``, or is nested too deeply.
     """
     try:
         text = format_expression(tidy(expression))

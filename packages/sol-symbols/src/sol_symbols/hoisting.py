@@ -1,4 +1,4 @@
-"""Elementwise code in as few passes as it needs: numbers once a step, and nothing calculated twice."""
+"""Elementwise code in few passes: numbers are computed once per step, and nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ __all__ = ["hoisted"]
 
 
 def hoisted(program: Program) -> Program:
-    """``program``, whose elementwise code knows numbers by name only: like terms are collected, and their coefficients,
-    ``1 - beta1``, ``1/bc1`` and the like, are scalars.
+    """``program`` with like terms collected and no arithmetic on numbers in its elementwise code.
 
-    (a·c - b·d)·x instead of a·c·x - b·d·x: the same up to rounding, in fewer passes over x. What is calculated in two
-    places gets a name (``denom`` where it is divided by).
+    Coefficients such as ``1 - beta1`` and ``1/bc1`` become scalars.
+
+    (a·c - b·d)·x instead of a·c·x - b·d·x: equal up to rounding, in fewer passes over x. An expression that occurs
+    twice gets a name (``denom`` if it is a divisor).
     """
     return _shared(_Hoist(program).program)
 
 
 def _shared(program: Program) -> Program:
-    """``program``, whose elementwise code calculates nothing twice."""
+    """``program`` with every repeated elementwise expression computed once."""
     body = [*program.body, *(Assignment("", value) for value in program.outputs)]
     while (repeated := _largest_repeated(body)) is not None:
         taken = {a.name for a in (*program.scalars, *body)}.union(*(a.needs for a in body))
@@ -41,7 +42,7 @@ def _shared(program: Program) -> Program:
 
 
 def _largest_repeated(body: Sequence[Assignment]) -> sympy.Expr | None:
-    """The largest expression that occurs twice; not a reciprocal, so that what was divided still is."""
+    """The largest expression that occurs twice. Reciprocals do not count: divisions stay divisions."""
     counts = collections.Counter(node for a in body for node in sympy.preorder_traversal(a.value))
     repeated = [node for node, n in counts.items() if n > 1 and not (node.is_Atom or (node.is_Pow and node.exp == -1))]
     return max(repeated, key=sympy.count_ops, default=None)
@@ -61,7 +62,7 @@ class _Hoist:
         self.program = Program(scalars, body, outputs, program.states)
 
     def value(self, value: sympy.Expr) -> sympy.Expr:
-        """``value`` without calculations among numbers."""
+        """``value`` without arithmetic on numbers."""
         if not value.has(*self.elementwise):
             return self.number(value)
         if value.is_Atom:
@@ -91,7 +92,7 @@ class _Hoist:
         return self.found[value]
 
     def named(self, value: sympy.Expr) -> str:
-        """A name that says what ``value`` is where that is short, ``k1`` and so on for all others."""
+        """A telling name if there is a short one (``inv_bc1``, ``one_minus_beta1``), else ``k1`` and so on."""
         for name in (free.name for free in value.free_symbols):
             for text, known in ((f"inv_{name}", 1 / symbol(name)), (f"one_minus_{name}", 1 - symbol(name))):
                 if value == known and text not in self.taken:

@@ -1,4 +1,4 @@
-"""What is known of a quantity's size: an interval, and how the quantity depends on the gradients.
+"""Bounds of a quantity: an interval, and how the quantity depends on the gradients.
 
 :mod:`sol_symbols.operators` states how each function maps these, :mod:`sol_symbols.bounds` combines them.
 """

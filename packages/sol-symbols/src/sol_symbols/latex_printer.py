@@ -1,4 +1,4 @@
-"""LaTeX of expressions, with the customary symbols of the optimization literature."""
+"""LaTeX of expressions, with the usual symbols of the optimization literature."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def latex(expression: sympy.Expr | str, digits: int | None = None, vocabulary: V
 
     Args:
         expression: A SymPy expression over a vocabulary's names, or one name.
-        digits: Significant digits of floats; all of them where ``None``.
+        digits: Significant digits of floats; all digits if ``None``.
         vocabulary: Has the symbols of the names; a name without one is set upright.
     """
     return _Printer(digits, vocabulary).doprint(symbol(expression) if isinstance(expression, str) else expression)

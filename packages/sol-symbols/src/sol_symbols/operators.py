@@ -2,7 +2,7 @@ r"""The operator table: the one place that says what an operator means.
 
 An operator is a name, an arity and a SymPy expression. The text form, evaluation on NumPy, PyTorch and JAX, emitted
 source and LaTeX follow from the expression. So do parity, scaling degree and bounds of an operator that is composed of
-others. An operator that is a function SymPy has and the table had not, such as tanh, states them in its entry:
+others. An operator that is itself a SymPy function, such as tanh, states them in its entry:
 
     parity    odd where f(-x) = -f(x), even where f(-x) = f(x)
     degree    the k in f(c x) = c^k f(x) for all c > 0
@@ -31,13 +31,13 @@ class Operator:
     r"""A named function of ``arity`` real arguments.
 
     Attributes:
-        name: How a rule's text calls it, ``name(x)`` or ``name(x, y)``; if ``meaning`` is a function of SymPy's, also
-            the function's name in NumPy, PyTorch and JAX.
+        name: How a rule's text calls it, ``name(x)`` or ``name(x, y)``; if ``meaning`` is a SymPy function, also its
+            name in NumPy, PyTorch and JAX.
         arity: Number of arguments, 1 or 2.
         meaning: Maps ``arity`` SymPy expressions to the expression that the operator stands for.
         description: One line for a person.
         parity: ``"odd"`` if f(-x) = -f(x), ``"even"`` if f(-x) = f(x), else ``"neither"``. This and the attributes
-            below are for functions of SymPy's only; ``parity``, ``degree`` and ``bounds`` are then required.
+            below are only for SymPy functions, which must state ``parity``, ``degree`` and ``bounds``.
         degree: k if f(c x) = c^k f(x) for all c > 0, else ``"none"``.
         bounds: Maps a :class:`~sol_symbols.intervals.Bound` for each argument to one of the value.
         latex: The function's name in LaTeX; by default, the function is printed as SymPy prints it.
@@ -48,7 +48,7 @@ class Operator:
         function: The SymPy function that the operator is, ``None`` if it is composed of others.
 
     Raises:
-        TypeError: An operator that is a function of SymPy's lacks a fact, or a composed operator states one.
+        TypeError: An operator that is a SymPy function lacks a property, or a composed operator states one.
 
     >>> relu = Operator("relu", 1, lambda x: (x + sympy.Abs(x)) / 2, "x where it is positive, else 0")
     >>> relu(sympy.Symbol("x"))
@@ -56,7 +56,7 @@ class Operator:
     >>> Operator("sinh", 1, sympy.sinh, "hyperbolic sine", parity="odd")
     Traceback (most recent call last):
         ...
-    TypeError: operator 'sinh' is a function of its own: state its degree, bounds
+    TypeError: operator 'sinh' is a new function: state its degree, bounds
     """
 
     name: str
@@ -78,7 +78,7 @@ class Operator:
         required = {"parity": self.parity, "degree": self.degree, "bounds": self.bounds}
         missing = [name for name, fact in required.items() if fact is None]
         if function is not None and missing:
-            raise TypeError(f"operator {self.name!r} is a function of its own: state its {', '.join(missing)}")
+            raise TypeError(f"operator {self.name!r} is a new function: state its {', '.join(missing)}")
         extra = (self.latex, self.c_name, self.c_source, self.c_vectors)
         if function is None and (len(missing) < len(required) or any(extra)):
             raise TypeError(f"operator {self.name!r} is composed of others: its properties follow from theirs")
@@ -133,7 +133,7 @@ def _table(*operators: Operator) -> dict[str, Operator]:
     for operator in operators:
         unknown = sorted(function.__name__ for function in operator.functions() - known)
         if unknown:
-            raise TypeError(f"operator {operator.name!r} needs an operator of its own for {', '.join(unknown)}")
+            raise TypeError(f"operator {operator.name!r} uses functions that have no operator: {', '.join(unknown)}")
     return {operator.name: operator for operator in operators}
 
 

@@ -1,4 +1,4 @@
-"""A picture of a rule's responses, on matplotlib."""
+"""Plots of a rule's response curves, with matplotlib."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plot(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise SolError('drawing needs matplotlib: pip install "sol-symbols[plot]"') from None
+        raise SolError('plotting needs matplotlib: pip install "sol-symbols[plot]"') from None
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels)), panels):
         _draw(axes, panel)
@@ -54,7 +54,7 @@ def plot(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -
         try:
             figure.savefig(path, dpi=130)
         except (OSError, ValueError) as error:
-            raise SolError(f"cannot draw into {path}: {error}") from None
+            raise SolError(f"cannot save the plot to {path}: {error}") from None
     return figure
 
 
@@ -66,7 +66,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.axhline(0, color="black", linewidth=0.6)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    place = (0.5, -0.17)  # below, where no line can run
+    place = (0.5, -0.17)  # below the axes, where there are no lines
     axes.legend(
         title=panel.legend, loc="upper center", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=9,
         title_fontsize=9,

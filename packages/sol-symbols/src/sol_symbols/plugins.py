@@ -1,4 +1,4 @@
-"""Finding what the installed packages offer: commands, tasks, exporters, each by an entry point of its group."""
+"""Find commands, tasks and exporters of the installed packages by their entry points."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_plugins(group: str) -> dict[str, metadata.EntryPoint]:
     """Entry points of ``group`` by name.
 
     Raises:
-        SolError: Two installed distributions offer one name.
+        SolError: Two installed distributions offer the same name.
     """
     found: dict[str, metadata.EntryPoint] = {}
     for point in metadata.entry_points(group=group):

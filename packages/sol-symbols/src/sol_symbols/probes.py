@@ -1,7 +1,7 @@
-"""Trajectories on which rules are compared: every kind of gradient that breaks an identity true for ordinary numbers.
+"""Trajectories to compare rules on: all kinds of gradients that break identities true for ordinary numbers.
 
-Columns are coordinates: noise of scales 1e-30 to 1e30 with and without a mean, silence, silence that starts or ends,
-a lone spike, constants, alternation, and values that flip their sign once. They are the same at every call.
+Columns are coordinates: noise of scales 1e-30 to 1e30 with and without a mean, zeros, gradients that start or stop,
+a single spike, constants, alternation, and values that flip their sign once. They are the same in every call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["HORIZON", "STEPS", "measure", "trajectories"]
 
 STEPS = 20
 HORIZON = 16
-"""Shorter than the trajectories: what a rule does after its schedule has ended is looked at too."""
+"""Shorter than the trajectories, which therefore also show a rule after its schedule has ended."""
 
 Array = NDArray[numpy.float64]
 
@@ -42,7 +42,7 @@ def trajectories(scales: tuple[float, ...] = (1e-30, 1e-8, 1e-3, 1.0, 30.0, 1e8,
 def measure(rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array) -> Array:
     """``expressions`` over the rule's vocabulary and values along the trajectories, [expressions, STEPS, coordinates].
 
-    Schedules are laid over :data:`HORIZON` steps.
+    The horizon of schedules is :data:`HORIZON` steps.
     """
     evaluator = feature_evaluator(expressions, rule.vocabulary, numpy)
     defaults = {name: h.default for name, h in rule.vocabulary.hyperparameters.items()}

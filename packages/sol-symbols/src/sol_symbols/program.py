@@ -1,8 +1,8 @@
-"""A rule as straight-line code: what evaluation, exporters and LaTeX walk through.
+"""A rule as straight-line code, which evaluation and the exporters walk through.
 
-scalars  numbers that depend on the step and the hyperparameters only (bias corrections, decays)
-body     states and features, elementwise over the parameters, each after what it needs
-update   phi
+scalars  numbers that depend only on the step and the hyperparameters (bias corrections, decays)
+body     states and features, elementwise over the parameters, each after the names it uses
+outputs  phi, or several expressions, elementwise
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Assignment:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names that the value mentions, sorted."""
+        """Names in the value, sorted."""
         return tuple(sorted(free.name for free in self.value.free_symbols))
 
 
@@ -38,7 +38,7 @@ class Program:
     """Straight-line code of one optimizer step.
 
     Attributes:
-        scalars: Computed once a step, in this order.
+        scalars: Computed once per step, in this order.
         body: Computed elementwise, in this order; names in ``states`` are new values of states.
         outputs: The results, elementwise.
         states: Initial value of each state by name.
@@ -51,17 +51,17 @@ class Program:
 
     @property
     def elementwise(self) -> frozenset[str]:
-        """Names of all that differs between coordinates; other names are numbers."""
+        """Names of quantities that differ between coordinates; all other names are numbers."""
         return frozenset({"g", "w", *(a.name for a in self.body), *(f"{name}_prev" for name in self.states)})
 
     def uses(self, name: str) -> bool:
-        """Whether any of the code mentions ``name``."""
+        """Whether the code uses ``name``."""
         everything = [*(a.value for a in (*self.scalars, *self.body)), *self.outputs]
         return any(symbol(name) in value.free_symbols for value in everything)
 
 
 def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) -> Program:
-    """Straight-line code for several expressions over one vocabulary, shared definitions computed once."""
+    """Straight-line code for several expressions over one vocabulary; shared definitions are computed once."""
     live = vocabulary.live(*expressions)
     elementwise = {symbol(name) for name in ("g", "w")}
     elementwise |= {symbol(name + suffix) for name in vocabulary.recurrences for suffix in ("", "_prev")}
@@ -79,14 +79,14 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) 
     fresh = (symbol(name) for name in (f"s{number}" for number in itertools.count(1)) if name not in taken)
 
     def hoist(value: sympy.Expr, factor: bool = False) -> sympy.Expr:
-        """Replace functions and powers of scalars, so that tensor code only adds, multiplies and divides by scalars."""
+        """Name functions and powers of scalars: tensor code then only adds, multiplies and divides by scalars."""
         if value.is_Atom:
             return value
         if value.free_symbols & elementwise:
             arguments = [hoist(argument, value.is_Mul) for argument in value.args]
             return value if tuple(arguments) == value.args else value.func(*arguments)
         if factor and value.is_Pow and value.base.is_Symbol and value.exp == -1:
-            return value  # the tensor is divided by it: well defined where it is zero, as 1/0 of numbers is not
+            return value  # divides the tensor, which is well defined at 0; 1/0 of Python floats is not
         if not value.has(*_CALLS):
             return value
         if value not in hoisted:

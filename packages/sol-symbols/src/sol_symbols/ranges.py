@@ -1,8 +1,8 @@
 """How large a rule's quantities can get, and in which number formats they overflow.
 
-Stochastic training in float16 or bfloat16 fails at the values that nobody has looked at: squared gradients above
-65,504, exp of a direction above 11, an eps that is 0. :func:`value_ranges` bounds every name of a rule step by step,
-for all gradients of a stated size (see :mod:`sol_symbols.bounds`), and says what can go wrong.
+Stochastic training in float16 or bfloat16 fails on unexpected values: squared gradients above 65,504, exp of a
+direction above 11, an eps that is 0. :func:`value_ranges` bounds every name of a rule step by step, for all gradients
+of a stated size (see :mod:`sol_symbols.bounds`), and warns of what can go wrong.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ FORMATS = (
     NumberFormat("float16", 65504.0, 2.0**-24),
 )
 
-"""The formats that are looked at."""
+"""The formats that warnings are about."""
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """Bounds of a rule's quantities, for all gradients in ``[-gradient, gradient]`` and so for the parameter's value.
+    """Bounds of a rule's quantities, for all gradients in ``[-gradient, gradient]``, and likewise for the parameter.
 
     Attributes:
         gradient: Largest absolute gradient.
         parameter: Largest absolute value of the parameter.
         steps: The bounds hold for this many first steps.
         bounds: ``(lowest, highest)`` of every live name, and of ``"phi"``.
-        warnings: What overflows, divides by zero or vanishes, a line each.
+        warnings: A line for each quantity that overflows, divides by zero or vanishes.
     """
 
     gradient: float
@@ -90,10 +90,10 @@ def value_ranges(
     """
     for name, value in (("gradient", gradient), ("parameter", parameter)):
         if not (math.isfinite(value) and value > 0):
-            raise RuleError(f"the largest {name}, {value!r}, is not a positive number")
+            raise RuleError(f"{name} must be a positive number, got {value!r}")
     steps = int(min(rule.horizon or 100, MAX_STEPS)) if steps is None else steps
     if not 1 <= steps <= MAX_STEPS:
-        raise RuleError(f"steps = {steps!r} is not a number of steps between 1 and {MAX_STEPS:,}")
+        raise RuleError(f"steps must be between 1 and {MAX_STEPS:,}, got {steps!r}")
     definitions = [(name, rule.vocabulary.definitions[name]) for name in rule.live] + [("phi", rule.expression)]
     seen: dict[tuple[str, sympy.Expr], Bound] = {}
     total: dict[str, Bound] = {}
@@ -121,16 +121,16 @@ def value_ranges(
 
 
 def _overflows(seen: Mapping[tuple[str, sympy.Expr], Bound], names: Mapping[str, Bound]) -> list[str]:
-    """A line for each part that leaves a format while what it is made of stays inside."""
+    """A line for each part that exceeds a format while its operands do not."""
     lines = []
     divisors = {factor for _, part in seen if part.is_Mul and len(_factors(part)) > 1 for factor in part.args}
     for (owner, part), bound in seen.items():
         if _divides(part) and part in divisors:
-            continue  # x/y is one operation, 1/y alone is never computed
+            continue  # x/y is one operation; 1/y alone is never computed
         inner = [_size(owner, argument, seen, names) for argument in _operands(part)]
         if bound.size == math.inf and all(math.isfinite(size) for size in inner):
             zero = isinstance(part, sympy.log) or any(map(_divides, (part, *part.args)))
-            reason = "has no bound: what it divides by, or takes the log of, can be 0" if zero else "overflows float64"
+            reason = "has no bound: its divisor, or the argument of its log, can be 0" if zero else "overflows float64"
             lines.append(f"{format_expression(part)} in {owner} {reason}")
             continue
         formats = [f for f in FORMATS if all(size <= f.largest for size in inner) and f.largest < bound.size < math.inf]
@@ -149,7 +149,7 @@ def _factors(product: sympy.Expr) -> list[sympy.Expr]:
 
 
 def _operands(part: sympy.Expr) -> list[sympy.Expr]:
-    """What the operation ``part`` is done on: of a quotient the divisors themselves, not their reciprocals."""
+    """Operands of ``part``; those of a quotient are the divisors, not their reciprocals."""
     return [argument.base if part.is_Mul and _divides(argument) else argument for argument in part.args]
 
 
@@ -162,7 +162,7 @@ def _size(
 
 
 def _vanishing(rule: UpdateRule) -> list[str]:
-    """Constants that are 0 in a format."""
+    """A line for each constant that is 0 in a format."""
     numbers = {name: value for name, value in rule.values.items() if value}
     numbers |= {format_expression(number): float(number) for number in rule.expression.atoms(sympy.Float)}
     lines = []

@@ -1,4 +1,4 @@
-"""Finding the rule that a person means: a run folder, a rule file, a zoo name or a rule's text."""
+"""Find the rule that a person means: a run folder, a rule file, a zoo name or a rule's text."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ MAX_BYTES = 10_000_000
 
 
 def add_rule_argument(parser: argparse.ArgumentParser) -> None:
-    """The operand RULE and the option ``--complexity``, as every command has them; :func:`rule_of` reads them."""
+    """Add the argument RULE and the option ``--complexity`` of all commands; :func:`rule_of` reads them."""
     parser.add_argument("rule", metavar="RULE", help='run folder, rule file, zoo name, or "formula"')
     parser.add_argument(
         "--complexity",
         type=int,
         metavar="N",
-        help="of a run folder, the best rule of at most N terms on its front instead of the run's own choice",
+        help="for a run folder: the best rule of its front with at most N terms, not the run's own choice",
     )
 
 
 def rule_of(arguments: argparse.Namespace) -> UpdateRule:
-    """The rule that a command was given.
+    """The rule in a command's arguments.
 
     Raises:
-        SolError: As :func:`resolve_rule`.
+        SolError: See :func:`resolve_rule`.
     """
     return resolve_rule(arguments.rule, arguments.complexity)
 
@@ -43,10 +43,10 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
 
     Args:
         text: As above.
-        complexity: Of a run folder, take the rule of at most so many terms that has the lowest loss on the run's front.
+        complexity: For a run folder: the rule of the run's front with the lowest loss and at most this many terms.
 
     Raises:
-        SolError: None of them; the message says which names exist or where the fault lies.
+        SolError: It is none of these; the message lists the names or shows the error in the text.
     """
     if complexity is not None:
         return _on_front(Path(text), complexity)
@@ -58,7 +58,7 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
             return _read(path / "rule.json")
         if path.is_file():
             return _read(path)
-    except (OSError, ValueError):  # too long, or with characters that no file name has: then it is a rule's text
+    except (OSError, ValueError):  # too long for a file name, or with other characters: a rule's text
         pass
     if text.endswith((".json", ".txt")) or ("/" in text and " " not in text):
         raise SolError(f"no such run folder or rule file: {text}")
@@ -73,28 +73,28 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
 def _on_front(folder: Path, complexity: int) -> UpdateRule:
     path = folder / "front.json"
     if not path.is_file() or not folder.name:
-        raise SolError(f"a complexity picks a rule of a run, but {folder} is not the folder of a finished run")
+        raise SolError(f"--complexity needs the folder of a finished run, got {folder}")
     try:
         front = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(front, list) and front):
-            raise ValueError("it is not a list of rules")
+            raise ValueError("not a list of rules")
         points = [(int(point["terms"]), float(point["loss"]), point["rule"]) for point in front]
         short = [point for point in points if point[0] <= complexity]
         if not short:
             raise SolError(
-                f"{path} has no rule of {complexity} terms or fewer, only of {sorted({p[0] for p in points})}"
+                f"{path} has no rule with at most {complexity} terms, only with {sorted({p[0] for p in points})}"
             )
         return UpdateRule.from_json(json.dumps(min(short, key=lambda point: point[1])[2]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise SolError(f"{path} cannot be read: {error}") from None
+        raise SolError(f"cannot read {path}: {error}") from None
 
 
 def _read(path: Path) -> UpdateRule:
     if not path.is_file():
-        raise SolError(f"{path.parent} holds no {path.name}: not the folder of a finished run")
+        raise SolError(f"{path.parent} has no {path.name}: it is not the folder of a finished run")
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise SolError(f"{path} is larger than {MAX_BYTES:,} bytes: not a rule")
+            raise SolError(f"{path} is larger than {MAX_BYTES:,} bytes: it is not a rule")
         text = path.read_text(encoding="utf-8")
         if text.lstrip().startswith("{"):
             return UpdateRule.from_json(text)

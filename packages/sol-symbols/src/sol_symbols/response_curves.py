@@ -1,7 +1,7 @@
-"""What a rule does, as lines to draw: its response to this step's gradient and to the momentum, and its schedule.
+"""Curves of a rule's response to the current gradient, to the momentum, and over its schedule.
 
-All gradients have root mean square 1 (times ``scale``), so that v hardly moves while the momentum does: the history
-before the step shown is g_i = scale (mu + (-1)^i sqrt(1 - mu^2)), whose mean is mu and whose mean square is 1.
+All gradients have root mean square 1 (times ``scale``): v hardly changes while the momentum does. The history before
+the step shown is g_i = scale (mu + (-1)^i sqrt(1 - mu^2)), with mean mu and mean square 1, times the scale.
 
 The panels show phi over this step's gradient, for histories of mean -0.9, 0 and 0.9; phi over the mean of the history,
 for gradients -1, 0 and 1; and phi over the steps, for a steady gradient and for one whose sign alternates.
@@ -28,9 +28,9 @@ class Line:
     """One line of a panel.
 
     Attributes:
-        label: What differs from the other lines.
+        label: Its difference from the other lines.
         x: Abscissae, [n].
-        phi: Ordinates, [n]; nan where the line has a gap, at jumps and where phi is not finite.
+        phi: Ordinates, [n]; nan at gaps: at jumps and where phi is not finite.
     """
 
     label: str
@@ -40,14 +40,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of phi.
+    """One panel of curves of phi.
 
     Attributes:
-        title: When it is looked at.
-        axis: What the abscissa is.
-        legend: What the labels of the lines say.
+        title: The step or steps shown.
+        axis: Label of the abscissa.
+        legend: Title of the lines' labels.
         lines: The lines, at most three.
-        from_zero: Whether phi = 0 belongs into the picture whatever the lines are.
+        from_zero: Whether the axis always includes phi = 0.
     """
 
     title: str
@@ -61,7 +61,7 @@ def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel
     """phi over this step's gradient, over the mean of past gradients, and over t/T; the parameter's value is 0.
 
     Args:
-        rule: The rule; an open horizon is taken as 100 steps, one beyond 1,000 as 1,000.
+        rule: The rule. An open horizon counts as 100 steps, one above 1,000 as 1,000.
         scale: Root mean square of the gradients.
 
     Raises:
@@ -73,7 +73,7 @@ def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel
     ('t/T, with T = 100', ['steady', 'alternating, at its +'])
     """
     if not (numpy.isfinite(scale) and scale > 0):
-        raise RuleError(f"the gradients' scale, {scale!r}, is not a positive number")
+        raise RuleError(f"scale must be a positive number, got {scale!r}")
     steps = min(int(rule.horizon or _DEFAULT_STEPS), 10 * _DEFAULT_STEPS)
     return _to_gradient(rule, scale, steps), _to_momentum(rule, scale, steps), _schedule(rule, scale, steps)
 
@@ -81,7 +81,7 @@ def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel
 def _history(mean: Any, steps: int, scale: float) -> numpy.ndarray:
     """Gradients of the given mean(s) and of root mean square 1, [steps, coordinates], times ``scale``."""
     mean = numpy.atleast_1d(numpy.asarray(mean, float))
-    signs = (-1.0) ** numpy.arange(steps, 0, -1)[:, None]  # the last one before the step shown is the lower one
+    signs = (-1.0) ** numpy.arange(steps, 0, -1)[:, None]  # the last one before the step shown is the lower
     return scale * (mean + signs * numpy.sqrt(1 - mean**2))
 
 
@@ -126,7 +126,7 @@ def _finite(phi: numpy.ndarray) -> numpy.ndarray:
 
 
 def _gaps(phi: numpy.ndarray) -> numpy.ndarray:
-    """Jumps, such as those of a sign, and what is not finite as gaps in the line."""
+    """Gaps at jumps, such as those of a sign, and where phi is not finite."""
     phi = _finite(phi)
     if numpy.isnan(phi).all():
         return phi

@@ -1,11 +1,10 @@
-"""The update rule: the formula of an optimizer, in a form that can be read, stored, evaluated and emitted.
+"""The update rule: the formula of an optimizer, which can be read, stored, evaluated and exported.
 
 A rule is an elementwise function phi of the gradient's history, and an optimizer is
 
     theta_t = theta_{t-1} - lr * phi(g_1..g_t, theta_{t-1}, t/T).
 
-Rules are immutable values. Their text form is an expression and, where something differs from the defaults, a
-list of values::
+Rules are immutable values. Their text form is an expression, followed by the values that differ from the defaults::
 
     0.81*ad + 0.12*ld*sign(g) where lr = 0.0123, T = 100
 """
@@ -54,12 +53,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Complexity:
-    """How long a rule is.
+    """The size of a rule.
 
     Attributes:
-        terms: Additive terms of the expanded expression; a nested term such as ``exp(ad + g)`` counts once.
-        nodes: Nodes of the expression tree, features being leaves.
-        states: Numbers that the optimizer keeps per parameter.
+        terms: Additive terms of the expanded expression; ``exp(ad + g)`` is one term.
+        nodes: Nodes of the expression tree; a feature is a leaf.
+        states: Numbers that the optimizer stores per parameter.
     """
 
     terms: int
@@ -72,13 +71,13 @@ class UpdateRule:
     """An elementwise update rule phi; the optimizer subtracts ``lr * phi`` from the parameters.
 
     Args:
-        expression: phi over the vocabulary's names and the given ``values``' names, as SymPy expression or text.
+        expression: phi as a SymPy expression or text, over the names of the vocabulary and of ``values``.
         values: Numbers for hyperparameters (``beta1``), the horizon ``T`` and named constants of the expression.
-            Hyperparameters that the expression needs and that are missing here take their defaults; those that it
-            does not need are dropped. The horizon may stay open (``None``) until the rule is used.
-        lr: Learning rate that belongs to the rule; ``None`` where it is the user's to tune.
-        name: A name for people. Neither it nor the provenance takes part in comparisons.
-        provenance: JSON-able facts on where the rule is from.
+            Missing hyperparameters get their defaults; values that the expression does not use are dropped. The horizon
+            may stay open (``None``) until the rule is evaluated.
+        lr: Learning rate that belongs to the rule; ``None`` leaves it to the user.
+        name: A name for people. Comparisons ignore it and the provenance.
+        provenance: Where the rule is from, as JSON values.
         vocabulary: Defines the names.
 
     Raises:
@@ -111,19 +110,19 @@ class UpdateRule:
             if name in needed:
                 value = given.get(name, hyperparameter.default)
                 if value is None:
-                    raise RuleError(f"the rule needs a value for {quoted(name)}")
+                    raise RuleError(f"the rule has no value for {quoted(name)}; add one")
                 values[name] = hyperparameter.check(value)
         if "T" in needed:
             values["T"] = _checked_horizon(given.get("T"))
         for name, value in sorted(given.items(), key=lambda item: (len(item[0]), item[0])):  # c2 before c10
             if name not in self.vocabulary.hyperparameters and name != "T":
                 if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr" or name in OPERATORS:
-                    raise RuleError(f"{quoted(name)} cannot name a constant; choose a name that is not taken")
+                    raise RuleError(f"{quoted(name)} cannot name a constant: the name is taken or not an identifier")
                 if name in needed:
                     values[name] = finite(name, value)
         lr = None if self.lr is None else as_float("lr", self.lr)
         if lr is not None and not (math.isfinite(lr) and lr > 0):
-            raise RuleError(f"lr = {lr!r} is not a positive number")
+            raise RuleError(f"lr must be a positive number, got {lr!r}")
         object.__setattr__(self, "expression", expression)
         object.__setattr__(self, "values", MappingProxyType(values))
         object.__setattr__(self, "lr", lr)
@@ -135,13 +134,13 @@ class UpdateRule:
         if isinstance(expression, str):
             expression = parse_expression(expression, names)
         if not isinstance(expression, sympy.Expr):
-            raise RuleError(f"an expression is text or a SymPy expression, not {type(expression).__name__}")
+            raise RuleError(f"the expression must be text or a SymPy expression, got {type(expression).__name__}")
         return canonical(self.vocabulary.without_abbreviations(expression), names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return UpdateRule.from_json, (self.to_json(),)
 
-    # -- what the rule is made of ---------------------------------------------------------------------------
+    # -- its parts -------------------------------------------------------------------------------------------
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -153,12 +152,12 @@ class UpdateRule:
 
     @cached_property
     def live(self) -> tuple[str, ...]:
-        """Recurrences and features that the expression needs, each after those that it needs itself."""
+        """Recurrences and features that the expression uses, each after those in its own definition."""
         return self.vocabulary.live(self.expression)
 
     @cached_property
     def states(self) -> tuple[str, ...]:
-        """Names of the live states: what an optimizer has to keep per parameter."""
+        """Names of the live states, which an optimizer stores per parameter."""
         return tuple(name for name in self.live if name in self.vocabulary.recurrences)
 
     @cached_property
@@ -179,12 +178,12 @@ class UpdateRule:
 
     @property
     def horizon(self) -> float | None:
-        """The horizon T in steps, ``None`` where the rule has none or leaves it open."""
+        """The horizon T in steps; ``None`` if the rule has none or leaves it open."""
         return self.values.get("T")
 
     @property
     def class_name(self) -> str:
-        """The rule's name in CamelCase, for emitted source; ``Learned`` where it has none that can be used.
+        """The rule's name in CamelCase, for emitted source; ``Learned`` if that is no class name.
 
         >>> UpdateRule.parse("g", name="powersign-ld").class_name
         'PowersignLd'
@@ -194,14 +193,14 @@ class UpdateRule:
         return name if name.isidentifier() and not keyword.iskeyword(name) else "Learned"
 
     def with_horizon(self, horizon: float) -> UpdateRule:
-        """The same rule with its schedule over ``horizon`` steps; itself where it has no schedule."""
+        """The same rule with its schedule over ``horizon`` steps; the rule itself if it has no schedule."""
         return replace(self, values={**self.values, "T": horizon}) if self.needs_horizon else self
 
     def with_numbered_constants(self, prefix: str = "c") -> UpdateRule:
         """The same rule with the constants of its expression replaced by named ones, ``c1``, ``c2``, ...
 
-        These are its floats and, where there are any, the integers that multiply something: they are floats that
-        happen to be integral. All other integers and fractions belong to the formula's structure and stay.
+        These are its floats and, if it has any, the integer coefficients, which are floats that happen to be
+        integral. All other integers and fractions belong to the formula's structure and stay.
         """
         names: dict[float, sympy.Symbol] = {}
 
@@ -217,7 +216,7 @@ class UpdateRule:
         expression = sympy.Add(*map(named, self.expression.as_ordered_terms()))
         taken = {free.name for free in self.expression.free_symbols} & {name.name for name in names.values()}
         if taken:
-            raise RuleError(f"the rule uses the name(s) {', '.join(sorted(taken))} already")
+            raise RuleError(f"the rule already uses the name(s) {', '.join(sorted(taken))}; choose another prefix")
         values = {name.name: number for number, name in names.items()}
         return replace(self, expression=expression, values={**self.values, **values})
 
@@ -226,23 +225,23 @@ class UpdateRule:
     def evaluate(
         self, gradients: ArrayLike, parameters: ArrayLike | None = None, horizon: float | None = None
     ) -> NDArray[Any]:
-        """The updates phi_1..phi_n for the gradients g_1..g_n: what the rule means, on NumPy.
+        """The updates phi_1..phi_n for the gradients g_1..g_n. This defines the rule's meaning, on NumPy.
 
-        States start at their initial values before the first gradient. Use :func:`sol_symbols.evaluator` to go step
-        by step, or with PyTorch or JAX. Values that are not finite come out as IEEE arithmetic has them: ``exp``
-        overflows to inf, 0/0 is nan, sign(nan) is nan.
+        States have their initial values before the first gradient. To run step by step, or with PyTorch or JAX, use
+        :func:`sol_symbols.evaluator`. Values that are not finite follow IEEE arithmetic: ``exp`` overflows to inf,
+        0/0 is nan, sign(nan) is nan.
 
         Args:
-            gradients: Shape [n, ...]: one gradient a step, elementwise. Integers are taken as float64.
-            parameters: Values w_0..w_{n-1} that the gradients were taken at, of a shape that broadcasts to that of
-                the gradients; needed where the rule speaks of ``w``.
+            gradients: Shape [n, ...]: one gradient per step, elementwise. Integers are converted to float64.
+            parameters: Values w_0..w_{n-1} at which the gradients were computed, of a shape that broadcasts to
+                that of the gradients; required if the rule uses ``w``.
             horizon: Replaces the rule's own horizon T.
 
         Returns:
             Shape and type of the gradients. The optimizer's steps are ``-lr`` times these.
 
         Raises:
-            RuleError: The horizon is open, ``w`` is needed and not given, or the shapes do not fit.
+            RuleError: The horizon is open, ``w`` is used and ``parameters`` are missing, or the shapes do not match.
 
         >>> UpdateRule.parse("ld*sign(g) where T = 4").evaluate([2.0, -3.0, 0.5]).tolist()
         [0.75, -0.5, 0.25]
@@ -266,9 +265,9 @@ class UpdateRule:
 
         Args:
             text: ``EXPRESSION`` or ``EXPRESSION where NAME = NUMBER, ...``; ``lr`` among the names is the rule's
-                learning rate, ``T`` its horizon, names that the vocabulary lacks are constants of the expression.
+                learning rate, ``T`` its horizon, names that are not in the vocabulary are constants of the expression.
             vocabulary: Defines the names.
-            attributes: Passed on to the constructor (``name``, ``provenance``).
+            attributes: Passed to the constructor (``name``, ``provenance``).
 
         Raises:
             RuleError: The text is not a rule; the message shows where.
@@ -287,7 +286,7 @@ class UpdateRule:
         return rf"$\displaystyle \phi_t = {self.latex(4)}$"
 
     def to_json(self) -> str:
-        """The JSON form: self-contained, because it holds the definitions that the rule uses."""
+        """The JSON form. It is self-contained: it includes the definitions that the rule uses."""
         return json.dumps(self._record() | {"name": self.name, "provenance": dict(self.provenance)}, indent=2) + "\n"
 
     def _record(self) -> dict[str, Any]:
@@ -308,13 +307,13 @@ class UpdateRule:
         """Read the JSON form.
 
         Raises:
-            RuleError: The text is no JSON, not a rule, or of a newer schema than this release reads.
+            RuleError: The text is not JSON, not a rule, or of another schema than this release reads.
         """
         return cls(**read_record(text))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of everything that the rule means: its formula, definitions and values, not its name."""
+        """SHA-256 of the rule's meaning: its formula, definitions and values, but not its name."""
         return hashlib.sha256(json.dumps(self._record(), sort_keys=True).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -324,7 +323,7 @@ class UpdateRule:
 
 def _checked_horizon(value: float | None) -> float | None:
     if value is not None and not (math.isfinite(value) and value >= 1):
-        raise RuleError(f"horizon T = {value!r} is not a number of steps, 1 or more")
+        raise RuleError(f"the horizon T must be a finite number of steps, at least 1, got {value!r}")
     return value
 
 
@@ -340,7 +339,7 @@ class RuleEvaluator(Evaluator):
         self, rule: UpdateRule, xp: ModuleType | None = None, horizon: float | None = None, hoist: bool = False
     ) -> None:
         if rule.needs_horizon and rule.horizon is None and horizon is None:
-            raise RuleError(f"the rule {rule} has a schedule and needs its horizon T: the number of steps it is for")
+            raise RuleError(f"the rule {rule} has a schedule: set its horizon T, the number of steps")
         program = lower(rule)
         super().__init__(hoisted(program) if hoist else program, xp)
         self.values: dict[str, Any] = dict(rule.values) if horizon is None else dict(rule.with_horizon(horizon).values)
@@ -360,11 +359,11 @@ def evaluator(
         rule: The rule.
         xp: ``numpy`` (the default), ``torch`` or ``jax.numpy``.
         horizon: Replaces the rule's own horizon T.
-        hoist: Whether like terms are collected first (:func:`sol_symbols.hoisted`): the same up to rounding where
-            all is finite, in fewer passes over the arrays. As it is written otherwise.
+        hoist: Whether to collect like terms first (:func:`sol_symbols.hoisted`): equal up to rounding where all values
+            are finite, in fewer passes over the arrays. Without it, the expression is evaluated as written.
 
     Raises:
-        RuleError: The rule has a schedule and neither it nor the call says over how many steps.
+        RuleError: The rule has a schedule, and neither the rule nor the call sets its horizon.
 
     >>> import numpy as np
     >>> from sol_symbols import UpdateRule
@@ -383,16 +382,18 @@ def _trajectory(
 
     g = numpy.asarray(gradients)
     if g.ndim == 0 or not (numpy.issubdtype(g.dtype, numpy.floating) or numpy.issubdtype(g.dtype, numpy.integer)):
-        raise RuleError(f"gradients are real numbers of shape [steps, ...], not {g.dtype} of shape {[*g.shape]}")
+        raise RuleError(f"gradients must be real numbers of shape [steps, ...], got {g.dtype} of shape {[*g.shape]}")
     g = g if numpy.issubdtype(g.dtype, numpy.floating) else g.astype(float)
     phi = evaluator(rule, horizon=horizon)
     if parameters is None and phi.program.uses("w"):
-        raise RuleError(f"the rule {rule} speaks of the parameter's value w: give the parameters too")
+        raise RuleError(f"the rule {rule} uses the parameter's value w: pass parameters")
     given = numpy.asarray(0 if parameters is None else parameters, g.dtype)
     try:
         w = numpy.broadcast_to(given, g.shape)
     except ValueError:
-        raise RuleError(f"parameters of shape {[*given.shape]} do not fit gradients of shape {[*g.shape]}") from None
+        raise RuleError(
+            f"parameters of shape {[*given.shape]} do not broadcast to gradients of shape {[*g.shape]}"
+        ) from None
     updates = numpy.empty_like(g)
     state = phi.init(g[0]) if len(g) else {}
     with numpy.errstate(all="ignore"):

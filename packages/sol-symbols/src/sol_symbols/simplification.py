@@ -1,17 +1,17 @@
-"""Shorter rules of the same value.
+"""Shorter rules with the same values.
 
-SymPy's own ``simplify`` makes update rules longer and its ``equals`` is wrong on them, so this is a small set of
-identities, each true for all real numbers, 0 included, and each taken only where it leaves fewer nodes:
+SymPy's own ``simplify`` makes update rules longer and its ``equals`` is wrong on them, so this module has a small set
+of identities. Each is true for all real numbers, 0 included, and applied only where it leaves fewer nodes:
 
-    c (x + y) + d x = (c + d) x + c y      like terms, also those that appear when a small product is multiplied out
+    c (x + y) + d x = (c + d) x + c y      like terms, also those that appear when a small product is expanded
     sign(x) |x| = x,  sign(x) x = |x|,  sign(x)^2 x = x,  sign(x)^3 = sign(x)
     |x| |y| = |x y|,  sign(c x + c y) = sign(x + y) for c > 0
-    (a x + b y) z = a (x + b/a y) z        a factor's scale goes into the product's
-    |x| = x, sign(x) = 1, min(x, y) = x    where bounds of the states, decays and corrections say so
-    m_hat/(sqrt(v_hat) + eps) = ad         a feature's definition is the feature
+    (a x + b y) z = a (x + b/a y) z        a factor's scale moves into the product's
+    |x| = x, sign(x) = 1, min(x, y) = x    where bounds of the states, decays and corrections imply it
+    m_hat/(sqrt(v_hat) + eps) = ad         a feature's definition becomes the feature
 
-SymPy folds constants and equal terms itself. What comes out is compared with what went in on trajectories of all
-scales (:mod:`sol_symbols.probes`); should they differ, nothing is changed.
+SymPy folds constants and equal terms itself. The result is compared with the original on trajectories of all scales
+(:mod:`sol_symbols.probes`); if they differ, the original stays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sol_symbols.vocabulary import Vocabulary
 __all__ = ["Simplification", "round_constants", "simplify"]
 
 SAME = 1e-9
-"""Two rules whose relative change is below this are one rule in other words: rounding of float64, amplified."""
+"""Rules whose relative change is at most this count as equal: the differences are amplified float64 rounding."""
 
 _PASSES = 10
 _MOST_EXPANDED = 16
@@ -42,13 +42,13 @@ _MOST_EXPANDED = 16
 
 @dataclass(frozen=True)
 class Simplification:
-    """A shorter rule and what is known of its values.
+    """A shorter rule and how far its values are from the original's.
 
     Attributes:
         rule: The result; never longer than the original, in nodes and in characters.
         change: The largest ``|phi' - phi| / sum_j |u_j|`` over all probes at which phi is finite, u_j being the
             additive terms of the original phi.
-        probes: The number of values that were compared.
+        probes: The number of values compared.
     """
 
     rule: UpdateRule
@@ -57,14 +57,14 @@ class Simplification:
 
 
 def simplify(rule: UpdateRule, digits: int | None = None) -> Simplification:
-    """A rule of the same value that is shorter where one is found, never longer; ``simplify(rule).rule`` is the rule.
+    """A rule with the same values that is shorter if one is found, never longer: ``simplify(rule).rule``.
 
-    With ``digits``, constants are rounded to that many significant digits too, which changes values; ``change`` says
-    by how much.
+    With ``digits``, constants are rounded to that many significant digits too, which changes values;
+    ``change`` is the largest relative change.
 
     Args:
         rule: The rule.
-        digits: Rounds the numbers in the formula and the named constants, neither the learning rate nor
+        digits: Rounds the numbers in the formula and the named constants, but not the learning rate or
             hyperparameters; ``None`` rounds nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def simplify(rule: UpdateRule, digits: int | None = None) -> Simplification:
     0.32*m 0.01
     """
     if digits is not None and digits < 1:
-        raise RuleError(f"constants cannot be rounded to {digits} significant digits")
+        raise RuleError(f"digits must be at least 1, got {digits}")
     probes = trajectories()
     reference, *terms = measure(rule, [rule.expression, *sympy.Add.make_args(rule.expression)], *probes)
     size = numpy.abs(terms).sum(0)
@@ -116,12 +116,12 @@ def _change(reference: numpy.ndarray, values: numpy.ndarray, size: numpy.ndarray
     with numpy.errstate(all="ignore"):
         difference = numpy.abs(values - reference) / size
     difference[values == reference] = 0
-    difference[numpy.isinf(size) & numpy.isfinite(values)] = 0  # terms beyond float64 that cancel: nothing to compare
+    difference[numpy.isinf(size) & numpy.isfinite(values)] = 0  # terms that overflow and cancel: nothing to compare
     return float(numpy.nan_to_num(difference[finite], nan=math.inf).max(initial=0.0))
 
 
 def _shorter(rule: UpdateRule) -> UpdateRule:
-    """The fixed point of all identities; ``rule`` itself where that is not shorter."""
+    """The fixed point of all identities; ``rule`` itself if that is longer."""
     expression = rule.expression
     for _ in range(_PASSES):
         before, expression = expression, _recognised(expression, rule.vocabulary)
@@ -138,14 +138,14 @@ def _nodes(expression: sympy.Expr) -> int:
 
 
 def _bounds(expression: sympy.Expr, rule: UpdateRule) -> dict[str, Bound]:
-    """What always holds of the names that ``expression`` uses, with the values of ``rule``."""
+    """Bounds that always hold of the names in ``expression``, with the values of ``rule``."""
     vocabulary, live = rule.vocabulary, rule.vocabulary.live(expression)
     known = dict.fromkeys(vocabulary.names, ANYTHING) | {"t": Bound(1, math.inf), "T": Bound(1, math.inf)}
     known |= {name: Bound(value, value) for name, value in rule.values.items() if value is not None}
     for name in live:
         definition = vocabulary.definitions[name]
         if name in vocabulary.recurrences:
-            # By induction: never negative if it starts so and an update of what is not negative is not either.
+            # By induction: never negative if the start is not and an update keeps it so.
             never = Bound(0.0, math.inf)
             starts = vocabulary.recurrences[name].init >= 0
             holds = starts and enclose(definition, {**known, f"{name}_prev": never}).lo >= 0
@@ -199,7 +199,7 @@ def _signs(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | None:
 
 
 def _like_terms(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | None:
-    """Numbers times sums multiplied out inside of a sum."""
+    """Numbers times sums, expanded inside a sum."""
     if not node.is_Add:
         return None
     terms: list[sympy.Expr] = []
@@ -210,7 +210,7 @@ def _like_terms(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | No
 
 
 def _expanded(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | None:
-    """Small products multiplied out, where terms then cancel."""
+    """Small products, expanded where terms then cancel."""
     if node.is_Function or not len(sympy.Add.make_args(node)) < count_terms(node) <= _MOST_EXPANDED:
         return None
     return sympy.Add(*expand_terms(node))
@@ -227,7 +227,7 @@ def _common_scale(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | 
 
 
 def _unit_scale(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | None:
-    """The scale of sums that are factors, collected in one number."""
+    """Scales of sums that are factors, collected in one number."""
     if not node.is_Mul:
         return None
     number, factors = sympy.Float(1), []

@@ -36,7 +36,7 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         RuleError: The text is not a rule; the message shows where.
     """
     if len(text) > MAX_CHARACTERS:
-        raise RuleError(f"rule of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+        raise RuleError(f"a rule can have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
     separator = re.search(r"\swhere\s", text)
     where = separator[0] if separator else ""
     head, tail = (text[: separator.start()], text[separator.end() :]) if separator else (text, "")
@@ -55,7 +55,7 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         position += len(part) + 1
     lr = values.pop("lr", None)
     words = {*re.findall(r"\w+", head)}
-    for name in values:  # an unknown name in the list is a slip; one that the expression uses is a constant
+    for name in values:  # an unknown name that the expression does not use is a typing error
         if name not in vocabulary.names and name not in words:
             raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
     expression = parse_expression(head, vocabulary.names | {*values})
@@ -63,17 +63,17 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def read_record(text: str) -> dict[str, Any]:
-    """The arguments of :class:`~sol_symbols.UpdateRule` that the JSON ``text`` holds.
+    """The arguments of :class:`~sol_symbols.UpdateRule` in its JSON form.
 
     Raises:
-        RuleError: The text is no JSON, not a rule, or of a newer schema than this release reads.
+        RuleError: The text is not JSON, not a rule, or of another schema than this release reads.
     """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RuleError(f"not JSON: {error}") from None
     if not isinstance(record, dict) or "schema" not in record:
-        raise RuleError("not a rule: a rule is a JSON object with the keys schema, expression, values, ...")
+        raise RuleError("not a rule: expected a JSON object with the keys schema, expression, values, ...")
     if type(record["schema"]) is not int or record["schema"] != SCHEMA:
         raise RuleError(
             f"rule of schema {quoted(record['schema'])}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
@@ -99,7 +99,7 @@ def read_record(text: str) -> dict[str, Any]:
 
 
 def _read_hyperparameters(record: dict[str, Any]) -> list[Hyperparameter]:
-    """Those of the definitions that the standard vocabulary lacks: any finite number, given in the values."""
+    """Hyperparameters of definitions that the standard vocabulary lacks, with any finite number in the values."""
     texts = [definition for definition in record["features"].values() if isinstance(definition, str)]
     texts += [str(state.get("update")) for state in record["states"].values() if isinstance(state, dict)]
     words = {word for text in texts for word in re.findall(r"\w+", text)} - {*record["states"], *record["features"]}

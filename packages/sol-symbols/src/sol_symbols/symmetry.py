@@ -1,10 +1,10 @@
-"""How an expression answers to the gradient's sign and scale.
+"""How an expression responds to the sign and the scale of the gradients.
 
 phi is odd when phi(-g_1..-g_t) = -phi(g_1..g_t): the optimizer then treats a problem and its mirror image alike, as
-all the classics do. Terms that are not odd push every parameter the same way whatever the gradients say.
+all the classics do. Terms that are not odd push every parameter in one direction regardless of the gradients.
 
 phi has scaling degree k when phi(c g_1..c g_t) = c^k phi(g_1..g_t) for all c > 0: 0 for Adam, 1 for gradient descent.
-Terms of a degree above 1 are harmless on the gradients that they were fitted on and explode on larger ones.
+Terms of a degree above 1 are harmless on gradients like those they were fitted to and explode on larger ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sol_symbols.vocabulary import Vocabulary
 
 __all__ = ["parity", "probed_parity", "probed_scaling_degree", "scaling_degree"]
 
-_SCALES = (1e-3, 1.0, 30.0)  # ordinary gradients, in which eps is lost
+_SCALES = (1e-3, 1.0, 30.0)  # ordinary gradients: eps is negligible
 _FACTOR = 64.0
 _PARITIES: dict[str | None, int] = {"odd": -1, "even": 1}
 
 
 def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
-    """-1: odd in the gradient's history; 1: even; 0: neither, or not recognised. Zero counts as even.
+    """-1: odd in the history of gradients; 1: even; 0: neither, or not recognized. Zero counts as even.
 
     The parameter value ``w`` counts as odd, as it does for a problem mirrored at the origin (weight decay).
 
@@ -44,7 +44,7 @@ def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
         if name not in vocabulary.recurrences:
             parities[name] = _parity(definition, parities)
             continue
-        # A state is odd (even) if its update is, its old value being so.
+        # A state is odd (even) if its update is for an odd (even) old value.
         possible = (-1, 1) if vocabulary.recurrences[name].init == 0 else (1,)
         found = [sign for sign in possible if _parity(definition, {**parities, old: sign}) == sign]
         parities[name] = parities[old] = found[0] if found else 0
@@ -52,7 +52,7 @@ def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
 
 
 def _states_first(expression: sympy.Expr, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Live names, states (after what they need) before the features that may use their old values."""
+    """Live names; states come before features that can use their old values."""
     states = [symbol(name) for name in vocabulary.live(expression) if name in vocabulary.recurrences]
     return vocabulary.live(*states, expression)
 
@@ -78,7 +78,7 @@ def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
 
 
 def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
-    """The degree k of the module's equation, or ``None`` where there is none. The stabilizer ``eps`` counts as zero.
+    """The degree k of the module's equation, or ``None`` if there is none. The stabilizer ``eps`` counts as zero.
 
     >>> from sol_symbols import STANDARD
     >>> texts = ("ad + sign(g)", "g**2*ld", "sqrt(v_hat)", "g + ad")
@@ -100,7 +100,7 @@ def _stable_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr
         if name not in vocabulary.recurrences:
             degrees[name] = _degree(definition, degrees)
             continue
-        # A state has the degree of what is added to it, if it then stays in keeping with itself.
+        # A state has the degree of what is added to it, if its update is then consistent.
         old = f"{name}_prev"
         fresh = _degree(definition.subs(symbol(old), 0), degrees)
         degrees[old] = fresh
@@ -129,16 +129,16 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
 
 
 def probed_parity(rule: UpdateRule) -> int:
-    """What :func:`parity` says, found by evaluation: phi of mirrored gradients and parameters against phi of them."""
+    """The parity found by evaluation: phi of mirrored gradients and parameters against phi of the originals."""
     gradients, parameters = trajectories(_SCALES)
     value, mirrored = (measure(rule, [rule.expression], s * gradients, s * parameters)[0] for s in (1, -1))
     return -1 if _close(mirrored, -value) and value.any() else int(_close(mirrored, value))
 
 
 def probed_scaling_degree(rule: UpdateRule) -> float | None:
-    """What :func:`scaling_degree` says, found by evaluation: the k with phi(64 g) = 64^k phi(g), and ``None`` if none.
+    """The scaling degree found by evaluation: the k with phi(64 g) = 64^k phi(g), or ``None``.
 
-    It has to hold whatever the parameter's value does, as for :func:`scaling_degree`. k is a multiple of 1/2 in
+    It must hold for any change of the parameter's value, as for :func:`scaling_degree`. k is a multiple of 1/2 in
     [-4, 4]; a rule that is 0 has none.
 
     >>> from sol_symbols import ZOO
@@ -154,6 +154,6 @@ def probed_scaling_degree(rule: UpdateRule) -> float | None:
 
 
 def _close(x: numpy.ndarray, y: numpy.ndarray) -> bool:
-    """Whether finite values are the same; 1/0 has no sign to speak of."""
+    """Whether finite values are equal; 1/0 has no meaningful sign."""
     finite = numpy.isfinite(x) & numpy.isfinite(y)
     return bool(finite.any() and numpy.allclose(x[finite], y[finite], rtol=1e-3, atol=0))

@@ -1,4 +1,4 @@
-"""What a rule may speak of: inputs, hyperparameters, states and features, each defined by an expression.
+"""The names that a rule can use: inputs, hyperparameters, states and features.
 
 Inputs at inner step t (counted from 1):
 
@@ -6,13 +6,14 @@ Inputs at inner step t (counted from 1):
 ``g``     gradient of the loss at the parameter, elementwise
 ``w``     the parameter's value
 ``t``     number of this step, 1 at the first
-``T``     horizon: the number of steps that a schedule is laid over
+``T``     horizon: the number of steps of a schedule
 ========  ===========================================================
 
-A state ``s`` is a recurrence: in an expression ``s`` is its value after this step's update and ``s_prev`` the one
-before it. A feature is an expression over all of these. ``m`` and ``v`` are the raw moving averages of Adam,
-``m_hat`` and ``v_hat`` the bias-corrected ones; the features "m" and "v" of the SOL paper are ``m_hat`` and
-``sqrt(v_hat)`` here.
+A state ``s`` is a recurrence: in an expression, ``s`` is its value after this step's update and ``s_prev`` its value
+before. A feature is a named expression over inputs, hyperparameters, states and other features.
+
+``m`` and ``v`` are the raw moving averages of Adam, ``m_hat`` and ``v_hat`` the bias-corrected ones; the features "m"
+and "v" of the SOL paper are ``m_hat`` and ``sqrt(v_hat)`` here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _INDEX = re.compile(r"_t(?![A-Za-z])|(?<=[,{])t(?=[,}])")  # the t of m_t and of
 
 
 def as_float(name: str, value: float) -> float:
-    """``value`` as a float; a :class:`RuleError` that calls it ``name`` where an integer is too large for one."""
+    """``value`` as a float; a :class:`RuleError` that names it ``name`` if the integer is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -47,7 +48,7 @@ def as_float(name: str, value: float) -> float:
 
 
 def finite(name: str, value: float | None) -> float:
-    """``value``; a :class:`RuleError` that calls it ``name`` where it is not a finite number."""
+    """``value``; a :class:`RuleError` that names it ``name`` if it is not a finite number."""
     if value is None or not math.isfinite(value):
         raise RuleError(f"{name} = {value!r} is not a finite number")
     return value
@@ -55,7 +56,7 @@ def finite(name: str, value: float | None) -> float:
 
 @dataclass(frozen=True)
 class Input:
-    """A number that the optimizer gets at every step.
+    """A number that the optimizer receives at every step.
 
     Attributes:
         name: Its name in expressions.
@@ -84,13 +85,13 @@ INPUTS: Mapping[str, Input] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """A number that stays the same during a run.
+    """A number that is constant during a run.
 
     Attributes:
         name: Its name in expressions.
-        default: Value where a rule gives none; ``None`` means that a rule that uses it must give one.
+        default: Value if a rule states none; ``None`` if rules must state one.
         lower: Smallest value allowed.
-        upper: Values must be below this.
+        upper: Values must be below this bound.
         description: One line for a person.
         latex: Its symbol in LaTeX; the name, upright, by default. Not compared, and not stored with rules.
     """
@@ -105,13 +106,13 @@ class Hyperparameter:
     def check(self, value: float) -> float:
         """``value``, or a :class:`RuleError` if it is out of range."""
         if not self.lower <= value < self.upper:
-            raise RuleError(f"{self.name} = {value!r} is outside of [{self.lower}, {self.upper})")
+            raise RuleError(f"{self.name} must be in [{self.lower}, {self.upper}), got {value!r}")
         return value
 
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A state kept per coordinate: ``s_0 = init``, ``s_t = update(s_{t-1}, ...)``.
+    """A state stored per coordinate: ``s_0 = init``, ``s_t = update(s_{t-1}, ...)``.
 
     Attributes:
         name: ``s``; the value before the update is called ``s_prev``.
@@ -137,7 +138,7 @@ class Feature:
         name: Its name in expressions.
         definition: Text of the expression.
         description: One line for a person.
-        inline: Whether a rule replaces the name by its definition when it is read (for plain abbreviations).
+        inline: Whether reading a rule replaces the name by its definition (for abbreviations).
         latex: Its symbol in LaTeX; the name, upright, by default. Not compared, and not stored with rules.
     """
 
@@ -153,7 +154,7 @@ class Vocabulary:
     """Hyperparameters, recurrences and features by name; immutable.
 
     Raises:
-        RuleError: Two entries have one name, a name is no identifier or is taken by an operator, or a definition
+        RuleError: Two entries have the same name, a name is not an identifier or is an operator's, or a definition
             cannot be read or refers to itself.
     """
 
@@ -162,18 +163,19 @@ class Vocabulary:
     features: Mapping[str, Feature] = field(default_factory=dict)
 
     def extended(self, *entries: Hyperparameter | Recurrence | Feature) -> Vocabulary:
-        """A vocabulary with these entries added; one of the same name and kind replaces the old.
+        """A vocabulary with these entries added. An entry replaces one of the same name and kind; if it has no LaTeX
+        symbol, it keeps the old entry's.
 
         >>> wider = STANDARD.extended(Feature("dm", "m - m_prev", "change of the momentum"))
         >>> sorted(set(wider.features) - set(STANDARD.features))
         ['dm']
         """
         extended = self._with(*entries)
-        _ = extended.definitions  # reads everything: an error belongs here, not at first use
+        _ = extended.definitions  # reads everything: errors appear here, not at first use
         return extended
 
     def _with(self, *entries: Hyperparameter | Recurrence | Feature) -> Vocabulary:
-        """As :meth:`extended`, but nothing is checked or read before :attr:`definitions` are needed."""
+        """As :meth:`extended`, but entries are checked and read when :attr:`definitions` are first used."""
         tables: dict[type, dict] = {
             Hyperparameter: dict(self.hyperparameters),
             Recurrence: dict(self.recurrences),
@@ -186,12 +188,12 @@ class Vocabulary:
         return Vocabulary(*tables.values())
 
     def _check(self) -> None:
-        """Whether the names can be names, each of one entry, and symbols of states have the index of the step."""
+        """Refuse bad or duplicate names, and LaTeX symbols of states without the index of the step."""
         taken: set[str] = set()
         previous = (f"{name}_prev" for name in self.recurrences)
         for name in (*INPUTS, *previous, *self.hyperparameters, *self.recurrences, *self.features):
             if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in OPERATORS or name == "lr":
-                raise RuleError(f"{quoted(name)} cannot be a name of a vocabulary")
+                raise RuleError(f"{quoted(name)} cannot be a name in a vocabulary")
             if name in taken:
                 raise RuleError(f"the name {quoted(name)} is defined twice")
             taken.add(name)
@@ -201,7 +203,7 @@ class Vocabulary:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Every name that an expression may use."""
+        """Every name that an expression can use."""
         previous = (f"{name}_prev" for name in self.recurrences)
         return frozenset([*INPUTS, *self.hyperparameters, *self.recurrences, *previous, *self.features])
 
@@ -234,7 +236,7 @@ class Vocabulary:
         return {name: latex for name, latex in symbols.items() if latex}
 
     def parse(self, text: str) -> sympy.Expr:
-        """Read an expression in these names, abbreviations replaced by their definitions."""
+        """Read an expression over these names and replace abbreviations by their definitions."""
         return self.without_abbreviations(parse_expression(text, self.names))
 
     def without_abbreviations(self, expression: sympy.Expr) -> sympy.Expr:
@@ -244,7 +246,7 @@ class Vocabulary:
         )
 
     def live(self, *expressions: sympy.Expr) -> tuple[str, ...]:
-        """The recurrences and features that ``expressions`` need, each after those that it needs itself.
+        """The recurrences and features that ``expressions`` use, each after those in its own definition.
 
         Raises:
             RuleError: A definition refers to itself.
@@ -259,14 +261,14 @@ class Vocabulary:
             for name in sorted(free.name for free in expression.free_symbols):
                 base = name.removesuffix("_prev")
                 if name != base and base in self.recurrences:
-                    later.append(base)  # needed, but not before: its old value is at hand
+                    later.append(base)  # needed, but not earlier: its old value is known
                 elif name in definitions and name not in order:
                     if name in open_:
                         path = quoted(" -> ".join([*open_, name]))
                         raise RuleError(f"the definition of {quoted(name)} refers to itself: {path}")
                     open_.append(name)
                     if len(open_) > MAX_DEPTH:
-                        raise RuleError(f"definitions nested deeper than {MAX_DEPTH} levels, at {quoted(name)}")
+                        raise RuleError(f"definitions are nested deeper than {MAX_DEPTH} levels, at {quoted(name)}")
                     visit(definitions[name])
                     order[open_.pop()] = None
 
@@ -356,4 +358,4 @@ STANDARD = Vocabulary()._with(
         latex=r"\tilde g_t",
     ),
 )
-"""The names that come with the project; the Adam family's defaults are PyTorch's."""
+"""The project's names; the defaults of the Adam family are PyTorch's."""

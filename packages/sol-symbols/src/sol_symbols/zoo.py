@@ -1,10 +1,9 @@
-"""Published optimizers as rules, each equal to its reference implementation in float64.
+"""Published optimizers as rules. Each equals its reference implementation in float64.
 
-Where definitions of one optimizer differ between libraries, the entry says which one it is. NAdam is the case that
-matters: PyTorch lets the momentum factor grow by a schedule, mu_t = beta1 (1 - 0.96^(0.004 t)/2), and divides by the
+Where libraries define an optimizer differently, the entry says which definition it is. The important case is NAdam:
+PyTorch increases the momentum factor by a schedule, mu_t = beta1 (1 - 0.96^(0.004 t)/2), and divides by the
 running product of the mu_t. That product has no closed form, and as a state it would cost one more number per
-parameter; ``nadam`` is the form with constant momentum, beta1, which optax has, and PyTorch with an infinite
-``momentum_decay``.
+parameter. ``nadam`` has the constant momentum beta1, like optax, and like PyTorch with an infinite ``momentum_decay``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from sol_symbols.rule import UpdateRule
 
 __all__ = ["ZOO"]
 
-# name, rule, where it was published, what computes the same, remark
+# name, rule, publication, equal implementation, remark
 _TABLE = (
     ("sgd", "g", "Robbins and Monro 1951", "torch.optim.SGD", "gradient descent"),
     ("momentum", "b", "Polyak 1964", "torch.optim.SGD(momentum=mu)", "heavy ball"),
@@ -59,7 +58,7 @@ _TABLE = (
 
 
 class _Zoo(Mapping[str, UpdateRule]):
-    """The table's rules by name; each is read when it is first used."""
+    """The rules of the table by name; each is parsed when it is first used."""
 
     def __init__(self) -> None:
         self._entries = {name: facts for name, *facts in _TABLE}
@@ -84,4 +83,4 @@ class _Zoo(Mapping[str, UpdateRule]):
 
 
 ZOO: Mapping[str, UpdateRule] = _Zoo()
-"""Rules by name. Learning rates of published rules, and horizons where there is a schedule, are left to the user."""
+"""Rules by name. Learning rates of published rules, and horizons of schedules, are left to the user."""
