@@ -3,8 +3,8 @@
     python benchmarks/ablation.py --json benchmarks/ablation.json
 
 Three seeds of the learner. Reported is the rule's final training and test loss over ten seeds of the evaluation stream,
-and their ratios to Adam's, tuned on the tuning stream by the objective that the learner uses. Goes on where it was when
-it is started again with the same file.
+and their ratios to Adam's, tuned on the tuning stream by the objective that the learner uses. Rerun it
+with the same file to continue.
 """
 
 import argparse

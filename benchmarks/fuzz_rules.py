@@ -3,7 +3,7 @@
     python benchmarks/fuzz_rules.py --cases 1000000 --json benchmarks/fuzz_rules.json
 
 Case ``i`` depends on ``i`` alone, so that a failure can be run again (``--start i --cases 1``) and a long run split:
-with ``--json``, the run goes on after the cases that the file holds already. What is read must survive both forms
+with ``--json``, the run continues after the cases that the file already has. What is read must survive both forms
 and be printed as it was; one case in 20 is evaluated too. An audit hook watches that no case opens a file, imports,
 starts a process or runs code; evaluation, which compiles code from the expression tree, is watched for the rest.
 """

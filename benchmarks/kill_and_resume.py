@@ -59,9 +59,9 @@ def main():
                 print(f"killed after {wait:.1f} s of run {runs}")
             else:
                 if not done:
-                    told = process.stderr.read().decode()
-                    if "it is finished" not in told:  # killed after its last file and before its end
-                        raise SystemExit(told)
+                    message = process.stderr.read().decode()
+                    if "it is finished" not in message:  # killed after its last file and before its end
+                        raise SystemExit(message)
                     done = True
         equal.append(outcome(folder) == reference)
         runs += 1

@@ -2,7 +2,7 @@
 
     python benchmarks/meta_training_cost.py --json benchmarks/meta_training_cost.json
 
-One thread. Each case runs in a process of its own (for its peak memory), cases of one comparison take turns, and
+One thread. Each case runs in a separate process (for its peak memory), cases of one comparison take turns, and
 medians are compared. "plain" is a loop of zero_grad, backward and ``torch.optim.Adam`` on the same optimizee. The last
 table takes outer steps with a network of 3 features, 8 units and 1 output per coordinate on a digits MLP (64-32-10,
 batches of 128, U = 20), by this project's estimators, by PyTorch's ordinary autograd, by ``higher`` and by ``torchopt``

@@ -165,7 +165,7 @@ def peaks(shapes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file that the cases are written into, beside those that it has")
+    parser.add_argument("--json", type=Path, help="file to add the cases to")
     parser.add_argument("--millions", type=float, nargs="*", default=[10, 100], help="numbers of parameters")
     parser.add_argument("--layouts", nargs="*", default=[*LAYOUTS], choices=LAYOUTS)
     parser.add_argument("--what", nargs="*", default=["times", "peaks"], choices=["times", "peaks"])

@@ -4,8 +4,8 @@
     python benchmarks/transfer.py runs/scale-free --json benchmarks/transfer.json
     python benchmarks/transfer.py runs/mnistnet --json benchmarks/transfer_main_job.json
 
-The run's ``optimizer.py`` trains MNISTNET's relatives as it is: two hidden layers, a wider one, ReLU. Adam has the best
-of 13 learning rates for each network, by its final training loss on the tuning stream. Ten seeds of the evaluation
+The run's ``optimizer.py`` trains MNISTNET's relatives unchanged: two hidden layers, a wider one, ReLU. Adam has the
+best of 13 learning rates for each network, by its final training loss on the tuning stream. Ten seeds of the evaluation
 stream; p is that of a paired t-test, one-sided, of the differences of final training losses.
 """
 

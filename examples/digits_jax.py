@@ -3,7 +3,7 @@
     pip install optax scikit-learn
     python examples/digits_jax.py
 
-``sol_mnistnet_optax.py``, beside this file, is what ``sol export sol-mnistnet --to optax`` writes; nothing of sol is
+``sol_mnistnet_optax.py``, next to this file, is what ``sol export sol-mnistnet --to optax`` writes; nothing of sol is
 needed.
 """
 

@@ -3,7 +3,7 @@
     pip install torch scikit-learn
     python examples/digits_pytorch.py
 
-``sol_mnistnet.py``, beside this file, is what ``sol export sol-mnistnet --to torch`` writes; nothing of sol is needed.
+``sol_mnistnet.py``, next to this file, is what ``sol export sol-mnistnet --to torch`` writes; nothing of sol is needed.
 """
 
 import torch

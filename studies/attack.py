@@ -1,4 +1,4 @@
-"""Attacks on seven robust CIFAR-10 models: a learned rule beside PGD and APGD of torchattacks; l_inf, 8/255, 100 steps.
+"""Attacks on seven robust CIFAR-10 models: a learned rule, PGD and APGD of torchattacks; l_inf, 8/255, 100 steps.
 
 A rule is learned on one model, with the cross-entropy, on images of the training set, chosen on other images of the
 training set, and evaluated against that model and the six others on test images that earlier rules had not been looked

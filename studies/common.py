@@ -31,7 +31,7 @@ Tuned = tuple[UpdateRule, tuple[float, list[tuple[float, float]]], list[dict[str
 
 
 def memory(name: str, **identity: Any) -> Checkpoints:
-    """Where a study keeps what it has computed: the same command again goes on from there."""
+    """Where a study keeps its results; rerunning the command continues from there."""
     return Checkpoints(Path("runs/studies") / name, identity, resume=True)
 
 

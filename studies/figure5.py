@@ -2,7 +2,7 @@
 
 The rule and the LSTM (L2LGD2) are learned on MNISTNET; the LSTM is distilled into a formula (Symbolic L2O), whose
 coefficients are then tuned on MNISTNET too, its authors' third stage, here by CMA-ES. All four are taken to the three
-variants as they are. The hand-made optimizers, and Lion, are tuned anew on each network.
+variants unchanged. The hand-made optimizers, and Lion, are tuned again on each network.
 
 ENOS's rule is left out: no published form of it could be found.
 
@@ -54,7 +54,7 @@ SIZES = {
     "cpu": (SETTINGS["cpu"], Budget(seeds=5, trials=12, tuning_seeds=2)),
 }
 ALWAYS = [
-    "Every optimizer that brings no learning rate is tuned, over as many rates each; the paper does not say that its"
+    "Every optimizer without a learning rate is tuned, over as many rates each; the paper does not say that its"
     " baselines were.",
     "ENOS's rule has no published form that could be found, so it is not here.",
     "The rule is learned from terms that do not answer to the size of gradients (scale_free), because it is taken to"

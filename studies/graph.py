@@ -69,7 +69,7 @@ NOTES = {"paper": ALWAYS, "cpu": ["The rule is learned with few episodes and a l
 def main(study: Study, name: str, given: Path | None) -> None:
     """Learn (or take ``given``), tune, compare, and say how it went."""
     recipe, grid, tuned = study.task(load_task, name), study.settings["grid"], {}
-    task, told = recipe.load(), {}
+    task, transfer = recipe.load(), {}
     if given is None:
         rule = study.learn(recipe, LearnConfig.from_mapping(study.settings["learner"]))
     else:
@@ -77,7 +77,7 @@ def main(study: Study, name: str, given: Path | None) -> None:
         learned = UpdateRule.parse(read["rules"]["learned"] if "rules" in read else read["rule"])
         plain = str(UpdateRule(learned.expression, learned.values))
         rule, tuned["learned"], tried = tune(task, [plain], study.kept, 0.0, **grid)
-        told = {"learned on": given.stem, "learned tried": tried}
+        transfer = {"learned on": given.stem, "learned tried": tried}
     adam, tuned["adam"], tried = tune(task, study.settings["adam"], study.kept, 0.0, **grid)
     comparison = study.compare(recipe, {"learned": rule, "adam": adam}, tuned=tuned)
     found = results(comparison, "accuracy")
@@ -86,7 +86,7 @@ def main(study: Study, name: str, given: Path | None) -> None:
         **found,
         **results(comparison, "loss"),
         "goal met (learned better, 95 % interval above 0)": found["accuracy, learned - adam"]["low"] > 0,
-        **told,
+        **transfer,
         "adam tried": tried,
     }
     study.save()

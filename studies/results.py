@@ -1,4 +1,4 @@
-"""Writes ``docs/results.md``: the paper's numbers beside those of the studies' JSON files, and what was reproduced.
+"""Writes ``docs/results.md``: the paper's numbers next to those of the studies' JSON files, and what was reproduced.
 
     python studies/results.py
 
@@ -124,10 +124,10 @@ def decided(low: float, high: float) -> Holds:
 def about(record: Record) -> str:
     """The size that was run, and how it differs."""
     study, budget = record["study"], record["study"]["budget"]
-    told = f"Size run: **{study['size']}**"
+    text = f"Size run: **{study['size']}**"
     if budget["trials"]:
-        told += f"; {budget['seeds']} held-out seeds, {budget['trials']} learning rates for each baseline"
-    return f"{told}. {' '.join(study['notes'])}"
+        text += f"; {budget['seeds']} held-out seeds, {budget['trials']} learning rates for each baseline"
+    return f"{text}. {' '.join(study['notes'])}"
 
 
 SAID: Mapping[Holds, str] = {
@@ -239,8 +239,8 @@ def table4() -> str:
             small, *_, large = models.values()
             growth = large["MB"]["ours"] / small["MB"]["ours"]
             size = large["parameters"] / small["parameters"]
-            told = f"ours grows {growth:.2f} times where parameters grow {size:.2f} times, {part['width']} filters"
-            claims.append((told, growth < size))
+            text = f"ours grows {growth:.2f} times where parameters grow {size:.2f} times, {part['width']} filters"
+            claims.append((text, growth < size))
         parts.append(verdict(*claims))
     return section("Table 4: memory", claim, parts if len(parts) > 1 else [*parts, f"**{NOT_RUN}**"])
 

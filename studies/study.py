@@ -1,7 +1,7 @@
 """A table or figure of the paper as a study at one of two sizes: ``paper`` for a GPU, ``cpu`` for two processor cores.
 
-What a study learns is kept below ``runs/studies`` and gone on with, what it compares is kept run by run in a store: the
-same command again computes nothing twice. The JSON beside the script says which size was run and with what settings.
+A study keeps what it learns below ``runs/studies`` and what it compares, run by run, in a store: rerunning the same
+command computes nothing twice. The JSON next to the script says which size was run and with what settings.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Budget:
 
     Attributes:
         seeds: Held-out episodes that everything is evaluated on.
-        trials: Learning rates tried of each optimizer that brings none.
+        trials: Learning rates tried for each optimizer that has none.
         tuning_seeds: Episodes of another stream that each of them is tried on.
     """
 
@@ -93,7 +93,7 @@ class Study:
         return self.kept.folder
 
     def part(self, name: str, **identity: Any) -> Study:
-        """One data set of several, with a JSON of its own."""
+        """One data set of several, with a separate JSON."""
         return replace(self, name=f"{self.name}-{name}", identity=identity, record={})
 
     def task(self, make: Callable[..., Task], *arguments: Any, **options: Any) -> Recipe:
@@ -140,7 +140,7 @@ class Study:
         return comparison
 
     def save(self) -> None:
-        """Write the JSON, beside the scripts."""
+        """Write the JSON next to the scripts."""
         about = {"name": self.name, "shows": self.shows, "title": self.title, "size": self.size}
         about |= {"settings": self.settings}
         about |= {"budget": asdict(self.budget), "notes": list(self.notes)}
@@ -166,7 +166,7 @@ def begin(
         name, shows, title: See :class:`Study`.
         sizes: Settings and budget by size.
         notes: By size, where it differs from the paper.
-        options: What the study's own command line takes beside, as ``argparse`` describes it.
+        options: Further options of the study's command line, as ``argparse`` describes them.
     """
     caller = inspect.getmodule(inspect.stack()[1][0])
     parser = argparse.ArgumentParser(

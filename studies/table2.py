@@ -1,6 +1,6 @@
 """Table 2: test accuracy of the NOS-RL ConvNet on CIFAR-10, a learned rule against ten tuned optimizers.
 
-The rule is learned on the network that it is then compared on, and used as it is. Each of the others gets the same
+The rule is learned on the network that it is compared on, and not tuned again. Each of the others gets the same
 number of learning rates, on the same tuning seeds. ENOS's rule, the paper's eleventh, is left out: no published form of
 it could be found.
 

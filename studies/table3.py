@@ -1,6 +1,6 @@
 """Table 3 and Figure 1: ResNet-18 on CIFAR-10, a learned rule against tuned SGD, momentum and Adam.
 
-The rule is learned on the network that it is then compared on, and used as it is. The paper's Symbolic L2O was learned
+The rule is learned on the network that it is compared on, and not tuned again. The paper's Symbolic L2O was learned
 on ResNet-18 too; here it is the rule that ``figure5.py`` distilled from an LSTM on MNISTNET at the same size, if that
 was run, with its learning rate tuned like the others'.
 

@@ -1,7 +1,7 @@
 """Table 4: memory of meta-training on ResNets, with the gradients of sampled coordinates and with L2LGD2's LSTM.
 
 What is measured is the peak memory of one window of U inner steps and its meta-gradient, less what the process held
-before: of its tensors on a GPU, of the whole process on a CPU. Every case has a process of its own.
+before: of its tensors on a GPU, of the whole process on a CPU. Every case runs in a separate process.
 
 - ``plain Adam``: the same number of training steps and no meta-training, for scale.
 - ``ours``: the symbolic network, first-order meta-gradients of 2,048 sampled coordinates.
@@ -61,7 +61,7 @@ NOTES = {
 
 
 def used(recipe: Recipe, case: str, steps: int) -> dict[str, float]:
-    """Number of parameters, and peak memory of a window in bytes; to be called in a process of its own."""
+    """Number of parameters, and peak memory of a window in bytes; to be called in a separate process."""
     torch.set_num_threads(1)
     kind, coordinates = CASES[case]
     optimizees = Optimizees(recipe.load(), 0, Stream.TRAIN, [0])
@@ -84,7 +84,7 @@ def used(recipe: Recipe, case: str, steps: int) -> dict[str, float]:
 
 
 def main(study: Study) -> None:
-    """Measure all cases, each in a process of its own, and write."""
+    """Measure all cases, each in a separate process, and write."""
     tables = []
     for table in study.settings["tables"]:
         rows: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def shown(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def alone(recipe: Recipe, case: str, steps: int, device: str) -> dict[str, float]:
-    """:func:`used` in a process of its own; on a CPU a copy of this one, which has the data."""
+    """:func:`used` in a separate process; on a CPU a copy of this one, which has the data."""
     if device == "cpu":
         recipe.load()
     with multiprocessing.get_context("fork" if device == "cpu" else "spawn").Pool(1) as pool:

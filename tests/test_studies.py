@@ -122,8 +122,8 @@ def test_another_run_is_compared_value_by_value(study, monkeypatch, capsys):
     for second, status, printed in ((record, 0, "4 values, 0 differ"), (other, 1, "4 values, 3 differ\n/rule")):
         for name, value in (("a.json", record), ("b.json", second)):
             Path(name).write_text(json.dumps(value))
-        monkeypatch.setattr(sys, "argv", ["again.py", "a.json", "b.json"])
+        monkeypatch.setattr(sys, "argv", ["compare_runs.py", "a.json", "b.json"])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(STUDIES / "again.py"), run_name="__main__")
+            runpy.run_path(str(STUDIES / "compare_runs.py"), run_name="__main__")
         assert ended.value.code == status
         assert capsys.readouterr().out.startswith(printed)
