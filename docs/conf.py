@@ -35,12 +35,14 @@ nitpick_ignore_regex = [
     # What other projects define: their pages are on a network that the build does without.
     ("py:.*", r"(torch|numpy|np|sympy|matplotlib|argparse|pathlib|collections|nn|importlib|types|typing|enum)\..*"),
     ("py:class", r"Path|Figure|ModuleType|Optimizer|list\[dict\[str"),
-    # What is not public: type variables, and ports that a reader need not know.
-    ("py:class", r"sol_learner\.(ranks\.T|workers\.(Constant|[TU])|task\.Built|meta_training\.(MetaTrainer|Network))"),
-    ("py:class", r"sol_learner\.(inner_loop\.Optimizer|lstm\.LSTMRunner|optimizers\.Dimension)"),
-    ("py:class", r"dict\[str"),
-    ("py:data", r"GRAPHS|GLUE|PRECISIONS|TUNING|LSTM_SETTINGS|sol_learner\.network_optimizer\.KERNELS"),
-    ("py:func", r"find_language_model"),
+    ("py:class", r"ArrayLike|NDArray|Weights"),
+    # What the pages of the wings document under its short name, type variables, and ports that a reader need not know.
+    ("py:.*", r"sol_learner\.(runtime|inner|networks|estimators|search|comparing|baselines|report|meta_training)\..*"),
+    ("py:.*", r"sol_learner\.(task|task_registry|settings|testing)\..*|sol_symbols\.(intervals|bounds)\..*"),
+    ("py:.*", r"(Interrupted|OptimizerResult|Optimizer|NetworkRunner|UpdateNetwork|Estimator|Checkpoints)(\.\w+)?"),
+    ("py:class", r"dict\[str|Bound|OptimizerSpec|Workers|seed|stream|contextlib\..*"),
+    ("py:(meth|attr|func)", r"[a-z_]+"),
+    ("py:data", r"[A-Z_]+|sol_learner\.\w+\.\w+\.[A-Z]+"),
 ]
 
 

@@ -62,7 +62,7 @@ class Estimator(ABC):
 
     Args:
         network: phi, with the parameters w.
-        kernel: How phi is computed in the inner loop; see :meth:`~sol_learner.UpdateNetwork.runner`.
+        kernel: How phi is computed in the inner loop; see :meth:`~sol_learner.networks.UpdateNetwork.runner`.
         meta_loss: A key of :data:`META_LOSSES`.
         outer_split: Where outer losses are taken: ``"train"``, the next batch of the inner loop, or ``"valid"``, a
             batch of the validation split, at the price of a second gradient a step.

@@ -66,7 +66,7 @@ class TaskSet:
         values: Mapping[str, Value] | None = None,
         clock: Clock | None = None,
     ) -> Tensor:
-        """Objective [C, S] of a rule; see :func:`~sol_learner.run_rule` for the arguments."""
+        """Objective [C, S] of a rule; see :func:`~sol_learner.inner.run_rule` for the arguments."""
 
         def measure(task: Task) -> Tensor:
             outcome = run_rule(task, rule, seed, stream, episodes, lr, values, self.splits, clock=clock)

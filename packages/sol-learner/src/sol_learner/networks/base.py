@@ -1,6 +1,6 @@
 """What meta-training asks of a network: to move optimizees, and to say how its updates depend on its parameters.
 
-The EQL network (:class:`~sol_learner.SymbolicNetwork`) and the LSTM (:class:`~sol_learner.LSTMNetwork`) are such
+The EQL network (:class:`~sol_learner.networks.SymbolicNetwork`) and the LSTM (:class:`~sol_learner.networks.LSTMNetwork`) are such
 networks; estimators and the meta-trainer know nothing else of them.
 
 Shapes: optimizees have parameters theta [..., P]. Gradients and phi have the same shape; a state may have more
