@@ -1,7 +1,7 @@
-"""What meta-training asks of a network: to move optimizees, and to say how its updates depend on its parameters.
+"""The interface of networks to meta-training: they move optimizees, and differentiate updates by their parameters.
 
-The EQL network (:class:`~sol_learner.networks.SymbolicNetwork`) and the LSTM (:class:`~sol_learner.networks.LSTMNetwork`) are such
-networks; estimators and the meta-trainer know nothing else of them.
+:class:`~sol_learner.networks.SymbolicNetwork` (EQL) and :class:`~sol_learner.networks.LSTMNetwork` implement it.
+Estimators and the meta-trainer know nothing else of them.
 
 Shapes: optimizees have parameters theta [..., P]. Gradients and phi have the same shape; a state may have more
 dimensions, but its last is P too, because coordinates never mix.
