@@ -5,8 +5,9 @@ A name is loaded when it is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sol_symbols.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sol_export.exporter import Exporter, RoundingExporter, export_rule, exporters, load_exporter, verify_source
@@ -37,14 +38,4 @@ _HOME = {
 }
 """The module of each name."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'sol_export' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"sol_export.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -7,8 +7,9 @@ These are the names that most users need. The rest is in the wings: ``runtime``,
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sol_symbols.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sol_learner.comparing.comparison import Comparison
@@ -79,14 +80,4 @@ _HOME = {
 }
 """The module of each name."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'sol_learner' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"sol_learner.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

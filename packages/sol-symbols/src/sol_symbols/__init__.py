@@ -3,8 +3,9 @@
 Modules are imported when one of their names is first used: neither reading rules nor ``sol --help`` waits for NumPy.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from sol_symbols.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sol_symbols.errors import RuleError, SolError
@@ -166,14 +167,4 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -9,8 +9,9 @@ Importing ``sol_tasks`` loads nothing else. Each name below loads its module on 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sol_symbols.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sol_tasks.attack import Attack, attack_cifar10
@@ -79,12 +80,4 @@ _HOME = {
     "rosenbrock": "toys",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sol_tasks.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
