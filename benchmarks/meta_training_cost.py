@@ -93,7 +93,8 @@ def meta(task, estimator, kernel="eager", coordinates=2048, network=None):
     """A function that does windows of meta-training, an outer step after each."""
     network = network or large_network()
     outer = torch.optim.Adam(network.parameters(), 1e-3)
-    estimator = ESTIMATORS[estimator](network, torch.Generator().manual_seed(0), kernel=kernel, coordinates=coordinates)
+    own = {"coordinates": coordinates} if estimator == "first-order" else {}
+    estimator = ESTIMATORS[estimator](network, torch.Generator().manual_seed(0), kernel=kernel, **own)
     estimator.begin(Optimizees(task, 0, Stream.TRAIN, [0]), 1e-3, task.horizon)
 
     def steps(count):

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,6 +81,11 @@ class MetaTraining(Generic[Network]):
         )
 
 
+def _own_settings(config: LearnConfig) -> dict[str, Any]:
+    """The estimator's own arguments."""
+    return {name: getattr(config, setting) for name, setting in ESTIMATORS[config.estimator].settings.items()}
+
+
 def kernel_for(config: LearnConfig, task_set: TaskSet) -> str:
     """The configuration's kernel, ``auto`` decided by how much work there is and whether there is a compiler."""
     if config.kernel != "auto":
@@ -88,7 +93,8 @@ def kernel_for(config: LearnConfig, task_set: TaskSet) -> str:
     on_cpu = device_of(task_set.tasks[0]).type == "cpu"
     if on_cpu and find_compiler() is None:
         return "eager"
-    work, batch = 0.0, config.meta_batch * (2 * config.particles if config.estimator == "pes" else 1)
+    batch = config.meta_batch * ESTIMATORS[config.estimator].replicas_with(**_own_settings(config))
+    work = 0.0
     for task in task_set.tasks:
         size = sum(p.numel() for p in task.build(torch.Generator().manual_seed(0)).parameters() if p.requires_grad)
         steps = batch * statistics.mean(config.horizons or (task.horizon,))
@@ -124,9 +130,7 @@ class MetaTrainer(Generic[Network]):
             kernel=kernel_for(config, task_set),
             meta_loss=config.meta_loss,
             outer_split=config.outer_split,
-            coordinates=config.coordinates,
-            particles=config.particles,
-            sigma=config.pes_sigma,
+            **_own_settings(config),
         )
         self.result: MetaTraining[Network] = MetaTraining(network, kernel=self.estimator.optimizer.kernel)
         self.best = copy.deepcopy(network.state_dict())

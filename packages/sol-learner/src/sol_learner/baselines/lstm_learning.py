@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sol_learner.config import LearnConfig
+from sol_learner.estimators import ESTIMATORS
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTraining, meta_train, network_generator
 from sol_learner.networks.lstm import LSTMNetwork
@@ -38,14 +39,12 @@ LSTM_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "horizons": (),
         "outer_lr": 3e-3,
         "clip": 1.0,
-        "coordinates": 2048,
-        "particles": 8,
-        "pes_sigma": 0.01,
         "scaling": 0.0,
         "precision": "float32",
         "validation_episodes": 4,
         "validate_every": 10,
     }
+    | {name: getattr(LearnConfig, name) for cls in ESTIMATORS.values() for name in cls.settings.values()}
 )
 """The settings of :class:`~sol_learner.LearnConfig` that an LSTM's meta-training has, with its own defaults."""
 

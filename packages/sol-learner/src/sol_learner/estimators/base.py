@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -66,18 +67,25 @@ class Estimator(ABC):
         meta_loss: A key of :data:`META_LOSSES`.
         outer_split: Where outer losses are taken: ``"train"``, the next batch of the inner loop, or ``"valid"``, a
             batch of the validation split, at the price of a second gradient a step.
-        coordinates: K of the first-order estimator.
-        particles: Pairs of perturbed networks of the evolution strategy, N.
-        sigma: Their standard deviation.
-        generator: Draws coordinates and perturbations; on the CPU.
+        generator: Draws whatever the estimator samples; on the CPU.
+
+    An estimator may have further arguments; :attr:`settings` names the setting of a learning run for each.
 
     Raises:
         SolError: There is no such meta-loss or split; later, if a loss is not above 0 and the meta-loss is log.
     """
 
+    settings: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """The estimator's own arguments, each with the field of :class:`~sol_learner.LearnConfig` that sets it."""
+
     @property
     def num_replicas(self) -> int:
         """Optimizees that each episode needs: replicas with the same start and batches, C."""
+        return 1
+
+    @classmethod
+    def replicas_with(cls, **own: Any) -> int:
+        """:attr:`num_replicas` of an estimator with these arguments of its own."""
         return 1
 
     def __init__(
@@ -88,9 +96,6 @@ class Estimator(ABC):
         kernel: str = "eager",
         meta_loss: str = "mean",
         outer_split: str = "train",
-        coordinates: int = 2048,
-        particles: int = 8,
-        sigma: float = 0.01,
     ) -> None:
         if meta_loss not in META_LOSSES:
             raise SolError(f"no meta-loss {meta_loss!r}; meta-losses: {', '.join(META_LOSSES)}")
@@ -98,7 +103,6 @@ class Estimator(ABC):
             raise SolError(f"outer losses cannot be taken on {outer_split!r}; on train or valid")
         self.network, self.generator = network, generator
         self.meta_loss, self.outer_split = META_LOSSES[meta_loss], outer_split
-        self.coordinates, self.particles, self.sigma = coordinates, particles, sigma
         self.optimizer = network.runner(kernel)
 
     def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:

@@ -14,19 +14,33 @@ estimate it without bias; time and memory then do not grow with the model.
 
 from __future__ import annotations
 
-from typing import final
+from types import MappingProxyType
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from sol_learner.estimators.base import Estimator, Window
+from sol_learner.networks.base import UpdateNetwork
 
 __all__ = ["FirstOrder"]
 
 
 @final
 class FirstOrder(Estimator):
-    """The closed form above; see :class:`~sol_learner.estimators.Estimator` for the arguments."""
+    """The closed form above; see :class:`~sol_learner.estimators.Estimator` for the other arguments.
+
+    Args:
+        coordinates: Coordinates to sample, K.
+    """
+
+    settings = MappingProxyType({"coordinates": "coordinates"})
+
+    def __init__(
+        self, network: UpdateNetwork, generator: torch.Generator, *, coordinates: int = 2048, **options: Any
+    ) -> None:
+        super().__init__(network, generator, **options)
+        self.coordinates = coordinates
 
     def window(self, steps: int) -> Window:
         """Go on by ``steps`` inner steps and estimate dL/dw over them."""

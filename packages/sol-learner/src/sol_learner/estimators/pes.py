@@ -13,6 +13,7 @@ window changed in all later windows is counted there. Source: Vicol, Metz, Sohl-
 from __future__ import annotations
 
 import copy
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
@@ -27,17 +28,37 @@ __all__ = ["PersistentEvolution"]
 
 @final
 class PersistentEvolution(Estimator):
-    """The estimator above; see :class:`~sol_learner.estimators.Estimator` for the arguments."""
+    """The estimator above; see :class:`~sol_learner.estimators.Estimator` for the other arguments.
+
+    Args:
+        particles: Pairs of perturbed networks, N.
+        sigma: Standard deviation of the perturbations.
+    """
+
+    settings = MappingProxyType({"particles": "particles", "sigma": "pes_sigma"})
 
     @property
     def num_replicas(self) -> int:
         """Optimizees per episode: two for each pair."""
-        return 2 * self.particles
+        return self.replicas_with(particles=self.particles)
+
+    @classmethod
+    def replicas_with(cls, *, particles: int = 8, **own: Any) -> int:
+        """See :meth:`Estimator.replicas_with`."""
+        return 2 * particles
 
     def __init__(
-        self, network: UpdateNetwork, generator: torch.Generator, *, kernel: str = "eager", **settings: Any
+        self,
+        network: UpdateNetwork,
+        generator: torch.Generator,
+        *,
+        particles: int = 8,
+        sigma: float = 0.01,
+        kernel: str = "eager",
+        **options: Any,
     ) -> None:
-        super().__init__(network, generator, kernel=kernel, **settings)
+        super().__init__(network, generator, kernel=kernel, **options)
+        self.particles, self.sigma = particles, sigma
         self._networks = [copy.deepcopy(network).requires_grad_(False) for _ in range(self.num_replicas)]
         shared = next(network.parameters()).device.type == "cpu"  # PyTorch's compiler would compile each of them
         self._optimizers = [perturbed.runner(kernel if shared else "eager") for perturbed in self._networks]
