@@ -342,7 +342,7 @@ def test_learning_is_one_call(make_task):
     assert isinstance(rule, UpdateRule)
     assert rule.lr is not None
     short = make_task(horizon=6)
-    with pytest.raises(SolError, match="need different names, not regression, regression"):
+    with pytest.raises(SolError, match="task names must be unique, got regression, regression"):
         learn(make_task(), short)
     short.name = "short"
     both = learn(make_task(), short, config=dataclasses.replace(SMALL, generations=2))
