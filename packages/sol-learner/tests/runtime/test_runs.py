@@ -368,7 +368,7 @@ def test_a_run_whose_every_window_diverges_ends_with_advice(make_task):
         return result
 
     learner.tune = then_diverge
-    with pytest.raises(SolError, match=r"every one of the 3 windows diverged.*outer_lr"):
+    with pytest.raises(SolError, match=r"all 3 windows diverged.*outer_lr"):
         learner.run()
 
 

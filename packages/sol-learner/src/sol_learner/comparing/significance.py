@@ -2,9 +2,9 @@
 
 Episodes are paired: both optimizers start from the same parameters and see the same batches, so the test is
 a two-sided Student's t-test on their differences. A signed-rank test assumes less, but with n pairs its p-value is
-never below 2**(1 - n): after Holm's correction for four baselines, a comparison with fewer than eight seeds could not reach
-0.05, however large the difference. Differences of losses over whole datasets are also close to normal. A diverged
-run has no finite difference. Such a pair of optimizers gets no p-value; the number of diverged runs says more.
+never below 2**(1 - n): after Holm's correction for four baselines, a comparison with fewer than eight seeds could not
+reach 0.05, however large the difference. Differences of losses over whole datasets are also close to normal. A
+diverged run has no finite difference. Such a pair of optimizers gets no p-value; the number of diverged runs says more.
 
 Requires SciPy, which the extra ``sol-learner[compare]`` installs.
 """
