@@ -294,7 +294,7 @@ def test_an_optimizer_that_never_trains_is_named(task):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"optimizers": []}, "no optimizer"),
+        ({"optimizers": []}, "at least one optimizer is required"),
         ({"optimizers": "adam"}, "a list of names"),
         ({"optimizers": ["adam", "adam"]}, "duplicate optimizer: adam"),
         ({"tune": "most"}, "tune must be one of lr, full, none, got 'most'"),

@@ -2,7 +2,7 @@ r"""Rules as sums of terms, phi = sum_j c_j u_j, and the library of terms that e
 
 A network of a few units learns some of the terms that a good optimizer needs but not others: a multiple of the
 momentum itself (not divided by the gradient's size) needs a coefficient of a hundred, which outer steps of 0.003 never
-reach. Its readout is therefore extended by a library of the directions and decays found in hand-designed optimizers. All
+reach. Its readout is therefore extended by a library of directions and decays from hand-designed optimizers. All
 coefficients are fitted to the readout's values on recorded states with weights omega,
 
     min over c of  sum_i omega_i (phi(x_i) - sum_j c_j u_j(x_i))^2.
