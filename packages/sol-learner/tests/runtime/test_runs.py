@@ -347,7 +347,7 @@ def test_learning_is_one_call(make_task):
     short.name = "short"
     both = learn(make_task(), short, config=dataclasses.replace(SMALL, generations=2))
     assert both.horizon is None or not both.needs_horizon  # the tasks' horizons differ
-    with pytest.raises(SolError, match="no task"):
+    with pytest.raises(SolError, match="at least one task is required"):
         learn()
 
 
