@@ -152,11 +152,11 @@ def test_a_run_folder_is_never_overwritten_by_accident(result, tmp_path):
     prepare_folder(tmp_path / "run")
     write_run(result, tmp_path / "run")
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SolError, match="holds a run already"):
+    with pytest.raises(SolError, match="already contains a run"):
         prepare_folder(tmp_path / "run")
     prepare_folder(tmp_path / "run", overwrite=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(SolError, match="cannot make the folder"):
+    with pytest.raises(SolError, match="cannot create the folder"):
         prepare_folder(tmp_path / "file" / "run")
     with pytest.raises(SolError, match="take one of them"):
         prepare_folder(tmp_path / "run", overwrite=True, resume=True)
@@ -178,10 +178,10 @@ def test_a_run_killed_while_it_wrote_its_files_goes_on(tmp_path):
     checkpoint = tmp_path / "checkpoints" / "00000001.safetensors"
     checkpoint.write_bytes(b"")
     prepare_folder(tmp_path, resume=True)
-    with pytest.raises(SolError, match="holds a run already; choose another folder"):
+    with pytest.raises(SolError, match="already contains a run; choose another folder"):
         prepare_folder(tmp_path)
     checkpoint.unlink()
-    with pytest.raises(SolError, match="it is finished; sol show tells its rule"):
+    with pytest.raises(SolError, match="it is finished; sol show prints its rule"):
         prepare_folder(tmp_path, resume=True)
 
 

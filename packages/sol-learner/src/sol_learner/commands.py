@@ -1,4 +1,4 @@
-"""The sub-commands that this package adds to ``sol``."""
+"""The ``sol`` subcommands that this package provides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sol_symbols import SolError, write_atomically
 
-if TYPE_CHECKING:  # imported where they are used, so that sol --help and sol tasks do not load PyTorch
+if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must not load PyTorch
     import torch
 
     from sol_learner.config import LearnConfig
@@ -28,13 +28,13 @@ __all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks"]
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
     return int(text)
 
 
@@ -45,44 +45,44 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         default=Path(data) if data else None,
-        help="folder with data sets (default: SOL_DATA; without it, the task's own data)",
+        help="dataset folder (default: $SOL_DATA; if unset, the task's own data)",
     )
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
 
 
 class Learn:
     """Learn an optimizer for a task, as a formula and as a PyTorch file.
 
-    Started by torchrun, every process trains optimizees of its own and meta-gradients are averaged.
+    Under torchrun, each process trains its own optimizees and meta-gradients are averaged.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare options and operands; every setting of the configuration is an option of its name."""
+        """Declare options and operands; every field of :class:`LearnConfig` becomes an option."""
         from sol_learner.config import LearnConfig
 
+        parser.add_argument("tasks", metavar="TASK", nargs="+", help="one or more task names; see sol tasks")
+        parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/TASK)")
         parser.add_argument(
-            "tasks", metavar="TASK", nargs="+", help="name of a task, or of several; sol tasks lists them"
+            "--budget", metavar="TIME", help="time limit for meta-training and polishing: 90s, 5min, 1h"
         )
-        parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/TASK)")
-        parser.add_argument("--budget", metavar="TIME", help="stop meta-training and polishing in time: 90s, 5min, 1h")
-        parser.add_argument("--resume", action="store_true", help="go on with a run in the folder that was killed")
-        parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+        parser.add_argument("--resume", action="store_true", help="resume the interrupted run in the output folder")
+        parser.add_argument("--overwrite", action="store_true", help="replace an existing run in the output folder")
         _add_data_options(parser)
         parser.add_argument(
             "--jobs",
             type=_count,
             metavar="N",
-            help="processes for polishing (default: one a processor for small tasks on the CPU, else 1)",
+            help="worker processes for polishing (default: one per core for small tasks on the CPU, else 1)",
         )
-        parser.add_argument("--backend", default="loky", metavar="B", help="of joblib, for these: loky, ray, dask, ...")
+        parser.add_argument("--backend", default="loky", metavar="B", help="joblib backend: loky, ray, dask, ...")
         parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard")
-        parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of the settings below")
+        parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the settings below")
         settings = parser.add_argument_group("settings")
         defaults = {field.name: field.default for field in dataclasses.fields(LearnConfig)}
         _add_settings(settings, LearnConfig, defaults)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
         import torch
 
         from sol_learner.config import LearnConfig
@@ -109,14 +109,14 @@ class Learn:
         from sol_learner.task_registry import load_task
 
         if arguments.budget and ranks.size > 1:
-            raise SolError("several processes cannot share a --budget of time; limit --episodes and --generations")
+            raise SolError("--budget is not supported with several processes; set --episodes and --generations instead")
         clock = Clock(arguments.budget, ranks)
         out: Path = arguments.out or Path("runs", "-".join(arguments.tasks))
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
         jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
-        # Before anything is written: it may refuse the task or the settings.
+        # Validate the tasks and settings before writing anything.
         learner = Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend))
         try:
             with open_progress() as shown, clock.catching_interrupts(), shared_threads(jobs):
@@ -149,14 +149,14 @@ class Learn:
         print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")
         for comparison in result.comparisons:
             print(f"{comparison.table()}\n")
-        print(f"in {out}/: {', '.join(files)}")
-        print(f"to read it all: open {out / REPORT} in a browser")
+        print(f"wrote to {out}/: {', '.join(files)}")
+        print(f"full report: open {out / REPORT} in a browser")
         if "optimizer.py" not in files:
-            print("for a PyTorch file: pip install sol-export, then sol export RUN --to torch")
+            print(f"to get a PyTorch file: pip install sol-export, then run sol export {out} --to torch")
 
 
 def _add_settings(parser: argparse._ArgumentGroup, cls: type, defaults: Mapping[str, Any]) -> None:
-    """An option for each setting in ``defaults``, explained by the docstring of the class of settings ``cls``."""
+    """Add an option for each setting in ``defaults``; its help text comes from the docstring of ``cls``."""
     from sol_learner.settings import as_text, explanations
 
     meanings = explanations(cls)
@@ -170,7 +170,7 @@ def _add_settings(parser: argparse._ArgumentGroup, cls: type, defaults: Mapping[
 
 
 def _given_settings(arguments: argparse.Namespace) -> dict[str, str]:
-    """The settings that a command was given, as texts."""
+    """The settings passed on the command line, as strings."""
     texts = {name.split()[1]: text for name, text in vars(arguments).items() if name.startswith("setting ")}
     return {name: text for name, text in texts.items() if text is not None}
 
@@ -183,17 +183,17 @@ class LearnLSTM:
         from sol_learner.baselines.lstm_learning import LSTM_LR, LSTM_SETTINGS
         from sol_learner.config import LearnConfig
 
-        parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
-        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the results")
-        parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"step size (default {LSTM_LR})")
-        parser.add_argument("--budget", metavar="TIME", help="stop meta-training in time: 90s, 5min, 1h")
-        parser.add_argument("--resume", action="store_true", help="go on with a run in the folder that was killed")
-        parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
+        parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"learning rate (default {LSTM_LR})")
+        parser.add_argument("--budget", metavar="TIME", help="time budget for meta-training: 90s, 5min, 1h")
+        parser.add_argument("--resume", action="store_true", help="resume the interrupted run in the output folder")
+        parser.add_argument("--overwrite", action="store_true", help="replace an existing run in the output folder")
         _add_data_options(parser)
         _add_settings(parser.add_argument_group("settings"), LearnConfig, LSTM_SETTINGS)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
         from sol_learner.baselines.lstm_learning import learn_lstm, lstm_config
         from sol_learner.run_folder import prepare_folder
         from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
@@ -235,9 +235,9 @@ class LearnLSTM:
         checkpoints.clear()
         count = sum(parameter.numel() for parameter in trained.network.parameters())
         states = 2 * trained.network.units * trained.network.layers
-        print(f"an LSTM of {count:,} weights, {states} states per parameter; {clock.elapsed:.0f} s")
+        print(f"LSTM with {count:,} weights, {states} states per parameter; {clock.elapsed:.0f} s")
         print(f"objective on {config.validation_episodes} validation seeds: {training.loss:.4f}\n")
-        print(f"in {out}/: {', '.join(files)}\nas a formula: sol distil {out} --out DIR")
+        print(f"wrote to {out}/: {', '.join(files)}\nto get a formula: sol distil {out} --out DIR")
         return 130 if clock.cancelled else 0
 
 
@@ -248,15 +248,15 @@ class Distil:
         """Declare options and operands."""
         from sol_learner.baselines.distillation import DistilSettings
 
-        parser.add_argument("lstm", metavar="RUN", type=Path, help="folder that sol learn-lstm left")
-        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the rule")
-        parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+        parser.add_argument("lstm", metavar="RUN", type=Path, help="folder written by sol learn-lstm")
+        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
+        parser.add_argument("--overwrite", action="store_true", help="replace an existing run in the output folder")
         _add_data_options(parser)
         defaults = {field.name: field.default for field in dataclasses.fields(DistilSettings)}
         _add_settings(parser.add_argument_group("settings"), DistilSettings, defaults)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
         from sol_learner.baselines.distillation import DistilSettings, distil
         from sol_learner.inner.task_set import TaskSet
         from sol_learner.networks.trained_lstm import TrainedLSTM
@@ -285,23 +285,23 @@ class Distil:
             print(f"{sizes.terms:3} terms  R² {formula.held_out:6.3f}  objective {formula.loss:.4f}")
         if trained.provenance["loss"] is not None:
             print(f"  the LSTM itself     objective {trained.provenance['loss']:.4f}")
-        print(f"\nin {arguments.out}/: {', '.join(files)}")
+        print(f"\nwrote to {arguments.out}/: {', '.join(files)}")
         return 130 if clock.cancelled else 0
 
 
 class Compare:
-    """Compare optimizers on a task; those without a learning rate of their own are tuned first.
+    """Compare optimizers on a task; those without a fixed learning rate are tuned first.
 
     OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
-    The first one is compared with all others.
+    The first one is compared with all the others.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
         from sol_learner.comparing.config import TUNING, TUNING_SPLITS
 
-        parser.add_argument("task", metavar="TASK", help="name of a task; sol tasks lists them")
-        parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one in question first")
+        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one of interest first")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
         parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
         parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
@@ -309,33 +309,36 @@ class Compare:
             "--tune",
             choices=TUNING,
             default="lr",
-            help="the learning rate; full: also momenta, averaging,\nweight decay and schedule (default lr)",
+            help="lr: the learning rate; full: also momenta, averaging,\nweight decay and schedule (default lr)",
         )
         parser.add_argument(
-            "--trials", type=_count, default=20, metavar="N", help="settings tried of each (default 20)"
+            "--trials", type=_count, default=20, metavar="N", help="tuning trials per optimizer (default 20)"
         )
         parser.add_argument(
             "--tune-for",
             choices=TUNING_SPLITS,
             default="train",
-            help="split whose loss after the last step is minimised\n(default train)",
+            help="tune for the final loss on this split\n(default train)",
         )
         parser.add_argument(
-            "--tuning-seeds", type=_count, default=3, metavar="N", help="seeds of their own for that (default 3)"
+            "--tuning-seeds", type=_count, default=3, metavar="N", help="separate seeds for tuning (default 3)"
         )
         parser.add_argument(
-            "--target", type=float, metavar="LOSS", help="count the steps to it (default: where the second OPT ends)"
+            "--target",
+            type=float,
+            metavar="LOSS",
+            help="count steps to this loss\n(default: final loss of the second OPT)",
         )
-        parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file of finished runs, to go on with")
-        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="processes (default 1)")
-        parser.add_argument("--backend", default="loky", metavar="B", help="of joblib, for these: loky, ray, dask, ...")
-        parser.add_argument("--threads", type=_count, default=1, metavar="N", help="threads of each run (default 1)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-        parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line for each run there")
+        parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file that caches finished runs")
+        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="worker processes (default 1)")
+        parser.add_argument("--backend", default="loky", metavar="B", help="joblib backend: loky, ray, dask, ...")
+        parser.add_argument("--threads", type=_count, default=1, metavar="N", help="threads per run (default 1)")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
+        parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run as CSV")
         _add_data_options(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status: 1 where runs failed."""
+        """Run the command and return the exit status: 1 if any run failed."""
         from sol_learner.comparing.config import CompareConfig
         from sol_learner.comparing.optimizer_specs import EXTRA
         from sol_learner.comparing.protocol import compare
@@ -381,36 +384,36 @@ class Compare:
             write_atomically(arguments.csv, comparison.csv())
         print(comparison.report(statistics))
         if not statistics:
-            print(f"\nfor tests and intervals: {install_line([EXTRA])}")
+            print(f"\nfor statistical tests and intervals: {install_line([EXTRA])}")
         lost = [*comparison.failures, *comparison.protocol.get("tuning_failures", [])]
         if lost:
             print(
-                f"sol: {len(lost)} runs failed; the same command with the same --store tries them again",
+                f"sol: {len(lost)} runs failed; to retry them, repeat the command with the same --store",
                 file=sys.stderr,
             )
         return 1 if lost else 0
 
 
 class Report:
-    """Write a run, a comparison or a study as one HTML page that needs no other file and no network."""
+    """Write a self-contained HTML report of a run, a comparison or a study."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
         from sol_learner.run_folder import REPORT
 
         parser.add_argument(
-            "source", type=Path, metavar="RUN", help="run folder, or JSON of sol compare\n--json or of a study"
+            "source", type=Path, metavar="RUN", help="run folder, or JSON file from sol compare\n--json or from a study"
         )
         parser.add_argument(
             "-o",
             "--output",
             type=Path,
             metavar="FILE",
-            help=f"the page (default: RUN/{REPORT}, or beside the JSON)",
+            help=f"output file (default: RUN/{REPORT}, or next to the JSON file)",
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
         from sol_learner.report.page import write_report
         from sol_learner.run_folder import REPORT
 
@@ -422,20 +425,20 @@ class Report:
 
 
 class Tasks:
-    """List the tasks that are installed."""
+    """List the installed tasks."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """No options."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status."""
         from rich.console import Console
 
         from sol_learner.task_registry import describe, find_tasks
 
         tasks = find_tasks()
         if not tasks:
-            raise SolError("no tasks are installed; pip install sol-tasks")
+            raise SolError("no tasks are installed; run pip install sol-tasks")
         width = max(len(name) for name in tasks)
         console = Console(highlight=False, soft_wrap=True)
         for name, point in tasks.items():

@@ -1,4 +1,4 @@
-"""Every number of a learning run: one dataclass, which a TOML file and the command's options map onto one to one."""
+"""All settings of a learning run: one dataclass that maps one to one to a TOML file and to command-line options."""
 
 from __future__ import annotations
 
@@ -33,62 +33,64 @@ _MAY_BE_ZERO = {
     *("own_terms", "sparsity", "sparsity_from", "scaling", "clip", "objective"),
 }
 
-_AT_LEAST = {"population": 4}  # what CMA-ES needs
+_AT_LEAST = {"population": 4}  # minimum for CMA-ES
 
 
 @dataclass(frozen=True)
 class LearnConfig:
-    """Every number of a run.
+    """All settings of a run.
 
     Attributes:
-        seed: Base seed; all random streams follow from it.
-        steps: Inner steps of an episode, the T that the rule is learned for; 0 for the task's own.
-        start: Zoo rule that the network equals before training, tuned first.
-        objective: Weight of the training loss in what every choice is made by; the rest is the validation loss's.
-        tuning_episodes: Episodes that each learning rate of a baseline is measured on.
-        features: Input features of the network, expressions of the standard vocabulary.
-        units: Operators of each hidden layer, mul*3 for three of a kind; layers are separated by a slash.
-        gates: Whether the network's weights have hard-concrete gates.
-        sparsity: Weight in the meta-loss of the expected share of open gates.
-        sparsity_from: Share of the episodes after which it begins to rise, linearly, to its full weight at the end.
+        seed: Base seed; all random streams are derived from it.
+        steps: Inner steps per episode (the horizon T) that the rule is learned for; 0 uses the task's horizon.
+        start: Zoo rule that initializes the network; its learning rate is tuned first.
+        objective: Weight of the training loss in the selection objective; the validation loss gets the rest.
+        tuning_episodes: Episodes per learning rate when tuning a baseline.
+        features: Input features of the network, as expressions in the standard vocabulary.
+        units: Operators of each hidden layer; mul*3 repeats one three times, a slash separates layers.
+        gates: Whether to put hard-concrete gates on the network's weights.
+        sparsity: Weight of the gate penalty (expected fraction of open gates) in the meta-loss.
+        sparsity_from: Fraction of the episodes after which the penalty ramps up linearly, to full weight at the end.
         gate_lr: Learning rate of the gates.
-        estimator: How meta-gradients are estimated: first-order, exact or pes.
-        meta_loss: What a window is judged by: mean, last or log of the losses after its steps.
-        outer_split: Split whose batches these losses are taken on: train or valid.
-        episodes: Episodes of meta-training; 0 leaves the network as it starts.
-        meta_batch: Optimizees trained side by side in each, B.
-        unroll: Inner steps per window, U, in equal shares of the episodes; none for the task's own, or 20.
-        horizons: Inner steps per episode of meta-training, in equal shares of the episodes; none for T throughout.
-        outer_lr: Learning rate of the outer Adam.
-        clip: Largest norm of a meta-gradient, larger ones are scaled down to it; 0 for no limit.
-        coordinates: Coordinates sampled for the first-order meta-gradient, K.
-        particles: Pairs of networks of the evolution strategy pes, N.
-        pes_sigma: Standard deviation of their perturbations.
-        scaling: Half-width of the log-uniform random scaling of parameters in meta-training; 0 for none.
-        precision: Forward pass of the optimizees: float32, or bf16 by automatic casting.
-        kernel: How the network is evaluated in the inner loop: eager, compiled, or auto by the amount of work.
-        validation_episodes: Episodes on which networks and rules are chosen.
-        validate_every: Episodes of meta-training between validations; 0 for never, which keeps the last network.
-        record_episodes: Episodes recorded for fitting and scaling terms.
-        record_coordinates: Coordinates recorded of each.
-        directions: The library's directions, expressions of the standard vocabulary.
-        decays: The library's decays; every direction is there with every decay.
-        scale_free: Whether terms that answer to the size of gradients are left out: for rules to be used elsewhere.
-        own_terms: Leading terms of the network's own formula that are added to the library.
-        library_generations: Generations of CMA-ES over all of these terms.
+        estimator: Meta-gradient estimator: first-order, exact or pes.
+        meta_loss: How the losses of a window are combined: mean, last or log.
+        outer_split: Split whose batches the meta-loss uses: train or valid.
+        episodes: Episodes of meta-training; 0 keeps the initial network.
+        meta_batch: Optimizees trained in parallel per episode, B.
+        unroll: Truncation length U in inner steps; several values split the episodes into equal stages; if empty, the
+            task's default, or 20.
+        horizons: Inner steps per meta-training episode; several values split the episodes into equal stages; if empty,
+            T.
+        outer_lr: Learning rate of the outer optimizer (Adam).
+        clip: Maximum norm of the meta-gradient, for gradient clipping; 0 disables clipping.
+        coordinates: Coordinates sampled per first-order meta-gradient, K.
+        particles: Antithetic pairs of perturbed networks for pes, N.
+        pes_sigma: Standard deviation of the perturbations for pes.
+        scaling: Half-width of the log-uniform random parameter scaling in meta-training; 0 disables it.
+        precision: Precision of the optimizees' forward pass: float32, or bf16 with autocast.
+        kernel: How the inner loop evaluates the network: eager, compiled, or auto (chosen by the amount of work).
+        validation_episodes: Validation episodes for selecting networks and rules.
+        validate_every: Meta-training episodes between validations; 0 disables validation and keeps the last network.
+        record_episodes: Episodes recorded to fit and scale terms.
+        record_coordinates: Coordinates recorded per episode.
+        directions: Directions in the term library, as expressions in the standard vocabulary.
+        decays: Decays in the term library; it contains every direction with every decay.
+        scale_free: Whether to exclude terms that depend on the gradient scale, for rules that transfer to other tasks.
+        own_terms: Number of leading terms of the network's formula that are added to the library.
+        library_generations: CMA-ES generations over all library terms.
         max_terms: Maximum number of additive terms of the rule.
-        prune_episodes: Episodes that each shorter rule is tried on.
-        generations: Generations of CMA-ES over the terms that are left; 0 for none.
-        population: CandidateEvaluator per generation.
-        polish_episodes: Episodes that each candidate is measured on, new ones in every generation.
-        sigma: Initial step of these searches, in units of the root mean square of phi.
-        front: Whether the rule is also pruned to every smaller number of terms, for the front of length against loss.
-        front_generations: Generations of CMA-ES on that way, once, at three quarters of the terms; 0 for none.
-        evaluation_episodes: Held-out episodes of the final comparison.
-        baselines: Zoo rules, each tuned, that the learned rule is compared with.
+        prune_episodes: Episodes per candidate rule in pruning.
+        generations: CMA-ES generations over the remaining terms; 0 skips polishing.
+        population: CMA-ES candidates per generation.
+        polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
+        sigma: Initial CMA-ES step size, in units of the root mean square of phi.
+        front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
+        front_generations: CMA-ES generations in that pruning, run once at three quarters of the terms; 0 skips them.
+        evaluation_episodes: Held-out episodes in the final comparison.
+        baselines: Zoo rules to compare the learned rule with; each is tuned.
 
     Raises:
-        SolError: A value is of the wrong kind or out of range; the message says which.
+        SolError: A value has the wrong type or is out of range.
     """
 
     seed: int = 0
@@ -143,54 +145,54 @@ class LearnConfig:
             object.__setattr__(self, field.name, value)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise SolError(f"{name} = {getattr(self, name)!r}; choose one of: {', '.join(choices)}")
+                raise SolError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         unknown = [name for name in self.baselines if name not in ZOO]
         if unknown:
-            raise SolError(f"baselines: no zoo rule {unknown[0]!r}; known: {', '.join(ZOO)}")
+            raise SolError(f"baselines must be zoo rules ({', '.join(ZOO)}), got {unknown[0]!r}")
         for name, value in self.numbers():
             low = 0 if name in _MAY_BE_ZERO else _AT_LEAST.get(name, 1) if isinstance(value, int) else None
             if not (value > 0 if low is None else value >= low):
-                bound = "more than 0" if low is None else f"{low} or more"
-                raise SolError(f"{name} = {value!r}; it must be {bound}")
+                bound = "greater than 0" if low is None else f"at least {low}"
+                raise SolError(f"{name} must be {bound}, got {value!r}")
             if not math.isfinite(value):
-                raise SolError(f"{name} = {value!r}; it must be finite")
+                raise SolError(f"{name} must be finite, got {value!r}")
         if not (self.objective <= 1 and self.sparsity_from < 1):
-            raise SolError("objective is a weight from 0 to 1, sparsity_from a share below 1")
+            raise SolError("objective must be at most 1 and sparsity_from less than 1")
         for name in ("directions", "decays"):
             if not getattr(self, name):
-                raise SolError(f"{name} is empty")
+                raise SolError(f"{name} must not be empty")
 
     def numbers(self) -> list[tuple[str, float]]:
-        """Every number by its field's name, those within tuples too."""
+        """All numeric values with their field names, including those in tuples."""
         values = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
         flat = [(name, item) for name, value in values for item in (value if isinstance(value, tuple) else (value,))]
         return [(name, item) for name, item in flat if isinstance(item, int | float) and not isinstance(item, bool)]
 
     @classmethod
     def explanations(cls) -> dict[str, str]:
-        """What each setting means, one line each, by name."""
+        """A one-line description of each setting, by name."""
         return explanations(cls)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> LearnConfig:
-        """A configuration from names and plain values: lists for tuples, text for lists (``"10,20"``).
+        """Build a configuration from names and plain values: lists for tuples, or text for lists (``"10,20"``).
 
         Raises:
-            SolError: There is no such setting, or its value is of the wrong kind.
+            SolError: A setting is unknown or its value has the wrong type.
         """
         return settings_from(cls, settings)
 
     @classmethod
     def from_toml(cls, path: str | Path, **overrides: Any) -> LearnConfig:
-        """A configuration from a TOML file of settings, ``overrides`` winning.
+        """Read a configuration from a TOML file; ``overrides`` take precedence.
 
         Raises:
-            SolError: The file cannot be read, or :meth:`from_mapping` refuses what it says.
+            SolError: The file cannot be read, or :meth:`from_mapping` rejects its contents.
         """
         try:
             settings = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise SolError(f"cannot read the settings {path}: {error}") from None
+            raise SolError(f"cannot read the settings file {path}: {error}") from None
         try:
             return cls.from_mapping({**settings, **overrides})
         except SolError as error:

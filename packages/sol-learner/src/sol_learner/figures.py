@@ -1,4 +1,4 @@
-"""Pictures of a run as PNG: the front, and the curves of a comparison."""
+"""Figures of a run as PNG: the front and the training curves of a comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["curves_png", "front_png"]
 
 
 def _figure() -> tuple[Any, Any]:
-    """A canvas and its axes; matplotlib is loaded only when a picture is drawn."""
+    """A canvas and its axes; matplotlib is imported only when a figure is drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def _png(canvas: Any) -> bytes:
 
 
 def front_png(front: Sequence[FrontPoint], chosen: UpdateRule) -> bytes:
-    """Loss against length, one dot a rule, the best of each length joined; PNG."""
+    """PNG of loss vs. length: one dot per rule, a line through those that beat all shorter rules."""
     canvas, axes = _figure()
     points = sorted(front, key=lambda point: (point.terms, -point.loss))
     best = [p for p in points if p.loss <= min(q.loss for q in points if q.terms <= p.terms)]
@@ -46,11 +46,11 @@ def front_png(front: Sequence[FrontPoint], chosen: UpdateRule) -> bytes:
         s=120,
         facecolor="none",
         edgecolor="C3",
-        label="the rule",
+        label="selected rule",
         zorder=4,
     )
-    axes.set_xlabel("additive terms of the formula")
-    axes.set_ylabel("objective on the validation seeds")
+    axes.set_xlabel("additive terms in the formula")
+    axes.set_ylabel("objective on validation seeds")
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if mine:
@@ -59,11 +59,11 @@ def front_png(front: Sequence[FrontPoint], chosen: UpdateRule) -> bytes:
 
 
 def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
-    """Loss on each step's batch: mean over held-out seeds, with a band of one standard deviation; PNG."""
+    """PNG of the batch loss vs. step: mean over held-out seeds with a band of one standard deviation."""
     canvas, axes = _figure()
     table = [optimizer.curve for optimizer in comparison.optimizers]
     most = 10 * max((abs(float(mean[0])) for mean, _, _ in table if mean[0].isfinite()), default=math.inf)
-    table = [(mean.where(mean.abs() < most, math.nan), spread, runs) for mean, spread, runs in table]  # no explosions
+    table = [(mean.where(mean.abs() < most, math.nan), spread, runs) for mean, spread, runs in table]  # clip divergence
     values = torch.cat([mean[mean.isfinite()] for mean, _, _ in table])
     lowest = float(values.min()) if len(values) else 0.0
     if lowest > 0:
@@ -74,14 +74,14 @@ def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
         final = optimizer.metric("train", "loss")
         final = final[final.isfinite()]
         spread_at_end = float(final.std(correction=1)) if len(final) > 1 else 0.0
-        told = [f"{final.mean():.3f} ± {spread_at_end:.3f} at the end"] * bool(len(final))
+        told = [f"{final.mean():.3f} ± {spread_at_end:.3f} final training loss"] * bool(len(final))
         told += [f"{len(optimizer.diverged)} of {comparison.episodes} runs diverged"] * bool(optimizer.diverged)
         label = f"{tuned}{optimizer.name} (lr {optimizer.lr:.3g}): {'; '.join(told)}"
         lower = (mean - spread).clamp(min=lowest / 2) if lowest > 0 else mean - spread
         (line,) = axes.plot(steps, mean, label=label, linewidth=1.8 if optimizer is comparison.optimizers[0] else 1.2)
         axes.fill_between(steps, lower, mean + spread, color=line.get_color(), alpha=0.15)
     axes.set_xlabel("inner step")
-    axes.set_ylabel("training loss of the step's batch")
+    axes.set_ylabel("training batch loss")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, title=f"mean ± standard deviation over {comparison.episodes} held-out seeds")
     title = "\n".join(textwrap.wrap(f"φ = {format_expression(round_constants(rule, 3).expression)}", 90))

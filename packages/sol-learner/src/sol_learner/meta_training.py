@@ -1,4 +1,4 @@
-"""Meta-training: episodes of B optimizees, an outer step after every window, the best network kept."""
+"""Meta-training: episodes of B optimizees, an outer step after every window, keeping the best network."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from sol_symbols.c_compiler import find_compiler
 __all__ = ["MetaTrainer", "MetaTraining", "meta_train", "network_generator"]
 
 UNROLL = 20
-"""Inner steps per window, U, where neither the configuration nor the task says."""
+"""Default inner steps per window, U, if neither the configuration nor the task sets it."""
 
 Network = TypeVar("Network", bound=UpdateNetwork)
 
-_COMPILE_FROM = 3e7  # coordinates times steps from which compiling a kernel in C, in about a second, is repaid
-_COMPILE_ELSEWHERE_FROM = 3e9  # and one by PyTorch's compiler
+_COMPILE_FROM = 3e7  # coordinates times steps above which compiling a C kernel (about a second) pays off
+_COMPILE_ELSEWHERE_FROM = 3e9  # the same for PyTorch's compiler
 
 
 @dataclass
@@ -42,15 +42,15 @@ class MetaTraining(Generic[Network]):
     """The result of meta-training.
 
     Attributes:
-        network: The network, at its best by the objective over the validation stream.
-        loss: That objective; infinite where none was measured.
-        history: One record per episode: ``episode``, ``meta_loss``, ``best`` objective so far, and ``loss`` where the
+        network: The network with the best objective over the validation stream.
+        loss: That objective; infinite if it was not measured.
+        history: One record per episode: ``episode``, ``meta_loss``, ``best`` objective so far, and ``loss`` if the
             objective was measured.
-        windows: Windows that gave a meta-gradient.
-        dropped: Windows that were left out because a gradient or a loss was not finite.
-        divergences: What was seen in the first of them: step, largest gradient; and on the coordinates that were
-            sampled the largest feature, its size, and the largest update.
-        kernel: What computed phi in the inner loop, a key of :data:`~sol_learner.networks.base.KERNELS`.
+        windows: Number of windows that gave a meta-gradient.
+        dropped: Number of windows dropped because a gradient or a loss was not finite.
+        divergences: Diagnostics of the first of these: step and largest gradient; on the sampled coordinates, the
+            largest feature, its size and the largest update.
+        kernel: The kernel that computed phi in the inner loop, a key of :data:`~sol_learner.networks.base.KERNELS`.
     """
 
     network: Network
@@ -63,7 +63,7 @@ class MetaTraining(Generic[Network]):
 
     @property
     def advice(self) -> str:
-        """What to do where windows were dropped; empty where none was."""
+        """What to do about dropped windows; empty if there are none."""
         if not self.dropped:
             return ""
         first = self.divergences[0]
@@ -74,10 +74,10 @@ class MetaTraining(Generic[Network]):
             where += (
                 f"; the largest gradient, of all coordinates: {first['gradient']:.3g})" if "gradient" in first else ")"
             )
-        every = "every one of the" if not self.windows else f"{self.dropped} of"
+        every = "all" if not self.windows else f"{self.dropped} of"
         return (
             f"{every} {self.dropped + self.windows} windows diverged and were dropped, the first at {where}. "
-            f"A lower outer_lr, a clip of 1, fewer features or fewer exp units may help."
+            f"Try a lower outer_lr, clip=1, fewer features or fewer exp units."
         )
 
 
@@ -87,7 +87,7 @@ def _own_settings(config: LearnConfig) -> dict[str, Any]:
 
 
 def kernel_for(config: LearnConfig, task_set: TaskSet) -> str:
-    """The configuration's kernel, ``auto`` decided by how much work there is and whether there is a compiler."""
+    """The configured kernel; ``auto`` is resolved by the amount of work and whether a compiler is available."""
     if config.kernel != "auto":
         return config.kernel
     on_cpu = device_of(task_set.tasks[0]).type == "cpu"
@@ -138,15 +138,15 @@ class MetaTrainer(Generic[Network]):
     # -- checkpoints -----------------------------------------------------------------------------------------
 
     def restore(self, checkpoints: Checkpoints) -> None:
-        """Go on from what ``memory`` holds, if it does."""
+        """Resume from ``checkpoints``, if they contain a state."""
         record = checkpoints.kept("meta-training")
         if record is None:
             return
         mine, self.result = self.result.kernel, MetaTraining(self.network, **record)
         if mine != self.result.kernel and len(self.result.history) <= self.config.episodes:
             self.progress.note(
-                f"meta-training began with the {self.result.kernel} kernel and goes on with the {mine} one: "
-                "last digits, and with them terms, may be other than without an interruption"
+                f"meta-training began with the {self.result.kernel} kernel and resumes with the {mine} one: "
+                "results may differ from those of an uninterrupted run"
             )
         tensors = checkpoints.tensors
         self.network.load_state_dict({n: tensors[f"network/{n}"] for n in self.best})
@@ -163,21 +163,21 @@ class MetaTrainer(Generic[Network]):
             self._report(line)
 
     def keep(self, checkpoints: Checkpoints) -> None:
-        """Put everything that the next episode depends on into ``memory``."""
+        """Save everything that the next episode depends on to ``checkpoints``."""
         tensors = {f"network/{n}": value for n, value in self.network.state_dict().items()}
         tensors |= {f"best/{n}": value for n, value in self.best.items()}
         tensors["drawing"] = self.drawing.get_state()
         for index, parameter in enumerate(p for group in self.outer.param_groups for p in group["params"]):
             tensors |= {f"outer/{index}/{n}": value for n, value in self.outer.state.get(parameter, {}).items()}
         r = self.result
-        r.kernel = self.estimator.optimizer.kernel  # a compiler may have failed at the first step
+        r.kernel = self.estimator.optimizer.kernel  # compilation may have failed at the first step
         record = {name: value for name, value in vars(r).items() if name != "network"}
         checkpoints.keep("meta-training", record, tensors)
 
     # -- training --------------------------------------------------------------------------------------------
 
     def validate(self) -> float:
-        """Mean objective of the network over the validation episodes, each rank running its share."""
+        """Mean objective of the network over the validation episodes, which are split between the ranks."""
         self.network.use_mean_gates()
         episodes, config = self.ranks.own(range(self.config.validation_episodes)), self.config
 
@@ -194,12 +194,12 @@ class MetaTrainer(Generic[Network]):
         return loss if math.isfinite(loss) else math.inf
 
     def sparsity(self, episode: int) -> float:
-        """Weight of the gates' penalty in this episode."""
+        """Weight of the gate penalty in this episode."""
         first = self.config.sparsity_from * self.config.episodes
         return self.config.sparsity * min(1.0, max(0.0, (episode - first) / max(self.config.episodes - first, 1)))
 
     def episode(self, episode: int) -> float:
-        """One episode with its outer steps; returns the mean loss over its inner steps."""
+        """Run one episode with its outer steps; returns the mean loss over its inner steps."""
         config = self.config
         which = (episode - 1) % len(self.task_set.tasks)
         task, scale = self.task_set.tasks[which], self.task_set.scales[which]
@@ -216,7 +216,7 @@ class MetaTrainer(Generic[Network]):
             self.network.sample_gates(self.drawing)
             window = self.estimator.window(min(unroll, horizon + 1 - first))
             *gradient, loss = self.ranks.mean([*window.meta_gradient, window.losses.mean()])
-            # One check a window: anything that is not finite in it reaches the meta-gradient or the losses.
+            # One check per window: any non-finite value in it reaches the meta-gradient or the losses.
             if not all(bool(torch.isfinite(part).all()) for part in (*gradient, loss)):
                 self.result.dropped += 1
                 self.result.divergences = [*self.result.divergences, self._diagnose(window, first)][:20]
@@ -240,7 +240,7 @@ class MetaTrainer(Generic[Network]):
         return torch.autograd.grad(weight * self.network.open_gates(), list(self.network.gates))
 
     def _diagnose(self, window: Window, first: int) -> dict[str, float | str]:
-        """Where a window left the range of finite numbers, see :attr:`MetaTraining.divergences`."""
+        """Where a window became non-finite, see :attr:`MetaTraining.divergences`."""
         bad = (~torch.isfinite(window.losses)).nonzero()
         offset = int(bad[0]) if len(bad) else len(window.losses) - 1
         found: dict[str, float | str] = {"step": float(first + offset)}
@@ -253,7 +253,7 @@ class MetaTrainer(Generic[Network]):
         return found | extremes
 
     def train(self, checkpoints: Checkpoints) -> MetaTraining[Network]:
-        """All episodes that are left, then the best network."""
+        """Run all remaining episodes, then restore the best network."""
         config, result = self.config, self.result
         self.progress.phase(Phase.META_TRAIN, "meta-training", config.episodes)
         self.restore(checkpoints)
@@ -276,10 +276,8 @@ class MetaTrainer(Generic[Network]):
             if not config.validate_every:
                 result.loss = self.validate()
                 if not math.isfinite(result.loss):
-                    told = result.advice or "A lower outer_lr may help."
-                    raise SolError(
-                        f"meta-training ended with a network that diverges, and no better one was kept: {told}"
-                    )
+                    told = result.advice or "try a lower outer_lr."
+                    raise SolError(f"meta-training ended with a diverging network, and no better one was saved: {told}")
         except Interrupted:
             self.progress.note(f"meta-training stopped after {len(result.history) - 1} of {config.episodes} episodes")
         self.network.load_state_dict(self.best)
@@ -294,12 +292,12 @@ class MetaTrainer(Generic[Network]):
 
 
 def network_generator(seed: int) -> torch.Generator:
-    """The generator of the initial weights of the network that is meta-trained."""
+    """The random generator for the initial weights of the meta-trained network."""
     return generator_for(seed, Stream.TRAIN, 0, Substream.NETWORK)
 
 
 def _stage(values: Sequence[int], episode: int, episodes: int) -> int:
-    """The value of a curriculum, whose stages take equal shares of the episodes."""
+    """The current value of a curriculum whose stages split the episodes equally."""
     return values[min(len(values) * (episode - 1) // max(episodes, 1), len(values) - 1)]
 
 
@@ -314,21 +312,21 @@ def meta_train(
     checkpoints: Checkpoints | None = None,
     ranks: Ranks | None = None,
 ) -> MetaTraining[Network]:
-    """Meta-train ``network`` in place and leave it at the best that it was.
+    """Meta-train ``network`` in place and restore its best state.
 
-    Each episode trains a meta-batch of fresh optimizees of one task (several tasks take turns) over the horizon and
-    takes an outer Adam step after every window. Every ``validate_every`` episodes the network is run over the whole
-    horizon on episodes of the validation stream, because truncated meta-gradients are biased and longer training is not
-    always better.
+    Each episode trains a meta-batch of fresh optimizees of one task (tasks alternate) over the horizon, with an outer
+    Adam step after every window. Every ``validate_every`` episodes, the network is run over the whole horizon on
+    episodes of the validation stream, because truncated meta-gradients are biased and longer training is not always
+    better.
 
     Args:
         task_set: The tasks.
         network: Trained in place.
         lr: Inner learning rate.
         config: Settings of meta-training.
-        progress: Where to report.
-        clock: Ends meta-training early; what was reached is returned.
-        checkpoints: Checkpoints to go on from and to write.
+        progress: Progress reporter.
+        clock: Can end meta-training early; the result so far is returned.
+        checkpoints: Checkpoints to write and to resume from.
         ranks: Processes that share the work.
     """
     trainer = MetaTrainer(task_set, network, lr, config, progress, clock, ranks or Ranks())

@@ -1,4 +1,4 @@
-"""The whole way from tasks to a rule: tune the start, meta-train, read out, fit_library, prune, polish, compare."""
+"""The full pipeline, from tasks to a rule: tune, meta-train, read out, fit the library, prune, polish, compare."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 Tuning = list[tuple[float, float]]
 
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
-"""The phases of a run that search by CMA-ES."""
+"""The phases that run a CMA-ES search."""
 
 
 @dataclass
 class LearnResult:
-    """What a run reached. Parts that an interrupted run did not come to are ``None`` or empty.
+    """The result of a run. Parts that an interrupted run did not reach are ``None`` or empty.
 
     Attributes:
         rule: The learned rule, with its learning rate and horizon.
-        readout: The network's formula, nothing dropped.
-        readout_error: Largest difference of network and formula on recorded states, relative to the largest phi.
+        readout: The network's complete formula.
+        readout_error: Largest difference between network and formula on recorded states, relative to the largest phi.
         front: Rules of several lengths with their losses on the validation stream.
-        comparisons: Learned rule and tuned baselines on held-out seeds, for each task.
-        summary: Configuration, versions, timings and all numbers; JSON-able.
+        comparisons: One per task: learned rule and tuned baselines on held-out seeds.
+        summary: Configuration, versions, timings and all numbers; JSON-serializable.
     """
 
     rule: UpdateRule
@@ -75,21 +75,21 @@ def learn(
     progress: Progress | None = None,
     **settings: Any,
 ) -> UpdateRule:
-    """Learn an update rule for a task, or one for several tasks.
+    """Learn one update rule for one or several tasks.
 
     Args:
-        tasks: Anything that satisfies :class:`~sol_learner.Task`.
-        budget: Time for the run, in seconds or as text (``"5min"``); as long as the plan takes by default.
-        config: Settings; the defaults are meant for small tasks on a CPU.
-        progress: Where to report, for example ``open_progress()``; nowhere by default.
-        settings: Replace single settings of ``config`` by name; see :class:`~sol_learner.LearnConfig`.
+        tasks: Objects that satisfy :class:`~sol_learner.Task`.
+        budget: Time limit for the run, in seconds or as text (``"5min"``); unlimited by default.
+        config: Settings; the defaults suit small tasks on a CPU.
+        progress: Progress reporter, for example ``open_progress()``; silent by default.
+        settings: Individual settings that override ``config``; see :class:`~sol_learner.LearnConfig`.
 
     Returns:
-        The rule with its learning rate; ``rule.save(path)`` writes it, sol-export makes an optimizer of it.
+        The rule with its learning rate. ``rule.save(path)`` writes it; sol-export turns it into an optimizer.
 
     Raises:
-        SolError: A setting is wrong, what is given is no task, no learning rate trains it, or meta-training diverged
-            throughout.
+        SolError: A setting is invalid, an argument is not a task, no learning rate trains it, or every window of
+            meta-training diverged.
     """
     config = LearnConfig.from_mapping(
         {**asdict(config or LearnConfig()), "baselines": (), "evaluation_episodes": 1, **settings}
@@ -98,36 +98,36 @@ def learn(
 
 
 def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
-    """Number of processes that work on tasks faster than one: PyTorch's threads, at most ``most``, for small ones.
+    """A good number of worker processes: PyTorch's thread count, at most ``most``, for small tasks, otherwise 1.
 
-    Small are those that are trained side by side on the CPU, whose operations are too short to be shared by threads.
-    Tasks that cannot be sent to another process stay in this one.
+    Small tasks are those whose optimizees are batched on the CPU: their operations are too short to parallelize over
+    threads. Tasks that cannot be pickled stay in this process.
     """
     for task in tasks:
         if device_of(task).type != "cpu" or not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
             return 1
         try:
             cloudpickle.dumps(task)
-        except Exception:  # whatever a stranger's object raises
+        except Exception:  # third-party objects can raise anything
             return 1
     return min(torch.get_num_threads(), most)
 
 
 class Learner:
-    """A run: its phases in order, with whatever they share.
+    """A learning run: its phases, in order, and their shared state.
 
     Args:
-        tasks: One task, or several that one rule is learned for.
-        config: Settings; the defaults are meant for small tasks on a CPU.
-        checkpoints: Checkpoints to write and to go on from.
-        progress: Where to report; nowhere by default.
-        clock: Limits the time. A cancelled or expired clock ends the present phase, and what was reached is returned.
+        tasks: The tasks that the rule is learned for.
+        config: Settings; the defaults suit small tasks on a CPU.
+        checkpoints: Checkpoints to write and to resume from.
+        progress: Progress reporter; silent by default.
+        clock: Time limit. A cancelled or expired clock ends the current phase early; the best result so far is used.
         ranks: Processes that share meta-training and polishing.
         workers: Processes that share polishing.
 
     Raises:
-        SolError: There is no task, two have one name, or one is not a task; a feature, unit, direction or decay cannot
-            be read.
+        SolError: There is no task, two tasks have the same name, or an argument is not a task; or a feature, unit,
+            direction or decay cannot be parsed.
     """
 
     def __init__(
@@ -145,9 +145,9 @@ class Learner:
             require_task(task)
         names = [task.name for task in tasks]
         if not tasks:
-            raise SolError("no task to learn on")
+            raise SolError("at least one task is required")
         if len({*names}) < len(names):
-            raise SolError(f"tasks of one run need different names, not {', '.join(names)}")
+            raise SolError(f"task names must be unique, got {', '.join(names)}")
         self.config = config or LearnConfig()
         self.tasks = tuple(with_horizon(task, self.config.steps) if self.config.steps else task for task in tasks)
         self.checkpoints, self.progress, self.clock = (
@@ -163,11 +163,11 @@ class Learner:
             self.start.vocabulary.parse(text)
 
     def run(self) -> LearnResult:
-        """All phases.
+        """Run all phases.
 
         Raises:
-            SolError: The tasks cannot be learned on: no learning rate trains one, or every window diverges.
-            Interrupted: The clock was cancelled before anything was reached.
+            SolError: No learning rate trains one of the tasks, or every window diverges.
+            Interrupted: The clock was cancelled before there was any result.
         """
         config = self.config
         with self._phase(Phase.TUNE):
@@ -212,11 +212,11 @@ class Learner:
     # -- phases ----------------------------------------------------------------------------------------------
 
     def tune(self) -> tuple[TaskSet, float, dict[str, tuple[float, Tuning]]]:
-        """The start rule tuned on each task, and one learning rate for all: the best on average.
+        """Tune the start rule on each task, and find the learning rate that is best on average for all.
 
         Returns:
-            The task set, with each task scaled by its tuned start if there are several; the rate; each task's own rate
-            and everything that was measured for it.
+            The task set, with each task scaled by its tuned start loss if there are several; the common learning rate;
+            and each task's learning rate with all measurements behind it.
         """
         config, tunings = self.config, dict[str, tuple[float, Tuning]]()
         self.progress.phase(Phase.TUNE, f"tuning {config.start}", len(self.tasks))
@@ -263,7 +263,7 @@ class Learner:
         return SymbolicNetwork(self.start, config.features, config.units, gates=config.gates, generator=generator)
 
     def _candidate_evaluator(self, task_set: TaskSet) -> CandidateEvaluator:
-        """The measuring of rules, from the first episode of the training stream that meta-training has left."""
+        """The evaluator of rules, starting at the first training episode that meta-training does not use."""
         spent = self.config.episodes * self.config.meta_batch * self.ranks.size
         return CandidateEvaluator(
             task_set,
@@ -277,7 +277,7 @@ class Learner:
         )
 
     def _record(self, optimizer: Optimizer, lr: float, evaluator: CandidateEvaluator) -> Samples:
-        """States that ``optimizer`` sees."""
+        """Record the states that ``optimizer`` sees."""
         config, vocabulary = self.config, self.start.vocabulary
         defaults = {name: h.default for name, h in vocabulary.hyperparameters.items() if h.default is not None}
         values = {**defaults, **{name: v for name, v in self.start.values.items() if v is not None}}
@@ -289,20 +289,20 @@ class Learner:
     def fit_library(
         self, task_set: TaskSet, lr: float, trainer: MetaTrainer[SymbolicNetwork], evaluator: CandidateEvaluator
     ) -> tuple[UpdateRule, float, UpdateRule]:
-        """The read-out, its error, and the best rule over the library that starts from it."""
+        """The readout, its error, and the best rule over the library, searched from the readout."""
         config = self.config
         readout = trainer.network.rule(lr, task_set.horizon)
         samples = self._record(trainer.estimator.optimizer, lr, evaluator)
         error = readout_error(trainer.network, readout, samples)
         wide = fit_library(readout, samples, config.directions, config.decays, config.own_terms, config.scale_free)
-        if task_set.horizon is not None:  # a read-out without a schedule knows none
+        if task_set.horizon is not None:  # a readout without a schedule has no horizon
             wide = wide.with_horizon(task_set.horizon)
         return readout, error, self.polish(wide, samples, evaluator, config.library_generations, Phase.LIBRARY).rule
 
     def polish(
         self, rule: UpdateRule, samples: Samples, evaluator: CandidateEvaluator, generations: int, phase: Phase
     ) -> Polished:
-        """The rule with better constants; ``phase`` is one of :data:`SEARCHES`."""
+        """Improve the constants of the rule; ``phase`` is one of :data:`SEARCHES`."""
         config = self.config
         settings: dict[str, Any] = {
             "population": config.population,
@@ -320,9 +320,9 @@ class Learner:
     def front(
         self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, evaluator: CandidateEvaluator
     ) -> list[FrontPoint]:
-        """The rule, the longer ones that it was pruned from, and shorter ones that it can be pruned to.
+        """The rule, the longer rules that it was pruned from, and shorter rules that it is pruned to.
 
-        At three quarters of its terms what is left is polished again, and goes on from there.
+        At three quarters of its terms, the rule is polished again; pruning continues from the result.
         """
         config, shorter = self.config, [rule]
         kept = (rule.complexity.terms * 3 + 3) // 4
@@ -334,7 +334,7 @@ class Learner:
         return measured_front([*longer[:-1], *shorter], evaluator, self.progress)
 
     def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:
-        """Learned rule and tuned baselines on held-out seeds of each task; none where there is no time."""
+        """Compare the learned rule with tuned baselines on held-out seeds of each task, time permitting."""
         config, comparisons = self.config, []
         rules = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
         try:
@@ -359,7 +359,7 @@ class Learner:
                 )
                 comparisons.append(comparison)
         except Interrupted:
-            self.progress.note("the comparison with the baselines was skipped")
+            self.progress.note("skipped the comparison with the baselines")
         return comparisons
 
     # -- the record ------------------------------------------------------------------------------------------

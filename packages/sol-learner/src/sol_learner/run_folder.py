@@ -1,4 +1,4 @@
-"""The folder that ``sol learn`` leaves: rule, front, emitted files, pictures, numbers."""
+"""The output folder of ``sol learn``: rule, front, emitted files, figures, numbers."""
 
 from __future__ import annotations
 
@@ -20,53 +20,55 @@ from sol_symbols.plugins import EXPORTERS, find_plugins, load_plugin
 __all__ = ["REPORT", "prepare_folder", "write_distilled", "write_run"]
 
 REPORT = "report.html"
-"""The page that tells a run."""
+"""File name of the report page."""
 
 
 def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Make sure, before any work is done, that a run can be written to ``folder``.
+    """Check, before any work is done, that a run can be written to ``folder``.
 
-    A run is finished when its checkpoints are gone, which is the last thing that happens: one that was killed while it
-    wrote its files is not.
+    A run counts as finished once its checkpoints are gone. They are removed last, so a run that was killed while
+    writing its files still counts as unfinished.
 
     Raises:
-        SolError: It cannot be made or written to, or holds a run already, finished or not; or it is to be both replaced
-            and gone on with.
+        SolError: The folder cannot be created or written to, it already contains a run (finished or not), or both
+            ``overwrite`` and ``resume`` are set.
     """
     if overwrite and resume:
-        raise SolError("--resume goes on with a run, --overwrite replaces it: take one of them")
+        raise SolError("--resume and --overwrite are mutually exclusive")
     under_way = bool(checkpoints_in(folder / CHECKPOINTS))
     if not overwrite and not (resume and under_way):
         finished = [name for name in ("rule.json", LSTM_FILE) if (folder / name).exists()]
         if finished:
-            hint = "it is finished" if resume else "choose another folder, or add --overwrite"
-            hint += "; sol show tells its rule" if resume and "rule.json" in finished else ""
-            raise SolError(f"{folder} holds a run already; {hint}")
+            hint = "it is finished" if resume else "choose another folder or pass --overwrite"
+            hint += "; sol show prints its rule" if resume and "rule.json" in finished else ""
+            raise SolError(f"{folder} already contains a run; {hint}")
         if under_way:
-            raise SolError(f"{folder} holds a run that is not finished; add --resume to go on with it, or --overwrite")
+            raise SolError(
+                f"{folder} contains an unfinished run; pass --resume to continue or --overwrite to replace it"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SolError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise SolError(f"cannot create the folder {folder}: {error.strerror}") from error
     probe = folder / ".writable"
     write_atomically(probe, "")
-    probe.unlink(missing_ok=True)  # another process may try the same
+    probe.unlink(missing_ok=True)  # another process may have removed it
 
 
 def write_run(result: LearnResult, folder: str | Path) -> list[str]:
-    """Write everything that ``result`` holds; returns the names of the files, most important first.
+    """Write all files of a run; returns their names, most important first.
 
-    ``rule.json`` and ``rule.txt`` are the rule, ``front.json`` and ``front.png`` the rules of other lengths,
-    ``summary.json`` all numbers, ``curves.png`` the comparison; every installed exporter adds its file
-    (``optimizer.py``, ``formula.tex``), and ``report.html`` tells it all to a person. What an exporter cannot
-    express is left out, after the rest is safely written.
+    ``rule.json`` and ``rule.txt`` hold the rule, ``front.json`` and ``front.png`` the rules of other lengths,
+    ``summary.json`` all numbers, ``curves.png`` the comparison. Every installed exporter adds its file
+    (``optimizer.py``, ``formula.tex``), and ``report.html`` presents everything. If an exporter cannot express the
+    rule, its file is left out and the error is raised after all other files are written.
 
     Raises:
         SolError: A file cannot be written, or an exporter failed.
     """
     folder = Path(folder)
     prepare_folder(folder, overwrite=True)
-    offered = {"rule.json": "the rule with all digits, for sol", "summary.json": "all numbers of the run"}
+    offered = {"rule.json": "the rule at full precision, for use with sol", "summary.json": "all numbers of the run"}
     files: dict[str, str | bytes] = {"rule.json": result.rule.to_json(), "rule.txt": f"{result.rule}\n"}
     files["summary.json"] = _summary(result, offered)
     for comparison in result.comparisons:
@@ -90,21 +92,21 @@ def write_run(result: LearnResult, folder: str | Path) -> list[str]:
     write_report(folder, folder / REPORT)
     written.insert(2, REPORT)
     if failed:
-        raise SolError(f"{', '.join(written)} are in {folder}, but not every exporter worked: {'; '.join(failed)}")
+        raise SolError(f"wrote {', '.join(written)} to {folder}, but some exporters failed: {'; '.join(failed)}")
     return written
 
 
 def _summary(result: LearnResult, offered: Mapping[str, str]) -> str:
-    """``summary.json``, with what each file that readers may take away is."""
+    """``summary.json``, with a description of each downloadable file."""
     return json.dumps({**result.summary, "files": dict(offered)}, indent=1) + "\n"
 
 
 def write_distilled(
     found: Sequence[Distilled], trained: TrainedLSTM, settings: DistilSettings, folder: Path
 ) -> list[str]:
-    """Write distilled rules, the chosen one first, as the folder of a run; returns the names of the files.
+    """Write distilled rules, the selected one first, in the layout of a run folder; returns the file names.
 
-    ``rule.json`` and ``rule.txt`` are the chosen one, ``front.json`` all of them, ``distillation.json`` their fits.
+    ``rule.json`` and ``rule.txt`` hold the selected rule, ``front.json`` all rules, ``distillation.json`` their fits.
 
     Raises:
         SolError: A file cannot be written.
@@ -127,7 +129,7 @@ def write_distilled(
 
 
 def _write(files: Mapping[str, str | bytes], folder: Path) -> None:
-    """Write them, and remove what only a run that they replace has had."""
+    """Write the files and remove leftovers of the run that they replace."""
     for name, content in files.items():
         write_atomically(folder / name, content)
     for pattern in ("front.json", "front.png", "curves*.png", "distillation.json"):

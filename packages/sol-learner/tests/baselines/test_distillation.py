@@ -106,9 +106,9 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(task, tmp_path):
 
 
 def test_wrong_settings_of_an_lstm_are_named(task):
-    with pytest.raises(SolError, match="an LSTM has no setting 'terms'"):
+    with pytest.raises(SolError, match="'terms' is not a setting of an LSTM"):
         lstm_config({"terms": 3})
-    with pytest.raises(SolError, match="lr = 0; it must be more than 0"):
+    with pytest.raises(SolError, match="lr must be positive and finite, got 0"):
         learn_lstm(task, lr=0)
 
 
@@ -148,7 +148,7 @@ def test_an_lstm_is_distilled_into_rules_that_train(task):
 
 
 def test_wrong_settings_of_a_distillation_are_named(recorded):
-    with pytest.raises(SolError, match="terms = 0; it must be 1 or more"):
+    with pytest.raises(SolError, match="terms must be at least 1 and finite, got 0"):
         DistilSettings(max_terms=0)
     with pytest.raises(SolError, match="'pow' is not an operator"):
         DistilSettings(functions=("pow",))

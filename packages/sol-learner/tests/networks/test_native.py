@@ -288,7 +288,7 @@ def test_a_run_that_goes_on_by_the_other_kernel_says_so(monkeypatch, task, tmp_p
         monkeypatch.setenv("CC", "no-such-compiler")
     shown = Stopping(False)
     Learner([task], SMALL, checkpoints=Checkpoints(tmp_path, {}, resume=True, interval=0), progress=shown).run()
-    told = "meta-training began with the compiled kernel and goes on with the eager one"
+    told = "meta-training began with the compiled kernel and resumes with the eager one"
     assert any(note.startswith(told) for note in shown.notes) == compiler_gone
 
 

@@ -1,19 +1,19 @@
-r"""Symbolic L2O: a trained LSTM distilled into a rule by symbolic regression.
+r"""Symbolic L2O: distill a trained LSTM into a rule by symbolic regression.
 
-The LSTM trains optimizees; along their trajectories its updates phi and the vocabulary's features x are recorded, and
-genetic programming (by the package gplearn) looks for formulas f_1, f_2, ... of x, one after the other: f_k is the one
-that is most parallel to what the sum of those before it leaves of phi,
+The LSTM trains optimizees. Along their trajectories, its updates phi and the vocabulary's features x are recorded, and
+genetic programming (with the package gplearn) searches for formulas f_1, f_2, ... of x, one after the other. Each f_k
+is the one most parallel to the residual of phi after the terms before it,
 
     f_k = argmax |<r_{k-1}, f>| / (|r_{k-1}| |f|) - parsimony * nodes,    r_k = phi - sum_{j <= k} c_j f_j,
 
-and after each all coefficients c are fitted anew by least squares. (A search for the whole sum at once stops at its
-first term: on the way to the second, its coefficient has to be right as well.) How many terms to take is decided by the
-loss that the rule reaches as an optimizer after the whole horizon, on the validation stream. Source: Zheng, Chen, Chen,
+and after each term all coefficients c are refitted by least squares. (A search for the whole sum at once stops at its
+first term, because a second term only helps with the right coefficient.) The number of terms is selected by the loss
+that the rule reaches as an optimizer after the whole horizon, on the validation stream. Source: Zheng, Chen, Chen,
 Wang, "Symbolic learning to optimize: towards interpretability and scalability", ICLR 2022; their engine is PySR.
 
     R^2 = 1 - sum r_k^2 / sum (phi - mean phi)^2
 
-tells how well a rule copies the LSTM, on the recorded episodes and on others.
+measures how well a rule imitates the LSTM, on the recorded episodes and on others.
 """
 
 from __future__ import annotations
@@ -55,26 +55,26 @@ INPUTS = (
     "ld",
     "cd",
 )
-"""Features that formulas are made of, where nothing else is said."""
+"""Default input features of the formulas."""
 
-_RIDGE = 1e-6  # of the least squares, relative to a term's own size
+_RIDGE = 1e-6  # of the least squares, relative to a term's size
 
 
 @dataclass(frozen=True)
 class DistilSettings:
-    """Every number of a distillation.
+    """All settings of a distillation.
 
     Attributes:
-        seed: Of the search; episodes come from the run that the LSTM is of.
-        inputs: Features, expressions of the standard vocabulary.
-        functions: Operators that formulas are made of; those of the table that are finite everywhere.
-        episodes: Episodes recorded for fitting, and as many again for judging the fit.
-        coordinates: Coordinates recorded of each.
+        seed: Seed of the search; episodes are drawn with the seed of the LSTM's run.
+        inputs: Features, as expressions in the standard vocabulary.
+        functions: Operators in formulas; from the operator table, those that are finite everywhere.
+        episodes: Episodes recorded for fitting, and as many again for evaluating the fit.
+        coordinates: Coordinates recorded per episode.
         max_terms: Maximum number of terms of a rule; each term has its own search.
-        population: Formulas in each generation.
-        generations: Generations of a search.
-        parsimony: What a node of a formula costs, in units of the cosine above.
-        validation_episodes: Episodes of the validation stream that the choice is made on.
+        population: Formulas per generation.
+        generations: Generations per search.
+        parsimony: Penalty per node of a formula, in units of the cosine similarity.
+        validation_episodes: Validation episodes for selecting the rule.
 
     Raises:
         SolError: A number is out of range, or a function is not in the operator table.
@@ -95,22 +95,22 @@ class DistilSettings:
         for name, value in vars(self).items():
             low = 0 if name in ("seed", "parsimony") else 1
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= low):
-                raise SolError(f"{name} = {value!r}; it must be {low} or more")
+                raise SolError(f"{name} must be at least {low} and finite, got {value!r}")
         unknown = [name for name in self.functions if name not in OPERATORS]
         if unknown:
-            raise SolError(f"{unknown[0]!r} is not an operator; operators: {', '.join(OPERATORS)}")
+            raise SolError(f"{unknown[0]!r} is not an operator; available: {', '.join(OPERATORS)}")
         if not (self.inputs and self.functions):
-            raise SolError("a formula needs inputs and functions; one of them is empty")
+            raise SolError("inputs and functions must not be empty")
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """A formula that copies a network.
+    """A formula that imitates a network.
 
     Attributes:
         rule: The formula, with the network's learning rate.
-        fitted: R^2 on the episodes that it was fitted on.
-        held_out: R^2 on others.
+        fitted: R^2 on the episodes used for fitting.
+        held_out: R^2 on other episodes.
         loss: Mean objective over the validation stream; ``None`` before it was measured.
     """
 
@@ -120,7 +120,7 @@ class Distilled:
     loss: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """Everything, JSON-able."""
+        """Everything, JSON-serializable."""
         sizes = self.rule.complexity
         return {
             "rule": str(self.rule),
@@ -153,15 +153,15 @@ def regress(
     settings: DistilSettings | None = None,
     progress: Progress | None = None,
 ) -> list[Distilled]:
-    """Formulas that copy updates phi, shortest first.
+    """Formulas that imitate updates phi, shortest first.
 
     Args:
         fitting: Recorded coordinates and phi there, [sum of T * N].
-        judging: The same of other episodes, for R^2 alone.
+        judging: The same from other episodes, used only for R^2.
         values: Hyperparameters and horizon of the rules.
         lr: Learning rate of the rules.
-        settings: Of the search.
-        progress: Where to report.
+        settings: Settings of the search.
+        progress: Progress reporter.
 
     Raises:
         SolError: gplearn is not installed, an input is not finite on the samples, or phi is 0 or not finite there.
@@ -172,11 +172,11 @@ def regress(
     table = samples.evaluate(inputs)
     size = float(phi.square().mean().sqrt())
     if not (math.isfinite(size) and size > 0):
-        raise SolError("the updates to be copied are all 0, or not all finite")
+        raise SolError("the recorded updates must be finite and not all 0")
     scales = table.square().mean(1).sqrt()
     for text, scale in zip(settings.inputs, scales.tolist()):
         if not math.isfinite(scale):
-            raise SolError(f"the input {text} is not finite on the recorded episodes; leave it out")
+            raise SolError(f"the input {text} is not finite on the recorded episodes; remove it from inputs")
     live = [j for j, scale in enumerate(scales.tolist()) if scale > 0]
     scaled = (table[live] / scales[live, None]).T.cpu().numpy()
     names = [inputs[j] * sympy.Float(f"{1 / float(scales[j]):.4g}") for j in live]
@@ -190,12 +190,12 @@ def regress(
         program = search(scaled, (left / left.square().mean().sqrt()).cpu().numpy(), settings.seed + count)
         unit = split_unit(_expression(iter(program), names))
         if unit in units or not unit.free_symbols:
-            break  # nothing new was found
+            break  # no new term was found
         units.append(unit)
         try:
             rule = round_constants(combine(start, units, _coefficients(samples.evaluate(units), phi)), DIGITS)
             scores = [_r2(rule, *part) for part in (fitting, judging)]
-        except RuleError:  # beyond what a rule may say, for example too deep
+        except RuleError:  # the expression exceeds the limits of a rule, for example its depth
             break
         if not all(map(math.isfinite, scores)):
             break
@@ -211,8 +211,8 @@ Search = Callable[[numpy.ndarray, numpy.ndarray, int], list[Any]]
 
 
 def _search(settings: DistilSettings) -> Search:
-    """Genetic programming: the best program in prefix form, from inputs [N, F], what it should be parallel to, [N], and
-    a seed."""
+    """Genetic programming: a function that maps inputs [N, F], a target [N] and a seed to the best program in prefix
+    form."""
     try:
         from gplearn.fitness import make_fitness
         from gplearn.functions import make_function
@@ -253,7 +253,7 @@ def _search(settings: DistilSettings) -> Search:
 
 
 def _expression(program: Iterator[Any], names: Sequence[sympy.Expr]) -> sympy.Expr:
-    """A program in prefix form (functions, numbers of inputs, constants) as an expression."""
+    """Convert a program in prefix form (functions, input indices, constants) to an expression."""
     node = next(program)
     if isinstance(node, int | numpy.integer):
         return names[int(node)]
@@ -263,7 +263,7 @@ def _expression(program: Iterator[Any], names: Sequence[sympy.Expr]) -> sympy.Ex
 
 
 def _coefficients(table: Tensor, phi: Tensor) -> list[float]:
-    """c that minimises |phi - c . table|^2, with a small ridge; ``table`` is [k, N]."""
+    """c that minimizes |phi - c . table|^2, with a small ridge; ``table`` is [k, N]."""
     norms = table.norm(dim=1)
     table = table / norms[:, None]
     gram = table @ table.T + _RIDGE * torch.eye(len(table)).to(table)
@@ -282,21 +282,21 @@ def distil(
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> list[Distilled]:
-    """Distil an LSTM: the whole way from its trajectories to measured rules.
+    """Distill an LSTM: from its trajectories to evaluated rules.
 
     Args:
-        trained: The LSTM. Episodes are of its seed, from the first of the training stream that its meta-training left.
+        trained: The LSTM. Episodes use its seed and start at the first training episode that meta-training did not use.
         task_set: The tasks that it was trained on.
-        settings: Of the search.
-        progress: Where to report.
-        clock: Interrupts.
+        settings: Settings of the search.
+        progress: Progress reporter.
+        clock: Source of interrupts.
 
     Returns:
-        Rules of several lengths with their losses on the validation stream, the lowest first.
+        Rules of several lengths with their losses on the validation stream, lowest loss first.
 
     Raises:
-        SolError: As :func:`regress`; or no formula that was found gives a finite loss.
-        Interrupted: By the clock, before anything was measured.
+        SolError: As for :func:`regress`, or no formula has a finite loss.
+        Interrupted: The clock expired or was cancelled before any formula was evaluated.
     """
     settings, progress, clock = settings or DistilSettings(), progress or NullProgress(), clock or Clock()
     seed, vocabulary = int(trained.provenance["seed"]), STANDARD
@@ -322,10 +322,10 @@ def distil(
     except Interrupted:
         if not measured:
             raise
-        progress.note(f"{len(measured)} of {len(found)} formulas were measured")
+        progress.note(f"stopped after evaluating {len(measured)} of {len(found)} formulas")
     finite = [formula for formula in measured if formula.loss is not None and math.isfinite(formula.loss)]
     if not finite:
         raise SolError(
-            f"none of the {len(found)} formulas trains {task_set.name}; try more generations or other inputs"
+            f"none of the {len(found)} formulas can train {task_set.name}; try more generations or other inputs"
         )
     return sorted(finite, key=lambda formula: formula.loss or 0.0)

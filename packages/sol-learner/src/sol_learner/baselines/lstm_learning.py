@@ -24,7 +24,7 @@ from sol_symbols import SolError
 __all__ = ["LSTM_LR", "LSTM_SETTINGS", "learn_lstm", "lstm_config"]
 
 LSTM_LR = 0.1
-"""Learning rate of an LSTM, the constant that its output is multiplied by."""
+"""Learning rate of the LSTM, the constant factor on its output."""
 
 LSTM_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
@@ -46,19 +46,19 @@ LSTM_SETTINGS: Mapping[str, Any] = MappingProxyType(
     }
     | {name: getattr(LearnConfig, name) for cls in ESTIMATORS.values() for name in cls.settings.values()}
 )
-"""The settings of :class:`~sol_learner.LearnConfig` that an LSTM's meta-training has, with its own defaults."""
+"""The settings of :class:`~sol_learner.LearnConfig` that apply to an LSTM, with their defaults for it."""
 
 
 def lstm_config(settings: Mapping[str, Any]) -> LearnConfig:
-    """A configuration of an LSTM's meta-training from names and plain values.
+    """Build the configuration of an LSTM's meta-training from names and plain values.
 
     Raises:
-        SolError: There is no such setting here, or its value is wrong.
+        SolError: A setting does not apply to an LSTM, or its value is invalid.
     """
     names = {name: name.replace("-", "_") for name in settings}
     unknown = [name for name, plain in names.items() if plain not in LSTM_SETTINGS]
     if unknown:
-        raise SolError(f"an LSTM has no setting {unknown[0]!r}; it has: {', '.join(LSTM_SETTINGS)}")
+        raise SolError(f"{unknown[0]!r} is not a setting of an LSTM; available: {', '.join(LSTM_SETTINGS)}")
     return LearnConfig.from_mapping({**LSTM_SETTINGS, **{names[name]: value for name, value in settings.items()}})
 
 
@@ -71,21 +71,21 @@ def learn_lstm(
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> tuple[TrainedLSTM, MetaTraining[LSTMNetwork]]:
-    """Meta-train the LSTM of Andrychowicz et al. on a task by the loop that EQL networks are trained by.
+    """Meta-train the LSTM of Andrychowicz et al. on a task, with the same loop as EQL networks.
 
     Args:
         task: The task.
-        config: Of the meta-training; see :data:`LSTM_SETTINGS`.
-        lr: What the LSTM's output is multiplied by.
-        checkpoints: Checkpoints to write and to go on from.
-        progress: Where to report.
-        clock: Ends meta-training early; the best that was reached is returned.
+        config: Settings of meta-training; see :data:`LSTM_SETTINGS`.
+        lr: Factor on the LSTM's output.
+        checkpoints: Checkpoints to write and to resume from.
+        progress: Progress reporter.
+        clock: Can end meta-training early; the best network so far is returned.
 
     Raises:
-        SolError: ``lr`` is no positive number, or every window diverged.
+        SolError: ``lr`` is not a positive number, or every window diverged.
     """
     if not (math.isfinite(lr) and lr > 0):
-        raise SolError(f"lr = {lr!r}; it must be more than 0")
+        raise SolError(f"lr must be positive and finite, got {lr!r}")
     config = config or lstm_config({})
     network = LSTMNetwork(generator=network_generator(config.seed)).to(device_of(task))
     training = meta_train(

@@ -1,4 +1,4 @@
-"""What a comparison found: every number of every run, differences with tests, tables, JSON and CSV."""
+"""The result of a comparison: all per-run numbers, differences with significance tests, tables, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["Comparison"]
 
 
 DERIVED = ("best loss", "area", "steps to target")
-"""Quantities that come from the losses on the way."""
+"""Quantities derived from the losses during training."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders on the same evaluation episodes; the first is the one that the others are baselines for.
+    """Results of optimizers on the same evaluation episodes; the first is compared with the others, its baselines.
 
     Attributes:
         task: Name of the task.
         seed: Base seed of all random streams.
         episodes: Number of evaluation episodes, S.
         horizon: Inner steps, T.
-        optimizers: In the order they were given.
-        target: The loss that ``steps to target`` counts to.
-        protocol: What was tuned and how, threads, versions.
+        optimizers: Results in the order given.
+        target: The loss that defines ``steps to target``.
+        protocol: What was tuned and how; threads; versions.
     """
 
     task: str
@@ -47,20 +47,20 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """Quantities of the first table: training loss and everything that the task measures on the test split."""
+        """Quantities in the first table: training loss and all of the task's metrics on the test split."""
         first = self.optimizers[0].outcome.metrics["test"]
         return ["train loss", *(f"test {name}" for name in first)]
 
     @property
     def failures(self) -> list[str]:
-        """A line for each run that failed."""
+        """One line per failed run."""
         return [f"{c.name}, seed {episode}: {error}" for c in self.optimizers for episode, error in c.failed.items()]
 
     def differences(self) -> list[dict[str, Any]]:
-        """The first optimizer minus each other one, over episodes, for all of :meth:`OptimizerResult.quantities`.
+        """The first optimizer minus each of the others, paired over episodes, for each quantity.
 
         ``mean`` and ``interval`` of the difference, ``p`` of the paired test, ``p_holm`` adjusted for the number of
-        baselines; ``None`` where there is none. See ``sol_learner.comparing.significance``.
+        baselines; ``None`` if undefined. See ``sol_learner.comparing.significance``.
 
         Raises:
             SolError: SciPy is not installed.
@@ -87,15 +87,15 @@ class Comparison:
         return rows
 
     def table(self) -> str:
-        """Losses and metrics after the last step, for people: mean and standard deviation over episodes."""
+        """A text table of final losses and metrics: mean and standard deviation over episodes."""
         pairs = _named(self)
         return "\n\n".join([_results(self, pairs), *_lost(self, pairs)])
 
     def report(self, statistics: bool = False) -> str:
-        """Tables of everything, 80 columns wide where names are short; with ``statistics``, intervals and tests too.
+        """All tables as text, 80 columns wide if names are short; ``statistics`` adds intervals and tests.
 
         Raises:
-            SolError: Statistics are asked for and SciPy is not installed.
+            SolError: ``statistics`` is set and SciPy is not installed.
         """
         pairs = _named(self)
         parts = [_results(self, pairs), _speed(self, pairs)]
@@ -106,7 +106,7 @@ class Comparison:
         return "\n\n".join([*parts, *_lost(self, pairs)])
 
     def record(self, statistics: bool = False) -> dict[str, Any]:
-        """Everything, JSON-able; numbers that are not finite are ``None``. With ``statistics``, tests and intervals."""
+        """Everything, JSON-serializable; non-finite numbers are ``None``. ``statistics`` adds tests and intervals."""
         record: dict[str, Any] = {
             "task": self.task,
             "seed": self.seed,
@@ -153,7 +153,7 @@ class Comparison:
         return entry
 
     def csv(self) -> str:
-        """A line for each run, with everything that it was measured by."""
+        """CSV with one row per run and all of its measurements."""
         rows: list[dict[str, Any]] = []
         for optimizer in self.optimizers:
             quantities = optimizer.quantities(self.target)
@@ -183,14 +183,14 @@ def _cell(value: Tensor) -> float | None:
 
 
 def _named(comparison: Comparison) -> list[tuple[str, OptimizerResult]]:
-    """Contenders by their names in tables."""
+    """Results with their names in tables."""
     return list(zip(shortened([optimizer.name for optimizer in comparison.optimizers]), comparison.optimizers))
 
 
 def _lost(comparison: Comparison, pairs: Sequence[tuple[str, OptimizerResult]]) -> list[str]:
     lines = [
         f"{name}: {len(c.diverged)} of {comparison.episodes} runs diverged"
-        f" ({', '.join(f'seed {e} after step {t}' for e, t in c.diverged.items())}); means are of the others"
+        f" ({', '.join(f'seed {e} after step {t}' for e, t in c.diverged.items())}); means are over the others"
         for name, c in pairs
         if c.diverged
     ]
@@ -221,7 +221,7 @@ def _speed(comparison: Comparison, pairs: Sequence[tuple[str, OptimizerResult]])
     window = max(1, comparison.horizon // 20)
     note = f"batch losses, means over {window} steps" if window > 1 else "batch losses"
     target = "" if comparison.target is None else f"; target {comparison.target:.4g}"
-    return f"{laid_out(rows)}\n{note}{target}; peak memory is the whole process's"
+    return f"{laid_out(rows)}\n{note}{target}; peak memory is for the whole process"
 
 
 def _tuning(protocol: Mapping[str, object], pairs: Sequence[tuple[str, OptimizerResult]]) -> str:
@@ -229,7 +229,7 @@ def _tuning(protocol: Mapping[str, object], pairs: Sequence[tuple[str, Optimizer
     lines = [
         f"tuned: {protocol['tune']}, {protocol['trials']} trials each, by the {protocol['tune_for']} loss after the"
     ]
-    lines[0] += f" last step, mean of {count} other seeds"
+    lines[0] += f" last step, mean over {count} separate seeds"
     for name, optimizer in pairs:
         if optimizer.trials and len(optimizer.settings) > 1:
             lines.append(f"  {name}: {', '.join(f'{key} {value}' for key, value in optimizer.settings.items())}")
@@ -237,7 +237,7 @@ def _tuning(protocol: Mapping[str, object], pairs: Sequence[tuple[str, Optimizer
 
 
 def _tests(comparison: Comparison, short: Mapping[str, str]) -> str:
-    rows = [["difference in", "against", "mean", "95 % interval", "p (Holm)"]]
+    rows = [["difference in", "against", "mean", "95% interval", "p (Holm)"]]
     for row in comparison.differences():
         if row["quantity"] in comparison.metrics[:3]:
             interval = row["interval"]
@@ -246,4 +246,4 @@ def _tests(comparison: Comparison, short: Mapping[str, str]) -> str:
             p = "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}"
             rows.append([row["quantity"], short[row["baseline"]], mean, told, p])
     first, count = short[comparison.optimizers[0].name], len(comparison.optimizers) - 1
-    return f"{laid_out(rows)}\n{first} minus each; BCa bootstrap; paired t-test, Holm's correction for {count}"
+    return f"{laid_out(rows)}\n{first} minus each; BCa bootstrap; paired t-test, Holm correction for {count}"

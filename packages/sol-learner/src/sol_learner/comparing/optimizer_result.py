@@ -1,4 +1,4 @@
-"""One optimizer under comparison: what it was run with, and every number of its runs."""
+"""One optimizer in a comparison: its settings and all numbers of its runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class OptimizerResult:
 
     Attributes:
         name: Name in tables.
-        rule: Its rule; ``None`` where it is no rule.
-        settings: What it was run with: learning rate, and what else was tuned.
-        trials: ``{"settings", "objective"}`` of all that was tried in tuning; empty where it was used as it is.
-        outcome: Losses [T, 1, S] of each step's batch and metrics [1, S] by split; nan after a divergence.
-        diverged: Step after which the run was not finite any more, by episode.
-        failed: What went wrong, by episode; such a run has no numbers.
-        seconds: Wall time of a step, [S].
-        peak_bytes: Largest memory of the process, [S]; nan where unknown.
-        state_bytes: Of the optimizer.
+        rule: Its rule; ``None`` if it is not a rule.
+        settings: Learning rate and other tuned hyperparameters.
+        trials: ``{"settings", "objective"}`` of each tuning trial; empty if it was not tuned.
+        outcome: Losses [T, 1, S] of each step's batch and metrics [1, S] by split; nan after divergence.
+        diverged: Last step before the run became non-finite, by episode.
+        failed: Error message by episode; a failed run has no numbers.
+        seconds: Wall time per step, [S].
+        peak_bytes: Peak memory of the process, [S]; nan if unknown.
+        state_bytes: Size of the optimizer state.
     """
 
     name: str
@@ -46,7 +46,7 @@ class OptimizerResult:
 
     @property
     def lr(self) -> float:
-        """The learning rate that it was run at."""
+        """The learning rate of its runs."""
         return float(self.settings["lr"])
 
     @property
@@ -60,7 +60,7 @@ class OptimizerResult:
 
     @property
     def smooth(self) -> Tensor:
-        """Mean of the batch losses over the last T/20 steps at each step, [T, S]: the loss without a batch's chance."""
+        """Batch losses averaged over the last T/20 steps, [T, S], which reduces batch noise."""
         losses = self.outcome.losses[:, 0].double()
         window = max(1, len(losses) // 20)
         sums = torch.cat([losses.new_zeros(1, losses.shape[1]), losses.cumsum(0)])
@@ -70,10 +70,10 @@ class OptimizerResult:
 
     @property
     def curve(self) -> tuple[Tensor, Tensor, int]:
-        """Mean and standard deviation of the batch losses over runs, each [T], and how many runs these are.
+        """Mean and standard deviation of the batch losses over runs, each [T], and the number of runs.
 
-        The runs are those that stayed finite. Where none did, they are all that began, and the curve ends, in nan,
-        where the first of them diverged.
+        Only runs that stayed finite count. If none did, all runs with a finite first loss count, and the curve becomes
+        nan where the first of them diverged.
         """
         losses = self.outcome.losses[:, 0].double()
         whole = losses.isfinite().all(0)
@@ -83,11 +83,11 @@ class OptimizerResult:
         return runs.mean(1), spread, runs.shape[1]
 
     def quantities(self, target: float | None) -> dict[str, Tensor]:
-        """What is reported, each [S], by name; nan where a run has none.
+        """Reported quantities by name, each [S]; nan where a run has none.
 
-        ``train loss``, ``test ...``: after the last step, over the whole split. ``best loss``: the lowest of
-        :attr:`smooth`. ``area``: mean batch loss over all steps, the area under the curve. ``steps to target``: the
-        first step at which :attr:`smooth` is at or below the target.
+        ``train loss``, ``valid loss``, ``test ...``: after the last step, over the whole split. ``best loss``: the
+        minimum of :attr:`smooth`. ``area``: mean batch loss over all steps, the area under the curve. ``steps to
+        target``: the first step at which :attr:`smooth` is at or below the target.
         """
         smooth = self.smooth
         named = {"train loss": self.metric("train", "loss"), "valid loss": self.metric("valid", "loss")}
@@ -103,6 +103,6 @@ class OptimizerResult:
 
 
 def finite_mean(values: Tensor) -> float:
-    """Mean of what is finite; nan where nothing is."""
+    """Mean of the finite values; nan if there are none."""
     finite = values[values.isfinite()]
     return float(finite.mean()) if len(finite) else math.nan

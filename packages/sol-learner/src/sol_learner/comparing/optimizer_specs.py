@@ -1,15 +1,15 @@
-"""What can be compared: a rule, or a class of optimizers from PyTorch, pytorch-optimizer or a file.
+"""What can be compared: a rule, or an optimizer class from PyTorch, pytorch-optimizer or a file.
 
-A name is read in this order:
+Names are resolved in this order:
 
-    torch:AdamW  pytorch_optimizer:Lion  file.py:Class    a class, of the library in any case of letters
-    adam                                                  a rule of the zoo, which equals its library's in float64
-    radam                                                 a class of torch.optim that the zoo does not have
+    torch:AdamW  pytorch_optimizer:Lion  file.py:Class    a class; library names ignore case
+    adam                                                  a zoo rule, equal to the library's in float64
+    radam                                                 a torch.optim class that is not in the zoo
     anything else                                         a rule: run folder, rule file, formula; or the folder of
                                                           a meta-trained LSTM
 
-An optimizer that brings its learning rate (a rule with ``lr``, a class of a file with a default for it) is used as it
-is; the others are tuned over their :func:`~OptimizerSpec.space`.
+An optimizer with a learning rate (a rule with ``lr``, a class from a file with a default for it) is used unchanged; the
+others are tuned over their :func:`~OptimizerSpec.space`.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ __all__ = [
 ]
 
 EXTRA = "sol-learner[compare]"
-"""What pip installs for tuning, tests and pytorch-optimizer."""
+"""The extra to install for tuning, statistical tests and pytorch-optimizer."""
 
 SCHEDULES = ("constant", "linear", "cosine")
 
 Settings = Mapping[str, float | str]
-"""Hyperparameters by name, ``lr`` and ``schedule`` among them."""
+"""Hyperparameters by name, including ``lr`` and ``schedule``."""
 
 Step = Callable[[int, Tensor, float], None]
-"""``step(t, gradient, lr)`` moves the optimizees; t counts from 1, the gradient has the shape of their theta."""
+"""``step(t, gradient, lr)`` updates the optimizees; t starts at 1, the gradient has the shape of their theta."""
 
 
 def schedule_factor(schedule: str, t: int, steps: int) -> float:
-    """Factor of the learning rate at step ``t`` of ``steps``: 1 at the first, and nearly 0 at the last.
+    """Learning rate factor at step ``t`` of ``steps``: 1 at the first step; close to 0 at the last, unless constant.
 
     With u = (t - 1)/steps: constant 1, linear 1 - u, cosine (1 + cos(pi u))/2.
 
@@ -75,14 +75,14 @@ def schedule_factor(schedule: str, t: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A hyperparameter that is tuned.
+    """A hyperparameter to tune.
 
     Attributes:
         name: As in :data:`Settings`.
-        default: What the optimizer has without tuning; ``None`` for a learning rate, which has no sensible one.
-        low, high: Range, log-uniform, of the value; of 1 - value where ``complement``.
-        complement: Whether the value is a factor near 1, whose distance from 1 matters.
-        choices: What to choose from, instead of a range.
+        default: Value without tuning; ``None`` for a learning rate, which has no sensible default.
+        low, high: Log-uniform range of the value, or of 1 - value if ``complement``.
+        complement: Whether the value is a factor near 1, searched by its distance from 1.
+        choices: Categorical choices, instead of a range.
     """
 
     name: str
@@ -110,33 +110,33 @@ def _decay(name: str, default: float) -> Dimension:
 
 
 class OptimizerSpec(Protocol):
-    """An optimizer that can be compared. It is pickled for other processes."""
+    """An optimizer that can be compared. It must be picklable."""
 
     @property
     def fixed(self) -> Settings | None:
-        """The settings that it is used with; ``None`` where it has to be tuned."""
+        """The fixed settings; ``None`` if it has to be tuned."""
 
     @property
     def rule(self) -> UpdateRule | None:
-        """Its rule, if it is one."""
+        """The rule, if it is one."""
 
     def identity(self) -> dict[str, Any]:
-        """What its numbers follow from, settings aside; JSON-able."""
+        """Everything except settings that determines its results; JSON-serializable."""
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """What is tuned: the learning rate; with ``full``, also momenta, averaging, weight decay and schedule."""
+        """Search space: the learning rate; with ``full``, also momenta, averaging, weight decay and schedule."""
 
     def check(self) -> None:
-        """Raise :class:`~sol_symbols.SolError` where it cannot be used at all."""
+        """Raise :class:`~sol_symbols.SolError` if it cannot be used."""
 
     def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
-        """A step function for fresh ``optimizees``, and what tells the bytes of state that it keeps."""
+        """A step function for fresh ``optimizees``, and a function that returns the size of its state in bytes."""
 
 
 def _moving(
     optimizees: Optimizees, state: State, update: Callable[[Tensor, State, Tensor, int], tuple[Tensor, State]]
 ) -> tuple[Step, Callable[[], int]]:
-    """What :meth:`OptimizerSpec.begin` gives, of something that computes phi and the new state."""
+    """Build the return value of :meth:`OptimizerSpec.begin` from a function that computes phi and the new state."""
 
     def step(t: int, gradient: Tensor, lr: float) -> None:
         nonlocal state
@@ -148,7 +148,7 @@ def _moving(
 
 @dataclass(frozen=True)
 class RuleSpec:
-    """A rule."""
+    """An update rule."""
 
     rule: UpdateRule
 
@@ -162,7 +162,7 @@ class RuleSpec:
         return {"rule": self.rule.digest}
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """See :class:`OptimizerSpec`. A rule with a schedule of its own gets no other."""
+        """See :class:`OptimizerSpec`. A rule that already contains a schedule gets no additional one."""
         if not full:
             return (_LR,)
         found, values = [_LR], {name: value for name, value in self.rule.values.items() if value is not None}
@@ -175,7 +175,7 @@ class RuleSpec:
         """See :class:`OptimizerSpec`; a rule can always be used."""
 
     def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
-        """See :class:`OptimizerSpec`; the rule's schedule is laid over ``steps``."""
+        """See :class:`OptimizerSpec`; the rule's schedule spans ``steps``."""
         phi = _evaluator(self.rule, steps)
         values = {**phi.values, **{name: value for name, value in settings.items() if name in phi.values}}
 
@@ -191,12 +191,12 @@ _evaluator = functools.lru_cache(maxsize=64)(lambda rule, steps: evaluator(rule,
 
 @dataclass(frozen=True)
 class TorchSpec:
-    """A class of PyTorch optimizers.
+    """A PyTorch optimizer class.
 
     Attributes:
-        source: Module (``torch.optim``, ``pytorch_optimizer``) or Python file that it is in.
-        name: Its name there.
-        digest: SHA-256 of the file; of a library, its version.
+        source: Module (``torch.optim``, ``pytorch_optimizer``) or Python file that contains it.
+        name: Name of the class.
+        digest: SHA-256 of the file, or the version of the library.
     """
 
     source: str
@@ -226,12 +226,12 @@ class TorchSpec:
         return {"lr": float(lr)} if self.source.endswith(".py") and isinstance(lr, int | float) else None
 
     def identity(self) -> dict[str, Any]:
-        """See :class:`OptimizerSpec`. A file counts by its content, wherever it lies."""
+        """See :class:`OptimizerSpec`. A file is identified by its content, not by its path."""
         source = "file" if self.source.endswith(".py") else self.source
         return {"source": source, "class": self.name, "digest": self.digest}
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """See :class:`OptimizerSpec`; weight decay is tuned where the class decays by default."""
+        """See :class:`OptimizerSpec`; weight decay is tuned if its default is not 0."""
         if not full:
             return (_LR,)
         defaults, found = self._defaults, [_LR]
@@ -247,28 +247,28 @@ class TorchSpec:
         return (*found, _SCHEDULE)
 
     def check(self) -> None:
-        """See :class:`OptimizerSpec`: one step on four parameters is tried.
+        """See :class:`OptimizerSpec`. Tries one step on four parameters.
 
         Raises:
-            SolError: It is no optimizer, or needs more than parameters, gradients and a learning rate.
+            SolError: It is not an optimizer, or needs more than parameters, gradients and a learning rate.
         """
         if not (inspect.isclass(self.optimizer_class) and issubclass(self.optimizer_class, torch.optim.Optimizer)):
-            raise SolError(f"{self.name} in {self.source} is no torch.optim.Optimizer")
+            raise SolError(f"{self.name} in {self.source} must be a subclass of torch.optim.Optimizer")
         parameter = nn.Parameter(torch.ones(2, 2))
         parameter.grad = torch.ones(2, 2)
         try:
             self._make([parameter], {"lr": 0.01}, 10).step()
-        except Exception as error:  # whatever a stranger's class raises
+        except Exception as error:  # third-party classes can raise anything
             raise SolError(f"{self.name} cannot be compared: {type(error).__name__}: {error}") from None
 
     def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
-        """See :class:`OptimizerSpec`. The class sees tensors of the model's own shapes.
+        """See :class:`OptimizerSpec`. The class receives tensors in the model's shapes.
 
         Raises:
-            SolError: There are several optimizees.
+            SolError: There is more than one optimizee.
         """
         if optimizees.theta.shape[:2] != (1, 1):
-            raise SolError(f"{self.name} trains one optimizee at a time")
+            raise SolError(f"{self.name} supports only one optimizee at a time")
         parameters = [nn.Parameter(view.clone()) for view in optimizees.views(optimizees.theta[0, 0])]
         optimizer = self._make(parameters, settings, steps)
 
@@ -277,7 +277,7 @@ class TorchSpec:
                 for parameter, view, g in zip(
                     parameters, optimizees.views(optimizees.theta[0, 0]), optimizees.views(gradient[0, 0])
                 ):
-                    parameter.copy_(view)  # the same, unless the task projects
+                    parameter.copy_(view)  # changes it only if the task projects
                     parameter.grad = g
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -297,7 +297,7 @@ class TorchSpec:
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of all state tensors that are as large as a parameter; counters are left out."""
+    """Size in bytes of all state tensors, without scalar counters."""
     tensors = [value for state in optimizer.state.values() for value in state.values()]
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim)
 
@@ -307,8 +307,8 @@ class LSTMSpec:
     """A meta-trained LSTM.
 
     Attributes:
-        folder: Where ``sol learn-lstm`` left it.
-        digest: SHA-256 of its weights.
+        folder: Output folder of ``sol learn-lstm``.
+        digest: SHA-256 of the weights.
     """
 
     folder: str
@@ -335,7 +335,7 @@ class LSTMSpec:
         return {"lstm": self.digest}
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """See :class:`OptimizerSpec`; it is used as it was trained."""
+        """See :class:`OptimizerSpec`; it is used as trained, without tuning."""
         return ()
 
     def check(self) -> None:
@@ -351,7 +351,7 @@ class LSTMSpec:
 @functools.lru_cache(maxsize=16)
 def _load_lstm(folder: str, digest: str) -> TrainedLSTM:
     if _digest(Path(folder, LSTM_WEIGHTS)) != digest:
-        raise SolError(f"the LSTM in {folder} has changed since the comparison began")
+        raise SolError(f"the LSTM in {folder} changed during the comparison; run it again")
     return TrainedLSTM.load(folder)
 
 
@@ -361,18 +361,18 @@ def _load(source: str, name: str, digest: str) -> type[torch.optim.Optimizer]:
         return getattr(importlib.import_module(source), name)
     path = Path(source)
     if _digest(path) != digest:
-        raise SolError(f"{path} has changed since the comparison began")
+        raise SolError(f"{path} changed during the comparison; run it again")
     spec = importlib.util.spec_from_file_location(f"sol_compared_{digest[:16]}", path)
     if spec is None or spec.loader is None:
-        raise SolError(f"{path} cannot be imported")
+        raise SolError(f"cannot import {path}")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a stranger's file raises
-        raise SolError(f"{path} cannot be imported: {type(error).__name__}: {error}") from None
+    except Exception as error:  # third-party files can raise anything
+        raise SolError(f"cannot import {path}: {type(error).__name__}: {error}") from None
     if not hasattr(module, name):
         kinds = [key for key, value in vars(module).items() if inspect.isclass(value)]
-        raise SolError(f"{path} has no class {name!r}; it has: {', '.join(kinds) or 'none'}")
+        raise SolError(f"{path} has no class {name!r}; available: {', '.join(kinds) or 'none'}")
     return getattr(module, name)
 
 
@@ -388,10 +388,10 @@ _LIBRARIES |= dict.fromkeys(("pytorch_optimizer", "pytorch-optimizer"), "pytorch
 
 
 def resolve_optimizer(text: str) -> OptimizerSpec:
-    """The optimizer that ``text`` names; see the top of this module.
+    """The optimizer that ``text`` names; see the module docstring.
 
     Raises:
-        SolError: There is none of that name, or what it needs is not installed.
+        SolError: No such optimizer exists, or a required package is not installed.
 
     >>> resolve_optimizer("torch:adamw").name
     'AdamW'
@@ -403,7 +403,7 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
         return _of_library(_LIBRARIES[source], name)
     if source.endswith(".py"):
         spec = TorchSpec(str(Path(source).resolve()), name, _digest(Path(source)))
-        spec.optimizer_class  # noqa: B018  (a file that cannot be imported is told at once)
+        spec.optimizer_class  # noqa: B018  (report import errors early)
         return spec
     if text.lower() in ZOO:
         return RuleSpec(ZOO[text.lower()])
@@ -415,14 +415,14 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
         return RuleSpec(resolve_rule(text))
     except SolError as error:
         classes = "torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS"
-        raise SolError(f"{error}\nOther optimizers are written {classes}") from None
+        raise SolError(f"{error}\nTo use another optimizer, write {classes}") from None
 
 
 def _of_library(module: str, name: str) -> TorchSpec:
     classes = _classes(module)
     found = {known.lower(): known for known in classes}.get(name.lower())
     if found is None:
-        raise SolError(f"no optimizer {name!r} in {module}; it has: {', '.join(classes)}")
+        raise SolError(f"no optimizer {name!r} in {module}; available: {', '.join(classes)}")
     return TorchSpec(module, found, metadata.version(module.partition(".")[0].replace("_", "-")))
 
 

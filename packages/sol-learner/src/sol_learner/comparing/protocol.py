@@ -1,9 +1,9 @@
-"""Comparing optimizers fairly, on episodes that nothing was chosen on.
+"""Fair comparison of optimizers, on held-out episodes.
 
-The protocol: an optimizer that brings its learning rate is used as it is. Every other one is tuned with one budget, on
-the tuning stream, by the loss over the whole training (or validation) split after the last step. Then each of them
-trains on the same episodes of the evaluation stream: same initial parameters, same batches. The streams share no
-episode, and the test split is looked at in the evaluation alone.
+The protocol: an optimizer with a learning rate is used unchanged. All others are tuned with the same budget, on the
+tuning stream, by the loss over the whole training (or validation) split after the last step. Then every optimizer
+trains on the same episodes of the evaluation stream, with the same initial parameters and batches. The streams share no
+episodes, and the test split is used only in the evaluation.
 """
 
 from __future__ import annotations
@@ -55,26 +55,26 @@ def compare(
     checkpoints: Checkpoints | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Tune every optimizer that has no learning rate, then train with each one on the same held-out episodes.
+    """Tune every optimizer that has no learning rate, then train with each on the same held-out episodes.
 
     Args:
-        task: A task, the name of an installed one, or a recipe, which other processes can build the task from.
-        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or names, rules and specs by their names in
-            tables. The first optimizer is compared with each of the others.
+        task: A task, the name of an installed one, or a recipe from which other processes can build it.
+        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or a mapping from names in tables to names,
+            rules or specs. The first optimizer is compared with each of the others.
         config: Settings; see :class:`~sol_learner.CompareConfig`.
-        tuned: Learning rate and (rate, objective) pairs of optimizers that are already tuned, by name.
-        store: File of finished runs: read first, and extended.
+        tuned: Learning rate and (rate, objective) pairs of already tuned optimizers, by name.
+        store: Cache of finished runs, read and extended.
         workers: Processes that share the runs. They must be able to import or unpickle the task.
-        data, device: For a task that is given by name.
-        progress: Where to report.
-        clock: Interrupts.
-        checkpoints: Keeps the runs of a learning run, instead of a store.
-        settings: Replace single settings of ``config`` by name.
+        data, device: Dataset folder and device of a task passed by name.
+        progress: Progress reporter.
+        clock: Source of interrupts.
+        checkpoints: Checkpoints of a learning run, used instead of a store.
+        settings: Individual settings that override ``config``.
 
     Raises:
         SolError: A name is unknown, a setting is out of range, an optimizer cannot train the task, or a package is
             missing.
-        Interrupted: By the clock.
+        Interrupted: The clock expired or was cancelled.
 
     Example::
 
@@ -85,7 +85,7 @@ def compare(
     threads = config.threads or None
     specs = {name: _spec(value) for name, value in _named(optimizers).items()}
     if not specs:
-        raise SolError("no optimizer to compare")
+        raise SolError("at least one optimizer is required")
     given = Recipe(load_task, (task, data, device)) if isinstance(task, str) else task
     loaded = given.load() if isinstance(given, Recipe) else given
     horizon, progress = config.steps or loaded.horizon, progress or NullProgress()
@@ -118,10 +118,10 @@ def compare(
 def _tune(
     specs: Mapping[str, OptimizerSpec], runs: _Runs, config: CompareConfig, progress: Progress
 ) -> tuple[dict[str, list[Result]], dict[str, Any]]:
-    """Every trial of each optimizer, and what the protocol says of the tuning."""
+    """Tune the optimizers; returns all trials, and the tuning part of the protocol."""
     if config.tune == "none":
         raise SolError(
-            f"no learning rate for {', '.join(specs)}: tune it, or write one into a rule, as in 'ad where lr = 0.001'"
+            f"no learning rate for {', '.join(specs)}; enable tuning or set one in the rule: 'ad where lr = 0.001'"
         )
     spaces = {name: spec.space(config.tune == "full") for name, spec in specs.items()}
     failures = list[str]()
@@ -148,7 +148,7 @@ def _evaluate(
     config: CompareConfig,
     progress: Progress,
 ) -> list[OptimizerResult]:
-    """Each optimizer on the evaluation episodes."""
+    """Run each optimizer on the evaluation episodes."""
     episodes = config.episodes
     progress.phase(Phase.COMPARE, "comparing", episodes * len(specs))
     plan = [
@@ -168,10 +168,10 @@ def _named(optimizers: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(optimizers, Mapping):
         return optimizers
     if isinstance(optimizers, str):
-        raise SolError(f"optimizers are a list of names, not one text: [{optimizers!r}]")
+        raise SolError(f"optimizers must be a list of names, not a string; use [{optimizers!r}]")
     twice = next((name for name in optimizers if list(optimizers).count(name) > 1), None)
     if twice is not None:
-        raise SolError(f"an optimizer is given twice: {twice}")
+        raise SolError(f"duplicate optimizer: {twice}")
     return {name: name for name in optimizers}
 
 
@@ -182,13 +182,13 @@ def _spec(value: Any) -> OptimizerSpec:
 
 
 class _Runs:
-    """Makes trials of one comparison and runs those that are not known yet.
+    """Creates the trials of a comparison and runs those without a stored result.
 
     Args:
         task: The task.
-        given: What other processes are told of it.
-        seed, steps, threads: Of every trial.
-        store, checkpoints: Where known results are.
+        given: The task or recipe that is sent to other processes.
+        seed, steps, threads: Common to all trials.
+        store, checkpoints: Sources of stored results.
         workers, clock: As for :func:`compare`.
     """
 
@@ -216,14 +216,14 @@ class _Runs:
         return Trial(self._given, spec, settings, self._seed, stream, episode, self.steps, splits, self._threads)
 
     def __call__(self, plan: Sequence[tuple[str, Trial]], progress: Progress | None = None) -> list[Result | Exception]:
-        """The result of each trial, or why it has none. Each is stored as it comes.
+        """The result of each trial, or its exception. Results are stored as soon as they arrive.
 
         Args:
-            plan: Optimizer's name and trial.
-            progress: Takes a step a trial.
+            plan: Pairs of optimizer name and trial.
+            progress: Advances by one step per trial.
 
         Raises:
-            Interrupted: By the clock.
+            Interrupted: The clock expired or was cancelled.
         """
         results: dict[int, Result | Exception] = {}
         told = progress or NullProgress()
@@ -233,7 +233,7 @@ class _Runs:
                 results[i] = known
                 told.step(len(results))
         missing = [i for i in range(len(plan)) if i not in results]
-        clock = self._clock if self._workers.jobs == 1 else None  # it cannot be told to other processes
+        clock = self._clock if self._workers.jobs == 1 else None  # a clock cannot be shared with other processes
         for place, result in self._workers.completed(partial(run_trial, clock=clock), [plan[i][1] for i in missing]):
             if isinstance(result, Interrupted):
                 raise result
@@ -245,7 +245,7 @@ class _Runs:
         return [results[i] for i in range(len(plan))]
 
     def _known(self, trial: Trial) -> Result | None:
-        if self._checkpoints is not None:  # of a learning run: each process of it waits for the result of the first
+        if self._checkpoints is not None:  # in a learning run, all ranks wait for the result of the first
             identity = trial.identity(self._task.name)
             return self._checkpoints.once(f"compare/{identity}", partial(run_trial, trial, self._clock))
         return None if self._store is None else self._store.get(trial.identity(self._fingerprint))
@@ -264,7 +264,7 @@ def _objectives(
     failures: list[str],
     settings: Mapping[str, Settings],
 ) -> dict[str, float]:
-    """Mean loss over the tuning episodes of one setting of each optimizer."""
+    """Mean loss over the tuning episodes, for one setting per optimizer."""
     plan = [
         (name, runs.trial(specs[name], chosen, Stream.TUNE, episode, (split,)))
         for name, chosen in settings.items()
@@ -284,12 +284,12 @@ def _objectives(
 def _best(name: str, task: str, table: Sequence[Result]) -> Settings:
     finite = [trial for trial in table if trial["objective"] is not None]
     if not finite:
-        raise SolError(f"{name} does not train {task}: its loss was not finite at any of {len(table)} settings")
+        raise SolError(f"{name} cannot train {task}: its loss was not finite for any of {len(table)} settings")
     return min(finite, key=lambda trial: trial["objective"])["settings"]
 
 
 def _metric_names(results: Sequence[Result | Exception]) -> dict[str, list[str]]:
-    """Names of the task's metrics by split, from whichever run has them."""
+    """Names of the task's metrics by split, collected from all runs."""
     names: dict[str, dict[str, None]] = {split: {"loss": None} for split in SPLITS}
     for result in results:
         for split, table in {} if isinstance(result, Exception) else result["metrics"].items():
@@ -306,7 +306,7 @@ def _result(
     runs: _Runs,
     names: Mapping[str, Sequence[str]],
 ) -> OptimizerResult:
-    """Results of its episodes, side by side."""
+    """Combine the results of one optimizer's episodes."""
     done = [result if isinstance(result, dict) else None for result in results]
 
     def row(values: Sequence[float | None]) -> torch.Tensor:

@@ -1,13 +1,12 @@
-"""Whether a difference between two optimizers could be chance: paired tests, Holm's correction, bootstrap intervals.
+"""Significance of differences between optimizers: paired tests, Holm's correction, bootstrap intervals.
 
-Episodes are paired: both optimizers start from the same parameters and see the same batches, so what is tested is the
-mean of the differences. The test is Student's t on them, two-sided. A signed-rank test assumes less, but with n pairs
-its p-value is never below 2**(1 - n), which after Holm's correction for four baselines lets no comparison of fewer
-than eight seeds reach 0.05, however large the difference; and differences of losses over whole data sets are close to
-normal. A run that diverged has no finite difference: such a pair of optimizers gets no p-value, and the number of its
-diverged runs says more than one would.
+Episodes are paired: both optimizers start from the same parameters and see the same batches, so the test is
+a two-sided Student's t-test on their differences. A signed-rank test assumes less, but with n pairs its p-value is
+never below 2**(1 - n): after Holm's correction for four baselines, a comparison with fewer than eight seeds could not
+reach 0.05, however large the difference. Differences of losses over whole datasets are also close to normal. A
+diverged run has no finite difference. Such a pair of optimizers gets no p-value; the number of diverged runs says more.
 
-Needs SciPy, which the extra ``sol-learner[compare]`` brings.
+Requires SciPy, which the extra ``sol-learner[compare]`` installs.
 """
 
 from __future__ import annotations
@@ -32,15 +31,14 @@ def _stats() -> Any:
     try:
         from scipy import stats
     except ImportError:
-        raise SolError(f"tests and intervals need SciPy: {install_line([EXTRA])}") from None
+        raise SolError(f"statistical tests and intervals need SciPy: {install_line([EXTRA])}") from None
     return stats
 
 
 def paired_test(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Two-sided p-value of Student's t-test on paired samples; ``None`` where it does not exist.
+    """Two-sided p-value of Student's t-test on paired samples; ``None`` if undefined.
 
-    It does not exist for fewer than two pairs, for values that are not finite, and where all differences are the
-    same, which leaves no spread to judge by.
+    It is undefined for fewer than two pairs, for non-finite values, and if all differences are equal (zero variance).
     """
     difference = numpy.asarray(first, float) - numpy.asarray(second, float)
     if len(difference) < 2 or not numpy.isfinite(difference).all() or numpy.ptp(difference) == 0:
@@ -49,7 +47,7 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """P-values adjusted for there being several, by Holm's step-down procedure; ``None`` stays and does not count.
+    """P-values adjusted for multiple tests by Holm's step-down procedure; ``None`` is kept and does not count.
 
     Of m p-values in ascending order, the i-th becomes max over j <= i of min(1, (m - j + 1) p_j).
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
@@ -67,9 +65,9 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean by the bias-corrected and accelerated bootstrap, 9,999 resamples, a fixed seed.
+    """95% interval of the mean by the bias-corrected and accelerated (BCa) bootstrap; 9,999 resamples, fixed seed.
 
-    ``None`` for fewer than two values or for values that are not finite; the value itself twice where all are equal.
+    ``None`` for fewer than two values or for non-finite values. If all values are equal, both ends are that value.
     Source: Efron, "Better bootstrap confidence intervals", 1987.
     """
     sample = numpy.asarray(values, float)

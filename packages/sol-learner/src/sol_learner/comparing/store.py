@@ -1,9 +1,9 @@
-"""Where training runs are kept, so that a study can stop and go on and nothing is computed twice: a SQLite file.
+"""A SQLite cache of training runs: studies can be interrupted and resumed, and no run is computed twice.
 
-One row is one run. Its key is the hash of everything that its numbers follow from (see
-:meth:`sol_learner.comparing.trials.Trial.identity`): where the task, the optimizer, a setting or a version changes, the
-old row is simply not found. Several processes may use one file; where two compute the same run at once, the first one's
-row stays and is what both get.
+Each row is one run. Its key is the hash of everything that determines the run's numbers (see
+:meth:`sol_learner.comparing.trials.Trial.identity`), so after a change of task, optimizer, setting or version the old
+row is not found. Several processes can share a file. If two compute the same run concurrently, the first row is kept
+and both return it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ CREATE TABLE IF NOT EXISTS runs (
 
 
 class Store:
-    """Results of runs by identity.
+    """Stored results of runs, by identity.
 
     Args:
-        path: The file; made where there is none.
+        path: The file; created if it does not exist.
 
     Raises:
-        SolError: It cannot be opened or is no store of this release.
+        SolError: The file cannot be opened or is not a store of this version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,13 +48,13 @@ class Store:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version != _VERSION and (version or tables):
-                raise SolError(f"{path} is a SQLite file, but no store of runs that this release reads")
+                raise SolError(f"{path} is a SQLite file but not a run store that this version can read")
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each use: it may be another process's or thread's turn in between."""
+        """A separate connection per use, so that other processes and threads get access in between."""
         try:
             connection = sqlite3.connect(self.path, timeout=60)
             try:
@@ -63,16 +63,16 @@ class Store:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise SolError(f"the store {self.path} cannot be used: {error}") from None
+            raise SolError(f"cannot use the store {self.path}: {error}") from None
 
     def get(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The stored result, ``None`` where there is none."""
+        """The stored result, or ``None``."""
         with self._open() as connection:
             row = connection.execute("SELECT result FROM runs WHERE key = ?", (_key(identity),)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def put(self, identity: Mapping[str, Any], task: str, optimizer: str, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a result, unless there is one; returns the one that is kept. ``task``, ``optimizer``: for people."""
+        """Store a result unless one exists; return the stored one. ``task`` and ``optimizer`` are for human readers."""
         key = _key(identity)
         settings = json.dumps(identity["settings"])
         place = (identity["stream"], identity["seed"], identity["episode"], identity["steps"])

@@ -1,4 +1,4 @@
-"""Cells and rows of tables that a terminal of 80 columns holds."""
+"""Text tables for an 80-column terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME = 14
 
 
 def spread(values: Tensor) -> str:
-    """Mean and standard deviation of what is finite; with an asterisk where some are not."""
+    """Mean and standard deviation of the finite values; an asterisk marks that some are not finite."""
     finite = values[values.isfinite()]
     if not len(finite):
         return "-"
@@ -24,7 +24,7 @@ def spread(values: Tensor) -> str:
 
 
 def reached(values: Tensor) -> str:
-    """Median step, and how many seeds got there where not all did."""
+    """Median step, with the number of seeds that reached the target if not all did."""
     finite = values[values.isfinite()]
     if not len(finite):
         return "never"
@@ -33,7 +33,7 @@ def reached(values: Tensor) -> str:
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Names of at most 14 characters; long ones keep both ends, and a number where that makes two the same."""
+    """Names of at most 14 characters; long ones keep both ends, and duplicates get a number."""
     short: list[str] = []
     for number, name in enumerate(names, 1):
         text = name if len(name) <= _NAME else f"{name[: _NAME - 7]}…{name[-6:]}"
@@ -42,7 +42,7 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 
 def laid_out(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells in columns, the first row as the header."""
+    """Rows aligned in columns; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,7 +1,6 @@
-"""One training run with one optimizer: the unit of a comparison, and what is kept of it.
+"""One training run with one optimizer, the unit of a comparison, and its stored result.
 
-Each run trains one optimizee alone, on as many threads as the comparison says, so that its numbers depend on nothing
-that runs beside it.
+Each run trains a single optimizee on a fixed number of threads, so its numbers do not depend on other runs.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from sol_learner.task_registry import Recipe
 __all__ = ["PeakMemory", "Trial", "fingerprint", "run_trial", "versions"]
 
 RESULT_VERSION = 4
-"""Raised whenever the meaning of a trial's result changes, so that stored ones are not used any longer."""
+"""Incremented whenever the meaning of a trial's result changes, which invalidates stored results."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ class Trial:
     """A training run.
 
     Attributes:
-        task: The task, or what makes it.
+        task: The task, or a recipe that builds it.
         optimizer: The optimizer.
         settings: Its hyperparameters.
-        seed, stream, episode: The random stream and the place in it.
+        seed, stream, episode: The random stream and the position in it.
         steps: Inner steps.
         splits: Splits to evaluate on after the last step.
-        threads: Threads of the run; as many as there are where ``None``.
+        threads: Threads for the run; ``None`` uses all.
     """
 
     task: Task | Recipe
@@ -58,7 +57,7 @@ class Trial:
     threads: int | None = 1
 
     def identity(self, task: str) -> dict[str, Any]:
-        """Everything that the run's numbers follow from, JSON-able; ``task`` is the task's :func:`fingerprint`."""
+        """Everything that determines the results, JSON-serializable; ``task`` is the task's :func:`fingerprint`."""
         return {
             "result_version": RESULT_VERSION,
             "task": task,
@@ -76,7 +75,7 @@ class Trial:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions that numbers depend on."""
+    """Versions of the packages that results depend on."""
     return {name: metadata.version(name) for name in ("sol-learner", "sol-symbols", "torch", "numpy")}
 
 
@@ -84,11 +83,11 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
     """Train a fresh optimizee and measure it.
 
     Returns:
-        JSON-able; numbers that are not finite are ``None``. ``batch_loss``: the loss on each step's batch, before the
-        step. ``metrics``: of each split after the last step. ``diverged``: the step after which the loss or the
-        parameters were not finite any more, else ``None``; the run ends there. ``seconds``: wall time of a step, data
-        and gradient included, evaluation not. ``peak_bytes``: the largest memory of the process during the run (on
-        CUDA, of the device's tensors), ``None`` where the system does not tell. ``state_bytes``: of the optimizer.
+        JSON-serializable; non-finite numbers are ``None``. ``batch_loss``: the loss on each step's batch, before the
+        step. ``metrics``: for each split after the last step. ``diverged``: the step after which the loss or the
+        parameters became non-finite, which ends the run, else ``None``. ``seconds``: wall time per step, including
+        data and gradient but not evaluation. ``peak_bytes``: peak memory of the process during the run (on CUDA, of
+        the device's tensors), ``None`` if not available. ``state_bytes``: size of the optimizer state.
 
     Raises:
         Interrupted: By the clock.
@@ -136,7 +135,7 @@ def _finite(value: float) -> float | None:
 
 
 class PeakMemory:
-    """Largest memory since construction: of CUDA's tensors, or on Linux of the process, whose mark can be reset.
+    """Peak memory since construction: of CUDA tensors, or on Linux of the process, whose high-water mark is resettable.
 
     Attributes:
         before: Bytes at construction.
@@ -154,7 +153,7 @@ class PeakMemory:
         self.before = self.bytes()
 
     def bytes(self) -> int | None:
-        """Bytes, ``None`` where the system does not tell."""
+        """Peak memory in bytes, ``None`` if not available."""
         if self._cuda and torch.cuda.max_memory_allocated():
             return int(torch.cuda.max_memory_allocated())
         if not self._reset:
@@ -165,11 +164,12 @@ class PeakMemory:
 
 
 def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
-    """Hash of what a task computes, whatever it is made of: two tasks of one fingerprint give one set of numbers.
+    """Hash of a task's behavior: tasks with the same fingerprint give the same numbers.
 
-    It covers the class and the name, the kind of device, the initial parameters of an episode, its first batch of each
-    split, the loss there, the metrics of the fresh model over each split, and two steps of training, dropout and
-    projection included, of which the second is long (to six digits: last ones differ between processors).
+    It covers the class and the name, the device type, the initial parameters of an episode, its first batch of each
+    split, the loss there, the metrics of the fresh model over each split, and two training steps including dropout and
+    projection, the second of them large. Values are rounded to six digits, because last digits differ between
+    processors.
     """
     cls = f"{type(task).__module__}.{type(task).__qualname__}"
     digest = hashlib.sha256(f"{cls} {task.name} {device_of(task).type}".encode())

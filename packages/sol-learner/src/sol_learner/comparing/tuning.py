@@ -1,9 +1,10 @@
-"""Tuning of baselines: the same budget for each, by Optuna, on episodes that nothing is evaluated on.
+"""Tuning of baselines with Optuna: the same budget for each, on episodes that are not used for evaluation.
 
-Every optimizer has a study of its own. With all else at its default, the learning rate is searched from coarse to fine:
-six decades, then a half, a quarter and an eighth of a decade to both sides of the best so far. The trials after these
-twelve are Optuna's, by TPE over all that is tuned. All studies go forward together, a trial each: the runs of a round
-are independent, so that they can go to several processes, and nothing depends on which is done first.
+Each optimizer has a separate study. With all other hyperparameters at their defaults, the learning rate is searched
+from coarse to fine: six decades, then a half, a quarter and an eighth of a decade on both sides of the best so far.
+After these twelve trials, Optuna's TPE searches everything that is tuned. All studies advance in rounds of one trial
+each. The runs of a round are independent, so they can be distributed over processes, and the result does not depend on
+their order of completion.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FIRST_RATES = (1e-2, 1e-3, 1e-1, 1e-4, 1.0, 10.0)
 """Learning rates of the first trials."""
 
 REFINEMENTS = (0.5, 0.25, 0.125)
-"""Decades to both sides of the best learning rate, two trials each, that follow."""
+"""Distances in decades from the best learning rate for the trials that follow, two per distance."""
 
 
 def tune_side_by_side(
@@ -36,15 +37,15 @@ def tune_side_by_side(
     """Search each space for the settings with the lowest objective.
 
     Args:
-        spaces: What is tuned, by optimizer.
-        measure: Gives the objective of a setting of each optimizer; infinite where it diverged.
-        trials: Settings tried of each.
-        seed: Of the proposals.
-        progress: Takes a step a round.
+        spaces: Search space by optimizer.
+        measure: Maps one setting per optimizer to objectives; infinite if a run diverged.
+        trials: Trials per optimizer.
+        seed: Seed of the sampler.
+        progress: Advances by one step per round.
 
     Returns:
-        Of each optimizer, ``{"settings": ..., "objective": ...}`` for every trial, in order; ``None`` where the
-        objective is not finite.
+        For each optimizer, ``{"settings": ..., "objective": ...}`` of every trial, in order; the objective is ``None``
+        if it is not finite.
 
     Raises:
         SolError: Optuna is not installed.
@@ -53,7 +54,7 @@ def tune_side_by_side(
         import optuna
     except ImportError:
         raise SolError(
-            f"tuning needs Optuna: {install_line([EXTRA])} (or --tune none, with learning rates of your own)"
+            f"tuning needs Optuna: {install_line([EXTRA])} (or use --tune none and specify learning rates)"
         ) from None
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -78,7 +79,7 @@ def tune_side_by_side(
         optuna.logging.set_verbosity(before)
 
 
-_WORST = 1e300  # TPE goes by the order of objectives alone
+_WORST = 1e300  # TPE only uses the ranking of objectives
 
 
 def _study(optuna: Any, space: Sequence[Dimension], seed: int) -> Any:
@@ -92,19 +93,19 @@ def _study(optuna: Any, space: Sequence[Dimension], seed: int) -> Any:
 
 
 def _refine(study: Any, decades: float) -> None:
-    """Ask next for the best settings with the learning rate ``decades`` higher, and lower."""
+    """Enqueue the best settings with the learning rate ``decades`` higher and lower."""
     best = study.best_trial.params
     for factor in (10**decades, 10**-decades):
         study.enqueue_trial({**best, "lr": best["lr"] * factor})
 
 
 def _inner(dimension: Dimension, value: float | str) -> float | str:
-    """A value as Optuna sees it."""
+    """A value in Optuna's parametrization."""
     return 1 - value if dimension.complement and not isinstance(value, str) else value
 
 
 def _suggest(trial: Any, space: Sequence[Dimension]) -> dict[str, float | str]:
-    """Settings of a trial; numbers to three digits, so that what is printed is what was run."""
+    """Settings of a trial; numbers have three digits, so the printed values are exact."""
     settings: dict[str, float | str] = {}
     for d in space:
         if d.choices:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page that tells a run, or a comparison, to somebody who has never seen the project."""
+"""A self-contained HTML report of a run or a comparison, for readers who are new to the project."""
 
 from sol_learner.report.page import report_page, write_report
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: colours and sizes come from the page's style sheet, so they follow dark mode and print."""
+"""Charts as inline SVG. Colors and sizes come from the page's style sheet, so they adapt to dark mode and print."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 12, 46
 _MOST_POINTS = 400
 
 STYLES = 12
-"""Lines with a style of their own; the style sheet has as many."""
+"""Number of distinct line styles in the style sheet."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its label, abscissae, ordinates (nan where it has a gap), and the half-width of a band around it."""
+    """A line: label, x values, y values (nan marks a gap) and the half-width of a band around it."""
 
     label: str
     x: Sequence[float] | numpy.ndarray
@@ -32,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A dot of a front: its place, whether it is best of its length, whether it was chosen, and its words."""
+    """A dot of a front: position, whether it beats all shorter ones, whether it was selected, and its label."""
 
     x: float
     y: float
@@ -43,7 +43,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, and the labels of its lines in the order of their styles."""
+    """An SVG image and the labels of its lines in style order."""
 
     svg: Markup
     labels: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A range of values laid over pixels."""
+    """A map from a range of values to pixels."""
 
     low: float
     high: float
@@ -60,7 +60,7 @@ class _Axis:
     log: bool = False
 
     def __call__(self, values: Sequence[float] | numpy.ndarray | float) -> numpy.ndarray:
-        """Pixels of ``values``."""
+        """Pixel coordinates of ``values``."""
         array = numpy.asarray(values, float)
         low, high = self.low, self.high
         if self.log:
@@ -69,7 +69,7 @@ class _Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """About five round values within the range."""
+        """About five round tick values within the range."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for steps in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 6, 8)):
@@ -85,7 +85,7 @@ class _Axis:
 
 
 def _axis(values: numpy.ndarray, start: float, stop: float, *, log: bool = False, margin: float = 0.05) -> _Axis:
-    """An axis on which all finite ``values`` have room."""
+    """An axis that covers all finite ``values``."""
     values = values[numpy.isfinite(values)]
     if log:
         values = values[values > 0]
@@ -111,21 +111,21 @@ def line_chart(
     dots: bool = False,
     whole: bool = False,
 ) -> Chart:
-    """Lines with their bands; a script may read values off at the pointer.
+    """A line chart with bands; a script can show the values under the pointer.
 
     Args:
-        series: At most :data:`STYLES` have styles of their own.
-        xlabel: What the abscissa is.
-        ylabel: What the ordinate is.
-        description: What one sees, for those who do not.
-        xlog: Logarithmic abscissa.
-        ylog: Logarithmic ordinate; what is not positive is left out.
-        from_zero: The ordinate's range holds 0.
-        dots: A dot at every value.
-        whole: The abscissa counts something: no fractions.
+        series: The lines; styles repeat after :data:`STYLES` of them.
+        xlabel: Label of the x-axis.
+        ylabel: Label of the y-axis.
+        description: Text alternative for screen readers.
+        xlog: Logarithmic x-axis.
+        ylog: Logarithmic y-axis; values that are not positive are omitted.
+        from_zero: Include 0 in the y-axis range.
+        dots: Draw a dot at every value.
+        whole: The x-axis is a count: integer ticks only.
     """
     shown = [_thinned(line) for line in series]
-    edges = [y for line in shown for y in (line.y, *_band(line)[ylog:])]  # a band may reach below what a log shows
+    edges = [y for line in shown for y in (line.y, *_band(line)[ylog:])]  # a band's lower edge may be <= 0
     ys = numpy.concatenate([*map(numpy.asarray, edges), numpy.zeros(int(from_zero))])
     xs = numpy.concatenate([numpy.zeros(0), *(numpy.asarray(line.x, float) for line in shown)])
     if ylog and not (ys[numpy.isfinite(ys)] > 0).any():
@@ -147,7 +147,7 @@ def line_chart(
 
 
 def _drawn(line: Series, number: int, across: _Axis, up: _Axis, dots: bool) -> Markup:
-    """A line, its band and its dots, in a group that a script can single out."""
+    """A line, its band and its dots, in a group that a script can highlight."""
     style, parts = number % STYLES, []
     x, y = across(line.x), _safe(up, line.y)
     if line.spread is not None:
@@ -167,7 +167,7 @@ def _drawn(line: Series, number: int, across: _Axis, up: _Axis, dots: bool) -> M
 
 
 def front_chart(marks: Sequence[Mark], xlabel: str, ylabel: str, description: str) -> Chart:
-    """Dots to point at, tap or tab to, the best of each length joined by steps."""
+    """A chart of focusable dots; steps join those that beat all shorter ones."""
     across = _axis(numpy.array([mark.x for mark in marks]), _LEFT, _WIDTH - _RIGHT, margin=0.06)
     up = _axis(numpy.array([mark.y for mark in marks]), _HEIGHT - _BOTTOM, _TOP, margin=0.1)
     best = [(float(across(mark.x)), float(up(mark.y))) for mark in marks if mark.best]
@@ -193,7 +193,7 @@ def front_chart(marks: Sequence[Mark], xlabel: str, ylabel: str, description: st
 
 
 def _thinned(line: Series) -> Series:
-    """Means over as many neighbours as it takes for a line to have at most 400 points; what is huge is a gap."""
+    """Average neighboring points so that a line has at most 400; extreme values become gaps."""
     x, y = numpy.asarray(line.x, float), numpy.asarray(line.y, float)
     y = numpy.where((abs(y) < 1e100) & ((abs(y) > 1e-100) | (y == 0)), y, numpy.nan)
     size = math.ceil(len(x) / _MOST_POINTS)
@@ -214,7 +214,7 @@ def _band(line: Series) -> tuple[numpy.ndarray, ...]:
 
 
 def _safe(axis: _Axis, values: Sequence[float] | numpy.ndarray, *, clip: bool = False) -> numpy.ndarray:
-    """Pixels; nan for what the axis cannot show, or its low end for what is below it where ``clip``."""
+    """Pixels; nan for values that the axis cannot show. With ``clip``, values below the axis move to its low end."""
     array = numpy.asarray(values, float)
     if clip:
         array = numpy.maximum(array, axis.low)
@@ -234,7 +234,7 @@ def _path(x: numpy.ndarray, y: numpy.ndarray) -> str:
 
 
 def _frame(across: _Axis, up: _Axis, xlabel: str, ylabel: str, whole: bool = False) -> Markup:
-    """Grid, numbers and labels of the axes."""
+    """Grid, tick labels and axis labels."""
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     line = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
     text = Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')

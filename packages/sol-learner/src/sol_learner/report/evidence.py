@@ -1,4 +1,4 @@
-"""What a report is made from: the folder of a run, the JSON of a comparison or of a study, read and checked."""
+"""Sources of a report: a run folder or the JSON of a comparison or a study, read and validated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OF_A_RUN = {
     "ms per step": ("seconds_per_step", 1e-3),
     "peak memory, MB": ("peak_bytes", 1e6),
 }
-"""What a comparison's JSON says of each run beside its metrics: the name here, the key there, and the unit."""
+"""Per-run quantities in a comparison's JSON other than metrics: name on the page, key in the JSON, unit."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class OptimizerRecord:
     """One optimizer in a comparison.
 
     Attributes:
-        name: Its name in tables.
-        rule: Its formula as text, or whatever else it is; may be empty.
-        lr: Learning rate that it was run at.
-        tuning: Every (learning rate, objective) that was tried first.
-        metrics: A value per held-out episode, by (split, name), nan where the run diverged; what does not belong to a
-            split, such as the seconds of a step, has the split ``""``.
+        name: Name in tables.
+        rule: Formula as text, or another description; may be empty.
+        lr: Learning rate of its runs.
+        tuning: Every (learning rate, objective) pair tried in tuning.
+        metrics: One value per held-out episode by (split, name); nan where the run diverged. Quantities without a
+            split, such as the time per step, have the split ``""``.
         curve: Mean loss of each step's batch, [T].
-        spread: Standard deviation of that over episodes, [T].
-        runs: Number of runs that these two are over; ``None`` where it was not told.
+        spread: Standard deviation of the curve over episodes, [T].
+        runs: Number of runs behind ``curve`` and ``spread``; ``None`` if unknown.
         diverged: Number of runs that diverged.
-        remarks: Runs that diverged or failed, a line each.
+        remarks: One line per diverged or failed run.
     """
 
     name: str
@@ -68,7 +68,7 @@ class OptimizerRecord:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first optimizer minus another, over episodes: its mean, its interval, and the p-value that it is chance."""
+    """The first optimizer minus another, paired over episodes: mean, interval and p-value."""
 
     baseline: str
     quantity: str
@@ -79,9 +79,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """Optimizers on the same held-out episodes of one task; the others are measured against the first.
+    """Optimizers on the same held-out episodes of one task; the first is compared with the others.
 
-    ``target`` is the loss that steps were counted to.
+    ``target`` is the loss that defines steps to target.
     """
 
     task: str
@@ -104,9 +104,9 @@ class FrontRecord:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of ``metrics.jsonl``; ``numbers`` without those that are not finite.
+    """A line of ``metrics.jsonl``; ``numbers`` has only the finite ones.
 
-    ``phase`` is a value of :class:`~sol_learner.runtime.progress.Phase`, ``title`` what people read.
+    ``phase`` is a value of :class:`~sol_learner.runtime.progress.Phase`, ``title`` its display text.
     """
 
     phase: str
@@ -118,7 +118,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers that a study shows as they are: its rows begin with a name."""
+    """A table that a study shows unchanged; each row starts with a name."""
 
     title: str
     head: tuple[str, ...]
@@ -127,21 +127,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known; what a source does not hold is empty.
+    """Everything read from a source; parts that it does not contain are empty.
 
     Attributes:
         name: Name of the folder or file.
         kind: ``"run"``, ``"unfinished"`` (a run without a rule yet), ``"comparison"`` or ``"study"``.
         rule: The learned rule.
         rules: Rules of a study by name.
-        study: What a study says of itself: ``shows``, ``title``, ``size``, ``settings``, ``budget``, ``notes``.
+        study: A study's description: ``shows``, ``title``, ``size``, ``settings``, ``budget``, ``notes``.
         summary: ``summary.json`` of a run.
-        tables: Of a study, what it measured beside comparisons.
+        tables: What a study measured in addition to comparisons.
         comparisons: One per task.
         front: Rules of other lengths.
-        log: What the run told while it worked.
-        files: Contents of the files that the run offers, by name.
-        described: What each of them is.
+        log: The run's log.
+        files: Contents of the downloadable files, by name.
+        described: Descriptions of these files, by name.
     """
 
     name: str
@@ -159,18 +159,18 @@ class Evidence:
 
 
 def read_evidence(source: Path) -> Evidence:
-    """The evidence in a run's folder, in what ``sol compare --json`` wrote, or in the JSON of a study.
+    """Read a run folder, the output of ``sol compare --json``, or the JSON of a study.
 
-    A study's JSON holds such comparisons under ``comparisons``, or one under ``comparison``, or ``tables`` with
+    A study's JSON has such comparisons under ``comparisons``, or a single one under ``comparison``, or ``tables`` with
     ``title``, ``head`` and ``rows``, or both.
 
     Raises:
-        SolError: There is nothing of the kind, or a file is damaged; the message says which.
+        SolError: ``source`` does not exist or is none of these, or a file is corrupted.
     """
     if source.is_dir():
         return _read_run(source)
     if not source.is_file():
-        raise SolError(f"there is no {source}; a report is made of a run's folder or of what sol compare --json wrote")
+        raise SolError(f"{source} does not exist; pass a run folder or a JSON file written by sol compare --json")
     record = _json(source)
     table = record if isinstance(record, Mapping) else {}
     shown = table.get("tables")
@@ -178,14 +178,14 @@ def read_evidence(source: Path) -> Evidence:
     given = record if studied is None else studied
     records = given if isinstance(given, list) else [given]
     if not ((records or shown) and all(isinstance(item, Mapping) and "optimizers" in item for item in records)):
-        hint = "; give the run's folder" if {"expression", "config"} & {*table} else ""
-        raise SolError(f"{source} is not what sol compare --json writes: it has no 'optimizers'{hint}")
+        hint = "; pass the run folder instead" if {"expression", "config"} & {*table} else ""
+        raise SolError(f"{source} was not written by sol compare --json: 'optimizers' is missing{hint}")
     if studied is None:
         return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
     study = table.get("study", {})
     rules = table.get("rules", {"learned": table["rule"]} if "rule" in table else {})
     if not (isinstance(study, Mapping) and isinstance(rules, Mapping)):
-        raise SolError(f"{source} is not as a study writes it: 'study' or 'rules' is no table")
+        raise SolError(f"{source} is not a valid study file: 'study' and 'rules' must be tables")
     return Evidence(
         source.stem,
         "study",
@@ -200,9 +200,9 @@ def _tables(records: Any, path: Path) -> tuple[Table, ...]:
     try:
         tables = [Table(str(t["title"]), tuple(map(str, t["head"])), tuple(map(_row, t["rows"]))) for t in records]
     except (KeyError, TypeError, ValueError) as error:
-        raise SolError(f"{path} is not as a study writes it, in 'tables': {error!r}") from None
+        raise SolError(f"{path} is not a valid study file: 'tables' is malformed ({error!r})") from None
     if any(len(row) != len(table.head) for table in tables for row in table.rows):
-        raise SolError(f"{path} is not as a study writes it: a table has rows that are longer or shorter than its head")
+        raise SolError(f"{path} is not a valid study file: every row of a table must be as long as its head")
     return tuple(tables)
 
 
@@ -214,7 +214,7 @@ def _row(cells: Sequence[Any]) -> tuple[str | float, ...]:
 def _read_run(folder: Path) -> Evidence:
     finished, started = (folder / "rule.json").is_file(), (folder / "metrics.jsonl").is_file()
     if not (finished or started or (folder / CHECKPOINTS).is_dir()):
-        raise SolError(f"{folder} is not the folder of a run: it holds neither rule.json nor metrics.jsonl")
+        raise SolError(f"{folder} is not a run folder: it contains neither rule.json nor metrics.jsonl")
     log = _log(folder / "metrics.jsonl") if started else ()
     name = folder.resolve().name
     if not finished:
@@ -222,12 +222,12 @@ def _read_run(folder: Path) -> Evidence:
     path, front = folder / "summary.json", folder / "front.json"
     summary = _json(path) if path.is_file() else {}
     if not isinstance(summary, Mapping):
-        raise SolError(f"{path} is not the summary of a run")
+        raise SolError(f"{path} is not a run summary: it must contain a JSON object")
     for key in ("config", "seconds", "versions"):
         if not isinstance(summary.get(key, {}), Mapping):
-            raise SolError(f"{path} is not as sol writes it: {key!r} is not a table")
+            raise SolError(f"{path} is corrupted: {key!r} must be a table")
     if not all(isinstance(value, int | float) for value in summary.get("seconds", {}).values()):
-        raise SolError(f"{path} is not as sol writes it: 'seconds' are not all numbers")
+        raise SolError(f"{path} is corrupted: 'seconds' must contain only numbers")
     described = _described(summary, path)
     return Evidence(
         name,
@@ -243,32 +243,32 @@ def _read_run(folder: Path) -> Evidence:
 
 
 def _described(summary: Mapping[str, Any], path: Path) -> dict[str, str]:
-    """The files that a run offers, by its summary."""
+    """Names and descriptions of the downloadable files, from the summary."""
     files = summary.get("files", {})
     if not isinstance(files, Mapping) or any(name != Path(name).name for name in files):
-        raise SolError(f"{path} is damaged: 'files' does not list files of the run's folder")
+        raise SolError(f"{path} is corrupted: 'files' must map names of files in the run folder to descriptions")
     return {str(name): str(what) for name, what in files.items()}
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a file may be embedded: no link to elsewhere, and of a size that a page can hold."""
+    """Whether a file may be embedded: not a symbolic link, and small enough for the page."""
     return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES
 
 
 def _json(path: Path) -> Any:
     try:
         if path.stat().st_size > 10 * MAX_BYTES:
-            raise SolError(f"{path} is larger than {10 * MAX_BYTES:,} bytes")
+            raise SolError(f"{path} is too large: the limit is {10 * MAX_BYTES:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise SolError(f"{path} cannot be read, it is damaged: {error}") from None
+        raise SolError(f"cannot read {path}: {error}") from None
 
 
 def _comparisons(records: Any, path: Path) -> tuple[ComparisonRecord, ...]:
     try:
         return tuple(_comparison(record) for record in records)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SolError(f"{path} is not as sol writes it, in a comparison: {error!r}") from None
+        raise SolError(f"{path} is corrupted: invalid comparison ({error!r})") from None
 
 
 def _comparison(record: Mapping[str, Any]) -> ComparisonRecord:
@@ -312,7 +312,7 @@ def _result(record: Mapping[str, Any]) -> OptimizerRecord:
     remarks += [f"seed {seed} failed: {error}" for seed, error in (record.get("failed") or {}).items()]
     curve, spread = (_numbers(record[key]) if record.get(key) else None for key in ("batch_loss", "batch_loss_std"))
     if curve is not None and spread is not None and len(curve) != len(spread):
-        raise ValueError("batch_loss and batch_loss_std differ in length")
+        raise ValueError("batch_loss and batch_loss_std must have the same length")
     return OptimizerRecord(
         str(record["name"]),
         str(record.get("rule") or ""),
@@ -334,7 +334,7 @@ def _number(value: Any) -> float | None:
 def _numbers(values: Sequence[Any]) -> numpy.ndarray:
     numbers = numpy.asarray(values, float)
     if numbers.ndim != 1:
-        raise ValueError(f"a list of numbers was expected, not one of shape {numbers.shape}")
+        raise ValueError(f"expected a flat list of numbers, got shape {numbers.shape}")
     return numbers
 
 
@@ -345,12 +345,12 @@ def _front(path: Path) -> tuple[FrontRecord, ...]:
             for point in _json(path)
         ]
     except (KeyError, TypeError, ValueError, OverflowError, RuleError) as error:
-        raise SolError(f"{path} is not as sol writes it: {error!r}") from None
+        raise SolError(f"{path} is corrupted: {error!r}") from None
     return tuple(sorted((point for point in points if numpy.isfinite(point.loss)), key=lambda p: (p.terms, p.loss)))
 
 
 def _log(path: Path) -> tuple[LogLine, ...]:
-    """Every whole line; an interrupted run may end within one."""
+    """Every complete line; an interrupted run may end with a partial one."""
     lines = []
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
@@ -361,9 +361,9 @@ def _log(path: Path) -> tuple[LogLine, ...]:
                     lines.append(_log_line(record))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 if number < len(texts):
-                    raise SolError(f"{path} is damaged in line {number}: {error}") from None
+                    raise SolError(f"{path} is corrupted in line {number}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SolError(f"{path} cannot be read, it is damaged: {error}") from None
+        raise SolError(f"cannot read {path}: {error}") from None
     return tuple(lines)
 
 

@@ -1,4 +1,4 @@
-"""Formulas of a page, as MathML where an exporter for it is installed and as text elsewhere."""
+"""Formulas on the page: MathML if an exporter for it is installed, plain text otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Formulas", "rounded"]
 
 
 class Formulas:
-    """The parts of a page that hold formulas."""
+    """Renders the formulas of a page."""
 
     def __init__(self) -> None:
         point = find_plugins(EXPORTERS).get("mathml")
@@ -28,13 +28,13 @@ class Formulas:
         return Markup('<div class="formula"><code>φ = {}</code></div>').format(rounded(rule))
 
     def step(self, rule: UpdateRule) -> Markup:
-        """What the optimizer does at a step."""
+        """The update step of the optimizer."""
         if self._exporter:
             return Markup(self._exporter.step(rule))
         return Markup('<div class="formula"><code>w ← w − lr · φ</code></div>')
 
     def symbols(self, rule: UpdateRule) -> Markup:
-        """A table of what the formula's symbols mean."""
+        """A table of the formula's symbols and their meanings."""
         if self._exporter:
             return Markup(self._exporter.symbols(rule))
         tables: dict[str, Any] = {**rule.vocabulary.features, **rule.vocabulary.recurrences}
@@ -49,6 +49,6 @@ class Formulas:
 
 
 def rounded(rule: UpdateRule, digits: int = 4) -> str:
-    """phi as text with constants of so many digits."""
+    """phi as text, with constants rounded to ``digits`` significant digits."""
     numbers = {number: sympy.Float(f"{float(number):.{digits}g}") for number in rule.expression.atoms(sympy.Float)}
     return format_expression(rule.expression.xreplace(numbers))

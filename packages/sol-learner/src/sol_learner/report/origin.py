@@ -1,4 +1,4 @@
-"""What a page says of how a run came about: its phases, its progress, its settings and what it ran on."""
+"""How a run was produced: its phases, progress, settings, versions and hardware."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ __all__ = ["Origin", "duration"]
 _PHASES = {
     Phase.TUNE: "tuning the starting rule",
     Phase.META_TRAIN: "meta-training the network",
-    Phase.LIBRARY: "reading the formula out, and a search over a library of terms",
-    Phase.PRUNE: "dropping terms",
+    Phase.LIBRARY: "reading out the formula and searching a library of terms",
+    Phase.PRUNE: "pruning terms",
     Phase.POLISH: "polishing constants",
-    Phase.FRONT: "shorter formulas",
+    Phase.FRONT: "finding shorter formulas",
     Phase.COMPARE: "comparing on held-out seeds",
 }
 _SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 _TRAINED = {
-    "meta_loss": "mean loss on the way, training seeds",
-    "loss": "objective at the end, validation seeds",
+    "meta_loss": "mean loss per episode, training seeds",
+    "loss": "final objective, validation seeds",
     "best": "lowest objective so far",
 }
-_POLISHED = {"meta_loss": "meta-loss", "loss": "median of the candidates", "best": "best candidate"}
+_POLISHED = {"meta_loss": "meta-loss", "loss": "median candidate", "best": "best candidate"}
 _MACHINE = ("machine", "threads", "ranks", "jobs")
 
 
 class Origin:
-    """How a run of ``tasks`` came about, by its summary and what it logged."""
+    """How a run on ``tasks`` was produced, from its summary and log."""
 
     def __init__(self, summary: Mapping[str, Any], log: Sequence[LogLine], tasks: Sequence[str]) -> None:
         self._summary, self._log, self._tasks = summary, log, tasks
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of each phase."""
+        """Duration of each phase in seconds."""
         return {str(name): float(value) for name, value in self._summary.get("seconds", {}).items()}
 
     @property
     def timings(self) -> list[dict[str, Any]]:
-        """Phases with their seconds and shares."""
+        """Phases with their durations and shares of the total."""
         seconds = self.seconds
         total = sum(seconds.values()) or 1.0
         names = {phase.value: words for phase, words in _PHASES.items()}
@@ -59,7 +59,7 @@ class Origin:
 
     @cached_property
     def progress(self) -> list[dict[str, Any]]:
-        """A chart for each phase that was logged."""
+        """A chart for each logged phase."""
         found: list[dict[str, Any]] = []
         for title, lines in _parts(self._log):
             phase = lines[0].phase
@@ -77,7 +77,7 @@ class Origin:
                 for name in names
             ]
             axis = "episode" if trained else "generation"
-            words = f"Loss over the steps of {title}."
+            words = f"Loss by step: {title}."
             values = [value for line in series for value in line.y]
             wide = min(values) > 0 and max(values) > 20 * min(values)
             chart = line_chart(series, axis, "loss", words, dots=True, whole=True, ylog=wide)
@@ -86,7 +86,7 @@ class Origin:
 
     @property
     def reached(self) -> list[dict[str, Any]]:
-        """Of a run that is not finished: what was begun."""
+        """For an unfinished run: the phases that have started."""
         return [
             {
                 "name": title,
@@ -99,7 +99,7 @@ class Origin:
 
     @property
     def settings(self) -> list[dict[str, Any]]:
-        """Every setting with its value, its meaning, and whether it is the default."""
+        """Every setting with its value, its description and whether it differs from the default."""
         config = self._summary.get("config", {})
         explained = LearnConfig.explanations()
         defaults = {item.name: item.default for item in fields(LearnConfig)}
@@ -115,7 +115,7 @@ class Origin:
 
     @property
     def command(self) -> str:
-        """The command that does it again."""
+        """The command that reproduces the run."""
         changed = [
             f"--{item['name'].replace('_', '-')} {shlex.quote(item['value'])}"
             for item in self.settings
@@ -125,13 +125,13 @@ class Origin:
 
     @property
     def versions(self) -> list[tuple[str, str]]:
-        """What it ran on."""
+        """Software versions and machine."""
         found = [(str(name), str(version)) for name, version in self._summary.get("versions", {}).items()]
         return found + [(name, str(self._summary[name])) for name in _MACHINE if name in self._summary]
 
 
 def _parts(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
-    """Titles with their lines, in the order of the log."""
+    """Log lines grouped by title, in log order."""
     found: list[tuple[str, list[LogLine]]] = []
     for line in log:
         if not found or (found[-1][1][0].phase, found[-1][0]) != (line.phase, line.title):
@@ -141,7 +141,7 @@ def _parts(log: Sequence[LogLine]) -> list[tuple[str, list[LogLine]]]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A duration in human-readable form."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""The page: what the evidence says, laid out by a template that escapes everything that comes from files."""
+"""The report page: the evidence rendered by a template that escapes everything read from files."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ from sol_symbols import UpdateRule, parity, responses, scaling_degree, value_ran
 __all__ = ["report_page", "write_report"]
 
 _SPLITS = {"train": "training", "test": "test"}
-_CROWD = 4  # more curves than these: the bands of the others are shown on demand
+_CROWD = 4  # above this many curves, the bands of all but the first are shown on demand
 
 
 def write_report(source: str | Path, target: str | Path) -> None:
     """Write :func:`report_page` of ``source`` to ``target``.
 
     Raises:
-        SolError: ``source`` is not what reports are made of, or ``target`` cannot be written.
+        SolError: ``source`` is not a valid report source, or ``target`` cannot be written.
     """
     write_atomically(target, report_page(source))
 
 
 def report_page(source: str | Path) -> str:
-    """A run, a comparison or a study as one HTML page that needs no other file and no network.
+    """Render a run, a comparison or a study as one self-contained HTML page.
 
     Args:
-        source: The folder that ``sol learn`` wrote, also one of a run that is not finished, or the JSON that
-            ``sol compare --json`` or a study wrote.
+        source: A folder written by ``sol learn``, including that of an unfinished run, or a JSON file written by
+            ``sol compare --json`` or a study.
 
     Raises:
-        SolError: ``source`` is neither, or a file of it is damaged.
+        SolError: ``source`` is neither, or one of its files is corrupted.
     """
     import jinja2
 
@@ -78,7 +78,7 @@ def report_page(source: str | Path) -> str:
 
 
 class _Page:
-    """What the template asks for."""
+    """The values used by the template."""
 
     styles = STYLES
 
@@ -98,7 +98,7 @@ class _Page:
 
     @cached_property
     def described(self) -> list[tuple[str, str]]:
-        """Tasks with what they are, of those that are installed here."""
+        """Names and descriptions of those tasks that are installed here."""
         known = find_tasks()
         told = [(name, *describe(known[name])) for name in dict.fromkeys(self.tasks) if name in known]
         return [(name, words) for name, words, ready in told if ready and words]
@@ -113,12 +113,12 @@ class _Page:
         if self._evidence.kind in ("comparison", "study"):
             return f"Optimizers compared on {tasks}"
         if self._evidence.kind == "unfinished":
-            return f"A run that is not finished: {self._evidence.name}"
+            return f"Unfinished run: {self._evidence.name}"
         return f"A learned optimizer for {tasks}" if tasks else f"A learned optimizer: {self._evidence.name}"
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """What a reader wants to know first: losses against the best baseline, memory, time."""
+        """The headline results: losses against the best baseline, memory, time."""
         found = []
         several = len(self._evidence.comparisons) > 1
         for comparison in (
@@ -127,14 +127,14 @@ class _Page:
             place = f" on {comparison.task}" if several else ""
             keys = [("train", "loss"), ("test", "accuracy" if self._evidence.kind == "study" else "loss")]
             for split, name in keys[:1] if several else keys:
-                words = f"{_SPLITS[split]} {name} at the end{place}"
+                words = f"final {_SPLITS[split]} {name}{place}"
                 verdict = against_best(comparison, (split, name), words)
                 found += [verdict] if verdict else []
         rule = self._evidence.rule
         if rule is not None:
             size = rule.complexity
-            found.append(Verdict(str(size.terms), "terms", "additive terms of the formula"))
-            note = "numbers kept per parameter; Adam keeps 2"
+            found.append(Verdict(str(size.terms), "terms", "additive terms in the formula"))
+            note = "values stored per parameter; Adam stores 2"
             found.append(Verdict(str(size.states), "states", note))
         seconds = self.origin.seconds
         if seconds:
@@ -145,8 +145,8 @@ class _Page:
     def _machine(self) -> str:
         jobs, threads = (self._summary.get(name) for name in ("jobs", "threads"))
         if isinstance(jobs, int) and jobs > 1:
-            return f"the whole run, {jobs} processes"
-        return f"the whole run, {threads} thread{'' if threads == 1 else 's'}" if threads else "the whole run"
+            return f"entire run, {jobs} processes"
+        return f"entire run, {threads} thread{'' if threads == 1 else 's'}" if threads else "entire run"
 
     # -- results --------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class _Page:
 
     @cached_property
     def overview(self) -> dict[str, Any] | None:
-        """Of a study of several tasks: training losses, an optimizer a row."""
+        """For a study of several tasks: training losses, one row per optimizer."""
         comparisons = self._evidence.comparisons
         if self._evidence.kind != "study" or len(comparisons) < 2:
             return None
@@ -183,7 +183,7 @@ class _Page:
 
     @property
     def explained(self) -> list[tuple[str, UpdateRule]]:
-        """Rules of a study whose symbols have to be explained, because no rule before has them."""
+        """Rules of a study that introduce symbols that no earlier rule has."""
         known: set[str] = set()
         found: list[tuple[str, UpdateRule]] = []
         for name, rule in self._evidence.rules.items():
@@ -194,12 +194,12 @@ class _Page:
 
     @property
     def notes(self) -> list[str]:
-        """What a study says of how it differs from what it shows."""
+        """The study's notes on how it differs from what it reproduces."""
         return [str(note) for note in self._evidence.study.get("notes", [])]
 
     @property
     def plan(self) -> list[tuple[str, str]]:
-        """Settings of a study, those within tables by dotted names."""
+        """Settings of a study; nested ones have dotted names."""
         study = self._evidence.study
         return [*_flat("", study.get("budget", {})), *_flat("", study.get("settings", {}))]
 
@@ -220,39 +220,39 @@ class _Page:
             marks.append(Mark(point.terms, point.loss, best, chosen, label))
             items.append({"point": point, "best": best, "chosen": chosen, "states": point.rule.complexity.states})
         description = (
-            f"Objective against length of {len(points)} formulas, from {points[0].terms} to {points[-1].terms} terms; "
+            f"Objective vs. length for {len(points)} formulas, from {points[0].terms} to {points[-1].terms} terms; "
             f"the lowest objective is {lowest:.3g}."
         )
-        chart = front_chart(marks, "additive terms of the formula", "objective on validation seeds", description)
+        chart = front_chart(marks, "additive terms in the formula", "objective on validation seeds", description)
         selected = next((n for n, item in enumerate(items) if item["chosen"]), len(items) - 1)
         return {"chart": chart, "items": items, "selected": selected}
 
     @property
     def gradient(self) -> float:
-        """Size of the gradients that the responses are shown for, one digit of what the run saw."""
+        """Gradient size for the response plots: the root mean square in the run, to one digit."""
         rms = self._summary.get("gradient_rms")
         return float(f"{rms:.1g}") if isinstance(rms, float) and 0 < rms < numpy.inf else 1.0
 
     @cached_property
     def responses(self) -> list[dict[str, Any]]:
-        """phi over g, over m and over t/T."""
+        """phi against g, m and t/T."""
         rule = self._evidence.rule
         if rule is None:
             return []
         found = []
-        names = ("How it answers a gradient", "How it answers momentum", "How it changes over the run")
+        names = ("Response to the gradient", "Response to momentum", "Change over training")
         with numpy.errstate(all="ignore"):
             panels = responses(rule, self.gradient)
         for name, panel in zip(names, panels):
             lines = [Series(line.label, line.x, line.phi) for line in panel.lines]
-            description = f"The update phi over the {panel.axis}, {panel.title}; lines by {panel.legend}."
+            description = f"The update phi vs. {panel.axis}, {panel.title}; one line per {panel.legend}."
             chart = line_chart(lines, panel.axis, "update φ", description, from_zero=panel.from_zero)
             found.append({"name": name, "panel": panel, "chart": chart})
         return found
 
     @cached_property
     def facts(self) -> list[str]:
-        """Sentences on what the formula's form implies."""
+        """Sentences on properties that follow from the formula's form."""
         rule = self._evidence.rule
         if rule is None:
             return []
@@ -260,34 +260,34 @@ class _Page:
         degree = scaling_degree(rule.expression, rule.vocabulary)
         found = []
         if odd == -1:
-            found.append("Mirrored gradients give the mirrored update, as with Adam and gradient descent.")
+            found.append("Negating all gradients negates the update, as with Adam and gradient descent.")
         else:
-            found.append("Mirrored gradients do not give the mirrored update, other than with Adam and its relatives.")
+            found.append("Negating all gradients does not negate the update, unlike with Adam and its variants.")
         if degree == 0:
-            found.append("The size of the gradients does not matter, only their direction and history, as with Adam.")
+            found.append("The update does not depend on the scale of the gradients, as with Adam.")
         elif degree is not None:
-            found.append(f"Gradients c times as large make the update c to the power of {degree} times as large.")
+            found.append(f"Scaling all gradients by c scales the update by c to the power of {degree}.")
         else:
             found.append(
-                "Some of its terms grow with the size of the gradients and others do not, so a loss multiplied by a "
-                "constant is trained differently."
+                "Some terms depend on the scale of the gradients and others do not, so multiplying the loss by a "
+                "constant changes training."
             )
         if rule.needs_horizon:
             end = f"T = {rule.horizon:g}" if rule.horizon else "T"
-            found.append(f"Its schedule ends at {end} steps; give the number of steps that you train for.")
+            found.append(f"Its schedule ends at {end} steps; set this to the number of steps you train for.")
         if any(free.name == "w" for free in rule.expression.free_symbols):
-            found.append("It uses the parameter's own value, as weight decay does.")
+            found.append("It uses the parameter's value, as weight decay does.")
         return found
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """Where number formats overflow."""
+        """Where floating-point formats overflow or underflow."""
         rule = self._evidence.rule
         return value_ranges(rule).warnings if rule is not None else ()
 
     @property
     def downloads(self) -> list[dict[str, str]]:
-        """Files with their contents as addresses."""
+        """Files with their contents as data URLs."""
         files = self._evidence.files
         return [
             {
@@ -302,7 +302,7 @@ class _Page:
 
 
 def _tuned(comparison: ComparisonRecord) -> list[tuple[int, list[str]]]:
-    """Names of the optimizers that were tuned, by the number of values tried."""
+    """Names of the tuned optimizers, grouped by the number of learning rates tried."""
     counts: dict[int, list[str]] = {}
     for result in comparison.results:
         if result.tuning:
@@ -314,7 +314,7 @@ def _tuned(comparison: ComparisonRecord) -> list[tuple[int, list[str]]]:
 
 
 def _flat(prefix: str, table: Any) -> list[tuple[str, str]]:
-    """(dotted name, value as text) of nested tables."""
+    """Flatten nested tables to (dotted name, value as text)."""
     if not isinstance(table, Mapping):
         return [(prefix, as_text(table))]
     return [row for name, value in table.items() for row in _flat(f"{prefix}.{name}" if prefix else str(name), value)]

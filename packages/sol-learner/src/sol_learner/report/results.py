@@ -1,4 +1,4 @@
-"""What a comparison says on the page: tables with intervals, verdicts, curves."""
+"""The results of a comparison on the page: tables with intervals, verdicts, curves."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 _RESAMPLES = 2_000
-_EXPLODED = 10.0  # times the loss at the start: what is above is left out of curves
-_BEST = {"loss": min, "accuracy": max}  # which mean of a column is marked
+_EXPLODED = 10.0  # multiple of the initial loss above which curves are cut off
+_BEST = {"loss": min, "accuracy": max}  # which mean is best, and marked, in a column
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A mean, its interval, words on runs that have no number, and whether it is the best of its column."""
+    """A mean, its interval, a note on runs without a value, and whether it is the best in its column."""
 
     mean: float
     low: float
@@ -41,7 +41,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One fact in large type; ``kind`` is good, bad, even or plain."""
+    """One headline result; ``kind`` is good, bad, even or plain."""
 
     value: str
     what: str
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def _resamples(count: int) -> numpy.ndarray:
-    """Episodes drawn with replacement, [resamples, count]; the same at every call."""
+    """Episode indices drawn with replacement, [resamples, count]; the same at every call."""
     return numpy.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
 
 
@@ -60,25 +60,25 @@ def _interval(statistics: numpy.ndarray) -> tuple[float, float]:
 
 
 def result_columns(comparison: ComparisonRecord) -> list[tuple[str, str]]:
-    """Training loss first, then test metrics, then the rest; metrics on the validation split are left out."""
+    """Training loss first, then test metrics, then the rest; metrics on the validation split are omitted."""
     keys = {key: None for result in comparison.results for key in result.metrics if key[0] != "valid"}
     return sorted(keys, key=lambda key: (key != ("train", "loss"), key[0] != "test", key[1] != "loss"))
 
 
 def result_table(comparison: ComparisonRecord, keys: Sequence[tuple[str, str]], ratios: bool = False) -> dict[str, Any]:
-    """Heads and rows of a table; ``ratios`` adds a column of training losses over that of the first optimizer."""
+    """Columns and rows of a table; ``ratios`` adds training losses relative to that of the first optimizer."""
     target = "" if comparison.target is None else f" of {digits(comparison.target)}"
     columns = [f"{split} {name}".strip().replace("steps to target", f"steps to a loss{target}") for split, name in keys]
     cells = [column(comparison, key) for key in keys]
     if ratios and len(comparison.results) > 1:
-        columns.append(f"train loss ÷ that of {comparison.results[0].name}")
+        columns.append(f"train loss relative to {comparison.results[0].name}")
         cells.append([_paired(comparison, number, 0, ("train", "loss")) for number in range(len(comparison.results))])
     rows = [{"result": result, "cells": row} for result, row in zip(comparison.results, zip(*cells))]
     return {"columns": columns, "rows": rows}
 
 
 def column(comparison: ComparisonRecord, key: tuple[str, str]) -> list[_Cell | None]:
-    """Mean over episodes with the interval of 95 % from a bootstrap over episodes."""
+    """Mean over episodes with a 95% bootstrap interval over episodes."""
     cells: list[_Cell | None] = []
     for result in comparison.results:
         values = result.metrics.get(key, numpy.zeros(0))
@@ -90,7 +90,7 @@ def column(comparison: ComparisonRecord, key: tuple[str, str]) -> list[_Cell | N
             note = (
                 f"{len(finite)} of {len(values)} reached it"
                 if counted
-                else f"without {absent} lost run{'s'[: absent - 1]}"
+                else f"excluding {absent} lost run{'s'[: absent - 1]}"
             )
             cells.append(_Cell(float(finite.mean()), *_interval(means), note if absent else ""))
         else:
@@ -103,7 +103,7 @@ def column(comparison: ComparisonRecord, key: tuple[str, str]) -> list[_Cell | N
 
 
 def _paired(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
-    """Mean of ``one`` over mean of ``other`` and its interval, episodes drawn in pairs."""
+    """Mean of ``one`` divided by mean of ``other``, with a paired bootstrap interval."""
     over, under = (comparison.results[number].metrics.get(key) for number in (one, other))
     if over is None or under is None or len(over) != len(under) or not (under > 0).all():
         return None
@@ -115,7 +115,7 @@ def _paired(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, 
 
 
 def against_best(comparison: ComparisonRecord, key: tuple[str, str], words: str) -> Verdict | None:
-    """The first optimizer against the best of the others: a ratio of losses, or a difference of accuracies."""
+    """The first optimizer vs. the best of the others: a ratio of losses or a difference of accuracies."""
     larger = key[1] == "accuracy"
     worst = -numpy.inf if larger else numpy.inf
     means = [
@@ -132,31 +132,29 @@ def against_best(comparison: ComparisonRecord, key: tuple[str, str], words: str)
     space = "\N{NO-BREAK SPACE}"
     if larger:
         change = f"{100 * abs(found.mean):.1f}{space}points {'higher' if found.mean > 0 else 'lower'}"
-        told = f"difference {found.mean:+.4f}, 95{space}% interval {found.low:+.4f} to {found.high:+.4f}".replace(
-            "-", "−"
-        )
+        told = f"difference {found.mean:+.4f}, 95% interval {found.low:+.4f} to {found.high:+.4f}".replace("-", "−")
         kind = "good" if found.low > 0 else "bad" if found.high < 0 else "even"
     else:
-        percent = f"{100 * abs(found.mean - 1):.0f}{space}% {'lower' if found.mean < 1 else 'higher'}"
+        percent = f"{100 * abs(found.mean - 1):.0f}% {'lower' if found.mean < 1 else 'higher'}"
         change = f"{found.mean:.3g} times as high" if found.mean >= 3 else percent
-        told = f"ratio {found.mean:.2f}, 95{space}% interval {found.low:.2f} to {found.high:.2f}"
+        told = f"ratio {found.mean:.2f}, 95% interval {found.low:.2f} to {found.high:.2f}"
         kind = "good" if found.high < 1 else "bad" if found.low > 1 else "even"
     p = _chance(comparison, rival, key)
     if p is not None:
         told += f", p = {p:.2g}"
         kind = kind if p < 0.05 else "even"
     rest = f"{tuned}{comparison.results[rival].name}, the best other optimizer"
-    return Verdict(change, words, f"{digits(means[0])} against {digits(means[rival])} of {rest} ({told})", kind)
+    return Verdict(change, words, f"{digits(means[0])} vs. {digits(means[rival])} for {rest} ({told})", kind)
 
 
 def _chance(comparison: ComparisonRecord, rival: int, key: tuple[str, str]) -> float | None:
-    """The p-value after Holm's correction that the first optimizer's difference to ``rival`` is chance."""
+    """The Holm-corrected p-value of the first optimizer's difference from ``rival``, if it was tested."""
     quantity, name = " ".join(key), comparison.results[rival].name
     return next((d.p for d in comparison.differences if (d.baseline, d.quantity) == (name, quantity)), None)
 
 
 def _difference(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
-    """Mean of ``one`` minus that of ``other`` and its interval, episodes drawn in pairs."""
+    """Mean of ``one`` minus mean of ``other``, with a paired bootstrap interval."""
     first, second = (comparison.results[number].metrics.get(key) for number in (one, other))
     if first is None or second is None or len(first) != len(second):
         return None
@@ -167,7 +165,7 @@ def _difference(comparison: ComparisonRecord, one: int, other: int, key: tuple[s
 
 
 def difference_table(comparison: ComparisonRecord) -> dict[str, Any] | None:
-    """Differences to the first optimizer: a baseline a row, a quantity a column."""
+    """Differences from the first optimizer: one row per baseline, one column per quantity."""
     found = {(row.baseline, row.quantity): row for row in comparison.differences}
     if not found:
         return None
@@ -177,7 +175,7 @@ def difference_table(comparison: ComparisonRecord) -> dict[str, Any] | None:
 
 
 def curve_chart(comparison: ComparisonRecord) -> Chart | None:
-    """Loss over the steps; parts ten times above the start are left out, and what diverged is said at its name."""
+    """Loss vs. step. Values above ten times the initial loss are omitted; labels mention diverged runs."""
     shown = [(result, result.curve) for result in comparison.results if result.curve is not None]
     if not shown:
         return None
@@ -187,10 +185,10 @@ def curve_chart(comparison: ComparisonRecord) -> Chart | None:
     for result, curve in shown:
         calm = numpy.where(abs(curve) < most, curve, numpy.nan)
         lines.append(Series(_label(result, comparison.episodes), numpy.arange(1, len(curve) + 1), calm, result.spread))
-        end = digits(float(calm[-1])) if len(calm) and numpy.isfinite(calm[-1]) else "left the picture"
+        end = digits(float(calm[-1])) if len(calm) and numpy.isfinite(calm[-1]) else "off the chart"
         ends.append(f"{result.name} {end}")
-    description = f"Training loss over the steps on {comparison.task}, one line an optimizer; at the last step: "
-    return line_chart(lines, "training step", "loss of the step's batch", f"{description}{', '.join(ends)}.", ylog=True)
+    description = f"Training loss vs. step on {comparison.task}, one line per optimizer; at the last step: "
+    return line_chart(lines, "training step", "batch loss", f"{description}{', '.join(ends)}.", ylog=True)
 
 
 def _label(result: OptimizerRecord, episodes: int) -> str:
@@ -199,21 +197,21 @@ def _label(result: OptimizerRecord, episodes: int) -> str:
     if result.diverged:
         lost = f"{result.diverged} of {episodes} runs diverged"
         whole = result.runs is not None and result.runs == episodes - result.diverged
-        words.append(f"{lost}, the curve is of the others" if whole else f"{lost}, the curve ends there")
+        words.append(f"{lost}; the curve shows the others" if whole else f"{lost}; the curve ends there")
     known = ", ".join(word for word in words if word)
     return f"{result.name} ({known})" if known else result.name
 
 
 def tuning_chart(comparison: ComparisonRecord) -> Chart | None:
-    """Objective over the learning rates that were tried."""
+    """Objective vs. learning rate, for all rates tried."""
     tuned = [result for result in comparison.results if result.tuning]
     lines = [Series(r.name, *(numpy.array(column) for column in zip(*sorted(r.tuning)))) for r in tuned]
     if not lines:
         return None
-    description = "Objective over the learning rate, a dot for each that was tried, one line an optimizer."
+    description = "Objective vs. learning rate: one dot per rate tried, one line per optimizer."
     return line_chart(lines, "learning rate", "objective on tuning seeds", description, xlog=True, ylog=True, dots=True)
 
 
 def digits(value: float | None) -> str:
-    """A number for people, to four digits; a dash for none."""
+    """A number formatted to four significant digits; a dash for ``None``."""
     return "–" if value is None else f"{value:.4g}".replace("-", "−")

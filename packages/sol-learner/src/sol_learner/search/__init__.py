@@ -1,4 +1,4 @@
-"""From a read-out to a short rule: library, CMA-ES, pruning, the front."""
+"""From a readout to a short rule: library, CMA-ES, pruning, the front."""
 
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.front import FrontPoint, measured_front

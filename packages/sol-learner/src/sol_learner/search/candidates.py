@@ -1,4 +1,4 @@
-"""Rules that differ in their coefficients alone, measured side by side on episodes that were never used before."""
+"""Evaluate rules that differ only in their coefficients, in parallel, on unused episodes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["CandidateEvaluator"]
 
 
 class CandidateEvaluator:
-    """Measures candidates; all of one call share their episodes (common random numbers).
+    """Evaluates candidates; all candidates of a call share their episodes (common random numbers).
 
     Args:
         task_set: The tasks.
         seed: Base seed.
-        first_episode: First index in the training stream that is free.
-        validation: Episodes of the validation stream that rules are chosen on.
-        clock: Interrupts.
-        checkpoints: Keeps every result.
+        first_episode: First unused index in the training stream.
+        validation: Number of validation episodes for selecting rules.
+        clock: Source of interrupts.
+        checkpoints: Stores every result.
         ranks, workers: Processes that share the candidates.
     """
 
@@ -55,22 +55,22 @@ class CandidateEvaluator:
         self._next, self._validated = first_episode, dict[str, float]()
 
     def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
-        """Start the processes on ``count`` candidates like those to come, while this one is busy with other things."""
+        """Warm up the worker processes on ``count`` candidates in the background."""
         measure = partial(_tried, self._constant, start, self.seed, count)
         self.workers.start(measure, lr)
 
     def fresh(self, count: int) -> range:
-        """Indices of ``count`` episodes of the training stream that nothing has seen."""
+        """Indices of ``count`` unused episodes of the training stream."""
         self._next += count
         return range(self._next - count, self._next)
 
     def losses(
         self, rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: numpy.ndarray, episodes: int
     ) -> list[float]:
-        """Mean objective of each row of ``coefficients``, [C, k], over new episodes; large where it diverges.
+        """Mean objective of each row of ``coefficients``, [C, k], over new episodes; large if it diverges.
 
         Raises:
-            Interrupted: By the clock.
+            Interrupted: The clock expired or was cancelled.
         """
         names = [f"c{index}" for index in range(1, len(units) + 1)]
         open_rule = UpdateRule(
@@ -92,10 +92,10 @@ class CandidateEvaluator:
         return self.ranks.gathered([loss for share in results for loss in share])
 
     def validated(self, rules: Sequence[UpdateRule]) -> list[float]:
-        """Mean objective of each rule over the validation stream; what was measured before is not measured again.
+        """Mean objective of each rule over the validation stream; results are cached.
 
         Raises:
-            Interrupted: By the clock.
+            Interrupted: The clock expired or was cancelled.
         """
         new = {rule.digest: rule for rule in rules if rule.digest not in self._validated}
         if new:
@@ -111,7 +111,7 @@ class CandidateEvaluator:
 
     @property
     def _local_clock(self) -> Clock | None:
-        """The clock for work that is done in this process; a clock cannot be watched from another."""
+        """The clock for work in this process; it cannot be shared with other processes."""
         return self.clock if self.workers.jobs == 1 else None
 
 

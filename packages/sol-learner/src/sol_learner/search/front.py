@@ -31,7 +31,7 @@ class FrontPoint:
 
 
 def measured_front(rules: list[UpdateRule], evaluator: CandidateEvaluator, progress: Progress) -> list[FrontPoint]:
-    """Each rule with its loss on the validation stream; those that there is no time for are left out."""
+    """Each rule with its loss on the validation stream; rules for which no time is left are omitted."""
     progress.phase(Phase.FRONT, "measuring the front", len(rules))
     points: list[FrontPoint] = []
     together = evaluator.workers.jobs
@@ -40,7 +40,7 @@ def measured_front(rules: list[UpdateRule], evaluator: CandidateEvaluator, progr
         try:
             points += map(FrontPoint, group, evaluator.validated(group))
         except Interrupted:
-            progress.note(f"the front holds {len(points)} of {len(rules)} rules, for want of time")
+            progress.note(f"stopped early: the front contains {len(points)} of {len(rules)} rules")
             break
         progress.step(len(points), terms=points[-1].terms, loss=points[-1].loss)
     return points

@@ -1,10 +1,10 @@
-r"""Polishing: the constants that are left, improved on the whole horizon's loss itself.
+r"""Polishing: improve the remaining constants directly on the loss over the whole horizon.
 
-CMA-ES (Hansen 2016, by the package cmaes) needs no gradient, so it has no truncation bias, and with a few constants it
-is cheap. The search runs in coordinates z with c = c_0 + M z, where M whitens the terms on recorded states and has the
-size of phi: a step of 0.1 in any direction of z changes phi by a tenth of itself, whatever the sizes of the terms.
-Every generation has episodes of its own, so that nothing is fitted to a seed. The start, some of the search's means
-and averages of them are then measured on the validation stream, and the best is kept.
+CMA-ES (Hansen 2016, from the package cmaes) needs no gradients, so it has no truncation bias, and it is cheap for a few
+constants. The search runs in coordinates z with c = c_0 + M z, where M whitens the terms on recorded states and is
+scaled to phi: a step of 0.1 in any direction of z changes phi by a tenth of its size, whatever the sizes of the terms.
+Every generation uses new episodes, to avoid overfitting to a seed. The start, some of the search's means and averages
+of them are then evaluated on the validation stream, and the best is kept.
 """
 
 from __future__ import annotations
@@ -55,27 +55,27 @@ def polish(
     """Improve the coefficients of the rule's additive terms.
 
     Args:
-        rule: Where to start.
+        rule: The initial rule.
         samples: Recorded states, for the scale of each term.
-        evaluator: Measures.
-        generations: Generations of the search; with none, the rule stays as it is.
-        population: CandidateEvaluator per generation.
-        episodes: Episodes that each candidate is measured on.
+        evaluator: Evaluates candidates.
+        generations: Generations of the search; 0 leaves the rule unchanged.
+        population: Candidates per generation.
+        episodes: Episodes per candidate.
         sigma: Initial step in units of the root mean square of phi.
-        seed: Of the search.
-        phase: What the search is part of.
-        progress: Where to report. A clock that runs out ends the search early; with what it found by then it goes on.
+        seed: Seed of the search.
+        phase: The phase that the search belongs to.
+        progress: Progress reporter. An expired clock ends the search early, and the results so far are used.
 
     Raises:
-        SolError: No term has an effect that could be scaled.
+        SolError: No term is finite and nonzero on the recorded states.
     """
     units, start = split(rule)
     fit = Fit(samples, units, (units, start))
     units, start = [units[j] for j in fit.usable], [start[j] for j in fit.usable]
     if not units:
-        raise SolError(f"no term of {rule} is finite and other than 0 on recorded states: there is nothing to polish")
+        raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
     center, matrix = numpy.array(start), fit.whitening(fit.usable).numpy()
-    # At least two dimensions, which cmaes asks for; a second one that does nothing does no harm.
+    # cmaes requires at least two dimensions; an unused second one does no harm.
     size = max(len(units), 2)
     search = cmaes.CMA(numpy.zeros(size), sigma, population_size=population, seed=seed % 2**32)
     history: list[float] = []

@@ -1,8 +1,8 @@
-r"""Pruning: which terms a rule can do without, by what its loss after a whole horizon says.
+r"""Pruning: remove the terms that matter least for the loss after the whole horizon.
 
-Term by term, each is left out on trial, the coefficients of the others being fitted anew to what the long rule did on
-recorded states, and all these shorter rules are trained side by side on the same new episodes. The one with the lowest
-loss stays. Magnitudes of coefficients say much less, and so does the error of the fit.
+Each term is left out in turn, and the coefficients of the others are refitted to the long rule's output on recorded
+states. All these shorter rules are evaluated in parallel on the same new episodes, and the one with the lowest loss is
+kept. Coefficient magnitudes and the error of the fit are much less informative.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sol_symbols import UpdateRule
 
 __all__ = ["prune"]
 
-_TWO_AT_ONCE = 12  # above so many terms, the two least useful go together
+_TWO_AT_ONCE = 12  # above this many terms, remove the two least useful at once
 
 
 def prune(
@@ -30,18 +30,18 @@ def prune(
     progress: Progress,
     phase: Phase = Phase.PRUNE,
 ) -> list[UpdateRule]:
-    """Shorter and shorter rules, down to ``terms`` terms; empty where ``rule`` has no more than that.
+    """Successively shorter rules, down to ``terms`` terms; empty if ``rule`` has no more than that.
 
-    When the clock has run out, the terms that add least to the error of the fit go, which costs nothing.
+    Once the clock has expired, the terms that add least to the error of the fit are removed, which is cheap.
 
     Args:
         rule: The long rule.
-        terms: Where to stop.
+        terms: Target number of terms.
         samples: States recorded with the long rule.
-        evaluator: Measures.
-        episodes: Episodes that each trial is measured on.
-        progress: Where to report.
-        phase: What the pruning is part of.
+        evaluator: Evaluates candidates.
+        episodes: Episodes per candidate.
+        progress: Progress reporter.
+        phase: The phase that the pruning belongs to.
     """
     units, coefficients = split(rule)
     fit = Fit(samples, units, (units, coefficients))
@@ -58,7 +58,7 @@ def prune(
         except Interrupted:
             scores = fit.influence(live).tolist()
             if not told:
-                progress.note(f"no time left for pruning below {len(live)} terms by loss; the rest is by fit")
+                progress.note(f"out of time: pruning below {len(live)} terms uses the fit instead of the loss")
             told = True
         order = numpy.argsort(scores, kind="stable")
         count = min(2 if len(live) > _TWO_AT_ONCE else 1, len(live) - terms)

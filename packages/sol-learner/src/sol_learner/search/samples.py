@@ -1,4 +1,4 @@
-"""Recorded coordinates of real episodes: where terms are evaluated, fitted and scaled."""
+"""Recorded coordinates of episodes, on which terms are evaluated, fitted and scaled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Samples", "Trajectories", "record"]
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Coordinates of real episodes of one task.
+    """Recorded coordinates of one task's episodes.
 
     Attributes:
         gradients: [T, N], float64.
@@ -35,11 +35,11 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Samples:
-    """Coordinates of real episodes of every task.
+    """Recorded coordinates of all tasks' episodes.
 
     Attributes:
-        parts: One for each task.
-        vocabulary: Defines the names.
+        parts: One per task.
+        vocabulary: Defines the names used in terms.
     """
 
     parts: tuple[Trajectories, ...]
@@ -63,7 +63,7 @@ class Samples:
 
     @property
     def weights(self) -> Tensor:
-        """|g|, [sum of T * N]: an error of phi matters where it moves the loss; float64, mean 1 on each task."""
+        """|g|, [sum of T * N], float64, mean 1 per task: an error of phi counts by its effect on the loss."""
         sizes = [part.gradients.abs().reshape(-1) for part in self.parts]
         return torch.cat([size / size.mean() for size in sizes])
 
@@ -79,18 +79,18 @@ def record(
     per_episode: int,
     clock: Clock | None = None,
 ) -> Samples:
-    """Run episodes and keep the gradients and parameters of some coordinates of each.
+    """Run episodes and record gradients and parameters of some coordinates.
 
     Args:
         task_set: The tasks.
-        optimizer: What moves the optimizees.
+        optimizer: Updates the optimizees.
         lr: Its learning rate.
-        values: Hyperparameters that terms are evaluated with.
-        vocabulary: Defines the names of terms.
+        values: Hyperparameters for evaluating terms.
+        vocabulary: Defines the names used in terms.
         seed: Base seed.
         episodes: Indices in the training stream.
-        per_episode: Coordinates of each, the same in all of them.
-        clock: Interrupts.
+        per_episode: Coordinates per episode, the same in all episodes.
+        clock: Source of interrupts.
     """
     generator = generator_for(seed, Stream.TRAIN, episodes[0], Substream.RECORDING)
     parts = []

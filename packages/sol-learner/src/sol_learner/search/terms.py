@@ -1,15 +1,15 @@
 r"""Rules as sums of terms, phi = sum_j c_j u_j, and the library of terms that every search starts from.
 
-A network of a few units grows some of the terms that a good optimizer needs and cannot grow others: a multiple of the
+A network of a few units learns some of the terms that a good optimizer needs but not others: a multiple of the
 momentum itself (not divided by the gradient's size) needs a coefficient of a hundred, which outer steps of 0.003 never
-reach. So its read-out is widened by a library of the directions and decays that people's own optimizers are made of,
-the coefficients of all being fitted to the read-out's values on recorded states with weights omega,
+reach. Its readout is therefore extended by a library of directions and decays from hand-designed optimizers. All
+coefficients are fitted to the readout's values on recorded states with weights omega,
 
     min over c of  sum_i omega_i (phi(x_i) - sum_j c_j u_j(x_i))^2.
 
-Terms that no optimizer should have are left out: those that are not odd in the gradient, and those that grow faster
-than it (see :mod:`sol_symbols.symmetry`). A scale-free rule has only terms that do not answer to the gradient's size at
-all, as Adam's direction does not; others fit the task that they were learned on and can explode on its relatives.
+Terms that no optimizer should have are excluded: those that are not odd in the gradient, and those that grow faster
+than it (see :mod:`sol_symbols.symmetry`). A scale-free rule has only terms that do not depend on the gradient scale,
+like Adam's direction; other terms fit the task that they were learned on and can explode on related tasks.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ DECAYS = ("1", "ld", "cd")
 """Constant, linear and cosine decay over the horizon."""
 
 DIGITS = 4
-"""Significant digits of the constants of short rules: more than their choice resolves, and few enough to read."""
+"""Significant digits of the constants of short rules: more than the selection can resolve, but still readable."""
 
 _RIDGE = 1e-3
-"""Of the fits, relative to a term's own size. Decays make terms that nearly repeat each other; without a ridge they get
-huge coefficients of opposite signs, and a rule that explodes a little off the recorded states."""
+"""Ridge of the fits, relative to a term's size. Decays create nearly collinear terms; without a ridge they get huge
+coefficients of opposite signs, and the rule explodes slightly off the recorded states."""
 
-_MOST_TERMS = 400  # more of them than this are thinned out by their own size before elimination
+_MOST_TERMS = 400  # above this many, only the largest terms enter the elimination
 
 
 def split(rule: UpdateRule) -> tuple[list[sympy.Expr], list[float]]:
-    """Additive terms without their coefficients, like terms together, and the coefficients."""
+    """Additive terms without coefficients, like terms merged, and the coefficients."""
     together: dict[sympy.Expr, float] = {}
     for term in expand_terms(rule.expression):
         coefficient, unit = term.as_coeff_Mul()
@@ -62,8 +62,8 @@ class Fit:
 
     Args:
         samples: Recorded states, with their weights.
-        units: The terms u_j; one that is not finite there is never used.
-        target: What is fitted, as units and coefficients.
+        units: The terms u_j; terms that are not finite on the samples are never used.
+        target: The target function, as units and coefficients.
 
     Attributes:
         usable: Indices of the terms that are finite and not zero everywhere.
@@ -86,11 +86,11 @@ class Fit:
         self.size = float(wanted.norm())
 
     def coefficients(self, kept: Sequence[int]) -> list[float]:
-        """c_j of the fit by the terms ``kept``, indices of usable terms."""
+        """Coefficients c_j of the fit with the terms ``kept``, indices of usable terms."""
         return (self._solve(kept)[0] / self.norms[list(kept)]).tolist()
 
     def influence(self, kept: Sequence[int]) -> Tensor:
-        """c_j^2 / (A^-1)_jj: what leaving term j out, the others fitted anew, adds to the squared error."""
+        """c_j^2 / (A^-1)_jj: the increase in squared error when term j is removed and the others are refitted."""
         fitted, inverse = self._solve(kept)
         return fitted**2 / inverse.diagonal()
 
@@ -102,7 +102,7 @@ class Fit:
     def whitening(self, kept: Sequence[int]) -> Tensor:
         """M with M^T A M = 1 for the terms ``kept``, times the root mean square of the target, [k, k].
 
-        A step of length s in z, c = c_0 + M z, changes phi by s times its own size.
+        A step of length s in z, c = c_0 + M z, changes phi by s times its size.
         """
         rows = [self._place[j] for j in kept]
         values, vectors = torch.linalg.eigh(
@@ -113,9 +113,9 @@ class Fit:
 
 
 def leading_terms(rule: UpdateRule, samples: Samples, count: int, scale_free: bool = False) -> list[sympy.Expr]:
-    """The ``count`` admissible terms that are left of a long rule by backward elimination with refit.
+    """The ``count`` admissible terms of a long rule that remain after backward elimination with refitting.
 
-    At each step the term goes whose loss adds least to the squared error per node of its formula.
+    Each step removes the term whose removal adds least to the squared error per node of its formula.
     """
     units, coefficients = split(rule)
     fit = Fit(samples, units, (units, coefficients))
@@ -129,14 +129,14 @@ def leading_terms(rule: UpdateRule, samples: Samples, count: int, scale_free: bo
 
 
 def is_admissible(unit: sympy.Expr, vocabulary: Vocabulary, scale_free: bool) -> bool:
-    """Whether the library takes a term: odd, and of a scaling degree of at most 1 (0 if ``scale_free``)."""
+    """Whether a term may enter the library: it is odd with a scaling degree of at most 1 (0 if ``scale_free``)."""
     degree = scaling_degree(unit, vocabulary)
     fits = _is_scale_free(unit, vocabulary) if scale_free else degree is None or degree <= 1
     return fits and parity(unit, vocabulary) == -1
 
 
 def _is_scale_free(unit: sympy.Expr, vocabulary: Vocabulary) -> bool:
-    """Whether phi stays as it is when all gradients are multiplied by a number, the parameter's value being given."""
+    """Whether phi is unchanged when all gradients are multiplied by a number, for a fixed parameter value."""
     return scaling_degree(unit.subs(symbol("w"), 1), vocabulary) == 0
 
 
@@ -148,14 +148,14 @@ def fit_library(
     own: int,
     scale_free: bool = False,
 ) -> UpdateRule:
-    """A rule over the library and the leading terms of the read-out, fitted to the read-out on the samples.
+    """A rule over the library and the leading terms of the readout, fitted to the readout on the samples.
 
     Args:
         readout: The network's formula.
         samples: Recorded states of the network.
-        directions, decays: The library: every product of one of each.
-        own: Number of leading terms of the read-out itself that are added.
-        scale_free: Whether terms that answer to the gradient's size are left out of both.
+        directions, decays: The library consists of all their products.
+        own: Number of leading terms of the readout to add.
+        scale_free: Whether to exclude terms that depend on the gradient scale from both.
 
     Raises:
         SolError: No term is left.
@@ -167,7 +167,7 @@ def fit_library(
     leading = leading_terms(readout, samples, own, scale_free)
     units = list(dict.fromkeys(split_unit(term) for term in [*products, *leading]))
     if not units:
-        raise SolError("no scale-free term among the directions; give others, or set scale_free to false")
+        raise SolError("directions contain no scale-free term; add one or set scale_free to false")
     fit = Fit(samples, units, split(readout))
     return combine(readout, [units[j] for j in fit.usable], fit.coefficients(fit.usable))
 

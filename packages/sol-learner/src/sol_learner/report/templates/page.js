@@ -1,5 +1,5 @@
 "use strict";
-// Front: the formula of the dot that is pointed at, focused or tapped.
+// Front: show the formula of the hovered, focused or tapped dot.
 for (const front of document.querySelectorAll("div.front")) {
   const marks = [...front.querySelectorAll("[data-mark]")];
   const choices = [...front.querySelectorAll("[data-choice]")];
@@ -23,7 +23,7 @@ for (const front of document.querySelectorAll("div.front")) {
   front.classList.add("scripted");
   select(Number(front.dataset.selected));
 }
-// Lines: their values at the pointer, beside their labels.
+// Lines: show their values at the pointer next to their labels.
 for (const chart of document.querySelectorAll("svg[data-lines]")) {
   const lines = JSON.parse(chart.dataset.lines);
   const cursor = chart.querySelector(".cursor");
@@ -51,7 +51,7 @@ for (const chart of document.querySelectorAll("svg[data-lines]")) {
   chart.addEventListener("pointerdown", show);
   chart.addEventListener("pointerleave", clear);
 }
-// Names: the line of the one that is pointed at or focused, or of those that were tapped.
+// Names: highlight the line of the hovered or focused name, or the lines of all tapped names.
 for (const figure of document.querySelectorAll("figure")) {
   const keys = [...figure.querySelectorAll(".key")];
   const lines = [...figure.querySelectorAll(".series")];
@@ -70,5 +70,5 @@ for (const figure of document.querySelectorAll("figure")) {
     });
   });
 }
-// Print: everything that is folded.
+// Print: expand all collapsed sections.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
