@@ -114,7 +114,7 @@ class Comparison:
             "episodes": list(range(self.episodes)),
             "horizon": self.horizon,
             "target": self.target,
-            "protocol": {name: value for name, value in self.protocol.items() if name != "told"},
+            "protocol": dict(self.protocol),
             "optimizers": [self._entry(optimizer, statistics) for optimizer in self.optimizers],
             "failures": self.failures,
         }
@@ -241,9 +241,9 @@ def _tests(comparison: Comparison, short: Mapping[str, str]) -> str:
     for row in comparison.differences():
         if row["quantity"] in comparison.metrics[:3]:
             interval = row["interval"]
-            told = "-" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+            shown = "-" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
             mean = "-" if row["mean"] is None else f"{row['mean']:+.4f}"
             p = "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}"
-            rows.append([row["quantity"], short[row["baseline"]], mean, told, p])
+            rows.append([row["quantity"], short[row["baseline"]], mean, shown, p])
     first, count = short[comparison.optimizers[0].name], len(comparison.optimizers) - 1
     return f"{laid_out(rows)}\n{first} minus each; BCa bootstrap; paired t-test, Holm correction for {count}"
