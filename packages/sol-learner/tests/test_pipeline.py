@@ -168,7 +168,7 @@ def test_a_run_that_replaces_another_leaves_nothing_of_it(result, tmp_path):
     assert (tmp_path / "front.json").exists()
     written = write_run(replace(result, front=[], comparisons=[]), str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {*written, "mine.txt"}
-    with pytest.raises(SolError, match="not the folder of a finished run"):
+    with pytest.raises(SolError, match="needs the folder of a finished run"):
         resolve_rule(str(tmp_path), 3)
 
 
