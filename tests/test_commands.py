@@ -91,7 +91,7 @@ def test_any_rule_on_the_front_can_be_taken(run):
     assert "class " in exported.stdout
     missing = sol("show", "adam", "--complexity", "3")
     assert missing.returncode == 2
-    assert "not the folder of a finished run" in missing.stderr
+    assert "needs the folder of a finished run" in missing.stderr
 
 
 def test_a_run_is_not_overwritten(run):
