@@ -29,7 +29,7 @@ def test_settings_are_of_the_right_kind_however_they_are_given(tmp_path):
     "settings", [{"seed": 1.5}, {"gates": 1}, {"episodes": "two"}, {"unroll": (2.5,)}, {"objective": "x"}, {"units": 5}]
 )
 def test_python_settings_of_the_wrong_kind_are_named(settings):
-    with pytest.raises(SolError, match=f"{next(iter(settings))} = "):
+    with pytest.raises(SolError, match=f"{next(iter(settings))} must be "):
         LearnConfig(**settings)
 
 
@@ -63,18 +63,18 @@ def test_toml_text_and_python_settings_are_one(tmp_path):
     ("settings", "message"),
     [
         ({"unrol": 3}, "no setting 'unrol'; did you mean 'unroll'"),
-        ({"unroll": "x"}, "unroll = 'x'; it must be a whole number"),
+        ({"unroll": "x"}, "unroll must be a whole number, got 'x'"),
         ({"unroll": 0}, "unroll must be at least 1, got 0"),
-        ({"unroll": 2.5}, "it must be a whole number"),
+        ({"unroll": 2.5}, "must be a whole number"),
         ({"outer_lr": "nan"}, "outer_lr must be greater than 0"),
         ({"outer_lr": -1}, "outer_lr must be greater than 0"),
-        ({"gates": "maybe"}, "it must be true or false"),
-        ({"gates": 1}, "it must be true or false"),
+        ({"gates": "maybe"}, "must be true or false"),
+        ({"gates": 1}, "must be true or false"),
         ({"estimator": "magic"}, "must be one of first-order, exact, pes"),
         ({"start": "adamm"}, "start must be one of .*, got 'adamm'"),
         ({"baselines": "adam,foo"}, "got 'foo'"),
         ({"objective": 2.0}, "objective must be at most 1"),
-        ({"seed": True}, "it must be a whole number"),
+        ({"seed": True}, "must be a whole number"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

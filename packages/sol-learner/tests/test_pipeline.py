@@ -158,7 +158,7 @@ def test_a_run_folder_is_never_overwritten_by_accident(result, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SolError, match="cannot create the folder"):
         prepare_folder(tmp_path / "file" / "run")
-    with pytest.raises(SolError, match="take one of them"):
+    with pytest.raises(SolError, match="mutually exclusive"):
         prepare_folder(tmp_path / "run", overwrite=True, resume=True)
 
 
@@ -193,6 +193,6 @@ def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
             raise ImportError("no such thing")
 
     monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: {"broken": FrontPoint()})
-    with pytest.raises(SolError, match=r"rule.json, .* are in .*broken.*no such thing"):
+    with pytest.raises(SolError, match=r"wrote rule.json, .*exporters failed: broken.*no such thing"):
         write_run(result, tmp_path)
     assert resolve_rule(str(tmp_path)) == result.rule

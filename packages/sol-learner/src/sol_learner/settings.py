@@ -36,13 +36,13 @@ def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
             near = difflib.get_close_matches(name, fields, n=1)
             raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if name in values:
-            raise SolError(f"the setting {name!r} is given twice")
+            raise SolError(f"the setting {name!r} is set twice")
         values[name] = converted(name, value, fields[name].default)
     return cls(**values)
 
 
 def as_text(value: Any) -> str:
-    """A setting's value as it is written on the command line.
+    """A setting's value in the notation of the command line.
 
     >>> as_text((("mul", "sign"), ("add",))), as_text(True), as_text(())
     ('mul,sign/add', 'true', '')
@@ -86,9 +86,9 @@ def converted(name: str, value: Any, default: Any) -> Any:
         try:
             value = words[value] if cls is bool else cls(value)
         except (ValueError, KeyError):
-            raise SolError(f"{name} = {value!r}; it must be {names[cls]}") from None
+            raise SolError(f"{name} must be {names[cls]}, got {value!r}") from None
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not cls:
-        raise SolError(f"{name} = {value!r}; it must be {names[cls]}")
+        raise SolError(f"{name} must be {names[cls]}, got {value!r}")
     return value

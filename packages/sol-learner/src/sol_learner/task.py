@@ -1,4 +1,4 @@
-"""The port of the learner: what a task is, and the random streams that keep its uses apart."""
+"""What a task is, and the random streams that separate its uses."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ SPLITS = ("train", "valid", "test")
 
 @runtime_checkable
 class Task(Protocol):
-    """Something that is optimized again and again: a model, its data and its loss.
+    """Something to train again and again: a model, its data and its loss.
 
     Any object with these members is a task; no base class is needed. Four optional members are used where present:
     ``vectorizable: bool`` (default true) says whether the loss may be mapped over stacked parameters by
     :func:`torch.vmap`; ``unroll: int`` is the window of meta-training that suits the task (default 20);
     ``project(model)`` is called after every inner step and moves the parameters back into their constraint set;
-    ``pool(split)`` is for tasks whose every episode is a problem of its own, such as the images under attack, and gives
+    ``pool(split)`` is for tasks where every episode is a separate problem, such as the images under attack, and returns
     the same task over the problems of a split (see :func:`task_for`).
     """
 
     name: str
-    """Short, unique; what a person types after ``sol learn``."""
+    """Short and unique; the name for ``sol learn``."""
 
     horizon: int
     """Inner steps of one episode, T."""
@@ -90,7 +90,7 @@ class Substream(IntEnum):
     BATCHES = 1
     """Batches of the split train."""
     META_TRAINING = 2
-    """Coordinates, perturbations and gates that meta-training samples; a stream of its own for the whole run."""
+    """Coordinates, perturbations and gates that meta-training samples; one stream for the whole run."""
     NETWORK = 3
     """Initial weights of the network that is meta-trained."""
     LAYERS = 4
@@ -130,7 +130,7 @@ def with_horizon(task: Task, steps: int) -> Task:
     try:
         other.horizon = steps
     except AttributeError:
-        raise SolError(f"the horizon of {task.name} is {task.horizon} steps and cannot be set") from None
+        raise SolError(f"cannot set the horizon of {task.name}, which is {task.horizon} steps") from None
     return other
 
 
@@ -152,38 +152,47 @@ def draw_batches(task: Task, split: str, seed: int, stream: Stream, episode: int
 
 
 def require_task(task: object) -> None:
-    """Check what can be known of a task from one model and one batch, before any work is done.
+    """Check a task with one model and one batch, before any other work.
 
-    It has all members; a name that files can be called by; models with parameters; a stream of batches; and a scalar
-    loss that depends on every parameter. :func:`sol_learner.testing.check_task` checks all promises.
+    It needs all members, a name that can be a file name, models with parameters, a stream of batches, and a scalar loss
+    that depends on every parameter. :func:`sol_learner.testing.check_task` checks all promises.
 
     Raises:
-        SolError: It is not so.
+        SolError: One of these does not hold; the message says which.
     """
 
-    def require(holds: bool, told: str) -> None:
+    def require(holds: bool, fault: str) -> None:
         if not holds:
-            raise SolError(f"not a task: {told}")
+            raise SolError(f"not a task: {fault}")
 
     absent = [name for name in ("name", "horizon", "build", "batches", "loss", "evaluate") if not hasattr(task, name)]
     require(not absent, f"{type(task).__name__} has no {', '.join(absent)}")
     assert isinstance(task, Task)
-    require(isinstance(task.name, str) and bool(re.fullmatch(r"[^/\\\0]+", task.name)), f"its name is {task.name!r}")
+    require(
+        isinstance(task.name, str) and bool(re.fullmatch(r"[^/\\\0]+", task.name)),
+        f"name must be text without slashes, got {task.name!r}",
+    )
     for name, steps in (("horizon", task.horizon), ("unroll", getattr(task, "unroll", 1))):
-        require(isinstance(steps, int) and steps >= 1, f"{name} of {task.name} is {steps!r}, not a number of steps")
+        require(
+            isinstance(steps, int) and steps >= 1, f"{name} of {task.name} must be a number of steps, got {steps!r}"
+        )
     own = task_for(task, Stream.TRAIN)
     model = build_optimizee(own, 0, Stream.TRAIN, 0)
-    require(isinstance(model, nn.Module), f"build of {task.name} gives no module, but {model!r}")
+    require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {model!r}")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     require(bool(named), f"the model of {task.name} has no trainable parameters")
     stream = draw_batches(own, "train", 0, Stream.TRAIN, 0)
-    require(isinstance(stream, Iterator), f"batches of {task.name} gives no iterator, but {type(stream).__name__}")
+    require(
+        isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {type(stream).__name__}"
+    )
     batch = next(stream, None)
     require(batch is not None, f"batches('train') of {task.name} is empty")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         loss = own.loss(model.train(), batch)
-    told = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-    require(isinstance(loss, Tensor) and loss.shape == (), f"loss of {task.name} is not a scalar tensor, but {told}")
+    found = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    require(
+        isinstance(loss, Tensor) and loss.shape == (), f"loss of {task.name} must return a scalar tensor, got {found}"
+    )
     require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached")
     gradients = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
     unused = [name for (name, _), gradient in zip(named, gradients) if gradient is None]

@@ -1,4 +1,4 @@
-"""Finding tasks: whatever the installed packages register under the entry point group ``sol.tasks``.
+"""Find tasks: what the installed packages register under the entry point group ``sol.tasks``.
 
 An entry point is a function ``make(data: Path | None, device: torch.device) -> Task``. It may have an attribute
 ``requires``, a mapping from modules that the task imports to what pip installs to have them.
@@ -33,7 +33,7 @@ def find_tasks() -> dict[str, metadata.EntryPoint]:
 
 
 def missing(point: metadata.EntryPoint) -> list[str]:
-    """What pip has to install before the task behind ``point`` can be made; most often nothing.
+    """What pip must install before the task can be built; usually nothing.
 
     Raises:
         SolError: The entry point itself cannot be imported.
@@ -53,7 +53,7 @@ def install_line(requirements: Sequence[str]) -> str:
 
 
 def describe(point: metadata.EntryPoint) -> tuple[str, bool]:
-    """One line on a task: the first of its docstring, or what hinders; and whether it can be made here."""
+    """The first line of a task's docstring, or why it is unavailable; and whether it can be built here."""
     try:
         absent = missing(point)
         summary = (load_plugin(TASKS, point).__doc__ or "").strip().partition("\n")[0]
@@ -102,13 +102,13 @@ def parse_device(text: str | None) -> torch.device:
         device = torch.device(text)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SolError(f"device {text!r} cannot be used: {str(error).partition(chr(10))[0]}") from None
+        raise SolError(f"cannot use the device {text!r}: {str(error).partition(chr(10))[0]}") from None
     return device
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A task told to other processes by what makes it, which each of them does once; it is made by :meth:`load`.
+    """A task for other processes: each of them builds it once, with :meth:`load`.
 
     Attributes:
         make: Gives the task; a function that other processes can import.

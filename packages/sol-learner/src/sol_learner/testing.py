@@ -46,20 +46,25 @@ def check_task(task: Task) -> None:
 
     model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
     _require({*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())), "build: models share parameters")
-    _require(torch.equal(_parameters(model), _parameters(again)), "build: one generator state gave two models")
-    _require(not torch.equal(_parameters(model), _parameters(other)), "build: the generator does not matter")
+    _require(
+        torch.equal(_parameters(model), _parameters(again)), "build: the same generator state gives different models"
+    )
+    _require(not torch.equal(_parameters(model), _parameters(other)), "build: the generator has no effect")
 
     first: dict[str, list[Batch]] = {}
     for split in SPLITS:
         first[split] = _take(task, split, 0)
-        _require(_same(first[split], _take(task, split, 0)), f"batches({split!r}): one generator gave two streams")
+        _require(
+            _same(first[split], _take(task, split, 0)),
+            f"batches({split!r}): the same generator gives different streams",
+        )
         shapes = [[leaf.shape for leaf in pytree.tree_leaves(batch)] for batch in first[split]]
-        _require(all(shape == shapes[0] for shape in shapes), f"batches({split!r}): shapes change from batch to batch")
+        _require(all(shape == shapes[0] for shape in shapes), f"batches({split!r}): shapes differ between batches")
     pool, parts = getattr(task, "pool", None), first
     if pool is not None:
         parts = {split: [build_optimizee(pool(split), 0, Stream.TRAIN, 0).state_dict()] for split in SPLITS}
     for left, right in itertools.combinations(SPLITS, 2):
-        _require(not _same(parts[left], parts[right]), f"batches: the splits {left!r} and {right!r} are the same")
+        _require(not _same(parts[left], parts[right]), f"batches: the splits {left!r} and {right!r} are equal")
 
     train = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
@@ -76,7 +81,7 @@ def check_task(task: Task) -> None:
     for split in SPLITS:
         with torch.no_grad():
             metrics = task.evaluate(model, split)
-        _require(isinstance(metrics, dict) and "loss" in metrics, f"evaluate({split!r}) reports no 'loss'")
+        _require(isinstance(metrics, dict) and "loss" in metrics, f"evaluate({split!r}) has no 'loss'")
         _require(all(isinstance(v, float) for v in metrics.values()), f"evaluate({split!r}): a metric is not a float")
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
     changed = [name for name, tensor in _tensors(model) if not torch.equal(before[name], tensor)]
@@ -90,8 +95,11 @@ def check_task(task: Task) -> None:
         try:
             together = both.losses_and_gradients()[1][0]
         except RuntimeError as error:
-            raise AssertionError(f"side by side the loss fails; vectorizable = False says so: {error}") from error
-        _require(torch.allclose(together, torch.stack(single), rtol=1e-3, atol=1e-6), "side by side, gradients differ")
+            raise AssertionError(f"the loss fails under torch.vmap; set vectorizable = False: {error}") from error
+        _require(
+            torch.allclose(together, torch.stack(single), rtol=1e-3, atol=1e-6),
+            "gradients under torch.vmap differ; set vectorizable = False",
+        )
 
     project = getattr(task, "project", None)
     if project is not None:

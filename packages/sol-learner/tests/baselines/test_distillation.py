@@ -32,7 +32,7 @@ def test_saved_and_loaded_it_gives_the_same_updates(tmp_path):
         t.network.runner().step(gradient, t.network.zero_state(gradient), gradient, 1) for t in (trained, loaded)
     )
     assert torch.equal(one[0], other[0])
-    with pytest.raises(SolError, match=r"holds no lstm\.json"):
+    with pytest.raises(SolError, match=r"has no lstm\.json"):
         TrainedLSTM.load(tmp_path / "absent")
     LSTMOptimizer([nn.Parameter(torch.ones(2))], tmp_path)
     content = bytearray((tmp_path / "lstm.safetensors").read_bytes())
@@ -41,7 +41,7 @@ def test_saved_and_loaded_it_gives_the_same_updates(tmp_path):
     with pytest.raises(SolError, match="not those that were saved"):
         TrainedLSTM.load(tmp_path)
     (tmp_path / "lstm.json").write_text("[]")
-    with pytest.raises(SolError, match="cannot be read"):
+    with pytest.raises(SolError, match="cannot read"):
         TrainedLSTM.load(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_the_optimizer_is_the_inner_loop(task):
         optimizer.step()
     moved = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
     torch.testing.assert_close(moved, optimizees.theta[0, 0])
-    with pytest.raises(ValueError, match="must be 0 or more"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         LSTMOptimizer(model.parameters(), trained, lr=-1.0)
 
 

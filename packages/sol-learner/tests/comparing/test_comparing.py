@@ -466,7 +466,7 @@ def test_a_killed_process_costs_its_item_and_no_more(tmp_path, forked, times):
     results = dict(Workers(2).completed(Deadly(tmp_path, times), range(6)))
     assert [results[i] for i in (0, 1, 2, 5)] == [0, 10, 20, 50]
     assert str(results[4]) == "ValueError: four"
-    assert (results[3] == 30) if times == 1 else (str(results[3]) == "the process died, twice")
+    assert (results[3] == 30) if times == 1 else (str(results[3]) == "the worker process died twice")
     assert len(list(tmp_path.iterdir())) == times
 
 

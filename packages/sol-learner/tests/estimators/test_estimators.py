@@ -231,7 +231,7 @@ def test_windows_join_to_one_episode(make_task, kind, start):
 def test_wrong_settings_are_named(make_task):
     with pytest.raises(SolError, match="no meta-loss 'median'"):
         FirstOrder(network_for(), generator(), meta_loss="median")
-    with pytest.raises(SolError, match="on 'test'; on train or valid"):
+    with pytest.raises(SolError, match="must be train or valid, got 'test'"):
         FirstOrder(network_for(), generator(), outer_split="test")
     with pytest.raises(SolError, match="no kernel 'cuda'"):
         FirstOrder(network_for(), generator(), kernel="cuda")
@@ -248,5 +248,5 @@ def test_the_logarithm_of_losses_below_zero_is_refused(make_task, kind):
     task.loss = lambda model, batch: model(batch[0]).mean() - 10
     estimator = kind(network_for(), generator(), meta_loss="log")
     estimator.begin(Optimizees(task, 0, Stream.TRAIN, [0], estimator.num_replicas), 0.01, 12)
-    with pytest.raises(SolError, match=r"log is for losses above 0, but there is one of -\d.*; take mean"):
+    with pytest.raises(SolError, match=r"meta_loss='log' needs positive losses \(got -\d.*; use meta_loss='mean'"):
         estimator.window(2)

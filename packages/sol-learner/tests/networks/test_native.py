@@ -181,7 +181,7 @@ def reason(request, monkeypatch, tmp_path, compiled_anew):
 
 def test_without_a_compiler_eager_tensors_are_used(reason):
     network, gradients = network_of((("identity", "mul"),)), torch.randn(3, 2, 33)
-    with pytest.warns(UserWarning, match=f"no compiled kernel on this machine, eager tensors are used: .*{reason}"):
+    with pytest.warns(UserWarning, match=f"cannot compile the kernel, using eager tensors: .*{reason}"):
         optimizer = NetworkOptimizer(network, "compiled")
     assert optimizer.kernel == "eager"
     state = optimizer.begin(gradients[0], 10)
@@ -257,7 +257,7 @@ def test_tasks_in_double_precision(make_task, kernel, losses):
 
 def test_the_summary_names_the_kernel_that_was_at_work(monkeypatch, task, compiled_anew):
     monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.warns(UserWarning, match="no compiled kernel"):
+    with pytest.warns(UserWarning, match="cannot compile the kernel"):
         result = Learner([task], dataclasses.replace(SMALL, kernel="compiled")).run()
     assert result.summary["kernel"] == "eager"
 
@@ -347,7 +347,7 @@ def test_where_pytorchs_compiler_fails_eager_tensors_are_used(monkeypatch):
     network, g = network_of((("identity", "mul"),)), torch.randn(33)
     optimizer, reference = NetworkOptimizer(network), NetworkOptimizer(network)
     optimizer._fused = fused_kernel(network, optimizer.features)
-    with pytest.warns(UserWarning, match="no fused kernel"):
+    with pytest.warns(UserWarning, match="cannot compile the fused kernel"):
         phi, state = optimizer.step(g, optimizer.begin(g, 10), g, 1)
     optimizer.step(g, state, g, 2)  # no second warning, which would be an error
     torch.testing.assert_close(phi, reference.step(g, reference.begin(g, 10), g, 1)[0])

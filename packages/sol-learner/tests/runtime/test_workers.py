@@ -72,7 +72,7 @@ with Clock().catching_interrupts():
 def test_processes_that_start_are_kept_from_control_c():
     result = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, start_new_session=True)
     assert result.stdout == "[1, 2]\n"
-    assert result.stderr.strip() == "stopping; what was reached is written (Ctrl-C again: stop at once)"
+    assert result.stderr.strip() == "stopping and saving the best result so far (press Ctrl-C again to stop at once)"
 
 
 def test_a_cancelled_clock_ends_what_is_under_way():
@@ -108,7 +108,9 @@ def test_processes_share_the_threads():
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(("backend", "message"), [("ray", "'ray' needs ray"), ("nonsense", "no back end 'nonsense'")])
+@pytest.mark.parametrize(
+    ("backend", "message"), [("ray", "needs the package ray"), ("nonsense", "no backend 'nonsense'")]
+)
 def test_wrong_backends_are_named(backend, message):
     if backend == "ray":
         try:

@@ -26,7 +26,7 @@ __all__ = ["META_LOSSES", "Estimator", "Window"]
 
 def _positive(losses: Tensor) -> Tensor:
     if bool((losses <= 0).any()):
-        raise SolError(f"the meta-loss log is for losses above 0, but there is one of {losses.min():.3g}; take mean")
+        raise SolError(f"meta_loss='log' needs positive losses (got {losses.min():.3g}); use meta_loss='mean'")
     return losses
 
 
@@ -85,7 +85,7 @@ class Estimator(ABC):
 
     @classmethod
     def replicas_with(cls, **own: Any) -> int:
-        """:attr:`num_replicas` of an estimator with these arguments of its own."""
+        """:attr:`num_replicas` of an estimator with these arguments."""
         return 1
 
     def __init__(
@@ -100,7 +100,7 @@ class Estimator(ABC):
         if meta_loss not in META_LOSSES:
             raise SolError(f"no meta-loss {meta_loss!r}; meta-losses: {', '.join(META_LOSSES)}")
         if outer_split not in ("train", "valid"):
-            raise SolError(f"outer losses cannot be taken on {outer_split!r}; on train or valid")
+            raise SolError(f"outer_split must be train or valid, got {outer_split!r}")
         self.network, self.generator = network, generator
         self.meta_loss, self.outer_split = META_LOSSES[meta_loss], outer_split
         self.optimizer = network.runner(kernel)

@@ -34,7 +34,7 @@ class Exact(Estimator):
     def begin(self, optimizees: Optimizees, lr: float, horizon: int) -> None:
         """Start an episode; see :meth:`Estimator.begin`."""
         if hasattr(optimizees.task, "project"):
-            raise SolError(f"{optimizees.task.name} projects its parameters: use the estimator first-order or pes")
+            raise SolError(f"{optimizees.task.name} projects its parameters; use the estimator first-order or pes")
         super().begin(optimizees, lr, horizon)
 
     def window(self, steps: int) -> Window:

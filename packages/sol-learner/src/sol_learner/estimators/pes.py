@@ -1,8 +1,8 @@
 r"""Persistent evolution strategies: meta-gradients over the whole horizon from losses alone.
 
-N pairs of networks with parameters w + e_i and w - e_i train optimizees of their own on the same batches. The
-perturbations e_i ~ Normal(0, sigma^2) are new in each window, the optimizees go on through the episode, and each pair
-remembers the sum xi_i of its perturbations so far:
+N pairs of networks with parameters w + e_i and w - e_i train separate optimizees on the same batches. The
+perturbations e_i ~ Normal(0, sigma^2) are new in each window, the optimizees continue through the episode, and each
+pair remembers the sum xi_i of its perturbations so far:
 
     dL/dw ~ 1/(2 N sigma^2) sum_i xi_i (L_i+ - L_i-).
 

@@ -1,4 +1,4 @@
-"""The inner loop: whatever can move optimizees, moving them over an episode; and the objective that it is judged by."""
+"""The inner loop: optimizers train optimizees over an episode, and an objective scores the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OBJECTIVE_SPLITS = ("train", "valid")
 
 
 def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) -> Tensor:
-    """What every choice is made by, [C, S]; infinite where it is not a number.
+    """The objective that every choice minimizes, [C, S]; infinite where it is not a number.
 
     ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
     optimizer gets far, and not by overfitting.
@@ -141,7 +141,7 @@ def run_rule(
 ) -> Outcome:
     """Train fresh optimizees with a rule and measure them.
 
-    Those of a task that cannot be vectorized are trained one after another, so that one model at a time is in memory.
+    Optimizees of a task that cannot be vectorized are trained one after another, with one model in memory at a time.
 
     Args:
         task: The task.
@@ -161,7 +161,7 @@ def run_rule(
     """
     given = rule.lr if lr is None else lr
     if given is None:
-        raise SolError(f"the rule {rule} has no learning rate; write one behind it: where lr = ...")
+        raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
     horizon = task.horizon if horizon is None else horizon
     candidates = max([1, *(len(v) for v in (given, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
     if candidates * len(episodes) > 1 and not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
@@ -250,6 +250,8 @@ def tune_learning_rate(
             break
         center = best
     if not measured[best] < float("inf"):
-        raise SolError(f"{rule}: the training loss of {task.name} is not finite at any rate tried, {sorted(measured)}")
+        raise SolError(
+            f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {sorted(measured)}"
+        )
     best = measure(learning_rates(best, 10**0.125, fine))
     return best, sorted(measured.items())

@@ -21,7 +21,7 @@ from sol_symbols import SolError
 __all__ = ["PRECISIONS", "Optimizees", "vectorizes"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
-"""Type that the forward pass is cast to automatically, by name; parameters and rules stay as they are."""
+"""Autocast type of the forward pass, by name; parameters and rules keep their own type."""
 
 
 Drawn = tuple[list[Batch], list[int]]
@@ -29,7 +29,7 @@ Drawn = tuple[list[Batch], list[int]]
 
 
 class _Loss(nn.Module):
-    """``task.loss`` as a module, so that it can be called with other parameters than the model's own."""
+    """``task.loss`` as a module, so that it can be called with parameters other than the model's."""
 
     def __init__(self, task: Task, model: nn.Module) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ _turn = threading.Lock()
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers of layers (dropout) from ``seed``; the caller's own stream goes on afterwards as if never used."""
+    """Random numbers of layers (dropout) from ``seed``; the caller's stream continues afterwards as if unused."""
     cuda = torch.cuda.is_available()
     with _turn:
         before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
@@ -76,14 +76,14 @@ class Optimizees:
         candidates: C.
         precision: A key of :data:`PRECISIONS`.
         scaling: Random parameter scaling: coordinate j is trained as theta_j / c_j with log c_j uniform in
-            [-scaling, scaling], drawn anew in every episode. The loss is the same function of other coordinates, which
+            [-scaling, scaling], drawn again in every episode. The loss is the same function of other coordinates, which
             keeps a rule from relying on the sizes of this task's gradients. Source: Lv, Jiang, Li, ICML 2017.
 
     Attributes:
         theta: Parameters, shape [C, S, P], on the device of the models that the task builds.
 
     Raises:
-        SolError: ``scaling`` is asked for on a task that projects its parameters.
+        SolError: ``scaling`` is set for a task that projects its parameters.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Optimizees:
             if candidates > 1:
                 self._mapped = torch.vmap(self._mapped, in_dims=(0, None), randomness="same")
         else:
-            # Every optimizee keeps its own module, because modules may hold state besides their parameters.
+            # Every optimizee keeps its own module, because modules may have state other than parameters.
             self._models = [models, *([self._fresh(e) for e in episodes] for _ in range(candidates - 1))]
 
     def _fresh(self, episode: int) -> nn.Module:
@@ -131,7 +131,9 @@ class Optimizees:
 
     def _draw_scales(self, theta: Tensor, scaling: float) -> Tensor:
         if self._project is not None:
-            raise SolError(f"{self.task.name} projects its parameters, which random scaling would change; leave it off")
+            raise SolError(
+                f"{self.task.name} projects its parameters, which random scaling would change; set scaling to 0"
+            )
         generators = [generator_for(self._seed, self._stream, episode, Substream.SCALES) for episode in self._episodes]
         draws = torch.stack([torch.rand(theta.shape[1], generator=generator) for generator in generators])
         return torch.exp(scaling * (2 * draws - 1)).to(theta)
@@ -176,7 +178,7 @@ class Optimizees:
         try:
             batches = [next(stream) for stream in self._streams[split]]
         except StopIteration:
-            raise SolError(f"batches({split!r}) of {self.task.name} has ended; the stream must be endless") from None
+            raise SolError(f"batches({split!r}) of {self.task.name} ended; the stream must be endless") from None
         return batches, [int(torch.randint(2**62, (), generator=generator)) for generator in self._randomness]
 
     def losses(self, theta: Tensor, drawn: Drawn) -> Tensor:
@@ -260,7 +262,7 @@ class Optimizees:
                 values = self.task.evaluate(model, split)
             if not isinstance(values, dict) or "loss" not in values:
                 raise SolError(
-                    f"evaluate of {self.task.name} gives {values!r}, not metrics by name with loss among them"
+                    f"evaluate of {self.task.name} must return a dict of metrics with a loss, got {values!r}"
                 )
             model.train()
             for name, value in values.items():

@@ -1,4 +1,4 @@
-"""The tasks that one rule is learned for, and the one number that rules are compared by on them."""
+"""The tasks that one rule is learned for, and the objective that compares rules on them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TaskSet:
 
     Attributes:
         tasks: The tasks.
-        scales: What losses are divided by on each: the tuned start's objective where there are several tasks, so that
-            each of them counts the same, else 1.
+        scales: Divisor of each task's losses: with several tasks, the tuned start's objective, so that all tasks count
+            the same; else 1.
         weight: Weight of the training loss in the objective.
     """
 

@@ -48,7 +48,7 @@ class EQLLayers(Protocol):
 
 
 class NetworkRunner(ABC):
-    """A network at work as the optimizer of optimizees (an :class:`~sol_learner.inner.episodes.Optimizer`)."""
+    """A network that runs as the optimizer of optimizees (an :class:`~sol_learner.inner.episodes.Optimizer`)."""
 
     @property
     def kernel(self) -> str:
@@ -97,7 +97,7 @@ class UpdateNetwork(nn.Module, ABC):
 
     @abstractmethod
     def runner(self, kernel: str = "eager") -> NetworkRunner:
-        """The network at work; ``kernel`` is a key of :data:`~sol_learner.networks.base.KERNELS`."""
+        """The network as an optimizer; ``kernel`` is a key of :data:`~sol_learner.networks.base.KERNELS`."""
 
     def sample_gates(self, generator: torch.Generator) -> None:
         """Draw new random gates, used until the next call or :meth:`use_mean_gates`."""

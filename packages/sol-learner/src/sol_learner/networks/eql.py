@@ -228,7 +228,7 @@ def _unit_names(layer: Sequence[str]) -> tuple[str, ...]:
         if name not in OPERATORS:
             raise RuleError(f"{name!r} is not an operator; operators: {', '.join(OPERATORS)}")
         if count and not (count.isdecimal() and int(count)):
-            raise RuleError(f"{text!r} is not a unit; write mul or mul*3")
+            raise RuleError(f"{text!r} is not a unit; use mul or mul*3")
         names += [name] * int(count or 1)
     if "identity" not in names:
         raise RuleError("every layer needs an identity unit, which carries the start rule")
@@ -367,7 +367,7 @@ class NetworkOptimizer(NetworkRunner):
         except torch._dynamo.exc.BackendCompilerFailed as error:
             self._fused = None
             reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"no fused kernel on this machine, eager tensors are used: {reason}", stacklevel=2)
+            warnings.warn(f"cannot compile the fused kernel, using eager tensors: {reason}", stacklevel=2)
             return None
 
     def _chunked(self, flat: list[Tensor], scalars: dict[str, float], names: list[str]) -> list[Tensor]:
@@ -396,5 +396,5 @@ def _native(network: SymbolicNetwork, features: Evaluator) -> NativeKernel | Non
     try:
         return NativeKernel(network, features)
     except SolError as error:
-        warnings.warn(f"no compiled kernel on this machine, eager tensors are used: {error}", stacklevel=2)
+        warnings.warn(f"cannot compile the kernel, using eager tensors: {error}", stacklevel=2)
         return None

@@ -1,6 +1,6 @@
 r"""L2LGD2: a coordinate-wise LSTM as the update rule.
 
-Every coordinate has hidden and cell states of its own, h and c in R^H for each layer; all coordinates and optimizees
+Every coordinate has its own hidden and cell states, h and c in R^H for each layer; all coordinates and optimizees
 share the weights. With the gradient in the form x = (max(log|g| / p, -1), clip(e^p g, -1, 1)), p = 10,
 
     (i, f, o, u) = W [x; h] + b,    c <- sigmoid(f) c + sigmoid(i) tanh(u),    h <- sigmoid(o) tanh(c),

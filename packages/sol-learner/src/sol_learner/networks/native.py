@@ -1,7 +1,7 @@
 """The EQL network as compiled C, for coordinates on the CPU.
 
-A C compiler is asked once for each network and precision, which takes about a second for the default network and grows
-with the square of a layer's width; its files are deleted as soon as they are loaded.
+A C compiler runs once for each network and precision. That takes about a second for the default network and grows with
+the square of a layer's width. The files are deleted once they are loaded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class NativeKernel:
             raise SolError(library)
 
     def __reduce__(self) -> tuple[type[NativeKernel], tuple[EQLLayers, Evaluator]]:
-        return NativeKernel, self._arguments  # another process loads the code anew
+        return NativeKernel, self._arguments  # another process compiles the code again
 
     def fits(self, *tensors: Tensor) -> bool:
         """Whether the kernel can compute with coordinates: on the CPU, as many in each, all float32 or all float64."""

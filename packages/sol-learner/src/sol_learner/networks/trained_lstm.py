@@ -20,7 +20,7 @@ from sol_symbols import SolError, write_atomically
 __all__ = ["LSTM_FILE", "LSTM_WEIGHTS", "LSTMOptimizer", "TrainedLSTM"]
 
 LSTM_FILE = "lstm.json"
-"""What tells a folder with a trained LSTM."""
+"""The file that identifies a folder with a trained LSTM."""
 
 LSTM_WEIGHTS = "lstm.safetensors"
 """Its weights."""
@@ -71,7 +71,7 @@ class TrainedLSTM:
         """
         path = Path(folder) / LSTM_FILE
         if not path.is_file():
-            raise SolError(f"{folder} holds no {LSTM_FILE}: not the folder of a finished sol learn-lstm")
+            raise SolError(f"{folder} has no {LSTM_FILE}: it is not the folder of a finished sol learn-lstm run")
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             content = path.with_name(LSTM_WEIGHTS).read_bytes()
@@ -83,7 +83,7 @@ class TrainedLSTM:
             network.load_state_dict(safetensors.torch.load(content))
             return cls(network, float(record["lr"]), dict(record["provenance"]))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-            raise SolError(f"{path} cannot be read: {error}") from None
+            raise SolError(f"cannot read {path}: {error}") from None
 
 
 class LSTMOptimizer(torch.optim.Optimizer):
@@ -105,7 +105,7 @@ class LSTMOptimizer(torch.optim.Optimizer):
         trained = trained if isinstance(trained, TrainedLSTM) else TrainedLSTM.load(trained)
         self.network, lr = trained.network, trained.lr if lr is None else lr
         if not lr >= 0:
-            raise ValueError(f"lr = {lr!r}; it must be 0 or more")
+            raise ValueError(f"lr must be at least 0, got {lr!r}")
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Processes, checkpoints, progress and time: knows nothing of tasks or rules."""
+"""Processes, checkpoints, progress and time, independent of tasks and rules."""
 
 from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints, checkpoints_in
 from sol_learner.runtime.clock import Clock, Interrupted, parse_duration

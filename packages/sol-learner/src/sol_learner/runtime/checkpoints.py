@@ -1,11 +1,11 @@
-"""Checkpoints: a run that was killed at any moment goes on as if nothing had happened.
+"""Checkpoints: a run that was killed at any moment continues as if nothing had happened.
 
 A run is a program whose only memory between its units of work (an episode of meta-training, a generation of polishing,
 a rule on the front) is what those units returned. So that is what is kept: a journal of results by name, and the
 tensors of meta-training. A resumed run is the same program; units that the journal knows are not computed again.
 
 A checkpoint is one safetensors file, the journal being JSON in its header: nothing in it is executed when it is read.
-It is written beside its predecessor and moved into place, the two newest are kept, and a hash tells damaged ones.
+It is written to a temporary file and moved into place; the two newest are kept, and a hash detects damage.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Checkpoints:
     """The memory of a run.
 
     Args:
-        folder: Where checkpoints lie; ``None`` for a run that is not kept.
+        folder: Where to keep checkpoints; ``None`` to keep none.
         identity: What a checkpoint must agree on to belong to this run (task, configuration), JSON-able.
-        resume: Whether to go on from the newest checkpoint in the folder, if there is one.
+        resume: Whether to continue from the newest checkpoint in the folder, if there is one.
         report: Takes a line on a damaged checkpoint.
         ranks: Processes of the run; rank 0 reads and writes.
         interval: Least seconds between two writes of results that are cheap to compute again.
@@ -72,7 +72,7 @@ class Checkpoints:
         self.tensors = self.ranks.shared(lambda: self._begin(resume, report))
 
     def _begin(self, resume: bool, report: Callable[[str], None]) -> dict[str, Tensor]:
-        """The tensors to go on from."""
+        """The tensors to continue from."""
         old = [] if self.folder is None else checkpoints_in(self.folder)
         if resume and old:
             self._load(old, report)
@@ -147,17 +147,17 @@ class Checkpoints:
             try:
                 record, tensors = _read(path)
             except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-                more = "" if path == paths[0] else "; the one before it is used"
+                more = "" if path == paths[0] else "; using the one before it"
                 report(f"{path} is damaged ({error}){more}")
                 continue
             changed = [k for k in self.identity if record["identity"].get(k) != self.identity[k]]
             if changed:
-                told = "; ".join(f"{k}: {record['identity'].get(k)!r} then, {self.identity[k]!r} now" for k in changed)
-                raise SolError(f"{path.parent} holds a run of other settings, which cannot go on: {told}")
+                changes = "; ".join(f"{k} was {record['identity'].get(k)!r}, is {self.identity[k]!r}" for k in changed)
+                raise SolError(f"cannot resume {path.parent}: its settings differ ({changes})")
             self.journal, self.tensors, self.elapsed = record["journal"], tensors, float(record["elapsed"])
             self._number = int(paths[-1].stem)
             return
-        raise SolError(f"every checkpoint in {paths[0].parent} is damaged; start anew, without --resume")
+        raise SolError(f"every checkpoint in {paths[0].parent} is damaged; start again without --resume")
 
 
 def _digest(record: str, tensors: Mapping[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ __all__ = ["Clock", "Interrupted", "parse_duration"]
 
 
 class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
-    """The clock asks the present phase to stop with what it has."""
+    """The clock stops the current phase, which keeps what it has."""
 
 
 def parse_duration(text: str) -> float:
@@ -28,15 +28,15 @@ def parse_duration(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(s|m|min|h|)", text.strip())
     if not match or not float(match[1]):
-        raise SolError(f"{text!r} is not a time; write 90s, 5min or 1h")
+        raise SolError(f"{text!r} is not a time; use 90s, 5min or 1h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
 
 
 class Clock:
-    """Measures a run and says when a phase has to end.
+    """Times a run and ends its phases.
 
     Args:
-        budget: Time for the whole run, in seconds or as text (``"5min"``), or ``None`` for as long as the plan takes.
+        budget: Time for the whole run, in seconds or as text (``"5min"``), or ``None`` for no limit.
         ranks: Processes of the run, which stop together; this one alone by default.
 
     Raises:
@@ -46,7 +46,7 @@ class Clock:
     def __init__(self, budget: float | str | None = None, ranks: Ranks | None = None) -> None:
         budget = parse_duration(budget) if isinstance(budget, str) else budget
         if budget is not None and not budget > 0:
-            raise SolError(f"a budget of {budget} seconds; give more than 0")
+            raise SolError(f"budget must be more than 0 seconds, got {budget}")
         self.budget, self._ranks, self._asked = budget, ranks, False
         self._start = time.monotonic()
         self._deadline = float("inf")
@@ -57,7 +57,7 @@ class Clock:
         return self._asked if self._ranks is None else self._ranks.stopping
 
     def cancel(self) -> None:
-        """Ask the run to stop with what it has."""
+        """Stop the run; it keeps what it has."""
         self._asked = True
         if self._ranks is not None:
             self._ranks.asked = True
@@ -68,31 +68,31 @@ class Clock:
         return time.monotonic() - self._start
 
     def credit(self, seconds: float) -> None:
-        """Count ``seconds`` that an earlier part of the run took."""
+        """Add ``seconds`` that an earlier part of the run took."""
         self._start -= seconds
 
     def allow(self, share: float) -> None:
-        """Let the present phase go on until ``share`` of the budget is used up."""
+        """Let the current phase run until ``share`` of the budget is used up."""
         self._deadline = float("inf") if self.budget is None else share * self.budget
 
     @property
     def over(self) -> bool:
-        """Whether the present phase should end."""
+        """Whether the current phase should end."""
         return self.cancelled or self.elapsed > self._deadline
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` when the present phase should end."""
+        """Raise :class:`Interrupted` if the current phase should end."""
         if self.over:
             raise Interrupted
 
     @contextmanager
     def catching_interrupts(self) -> Iterator[None]:
-        """The first Ctrl-C ends the present phase and skips the rest; the second one ends the process."""
+        """The first Ctrl-C ends the current phase and skips the rest; the second ends the process."""
 
         def cancel(number: int, frame: FrameType | None) -> None:
             self.cancel()
             signal.signal(signal.SIGINT, previous)
-            print("\nstopping; what was reached is written (Ctrl-C again: stop at once)", file=sys.stderr)
+            print("\nstopping and saving the best result so far (press Ctrl-C again to stop at once)", file=sys.stderr)
 
         previous = signal.signal(signal.SIGINT, cancel)
         try:

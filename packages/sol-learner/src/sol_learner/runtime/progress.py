@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Phase(StrEnum):
-    """What a run is doing. Logs and reports identify phases by these values, people by the title beside them."""
+    """What a run is doing. Logs and reports identify phases by these values; the titles are for people."""
 
     TUNE = "tune"
     META_TRAIN = "meta-train"
@@ -49,10 +49,10 @@ class Progress(Protocol):
         """A phase of so many steps begins. One phase may have several parts, each with its own title."""
 
     def step(self, done: int, **numbers: float) -> None:
-        """``done`` steps of the phase are through; ``numbers`` are worth showing."""
+        """``done`` steps of the phase are complete; ``numbers`` are worth showing."""
 
     def note(self, text: str) -> None:
-        """Something to remember, one line."""
+        """A message of one line."""
 
 
 class NullProgress:
@@ -97,10 +97,10 @@ class _Lines:
 class MetricsFile:
     """Every number of every step as a line of JSON: ``{"phase", "title", "step", "seconds", ...}``.
 
-    A resumed run tells its finished steps again, so the file is whole without going on where an old one ended.
+    A resumed run reports its finished steps again, so the file is complete without appending to an old one.
 
     Args:
-        path: Written anew.
+        path: Overwritten.
 
     Raises:
         SolError: It cannot be written.

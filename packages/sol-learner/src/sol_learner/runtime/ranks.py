@@ -1,8 +1,8 @@
 """Data-parallel processes: one of ``torchrun``'s, or the only one there is.
 
 Every rank runs the same program. Work that is split (optimizees, candidates) is split by rank and put together by the
-methods below; everything else is done by rank 0 and handed out, so that all ranks go on with the same numbers.
-Every exchange also tells whether a rank was asked to stop, so that all of them stop at the same place.
+methods below; rank 0 does everything else and broadcasts it, so all ranks continue with the same numbers.
+Every exchange also carries requests to stop, so all ranks stop at the same place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes that work side by side: joblib's, on this machine or on whatever back end it is given."""
+"""Worker processes, by joblib: on this machine or on another back end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shared_threads(jobs: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` of PyTorch's threads for a while; as many as now where it is ``None``."""
+    """Use ``count`` of PyTorch's threads in the context; ``None`` leaves the number unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -86,14 +86,16 @@ class Workers:
         try:
             connected = _CLUSTERS.get(backend, lambda: backend)()
         except ImportError as error:
-            raise SolError(f"the back end {backend!r} needs {error.name or backend}, which is not installed") from None
+            raise SolError(
+                f"the backend {backend!r} needs the package {error.name or backend}, which is not installed"
+            ) from None
         self._own = backend == "loky"
         self._constants: dict[int, Any] = {}
         self._options: dict[str, Any] = {"n_jobs": jobs, "backend": connected, **self._beginning()}
         try:
             joblib.Parallel(**self._options)
         except ValueError as error:
-            raise SolError(f"no back end {backend!r}: {error}") from None
+            raise SolError(f"no backend {backend!r}: {error}") from None
         self._unordered = {"batch_size": 1, "return_as": "generator_unordered"}
         try:
             joblib.Parallel(**self._options, **self._unordered)
@@ -101,7 +103,7 @@ class Workers:
             del self._unordered["return_as"]
 
     def constant(self, value: T) -> Constant[T]:
-        """``value`` for functions that :meth:`map` is given; processes that run already are replaced by new ones."""
+        """Return ``value`` for functions passed to :meth:`map`; running processes are replaced."""
         if self.jobs == 1 or not self._own:
             return Constant(value)
         key = len(self._constants)
@@ -110,12 +112,12 @@ class Workers:
         return Constant(value, key)
 
     def _beginning(self) -> dict[str, Any]:
-        """The option of joblib's that says how processes of this machine begin; another object makes it start anew."""
+        """joblib's option for starting processes on this machine; a new object makes it restart them."""
         return {"initializer": partial(_prepare, os.getpid(), dict(self._constants))} if self._own else {}
 
     def start(self, function: Callable[[T], Any], item: T) -> None:
-        """Start the processes ahead of :meth:`map`, each on ``function(item)``, and go on meanwhile."""
-        if self.jobs > 1:  # whatever goes wrong will go wrong again in map, and be told
+        """Start the processes ahead of :meth:`map`, each on ``function(item)``, without waiting."""
+        if self.jobs > 1:  # an error will occur again in map, and be reported there
             self._run(function, [item] * self.jobs)
 
     def map(self, function: Callable[[T], U], items: Sequence[T], clock: Clock | None = None) -> list[U]:
@@ -139,7 +141,7 @@ class Workers:
         return running.result()
 
     def _run(self, function: Callable[[T], U], items: Sequence[T]) -> Future[list[U]]:
-        """What :meth:`map` returns, once what was begun before is done; a thread of its own sees to it."""
+        """What :meth:`map` returns, after all earlier work is done; a separate thread runs it."""
         before, running = self._last, Future[list[Any]]()
 
         def work() -> None:
@@ -161,7 +163,7 @@ class Workers:
         """``(i, function(items[i]))`` for each item as it is done; an exception in the result's place where it failed.
 
         A process that dies (killed, out of memory, its machine gone) costs the item that it was at: the items that were
-        under way are tried once more, each alone, and the one whose process dies again is given up.
+        in progress are retried once, each alone, and an item whose process dies again fails.
         """
         if self.jobs == 1:
             for i, item in enumerate(items):
@@ -176,10 +178,10 @@ class Workers:
                 yield i, result
             for i, item in missing.items():
                 again = dict(self._surviving(function, [(i, item)]))
-                yield i, again.get(i, SolError("the process died, twice"))
+                yield i, again.get(i, SolError("the worker process died twice"))
 
     def close(self) -> None:
-        """End the processes; they start anew when they are needed again."""
+        """End the processes; they restart when they are needed again."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.__exit__(None, None, None)
@@ -193,7 +195,7 @@ class Workers:
                 results = self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
             yield from results
         except Exception:  # every back end has its own; those of the function itself are results
-            with suppress(Exception):  # it may be too broken to be told to end
+            with suppress(Exception):  # it may be too broken to end
                 self.close()
 
 
