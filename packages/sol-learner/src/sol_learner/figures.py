@@ -74,9 +74,9 @@ def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
         final = optimizer.metric("train", "loss")
         final = final[final.isfinite()]
         spread_at_end = float(final.std(correction=1)) if len(final) > 1 else 0.0
-        told = [f"{final.mean():.3f} ± {spread_at_end:.3f} final training loss"] * bool(len(final))
-        told += [f"{len(optimizer.diverged)} of {comparison.episodes} runs diverged"] * bool(optimizer.diverged)
-        label = f"{tuned}{optimizer.name} (lr {optimizer.lr:.3g}): {'; '.join(told)}"
+        notes = [f"{final.mean():.3f} ± {spread_at_end:.3f} final training loss"] * bool(len(final))
+        notes += [f"{len(optimizer.diverged)} of {comparison.episodes} runs diverged"] * bool(optimizer.diverged)
+        label = f"{tuned}{optimizer.name} (lr {optimizer.lr:.3g}): {'; '.join(notes)}"
         lower = (mean - spread).clamp(min=lowest / 2) if lowest > 0 else mean - spread
         (line,) = axes.plot(steps, mean, label=label, linewidth=1.8 if optimizer is comparison.optimizers[0] else 1.2)
         axes.fill_between(steps, lower, mean + spread, color=line.get_color(), alpha=0.15)

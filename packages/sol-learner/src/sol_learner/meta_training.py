@@ -276,8 +276,10 @@ class MetaTrainer(Generic[Network]):
             if not config.validate_every:
                 result.loss = self.validate()
                 if not math.isfinite(result.loss):
-                    told = result.advice or "try a lower outer_lr."
-                    raise SolError(f"meta-training ended with a diverging network, and no better one was saved: {told}")
+                    advice = result.advice or "try a lower outer_lr."
+                    raise SolError(
+                        f"meta-training ended with a diverging network, and no better one was saved: {advice}"
+                    )
         except Interrupted:
             self.progress.note(f"meta-training stopped after {len(result.history) - 1} of {config.episodes} episodes")
         self.network.load_state_dict(self.best)

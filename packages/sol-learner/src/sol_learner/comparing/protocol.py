@@ -103,8 +103,8 @@ def compare(
     protocol: dict[str, Any] = {"threads": threads, "versions": versions(), "device": str(device)}
     missing = {name: spec for name, spec in specs.items() if name not in chosen}
     if missing:
-        found, told = _tune(missing, runs, config, progress)
-        protocol |= told
+        found, tuning_protocol = _tune(missing, runs, config, progress)
+        protocol |= tuning_protocol
         tables |= found
         chosen |= {name: _best(name, loaded.name, table) for name, table in found.items()}
     results = _evaluate(specs, chosen, tables, runs, config, progress)
@@ -226,12 +226,12 @@ class _Runs:
             Interrupted: The clock expired or was cancelled.
         """
         results: dict[int, Result | Exception] = {}
-        told = progress or NullProgress()
+        progress = progress or NullProgress()
         for i, (_, trial) in enumerate(plan):
             known = self._known(trial)
             if known is not None:
                 results[i] = known
-                told.step(len(results))
+                progress.step(len(results))
         missing = [i for i in range(len(plan)) if i not in results]
         clock = self._clock if self._workers.jobs == 1 else None  # a clock cannot be shared with other processes
         for place, result in self._workers.completed(partial(run_trial, clock=clock), [plan[i][1] for i in missing]):
@@ -239,7 +239,7 @@ class _Runs:
                 raise result
             i = missing[place]
             results[i] = result if isinstance(result, Exception) else self._keep(plan[i], result)
-            told.step(len(results))
+            progress.step(len(results))
             if self._clock is not None:
                 self._clock.check()
         return [results[i] for i in range(len(plan))]

@@ -185,8 +185,8 @@ def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
             with torch.no_grad():
                 loss = float(part.loss(model, batch))
                 measured = part.evaluate(model, split) if stream is Stream.EVALUATE else {}
-            told = {"loss of the batch": loss, **measured}
-            _add(digest, [(name, f"{value:.6g}") for name, value in told.items()])
+            measurements = {"loss of the batch": loss, **measured}
+            _add(digest, [(name, f"{value:.6g}") for name, value in measurements.items()])
         optimizees = Optimizees(task, 0, stream, [0])
         for length in (1e-3, 1.0):
             losses, gradient = optimizees.losses_and_gradients()

@@ -100,8 +100,8 @@ class _Page:
     def described(self) -> list[tuple[str, str]]:
         """Names and descriptions of those tasks that are installed here."""
         known = find_tasks()
-        told = [(name, *describe(known[name])) for name in dict.fromkeys(self.tasks) if name in known]
-        return [(name, words) for name, words, ready in told if ready and words]
+        descriptions = [(name, *describe(known[name])) for name in dict.fromkeys(self.tasks) if name in known]
+        return [(name, words) for name, words, ready in descriptions if ready and words]
 
     @property
     def title(self) -> str:

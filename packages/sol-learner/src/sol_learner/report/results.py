@@ -132,19 +132,19 @@ def against_best(comparison: ComparisonRecord, key: tuple[str, str], words: str)
     space = "\N{NO-BREAK SPACE}"
     if larger:
         change = f"{100 * abs(found.mean):.1f}{space}points {'higher' if found.mean > 0 else 'lower'}"
-        told = f"difference {found.mean:+.4f}, 95% interval {found.low:+.4f} to {found.high:+.4f}".replace("-", "−")
+        interval = f"difference {found.mean:+.4f}, 95% interval {found.low:+.4f} to {found.high:+.4f}".replace("-", "−")
         kind = "good" if found.low > 0 else "bad" if found.high < 0 else "even"
     else:
         percent = f"{100 * abs(found.mean - 1):.0f}% {'lower' if found.mean < 1 else 'higher'}"
         change = f"{found.mean:.3g} times as high" if found.mean >= 3 else percent
-        told = f"ratio {found.mean:.2f}, 95% interval {found.low:.2f} to {found.high:.2f}"
+        interval = f"ratio {found.mean:.2f}, 95% interval {found.low:.2f} to {found.high:.2f}"
         kind = "good" if found.high < 1 else "bad" if found.low > 1 else "even"
     p = _chance(comparison, rival, key)
     if p is not None:
-        told += f", p = {p:.2g}"
+        interval += f", p = {p:.2g}"
         kind = kind if p < 0.05 else "even"
     rest = f"{tuned}{comparison.results[rival].name}, the best other optimizer"
-    return Verdict(change, words, f"{digits(means[0])} vs. {digits(means[rival])} for {rest} ({told})", kind)
+    return Verdict(change, words, f"{digits(means[0])} vs. {digits(means[rival])} for {rest} ({interval})", kind)
 
 
 def _chance(comparison: ComparisonRecord, rival: int, key: tuple[str, str]) -> float | None:

@@ -47,7 +47,7 @@ def prune(
     fit = Fit(samples, units, (units, coefficients))
     live, path = fit.usable, list[UpdateRule]()
     progress.phase(phase, f"pruning to {terms} terms", max(len(live) - terms, 0))
-    total, told = len(live), False
+    total, noted = len(live), False
     while len(live) > terms:
         trials = [[j for j in live if j != left_out] for left_out in live]
         table = numpy.zeros((len(live), len(live)))
@@ -57,9 +57,9 @@ def prune(
             scores = evaluator.losses(rule, [units[j] for j in live], table, episodes)
         except Interrupted:
             scores = fit.influence(live).tolist()
-            if not told:
+            if not noted:
                 progress.note(f"out of time: pruning below {len(live)} terms uses the fit instead of the loss")
-            told = True
+            noted = True
         order = numpy.argsort(scores, kind="stable")
         count = min(2 if len(live) > _TWO_AT_ONCE else 1, len(live) - terms)
         gone = {live[i] for i in order[:count]}
