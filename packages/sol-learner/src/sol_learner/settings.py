@@ -26,7 +26,7 @@ def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
     """A dataclass of settings from names and plain values: lists for tuples, text for numbers and lists.
 
     Raises:
-        SolError: There is no such setting, or its value is of the wrong kind.
+        SolError: Unknown setting, or a value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {}
@@ -54,7 +54,7 @@ def as_text(value: Any) -> str:
 
 
 def _at_commas(text: str) -> list[str]:
-    """The parts between commas that stand outside parentheses."""
+    """The parts between commas outside parentheses."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")
@@ -66,7 +66,7 @@ def _at_commas(text: str) -> list[str]:
 
 
 def converted(name: str, value: Any, default: Any) -> Any:
-    """``value`` as the type of ``default``; unchanged where that is ``None``."""
+    """``value`` as the type of ``default``; unchanged if that is ``None``."""
     if default is None:
         return value
     if isinstance(default, tuple) and default and isinstance(default[0], tuple):

@@ -69,7 +69,7 @@ class Task(Protocol):
 
 @unique
 class Stream(IntEnum):
-    """What random numbers are drawn for. Streams of different purposes never share an episode."""
+    """The purpose of random numbers. Different streams never share an episode."""
 
     TUNE = 0
     """Choosing the learning rates of baselines."""
@@ -107,9 +107,9 @@ _POOLS = {Stream.TUNE: "train", Stream.TRAIN: "train", Stream.VALID: "valid", St
 
 
 def task_for(task: Task, stream: Stream) -> Task:
-    """The task that the episodes of a stream are drawn from: ``task.pool(split)`` where it has one, else ``task``.
+    """The task that a stream's episodes are drawn from: ``task.pool(split)`` if it has a pool, else ``task``.
 
-    Tuning and training draw problems of the split ``train``, choosing of ``valid``, the comparison of ``test``.
+    Tuning and training draw problems from the split ``train``, selection from ``valid``, the comparison from ``test``.
     """
     pool = getattr(task, "pool", None)
     return task if pool is None else pool(_POOLS[stream])

@@ -1,7 +1,7 @@
 """Find tasks: what the installed packages register under the entry point group ``sol.tasks``.
 
 An entry point is a function ``make(data: Path | None, device: torch.device) -> Task``. It may have an attribute
-``requires``, a mapping from modules that the task imports to what pip installs to have them.
+``requires``, a mapping from modules that the task imports to the packages that pip must install for them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def load_task(name: str, data: str | Path | None = None, device: torch.device | 
         device: Where models and data live.
 
     Raises:
-        SolError: There is no such task, something that it needs is not installed, or its data cannot be read.
+        SolError: Unknown task, a package that it needs is not installed, or its data cannot be read.
     """
     known = find_tasks()
     if name not in known:
@@ -89,10 +89,10 @@ def load_task(name: str, data: str | Path | None = None, device: torch.device | 
 
 
 def parse_device(text: str | None) -> torch.device:
-    """The device that ``text`` names; CUDA where there is one and the CPU elsewhere if it is ``None``.
+    """The device that ``text`` names; for ``None``, CUDA if available, else the CPU.
 
     Raises:
-        SolError: It is not a device, or this machine does not have it.
+        SolError: Not a device, or not available on this machine.
     """
     import torch
 
@@ -111,9 +111,9 @@ class Recipe:
     """A task for other processes: each of them builds it once, with :meth:`load`.
 
     Attributes:
-        make: Gives the task; a function that other processes can import.
-        arguments: What it is called with, hashable.
-        options: And by name.
+        make: Returns the task; a function that other processes can import.
+        arguments: Its positional arguments, hashable.
+        options: Its keyword arguments.
     """
 
     make: Callable[..., Task]

@@ -1,4 +1,4 @@
-"""The conformance test that the author of a task runs: ``check_task(my_task)``."""
+"""The conformance test for task authors: ``check_task(my_task)``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What estimators have in common: an episode of inner steps, cut into windows that give a meta-gradient each.
 
 Inner step t moves the optimizees from theta_{t-1} to theta_t = theta_{t-1} - lr phi(x_t; w), x_t being the features
-of the gradients up to g_t = grad l_t(theta_{t-1}). The outer loss at theta_t is taken on the *next* batch,
+of the gradients up to g_t = grad l_t(theta_{t-1}). The outer loss at theta_t uses the *next* batch,
 l_{t+1}(theta_t), whose gradient the inner loop needs anyway, or on a validation batch. A window of U steps after step
 t_0 has the meta-loss L(w) = F(l at theta_{t_0+1}, ..., l at theta_{t_0+U}), theta_{t_0} being held constant.
 """
@@ -42,14 +42,14 @@ META_LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Window:
-    """What a window gave.
+    """The result of a window.
 
     Attributes:
         meta_gradient: dL/dw for each parameter of the network, the mean over optimizees.
         losses: Outer loss after each of its steps, mean over optimizees, [U].
-        inputs: Gives the network's inputs on some coordinates at one of its steps, from 0; ``None`` where they are not
-            at hand.
-        largest: Gives the largest |g| of all coordinates at one of its steps; ``None`` where inputs are of all of them.
+        inputs: Returns the network's inputs on some coordinates at one of its steps, from 0; ``None`` if they are not
+            available.
+        largest: Returns the largest |g| of all coordinates at one of its steps; ``None`` if inputs cover all of them.
     """
 
     meta_gradient: tuple[Tensor, ...]
@@ -67,12 +67,12 @@ class Estimator(ABC):
         meta_loss: A key of :data:`META_LOSSES`.
         outer_split: Where outer losses are taken: ``"train"``, the next batch of the inner loop, or ``"valid"``, a
             batch of the validation split, at the price of a second gradient a step.
-        generator: Draws whatever the estimator samples; on the CPU.
+        generator: Source of the estimator's random numbers; on the CPU.
 
     An estimator may have further arguments; :attr:`settings` names the setting of a learning run for each.
 
     Raises:
-        SolError: There is no such meta-loss or split; later, if a loss is not above 0 and the meta-loss is log.
+        SolError: Unknown meta-loss or split; later, a loss that is not positive while the meta-loss is log.
     """
 
     settings: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -112,7 +112,7 @@ class Estimator(ABC):
         self._look()
 
     def _look(self) -> None:
-        """The gradient at the present parameters; it is the next inner step's, and by default the outer one too."""
+        """The gradient at the current parameters; it is the next inner step's, and by default the outer one too."""
         self.drawn = self.optimizees.draw()
         self.loss, self.gradient = self.optimizees.losses_and_gradients(self.drawn)
 
@@ -121,18 +121,18 @@ class Estimator(ABC):
         return self.optimizer.step(self.gradient, self.state, self.optimizees.theta, self.t)
 
     def _move(self) -> None:
-        """One inner step, and a look at where it led."""
+        """Take one inner step and compute the gradient at the new parameters."""
         phi, self.state = self._update()
         self.optimizees.descend(phi, self.lr)
         self.t += 1
         self._look()
 
     def _outer(self) -> tuple[Tensor, Tensor]:
-        """Outer losses [C, S] and their gradients [C, S, P] at the present parameters."""
+        """Outer losses [C, S] and their gradients [C, S, P] at the current parameters."""
         if self.outer_split == "train":
             return self.loss, self.gradient
         return self.optimizees.losses_and_gradients(self.optimizees.draw(self.outer_split))
 
     @abstractmethod
     def window(self, steps: int) -> Window:
-        """Go on by ``steps`` inner steps and estimate dL/dw over them."""
+        """Run ``steps`` more inner steps and estimate dL/dw over them."""

@@ -4,8 +4,8 @@ With the adjoints lambda_s = dL/dtheta_s and mu_s = dL/dstate_s, going back from
 
     (lambda_{s-1}, mu_{s-1}, dL/dw +=) = (lambda_s, mu_s) . d(theta_s, state_s)/d(theta_{s-1}, state_{s-1}, w),
 
-lambda_{s-1} += (dF/dl_{s-1}) grad l(theta_{s-1}). Each inner step is computed again on the way back, with its second
-derivatives, so only parameters and states are kept over the window and one step's graph at a time.
+lambda_{s-1} += (dF/dl_{s-1}) grad l(theta_{s-1}). The backward pass recomputes each inner step, with its second
+derivatives, so it stores only the window's parameters and states, and one step's graph at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Exact(Estimator):
         super().begin(optimizees, lr, horizon)
 
     def window(self, steps: int) -> Window:
-        """Go on by ``steps`` inner steps and differentiate through them."""
+        """Run ``steps`` more inner steps and differentiate through them."""
         first, before, losses, outer = self.t, [], [], []
         for _ in range(steps):
             state = {name: value.clone() for name, value in self.state.items()}  # steps may overwrite states

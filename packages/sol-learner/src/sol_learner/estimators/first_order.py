@@ -1,14 +1,14 @@
 r"""First-order meta-gradients in closed form.
 
-Taking all gradients as constants of the graph, theta_s depends on w through the sum of updates alone, so that
+With all gradients taken as constants of the graph, theta_s depends on w only through the sum of updates, so
 
     dL/dw = -lr sum_{r=1..U} < G_r, d phi_r/dw >,     G_r = sum_{s=r..U} (dF/dl_s) grad l(theta_s):
 
-no graph of the optimizees is kept over the window. Gradients are kept, phi is computed again at its end, and a
+no graph of the optimizees is stored. Gradients are stored, phi is recomputed at the window's end, and a
 vector-Jacobian product, in chunks, gives dL/dw. (For the EQL network phi_r = phi(x_r; w) with
-features x_r that are constants. An LSTM's phi_r depends on w through its states since the window's first step too, so
-it is back-propagated through these.)
-Coordinates do not mix, hence the sum runs over them, and K of P coordinates, drawn with replacement and scaled by P/K,
+features x_r that are constants. An LSTM's phi_r also depends on w through its states since the window's first step, so
+it is back-propagated through them.)
+Coordinates do not mix, so the sum runs over them, and K of P coordinates, drawn with replacement and scaled by P/K,
 estimate it without bias; time and memory then do not grow with the model.
 """
 
@@ -43,7 +43,7 @@ class FirstOrder(Estimator):
         self.coordinates = coordinates
 
     def window(self, steps: int) -> Window:
-        """Go on by ``steps`` inner steps and estimate dL/dw over them."""
+        """Run ``steps`` more inner steps and estimate dL/dw over them."""
         size = self.optimizees.theta.shape[-1]
         count = min(self.coordinates, size)
         chosen = None

@@ -94,7 +94,7 @@ class PersistentEvolution(Estimator):
             network.share_gates(self.network)
 
     def window(self, steps: int) -> Window:
-        """Go on by ``steps`` inner steps and estimate dL/dw over the episode so far."""
+        """Run ``steps`` more inner steps and estimate dL/dw over the episode so far."""
         self._perturb()
         losses: list[Tensor] = []
         for _ in range(steps):

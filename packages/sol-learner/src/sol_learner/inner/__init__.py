@@ -1,4 +1,4 @@
-"""Optimizees trained side by side, and episodes of them."""
+"""Optimizees trained in parallel, and their episodes."""
 
 from sol_learner.inner.episodes import (
     Optimizer,

@@ -65,10 +65,10 @@ class Optimizer(Protocol):
     """phi with explicit state; a network or a rule."""
 
     def begin(self, theta: Tensor, horizon: int) -> State:
-        """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
+        """States before the first step of an episode whose decays span ``horizon`` steps."""
 
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-        """phi and the new state; all tensors of one shape. The old state is used up: it may be overwritten."""
+        """phi and the new state; all tensors of one shape. The old state may be overwritten."""
 
 
 class RuleOptimizer:
@@ -145,7 +145,7 @@ def run_rule(
 
     Args:
         task: The task.
-        rule: The update rule; its schedule, if any, is laid over the horizon of the episodes.
+        rule: The update rule; its schedule, if any, spans the horizon of the episodes.
         seed: Base seed of the run.
         stream: Random stream of the episodes.
         episodes: Indices in that stream; S of them.
@@ -153,10 +153,10 @@ def run_rule(
         values: Replace values of the rule; shape [C] each for C candidates.
         splits: Splits to evaluate on after the last step.
         horizon: Inner steps; the task's own by default.
-        clock: Stops the run between two steps when the user asks for it.
+        clock: Stops the run between two steps on request.
 
     Raises:
-        SolError: Neither the rule nor the call gives a learning rate.
+        SolError: Neither the rule nor the call has a learning rate.
         Interrupted: By the clock.
     """
     given = rule.lr if lr is None else lr
@@ -219,8 +219,8 @@ def tune_learning_rate(
 ) -> tuple[float, list[tuple[float, float]]]:
     """The learning rate with the lowest mean objective over the tuning stream.
 
-    A coarse grid of powers of sqrt(10) is centred on 1e-2 and moved until its optimum is inside, then a fine grid
-    (a factor of 10**(1/8) between neighbours) is laid around the optimum.
+    A coarse grid of powers of sqrt(10) is centred on 1e-2 and moved until its optimum is inside. Then a fine grid
+    (a factor of 10**(1/8) between neighbours) is centred on the optimum.
 
     Args:
         task, rule, seed, horizon, clock: As in :func:`run_rule`.
@@ -232,7 +232,7 @@ def tune_learning_rate(
         The rate, and every (rate, mean objective) that was measured, sorted by rate.
 
     Raises:
-        SolError: No rate gives a finite loss.
+        SolError: The loss is not finite at any rate.
     """
     measured: dict[float, float] = {}
 

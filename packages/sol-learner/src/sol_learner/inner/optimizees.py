@@ -1,4 +1,4 @@
-"""Optimizees trained side by side: all their parameters in one tensor, one gradient evaluation for all.
+"""Optimizees trained in parallel: all their parameters in one tensor, one gradient evaluation for all.
 
 Shapes: C candidates of a rule, S episodes (a seed each), P parameters of one optimizee. Candidates of one episode
 share its initial parameters, its batches and its dropout masks (common random numbers), and the batches are not
@@ -61,7 +61,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def vectorizes(task: Task, model: nn.Module) -> bool:
-    """Whether the losses of several such models may be mapped: the task allows it, and the models hold no buffers."""
+    """Whether the losses of several such models can be mapped: the task allows it, and the models have no buffers."""
     return getattr(task, "vectorizable", True) and not any(True for _ in model.buffers())
 
 
@@ -152,7 +152,7 @@ class Optimizees:
         return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
 
     def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
-        """Make the model's parameters views of ``row``, [P], without a copy, and return them."""
+        """Turn the model's parameters into views of ``row``, [P], without a copy, and return them."""
         parameters = _trainable(model)
         for parameter, view in zip(parameters, self.views(row.detach())):
             parameter.data = view
@@ -163,14 +163,14 @@ class Optimizees:
         return theta if self._scales is None else theta * self._scales
 
     def _module(self, candidate: int, episode: int) -> nn.Module:
-        """The module of one optimizee with its present parameters loaded."""
+        """The module of one optimizee with its current parameters loaded."""
         model = self._template if self._vectorized else self._models[candidate][episode]
         row = self._weights(self.theta[candidate : candidate + 1])[0, episode]
         self._load(model, row.clone())  # projections change it in place
         return model
 
     def draw(self, split: str = "train") -> Drawn:
-        """What the next loss is a function of: a batch of each episode, and the seed of its dropout masks."""
+        """The inputs of the next loss: a batch of each episode, and the seed of its dropout masks."""
         if split not in self._streams:
             self._streams[split] = [
                 draw_batches(self.task, split, self._seed, self._stream, episode) for episode in self._episodes
@@ -201,7 +201,7 @@ class Optimizees:
             return self._mapped(views, stacked)
 
     def _stack(self, batches: list[Batch]) -> Batch:
-        """Batches stacked into memory that is used again at every step: fresh memory of that size costs page faults."""
+        """Batches stacked into memory that is reused at every step: fresh memory of that size causes page faults."""
         leaves, structure = zip(*(pytree.tree_flatten(batch) for batch in batches))
         columns = list(zip(*leaves))
         key = tuple((column[0].shape, column[0].dtype) for column in columns)
@@ -244,7 +244,7 @@ class Optimizees:
         self.place(self.theta - lr * phi if isinstance(lr, Tensor) else torch.sub(self.theta, phi, alpha=lr))
 
     def place(self, theta: Tensor) -> None:
-        """``theta <- project(theta)``; of the shape of ``theta`` before, and not to be changed afterwards."""
+        """``theta <- project(theta)``; same shape as before. The caller must not change it afterwards."""
         self.theta = theta
         if self._project is None:
             return

@@ -1,7 +1,7 @@
 """The interface of networks to meta-training: they move optimizees, and differentiate updates by their parameters.
 
 :class:`~sol_learner.networks.SymbolicNetwork` (EQL) and :class:`~sol_learner.networks.LSTMNetwork` implement it.
-Estimators and the meta-trainer know nothing else of them.
+Estimators and the meta-trainer use only this interface.
 
 Shapes: optimizees have parameters theta [..., P]. Gradients and phi have the same shape; a state may have more
 dimensions, but its last is P too, because coordinates never mix.
@@ -44,7 +44,7 @@ class EQLLayers(Protocol):
         """The weights in effect, of each hidden layer and of the read-out."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What meta-gradients are taken by."""
+        """The parameters that meta-gradients differentiate by."""
 
 
 class NetworkRunner(ABC):
@@ -52,16 +52,16 @@ class NetworkRunner(ABC):
 
     @property
     def kernel(self) -> str:
-        """What it computes by, a key of :data:`~sol_learner.networks.base.KERNELS`."""
+        """The kernel in use, a key of :data:`~sol_learner.networks.base.KERNELS`."""
         return "eager"
 
     @abstractmethod
     def begin(self, theta: Tensor, horizon: int) -> State:
-        """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
+        """States before the first step of an episode whose decays span ``horizon`` steps."""
 
     @abstractmethod
     def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-        """phi and the new state, without a graph; the old state is used up: it may be overwritten."""
+        """phi and the new state, without a graph; the old state may be overwritten."""
 
     @abstractmethod
     def differentiable_step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
@@ -77,11 +77,11 @@ class NetworkRunner(ABC):
             gradients, thetas: Of the steps first, first + 1, ...; U of them, constants.
             state: Before these steps.
             first: Number of the first step.
-            cotangents: What each phi is multiplied by, [U, ...].
+            cotangents: Factor of each phi, [U, ...].
         """
 
     def inputs(self, gradients: Sequence[Tensor], thetas: Sequence[Tensor], state: State, first: int) -> Tensor | None:
-        """The network's inputs [F, ...] at the last of these steps; ``None`` where it has no features."""
+        """The network's inputs [F, ...] at the last of these steps; ``None`` if it has no features."""
         return None
 
 
@@ -89,8 +89,8 @@ class UpdateNetwork(nn.Module, ABC):
     """phi with parameters w, elementwise over coordinates.
 
     Attributes:
-        gates: Parameters of hard-concrete gates; empty for a network without them, which need not define what is said
-            of gates below.
+        gates: Parameters of hard-concrete gates; empty for a network without them, which need not override
+            the gate methods below.
     """
 
     gates: nn.ParameterList
@@ -113,5 +113,5 @@ class UpdateNetwork(nn.Module, ABC):
         return next(self.parameters()).new_ones(())
 
     def extremes(self, features: Tensor) -> dict[str, float | str]:
-        """What is largest among features [F, ...]: ``feature`` and its ``size``, and ``update``, the largest |phi|."""
+        """The largest of the features [F, ...]: ``feature`` and its ``size``, and ``update``, the largest |phi|."""
         return {}

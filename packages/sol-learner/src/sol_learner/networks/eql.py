@@ -4,7 +4,7 @@ One hidden layer maps features x (F of them) to units, and a linear read-out sum
 
     z = W x,    h_j = f_j(z_j) or f_j(z_j, z_j'),    phi = sum_j a_j h_j.
 
-More layers repeat the first line on h. Unit j takes as many rows of W as its operator takes arguments. Source:
+More layers repeat the first line on h. Unit j has one row of W for each argument of its operator. Source:
 Sahoo, Lampert, Martius, "Learning equations for extrapolation and control", ICML 2018; SOL, ECCV 2024, eq. 3.
 
 With gates, each weight is multiplied by a hard-concrete gate (Louizos, Welling, Kingma, ICLR 2018, eq. 10-13)
@@ -14,11 +14,11 @@ With gates, each weight is multiplied by a hard-concrete gate (Louizos, Welling,
 u uniform in (0, 1) while training, z at s = sigmoid(log_alpha) otherwise, which is exactly 0 or 1 at the ends.
 
 As the optimizer of optimizees, :class:`NetworkOptimizer` computes features, phi and states of every coordinate at every
-inner step. There are two ways to the same numbers. Eager tensor operations process the coordinates in chunks whose
+inner step. Two implementations give the same numbers. Eager tensor operations process the coordinates in chunks whose
 temporaries stay in the processor's cache. A compiled kernel reads each coordinate once, which is many times faster: C
 code on the CPU (:mod:`sol_learner.networks.native`), ``torch.compile`` on other devices
-(:mod:`sol_learner.networks.fused`). All that changes from step to step (decays, bias corrections, weights) enters as
-numbers, so that the kernel is compiled once.
+(:mod:`sol_learner.networks.fused`). Everything that changes between steps (decays, bias corrections, weights) is
+passed as numbers, so the kernel is compiled once.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class SymbolicNetwork(UpdateNetwork):
         return (readout @ h).view(shape)
 
     def expression(self) -> sympy.Expr:
-        """phi as a formula over the features, nothing dropped: every weight enters with all its digits."""
+        """phi as a formula over the features, exact: every weight, with all its digits."""
         h = self.features
         *hidden, readout = self.weights(torch.float64)
         for weight, operators in zip(hidden, self.operators):
@@ -259,10 +259,10 @@ class NetworkOptimizer(NetworkRunner):
 
     Args:
         network: phi.
-        kernel: ``"eager"``, or ``"compiled"``, which falls back on eager tensors where there is no compiler.
+        kernel: ``"eager"``, or ``"compiled"``, which falls back to eager tensors without a compiler.
 
     Raises:
-        SolError: There is no such kernel.
+        SolError: Unknown kernel.
     """
 
     def __init__(self, network: SymbolicNetwork, kernel: str = "eager") -> None:
@@ -279,7 +279,7 @@ class NetworkOptimizer(NetworkRunner):
 
     @property
     def kernel(self) -> str:
-        """See :class:`NetworkRunner`; ``"eager"`` also where a kernel was asked for and could not be compiled."""
+        """See :class:`NetworkRunner`; also ``"eager"`` if a requested kernel could not be compiled."""
         return "eager" if self._native is None and self._fused is None else "compiled"
 
     @cached_property
@@ -292,7 +292,7 @@ class NetworkOptimizer(NetworkRunner):
         return feature_evaluator(self.network.features, self.network.vocabulary, _DIFFERENTIABLE)
 
     def begin(self, theta: Tensor, horizon: int) -> State:
-        """States before the first step of an episode whose decays are laid over ``horizon`` steps."""
+        """States before the first step of an episode whose decays span ``horizon`` steps."""
         self.values["T"] = float(horizon)
         # As views of one dimension, like all later states: the fused kernel is compiled for them.
         flat = self.features.init(theta.reshape(-1))
@@ -361,7 +361,7 @@ class NetworkOptimizer(NetworkRunner):
             yield state
 
     def _by_fused(self, fused: Kernel, flat: list[Tensor], scalars: dict[str, float]) -> list[Tensor] | None:
-        """By PyTorch's compiler; nothing, then and ever after, where it fails."""
+        """Compute with PyTorch's compiler. If it fails, return ``None`` and do not try it again."""
         try:
             return fused(flat, scalars)
         except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -392,7 +392,7 @@ def _flat(values: Sequence[Tensor]) -> Tensor:
 
 
 def _native(network: SymbolicNetwork, features: Evaluator) -> NativeKernel | None:
-    """The network in C, or nothing where the machine cannot compile it."""
+    """The network in C, or ``None`` if it cannot be compiled here."""
     try:
         return NativeKernel(network, features)
     except SolError as error:

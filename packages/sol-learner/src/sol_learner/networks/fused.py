@@ -1,4 +1,4 @@
-"""The EQL network as one kernel by PyTorch's compiler, for coordinates on other devices than the CPU."""
+"""The EQL network as one kernel of PyTorch's compiler, for coordinates on devices other than the CPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fused_kernel(network: EQLLayers, features: Evaluator) -> Kernel:
     def run(flat: list[Tensor], scalars: dict[str, float]) -> list[Tensor]:
         weights = [weight.detach() for weight in network.weights()]
         numbers = torch.tensor(list(scalars.values()), dtype=torch.float64, device=weights[0].device)
-        # Features that are the same for all coordinates come down to one number for each row of the first layer.
+        # Features that are the same for all coordinates reduce to one number per row of the first layer.
         uniform = features.uniform(scalars)
         bias = weights[0] @ weights[0].new_tensor([uniform.get(i, 0.0) for i in range(len(network.features))])
         weights[0] = weights[0][:, list(varying)]
@@ -48,7 +48,7 @@ def fused_kernel(network: EQLLayers, features: Evaluator) -> Kernel:
 
 
 def _dot(weights: Tensor, inputs: list[Tensor], start: Tensor | None = None) -> Tensor:
-    """start + sum_i weights_i inputs_i, each product and sum one operation of the processor."""
+    """start + sum_i weights_i inputs_i, each product and sum in one processor instruction."""
     first, *others = weights.unbind()
     total = first * inputs[0] if start is None else torch.addcmul(start, first, inputs[0])
     for weight, value in zip(others, inputs[1:]):

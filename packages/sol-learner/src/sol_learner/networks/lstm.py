@@ -5,8 +5,8 @@ share the weights. With the gradient in the form x = (max(log|g| / p, -1), clip(
 
     (i, f, o, u) = W [x; h] + b,    c <- sigmoid(f) c + sigmoid(i) tanh(u),    h <- sigmoid(o) tanh(c),
 
-the next layer taking h for x, and phi = a . h + a_0 of the last. Source: Andrychowicz et al., "Learning to learn by
-gradient descent by gradient descent", NeurIPS 2016, sections 2.1 and appendix A (two layers, H = 20).
+where the next layer uses h as x, and phi = a . h + a_0 with h of the last layer. Source: Andrychowicz et al., "Learning
+to learn by gradient descent by gradient descent", NeurIPS 2016, sections 2.1 and appendix A (two layers, H = 20).
 
 States are laid out [..., H, P], coordinates last: one matrix product serves all of them.
 """
@@ -39,7 +39,7 @@ class LSTMNetwork(UpdateNetwork):
 
     Args:
         units: H.
-        layers: Their number.
+        layers: Number of layers.
         generator: For the initial weights, uniform in +-1/sqrt(H); forget gates begin at a bias of 1.
     """
 
@@ -84,7 +84,7 @@ class LSTMNetwork(UpdateNetwork):
 
 @final
 class LSTMRunner(NetworkRunner):
-    """An LSTM as the optimizer of optimizees; it looks neither at parameters nor at the step's number."""
+    """An LSTM as the optimizer of optimizees; it ignores the parameters and the step number."""
 
     def __init__(self, network: LSTMNetwork) -> None:
         self.network = network
@@ -120,7 +120,7 @@ class LSTMRunner(NetworkRunner):
         return torch.autograd.grad((cotangents * phi).sum(), list(self.network.parameters()))
 
     def replay(self, gradients: Sequence[Tensor], state: State) -> Tensor:
-        """phi [U, ...] at several steps for given gradients; the graph goes back through the states to those given."""
+        """phi [U, ...] at several steps for given gradients; the graph extends back through the states to ``state``."""
         updates = []
         for gradient in gradients:
             phi, state = self.network(gradient, state)

@@ -41,7 +41,7 @@ class NativeKernel:
     """
 
     def __init__(self, network: EQLLayers, features: Evaluator) -> None:
-        # Elementwise code then knows numbers by name only: 1 - beta and the like are calculated in double precision.
+        # Elementwise code then refers to numbers only by name: 1 - beta and the like are computed in double precision.
         self._arguments = network, features
         self._network, self._features = network, Evaluator(hoisted(features.program), torch)
         self._scalars, self._uses_w = scalar_names(self._features), features.program.uses("w")
@@ -56,7 +56,7 @@ class NativeKernel:
         return NativeKernel, self._arguments  # another process compiles the code again
 
     def fits(self, *tensors: Tensor) -> bool:
-        """Whether the kernel can compute with coordinates: on the CPU, as many in each, all float32 or all float64."""
+        """Whether the kernel can process the tensors: on the CPU, of equal size, all float32 or all float64."""
         first = tensors[0]
         alike = all(x.dtype == first.dtype and x.is_cpu and x.numel() == first.numel() for x in tensors)
         return alike and isinstance(self._library(first.dtype), ctypes.CDLL)
@@ -77,7 +77,7 @@ class NativeKernel:
     def _numbers(self, steps: Sequence[int], values: Mapping[str, float]) -> ctypes.Array[ctypes.c_double]:
         """Scalars of all steps, one step after the other."""
         given = tuple(values.items())
-        if given != self._given:  # the same steps come again in every window and episode
+        if given != self._given:  # every window and episode repeats the same steps
             self._given, self._rows = given, {}
         for t in steps:
             if t not in self._rows:
@@ -87,9 +87,9 @@ class NativeKernel:
         return (ctypes.c_double * len(flat))(*flat)
 
     def step(self, flat: Sequence[Tensor], t: int, values: Mapping[str, float]) -> list[Tensor]:
-        """phi and the new states, [n] each, from gradient, parameters and states, which fit, at step ``t``.
+        """phi and the new states, [n] each, at step ``t``, from gradient, parameters and states that pass :meth:`fits`.
 
-        Where states can be overwritten they are: fresh memory of that size costs as much as all the calculation.
+        Overwrites the states where it can: allocating that much memory costs as much as the whole computation.
         """
         g, w, *state = map(_dense, flat)
         weights = [_dense(weight).to(g.dtype) for weight in self._network.weights()]
@@ -111,7 +111,7 @@ class NativeKernel:
         values: Mapping[str, float],
         cotangents: Tensor,
     ) -> tuple[Tensor, ...]:
-        """See :meth:`~sol_learner.networks.base.NetworkRunner.vjp`; of tensors that fit."""
+        """See :meth:`~sol_learner.networks.base.NetworkRunner.vjp`; for tensors that pass :meth:`fits`."""
         effective = self._network.weights()
         g, w, old, c = ([_dense(x) for x in given] for given in (gradients, thetas, state, [cotangents]))
         weights = [_dense(weight).to(cotangents.dtype) for weight in effective]
@@ -146,7 +146,7 @@ def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
 
 
 def _shared(run: Callable[[int, int], Result], size: int) -> list[Result]:
-    """``run(start, stop)`` on shares of ``size`` coordinates, by as many threads as PyTorch uses."""
+    """``run(start, stop)`` on shares of ``size`` coordinates, with as many threads as PyTorch uses."""
     shares = [(start, min(start + _SHARE, size)) for start in range(0, size, _SHARE)]
     threads = min(torch.get_num_threads(), len(shares))
     if threads < 2:

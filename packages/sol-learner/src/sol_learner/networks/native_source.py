@@ -1,10 +1,10 @@
-"""C code of an EQL network: one function that takes a step, one that sums up a window's meta-gradient.
+"""C code of an EQL network: one function computes a step, one accumulates a window's meta-gradient.
 
-It is printed from the SymPy expressions that everything else is made from: the features' program, the operator table,
-and the derivatives of its operators. Coordinates are taken in blocks whose features, units and derivatives stay in the
-processor's first cache; within a block, every loop goes over coordinates, so that a compiler makes vectors of them.
+It is printed from the same SymPy expressions as everything else: the features' program, the operator table, and the
+derivatives of its operators. Coordinates are processed in blocks whose features, units and derivatives stay in the
+processor's first cache; within a block, every loop goes over coordinates, so the compiler can vectorize it.
 
-Arrays of a block, in the order in which they follow from each other: features x, and for each layer l the rows z_l of
+Arrays of a block, in order of computation: features x, and for each layer l the rows z_l of
 weights times inputs and the units h_l = f(z_l). Backwards: e_l = dL/dh_l and d_l = dL/dz_l.
 """
 
@@ -30,11 +30,11 @@ def native_source(network: EQLLayers, features: Evaluator, real: str) -> str:
 
     Args:
         network: phi.
-        features: Its features, of a program whose elementwise code knows numbers by name only.
+        features: Its features; elementwise code of their program must refer to numbers only by name.
         real: C's name of the type of coordinates.
 
     Returns:
-        C99 with two functions. Coordinates start <= i < stop are theirs, n is the number of all; g, w, state and
+        C99 with two functions. They process coordinates start <= i < stop; n is the number of all; g, w, state and
         old are gradients, parameters (unless unused) and states before; W the network's weights, all the scalars of
         every step::
 
@@ -48,7 +48,7 @@ def native_source(network: EQLLayers, features: Evaluator, real: str) -> str:
 
 
 def scalar_names(features: Evaluator) -> list[str]:
-    """Names of the numbers that are the same for all coordinates, in the order in which the code is given them."""
+    """Names of the numbers that are the same for all coordinates, in the order in which the code receives them."""
     program = features.program
     needs = {n for a in program.body for n in a.needs} | {f.name for o in program.outputs for f in o.free_symbols}
     return sorted(needs - program.elementwise)
@@ -131,7 +131,7 @@ class _Code:
         )
 
     def bias(self) -> list[str]:
-        """What features u that are the same for all coordinates add to each row of the first layer."""
+        """The contribution of features u that are the same for all coordinates to each row of the first layer."""
         products = (f"q[{i}] * u[{place}]" for place, i in enumerate(self.uniform))
         return _function(
             "static void uniform(const double *restrict s, const real *restrict W, double *restrict u,"

@@ -1,4 +1,4 @@
-"""A meta-trained LSTM: its files, and the optimizer that it is."""
+"""A meta-trained LSTM: its files, and its use as an optimizer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainedLSTM:
     Attributes:
         network: The network.
         lr: Multiplies its output: theta <- theta - lr phi.
-        provenance: Where it comes from: ``tasks``, ``seed``, ``objective``, ``spent`` (episodes of the training stream
+        provenance: Origin: ``tasks``, ``seed``, ``objective``, ``spent`` (episodes of the training stream
             that meta-training took), ``loss`` (on the validation stream).
     """
 
@@ -67,7 +67,7 @@ class TrainedLSTM:
         """The LSTM that :meth:`save` wrote.
 
         Raises:
-            SolError: The folder holds none, or its files are damaged.
+            SolError: The folder has none, or its files are damaged.
         """
         path = Path(folder) / LSTM_FILE
         if not path.is_file():
@@ -87,7 +87,7 @@ class TrainedLSTM:
 
 
 class LSTMOptimizer(torch.optim.Optimizer):
-    """A trained LSTM as an optimizer of PyTorch.
+    """A trained LSTM as a PyTorch optimizer.
 
     Its states, 2 H numbers for each layer and coordinate (80 of them for the usual size), are in ``state_dict``; the
     network, which does not change, is not.
@@ -98,7 +98,7 @@ class LSTMOptimizer(torch.optim.Optimizer):
         lr: Replaces the learning rate that it was trained with.
 
     Raises:
-        SolError: The folder holds no LSTM.
+        SolError: The folder has no LSTM.
     """
 
     def __init__(self, params: Any, trained: TrainedLSTM | str | Path, lr: float | None = None) -> None:

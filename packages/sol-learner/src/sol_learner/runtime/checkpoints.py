@@ -1,8 +1,8 @@
 """Checkpoints: a run that was killed at any moment continues as if nothing had happened.
 
 A run is a program whose only memory between its units of work (an episode of meta-training, a generation of polishing,
-a rule on the front) is what those units returned. So that is what is kept: a journal of results by name, and the
-tensors of meta-training. A resumed run is the same program; units that the journal knows are not computed again.
+a rule on the front) is what those units returned. So a checkpoint stores just that: a journal of results by name, and
+the tensors of meta-training. A resumed run is the same program; units in the journal are not computed again.
 
 A checkpoint is one safetensors file, the journal being JSON in its header: nothing in it is executed when it is read.
 It is written to a temporary file and moved into place; the two newest are kept, and a hash detects damage.
@@ -45,9 +45,9 @@ class Checkpoints:
         folder: Where to keep checkpoints; ``None`` to keep none.
         identity: What a checkpoint must agree on to belong to this run (task, configuration), JSON-able.
         resume: Whether to continue from the newest checkpoint in the folder, if there is one.
-        report: Takes a line on a damaged checkpoint.
+        report: Called with a message about each damaged checkpoint.
         ranks: Processes of the run; rank 0 reads and writes.
-        interval: Least seconds between two writes of results that are cheap to compute again.
+        interval: Minimum seconds between two writes of results that are cheap to recompute.
 
     Raises:
         SolError: The folder's checkpoints are of another run, or all of them are damaged.
@@ -86,7 +86,7 @@ class Checkpoints:
 
         Args:
             key: Name of the unit.
-            compute: Gives a JSON-able value; what is returned has been through JSON either way.
+            compute: Returns a JSON-able value; :meth:`once` returns it after a round trip through JSON.
             together: Whether all ranks call ``compute``, because it splits its work among them.
         """
         if self.ranks.shared(lambda: key in self.journal):
@@ -107,7 +107,7 @@ class Checkpoints:
         self.save()
 
     def kept(self, key: str) -> Any:
-        """What :meth:`keep` was last given for ``key``, ``None`` before."""
+        """The value last passed to :meth:`keep` for ``key``, ``None`` before."""
         return self.ranks.shared(lambda: self.journal.get(key))
 
     def save(self, force: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What a run reports while it works: to a terminal, a log, a file, TensorBoard."""
+"""Progress reports of a run: to a terminal, a log, a file, TensorBoard."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Progress(Protocol):
     """Where a run reports to."""
 
     def phase(self, phase: Phase, title: str, steps: int) -> None:
-        """A phase of so many steps begins. One phase may have several parts, each with its own title."""
+        """A phase of ``steps`` steps begins. One phase may have several parts, each with its own title."""
 
     def step(self, done: int, **numbers: float) -> None:
         """``done`` steps of the phase are complete; ``numbers`` are worth showing."""
@@ -73,7 +73,7 @@ def _text(numbers: dict[str, float]) -> str:
 
 
 class _Lines:
-    """One line a phase and one every ten seconds, for logs."""
+    """One line per phase and one every ten seconds, for logs."""
 
     def __init__(self) -> None:
         self._title, self._steps, self._last, self._start = "", 0, 0.0, time.monotonic()
@@ -158,7 +158,7 @@ class TensorBoard:
         self._title = title
 
     def step(self, done: int, **numbers: float) -> None:
-        """One event a number."""
+        """One event per number."""
         for name, value in numbers.items():
             self._writer.add_scalar(f"{self._title}/{name}", value, done)
 
@@ -209,7 +209,7 @@ def open_progress() -> Iterator[Progress]:
 
 
 class _Live:
-    """One bar a phase."""
+    """One bar per phase."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars

@@ -1,6 +1,6 @@
-"""Data-parallel processes: one of ``torchrun``'s, or the only one there is.
+"""Data-parallel processes: one that ``torchrun`` started, or a single process.
 
-Every rank runs the same program. Work that is split (optimizees, candidates) is split by rank and put together by the
+Every rank runs the same program. Work that is split (optimizees, candidates) is split by rank and combined by the
 methods below; rank 0 does everything else and broadcasts it, so all ranks continue with the same numbers.
 Every exchange also carries requests to stop, so all ranks stop at the same place.
 """
@@ -38,7 +38,7 @@ class Ranks:
 
     @property
     def stopping(self) -> bool:
-        """Whether all ranks are to stop: known to be so to each of them at the same place of the program."""
+        """Whether all ranks should stop; all of them learn it at the same point of the program."""
         return self.asked if self.size == 1 else self._agreed
 
     def own(self, items: Sequence[T]) -> Sequence[T]:
@@ -47,7 +47,7 @@ class Ranks:
         return items[first:last]
 
     def mean(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Elementwise mean over ranks, which have taken equal shares."""
+        """Elementwise mean over ranks, which have equal shares."""
         if self.size == 1:
             return tuple(tensors)
         flat = torch.cat([*(tensor.reshape(-1) for tensor in tensors), tensors[0].new_tensor([float(self.asked)])])
@@ -67,7 +67,7 @@ class Ranks:
         return [item for share, _ in shares for item in share]
 
     def shared(self, value: Callable[[], T]) -> T:
-        """What ``value`` gives on rank 0; only that rank calls it. What it raises is raised on all of them."""
+        """The result of ``value`` on rank 0, the only rank that calls it. An exception is raised on all ranks."""
         if self.size == 1:
             return value()
         box: list[Any] = [None]
@@ -88,7 +88,7 @@ class Ranks:
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """The ranks that ``torchrun`` has started (it sets ``WORLD_SIZE``), or this process alone.
 
-    The back end is NCCL for a CUDA device, gloo for any other.
+    The backend is NCCL for a CUDA device, gloo for any other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield Ranks()

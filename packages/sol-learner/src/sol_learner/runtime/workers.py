@@ -1,4 +1,4 @@
-"""Worker processes, by joblib: on this machine or on another back end."""
+"""Worker processes, by joblib: on this machine or on another backend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ U = TypeVar("U")
 
 
 def shared_threads(jobs: int) -> AbstractContextManager[None]:
-    """Leave this process its share of PyTorch's threads, as ``jobs`` processes have theirs."""
+    """Limit this process to its share of PyTorch's threads, one of ``jobs`` equal shares."""
     return threads(max(1, torch.get_num_threads() // jobs))
 
 
@@ -44,9 +44,9 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 class Constant(Generic[T]):
-    """Something large that functions for :class:`Workers` use again and again, as ``value``.
+    """A large ``value`` that functions for :class:`Workers` use repeatedly.
 
-    Processes on this machine are sent it once, when they start, instead of with every call.
+    Processes on this machine receive it once, when they start, instead of with every call.
     """
 
     def __init__(self, value: T, key: int | None = None) -> None:
@@ -74,7 +74,7 @@ class Workers:
             has registered with joblib.
 
     Raises:
-        SolError: The back end's package is not installed, or joblib does not know it.
+        SolError: The backend's package is not installed, or joblib does not know it.
     """
 
     def __init__(self, jobs: int = 1, backend: str = "loky") -> None:
@@ -99,7 +99,7 @@ class Workers:
         self._unordered = {"batch_size": 1, "return_as": "generator_unordered"}
         try:
             joblib.Parallel(**self._options, **self._unordered)
-        except ValueError:  # a back end that gives results together
+        except ValueError:  # a backend that returns all results together
             del self._unordered["return_as"]
 
     def constant(self, value: T) -> Constant[T]:
@@ -121,10 +121,10 @@ class Workers:
             self._run(function, [item] * self.jobs)
 
     def map(self, function: Callable[[T], U], items: Sequence[T], clock: Clock | None = None) -> list[U]:
-        """``[function(item) for item in items]``; ``function`` must be picklable where there are several jobs.
+        """``[function(item) for item in items]``; ``function`` must be picklable with several jobs.
 
         Raises:
-            Interrupted: Other processes were at work when ``clock`` was cancelled; those of this machine are ended.
+            Interrupted: ``clock`` was cancelled while other processes ran; those on this machine are killed.
         """
         if self.jobs == 1:
             return [function(item) for item in items]
@@ -160,9 +160,9 @@ class Workers:
         return running
 
     def completed(self, function: Callable[[T], U], items: Sequence[T]) -> Iterator[tuple[int, U | Exception]]:
-        """``(i, function(items[i]))`` for each item as it is done; an exception in the result's place where it failed.
+        """``(i, function(items[i]))`` for each item as it completes; if it failed, an exception in place of the result.
 
-        A process that dies (killed, out of memory, its machine gone) costs the item that it was at: the items that were
+        A process that dies (killed, out of memory, its machine gone) loses only its current item: the items that were
         in progress are retried once, each alone, and an item whose process dies again fails.
         """
         if self.jobs == 1:
@@ -187,21 +187,21 @@ class Workers:
             pool.__exit__(None, None, None)
 
     def _surviving(self, function: Callable[[T], U], pairs: list[tuple[int, T]]) -> Iterator[tuple[int, U | Exception]]:
-        """Results until a process dies. Its pool is left then, else kept: a cluster's processes take long to start."""
+        """Results until a process dies. The pool is then closed, else kept: a cluster's processes start slowly."""
         if self._pool is None:
             self._pool = joblib.Parallel(**self._options, **self._unordered).__enter__()
         try:
             with _uninterrupted():
                 results = self._pool(joblib.delayed(partial(_guarded, function))(pair) for pair in pairs)
             yield from results
-        except Exception:  # every back end has its own; those of the function itself are results
+        except Exception:  # every backend has its own; those of the function itself are results
             with suppress(Exception):  # it may be too broken to end
                 self.close()
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Keep Control-C from this thread, and from the processes that it starts, also before they begin to ignore it."""
+    """Block Ctrl-C in this thread and in the processes that it starts, even before they begin to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -214,27 +214,27 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _ray() -> str:
-    """The back end for the cluster of Ray's that ``RAY_ADDRESS`` names, or for one that Ray starts here."""
+    """The backend for the Ray cluster at ``RAY_ADDRESS``, or for one that Ray starts here."""
     import_module("ray.util.joblib").register_ray()
     return "ray"
 
 
 def _dask() -> Any:
-    """The back end for the present client of Dask's, or for a new one: Dask's settings say where, else it is here."""
+    """The backend for the current Dask client, or for a new one: where Dask's settings say, by default here."""
     distributed = import_module("distributed")
     joblib.parallel.EXTERNAL_BACKENDS["dask"]()
     try:
         client = distributed.get_client()
     except ValueError:
         client = distributed.Client()
-    return joblib.parallel.BACKENDS["dask"](client=client)  # by its name, joblib gives it arguments that it refuses
+    return joblib.parallel.BACKENDS["dask"](client=client)  # by name, joblib would pass it arguments that it rejects
 
 
 _CLUSTERS: dict[str, Callable[[], Any]] = {"ray": _ray, "dask": _dask}
 
 
 def _prepare(parent: int, constants: dict[int, Any]) -> None:
-    """Begin a process of this machine: leave Control-C to its ``parent``, and end soon after it, however it ended."""
+    """Set up a process on this machine: leave Ctrl-C to its ``parent``, and exit soon after it, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _constants.update(constants)
 
@@ -252,5 +252,5 @@ def _guarded(function: Callable[[T], U], pair: tuple[int, T]) -> tuple[int, U | 
         return i, function(item)
     except (SolError, Interrupted) as error:
         return i, error
-    except Exception as error:  # whatever a stranger's task or optimizer raises is the item's result
+    except Exception as error:  # any error of a third-party task or optimizer is the item's result
         return i, SolError(f"{type(error).__name__}: {error}")
