@@ -75,7 +75,7 @@ def test_a_part_of_a_study_keeps_its_own_and_refuses_another_identity(study):
     assert part.kept.once("number", lambda: 1) == 1
     assert whole.part("cora", rule="a").kept.once("number", lambda: 2) == 1
     assert whole.part("citeseer", rule="a").kept.once("number", lambda: 3) == 3
-    with pytest.raises(SolError, match="other settings"):
+    with pytest.raises(SolError, match="its settings differ"):
         whole.part("cora", rule="b")
 
 

@@ -95,7 +95,7 @@ def run_steps(optimizer, gradients):
 
 
 def test_chunks_do_not_change_phi(monkeypatch):
-    network, gradients = random_network(), torch.randn(5, 2, 333)
+    network, gradients = random_network(), torch.randn(5, 2, 333, generator=torch.Generator().manual_seed(3))
     whole, _ = run_steps(NetworkOptimizer(network), gradients)
     monkeypatch.setattr("sol_learner.networks.eql._CHUNK", 100)
     parts, _ = run_steps(NetworkOptimizer(network), gradients)
@@ -104,8 +104,8 @@ def test_chunks_do_not_change_phi(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [7, 100, 200])  # a part of a step, one step, several
 def test_chunks_do_not_change_meta_gradients(monkeypatch, chunk):
-    network, gradients = random_network(), list(torch.randn(5, 2, 33))
-    cotangents = torch.randn(5, 2, 33)
+    network, generator = random_network(), torch.Generator().manual_seed(3)
+    gradients, cotangents = list(torch.randn(5, 2, 33, generator=generator)), torch.randn(5, 2, 33, generator=generator)
     optimizer = NetworkOptimizer(network)
     state = optimizer.begin(gradients[0], 10)
     whole = optimizer.vjp(gradients, gradients, state, 3, cotangents)
