@@ -293,12 +293,13 @@ class Compare:
     """Compare optimizers on a task; those without a fixed learning rate are tuned first.
 
     OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
-    The first one is compared with all the others.
+    tune:OPT tunes an optimizer although it has a learning rate. The first one is compared with all the others; given
+    alone, with the panel: AdamW, NAdamW, Nesterov momentum and Lion, each tuned with its schedule.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        from sol_learner.comparing.config import TUNING, TUNING_SPLITS
+        from sol_learner.comparing.config import CRITERIA, TUNING
 
         parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
         parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one of interest first")
@@ -308,20 +309,27 @@ class Compare:
         parser.add_argument(
             "--tune",
             choices=TUNING,
-            default="lr",
-            help="lr: the learning rate; full: also momenta, averaging,\nweight decay and schedule (default lr)",
+            default="full",
+            help="full: rate, momenta, averaging, eps, weight decay\nand schedule; lr: a constant rate (default full)",
         )
         parser.add_argument(
-            "--trials", type=_count, default=20, metavar="N", help="tuning trials per optimizer (default 20)"
+            "--trainings", type=_count, metavar="N", help="trainings to tune each optimizer (default 240)"
+        )
+        parser.add_argument(
+            "--budget-of", type=Path, metavar="RUN", help="as many trainings as the run spent, for each optimizer"
         )
         parser.add_argument(
             "--tune-for",
-            choices=TUNING_SPLITS,
-            default="train",
-            help="tune for the final loss on this split\n(default train)",
+            choices=CRITERIA,
+            default="objective",
+            help="tune for the final loss on a split, or for the\nlearner's objective, a mean (default objective)",
         )
         parser.add_argument(
-            "--tuning-seeds", type=_count, default=3, metavar="N", help="separate seeds for tuning (default 3)"
+            "--tuning-seeds",
+            type=_count,
+            default=1,
+            metavar="N",
+            help="separate seeds per setting in tuning (default 1);\nthe best settings get more",
         )
         parser.add_argument(
             "--target",
@@ -341,7 +349,7 @@ class Compare:
         """Run the command and return the exit status: 1 if any run failed."""
         from sol_learner.comparing.config import CompareConfig
         from sol_learner.comparing.optimizer_specs import EXTRA
-        from sol_learner.comparing.protocol import compare
+        from sol_learner.comparing.protocol import against_panel, compare
         from sol_learner.runtime.clock import Clock, Interrupted
         from sol_learner.runtime.progress import open_progress
         from sol_learner.runtime.workers import Workers
@@ -352,20 +360,22 @@ class Compare:
             seed=arguments.seed,
             steps=arguments.steps or 0,
             tune=arguments.tune,
-            trials=arguments.trials,
+            trainings=_trainings(arguments),
             tune_for=arguments.tune_for,
             tuning_episodes=arguments.tuning_seeds,
             target=arguments.target,
             threads=arguments.threads,
         )
-        clock = Clock()
+        clock, names = Clock(), arguments.optimizers
+        optimizers, references = against_panel(names[0]) if len(names) == 1 else (names, ())
         workers = Workers(arguments.jobs, arguments.backend)
         try:
             with open_progress() as progress, clock.catching_interrupts():
                 comparison = compare(
                     arguments.task,
-                    arguments.optimizers,
+                    optimizers,
                     config,
+                    references=references,
                     store=arguments.store,
                     workers=workers,
                     data=arguments.data,
@@ -392,6 +402,18 @@ class Compare:
                 file=sys.stderr,
             )
         return 1 if lost else 0
+
+
+def _trainings(arguments: argparse.Namespace) -> int:
+    """Trainings for each optimizer that is tuned."""
+    from sol_learner.comparing.config import CompareConfig
+    from sol_learner.run_folder import trainings_of
+
+    if arguments.budget_of is None:
+        return arguments.trainings or CompareConfig.trainings
+    if arguments.trainings is not None:
+        raise SolError("--trainings and --budget-of are mutually exclusive")
+    return trainings_of(arguments.budget_of)
 
 
 class Report:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sol_learner.comparing.optimizer_specs import PANEL
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
 from sol_learner.inner.optimizees import PRECISIONS
 from sol_learner.networks.base import KERNELS
@@ -30,7 +31,7 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = {
     *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "front_generations"),
-    *("own_terms", "sparsity", "sparsity_from", "scaling", "clip", "objective"),
+    *("own_terms", "sparsity", "sparsity_from", "scaling", "clip", "objective", "baseline_trainings"),
 }
 
 _AT_LEAST = {"population": 4}  # minimum for CMA-ES
@@ -87,7 +88,10 @@ class LearnConfig:
         front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
         front_generations: CMA-ES generations in that pruning, run once at three quarters of the terms; 0 skips them.
         evaluation_episodes: Held-out episodes in the final comparison.
-        baselines: Zoo rules to compare the learned rule with; each is tuned.
+        baselines: Zoo rules to compare the learned rule with; each is tuned with its schedule and weight decay. The
+            start rule at its constant rate is shown with them, for reference.
+        baseline_trainings: Trainings that tuning spends on each baseline; 0 shares as many as the learner spent among
+            them.
 
     Raises:
         SolError: A value has the wrong type or is out of range.
@@ -137,7 +141,8 @@ class LearnConfig:
     front: bool = True
     front_generations: int = 8
     evaluation_episodes: int = 10
-    baselines: tuple[str, ...] = ("adam", "momentum")
+    baselines: tuple[str, ...] = PANEL
+    baseline_trainings: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -29,7 +29,7 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.runtime.ranks import Ranks
-from sol_learner.runtime.workers import Workers
+from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.front import FrontPoint, measured_front
 from sol_learner.search.polishing import Polished, polish
@@ -158,6 +158,7 @@ class Learner:
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.start, self.timings = ZOO[self.config.start], dict[str, float]()
         self.searches = list[dict[str, Any]]()
+        self._constants = dict[str, Constant[Task]]()
         self.network()
         for text in (*self.config.directions, *self.config.decays):
             self.start.vocabulary.parse(text)
@@ -195,11 +196,12 @@ class Learner:
         }
         rule = replace(polished.rule, name=f"{self.tasks[0].name}-optimizer", provenance=provenance)
         result = LearnResult(rule, readout, error, front, [])
+        trainings = self._trainings(training, tunings, evaluator)
         with self._phase(Phase.COMPARE):
-            result.comparisons = self.compare(rule, tunings)
+            result.comparisons = self.compare(rule, tunings, sum(trainings.values()))
         self.checkpoints.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
-        result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel}
+        result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel, "trainings": trainings}
         return result
 
     @contextmanager
@@ -265,6 +267,7 @@ class Learner:
     def _candidate_evaluator(self, task_set: TaskSet) -> CandidateEvaluator:
         """The evaluator of rules, starting at the first training episode that meta-training does not use."""
         spent = self.config.episodes * self.config.meta_batch * self.ranks.size
+        self._constants = {task.name: self.workers.constant(task) for task in self.tasks}
         return CandidateEvaluator(
             task_set,
             self.config.seed,
@@ -333,28 +336,38 @@ class Learner:
         shorter += prune(shorter[-1], 1, samples, evaluator, config.polish_episodes, self.progress, Phase.FRONT)
         return measured_front([*longer[:-1], *shorter], evaluator, self.progress)
 
-    def compare(self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]]) -> list[Comparison]:
-        """Compare the learned rule with tuned baselines on held-out seeds of each task, time permitting."""
+    def compare(
+        self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]], trainings: int = 0
+    ) -> list[Comparison]:
+        """Compare the learned rule with tuned baselines on held-out seeds of each task, time permitting.
+
+        Args:
+            rule: The learned rule.
+            tunings: What :meth:`tune` returned.
+            trainings: Trainings that the rule cost.
+        """
         config, comparisons = self.config, []
+        reference = f"{config.start}-constant"
         rules = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
+        rules |= {reference: self.start} if config.baselines else {}
+        each = config.baseline_trainings or max(1, trainings // max(1, len(config.baselines)))
         try:
             for task in self.tasks:
-                tuned = {config.start: tunings[task.name]}
-                for name in config.baselines:
-                    tune = partial(
-                        tune_learning_rate, task, ZOO[name], config.seed, clock=self.clock, weight=config.objective
-                    )
-                    if name not in tuned:
-                        tuned[name] = self.checkpoints.once(f"compare/{task.name}/{name}", tune)
+                rate, measured = tunings[task.name]
                 comparison = compare(
-                    task,
+                    self._constants.get(task.name, task),
                     rules,
                     seed=config.seed,
                     episodes=config.evaluation_episodes,
+                    trainings=each,
+                    objective=config.objective,
+                    tuned={reference: (rate, measured)},
+                    references=[reference] if config.baselines else [],
+                    spent={"learned": trainings, reference: len(measured) * config.tuning_episodes},
+                    threads=torch.get_num_threads(),
+                    workers=self.workers,
                     progress=self.progress,
                     clock=self.clock,
-                    tuned=tuned,
-                    threads=0,
                     checkpoints=self.checkpoints,
                 )
                 comparisons.append(comparison)
@@ -363,6 +376,25 @@ class Learner:
         return comparisons
 
     # -- the record ------------------------------------------------------------------------------------------
+
+    def _trainings(
+        self,
+        training: MetaTraining[SymbolicNetwork],
+        tunings: dict[str, tuple[float, Tuning]],
+        evaluator: CandidateEvaluator,
+    ) -> dict[str, int]:
+        """Trainings that each part of the learner spent, whole or in windows."""
+        config, several = self.config, len(self.tasks)
+        rates = sum(len(measured) for _, measured in tunings.values()) + (9 * several if several > 1 else 0)
+        episodes = max((int(record["episode"]) for record in training.history), default=0)
+        validations = sum("loss" in record for record in training.history)
+        per_episode = config.meta_batch * self.ranks.size
+        return {
+            "tuning": rates * config.tuning_episodes,
+            "meta-training": episodes * per_episode + validations * config.validation_episodes * several,
+            "recording": 2 * config.record_episodes * several,
+            "search": evaluator.trainings,
+        }
 
     def _summary(
         self,

@@ -17,7 +17,7 @@ from sol_learner.search.front import FrontPoint
 from sol_symbols import SolError, write_atomically
 from sol_symbols.plugins import EXPORTERS, find_plugins, load_plugin
 
-__all__ = ["REPORT", "prepare_folder", "write_distilled", "write_run"]
+__all__ = ["REPORT", "prepare_folder", "trainings_of", "write_distilled", "write_run"]
 
 REPORT = "report.html"
 """File name of the report page."""
@@ -94,6 +94,20 @@ def write_run(result: LearnResult, folder: str | Path) -> list[str]:
     if failed:
         raise SolError(f"wrote {', '.join(written)} to {folder}, but some exporters failed: {'; '.join(failed)}")
     return written
+
+
+def trainings_of(folder: str | Path) -> int:
+    """Trainings that a finished run spent on its rule.
+
+    Raises:
+        SolError: The folder holds no finished run, or one of a version that did not count.
+    """
+    path = Path(folder) / "summary.json"
+    try:
+        counts = json.loads(path.read_text(encoding="utf-8"))["trainings"]
+        return sum(int(count) for count in counts.values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise SolError(f"{path} does not say how many trainings the run spent; pass --trainings instead") from None
 
 
 def _summary(result: LearnResult, offered: Mapping[str, str]) -> str:

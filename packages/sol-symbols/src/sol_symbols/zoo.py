@@ -36,6 +36,10 @@ _TABLE = (
         "constant momentum: PyTorch's default lets it grow from beta1/2",
     ),
     (
+        *("nadamw", "n_hat/(sqrt(v_hat) + eps) + wd*w where wd = 0.01", "Dozat 2016; Loshchilov and Hutter 2019"),
+        *("optax.nadamw, torch.optim.NAdam(momentum_decay=inf, decoupled_weight_decay=True)", ""),
+    ),
+    (
         *("adabelief", "m_hat/(sqrt(v_res_hat) + eps) where eps = 1e-16", "Zhuang et al. 2020", "optax.adabelief"),
         "deviation from the new m; eps is added to the variance at every step and to its root",
     ),

@@ -1,24 +1,27 @@
 """Comparing optimizers: protocol, trials, tuning, statistics, tables."""
 
 from sol_learner.comparing.comparison import Comparison
-from sol_learner.comparing.config import TUNING, TUNING_SPLITS, CompareConfig
+from sol_learner.comparing.config import CRITERIA, TUNING, CompareConfig
 from sol_learner.comparing.optimizer_result import OptimizerResult
-from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, TorchSpec, resolve_optimizer
-from sol_learner.comparing.protocol import compare
+from sol_learner.comparing.optimizer_specs import PANEL, OptimizerSpec, RuleSpec, Started, TorchSpec, resolve_optimizer
+from sol_learner.comparing.protocol import against_panel, compare
 from sol_learner.comparing.store import Store
 from sol_learner.comparing.trials import Trial, fingerprint, run_trial
 
 __all__ = [
+    "CRITERIA",
+    "PANEL",
     "TUNING",
-    "TUNING_SPLITS",
     "CompareConfig",
     "Comparison",
     "OptimizerResult",
     "OptimizerSpec",
     "RuleSpec",
+    "Started",
     "Store",
     "TorchSpec",
     "Trial",
+    "against_panel",
     "compare",
     "fingerprint",
     "resolve_optimizer",

@@ -35,6 +35,7 @@ class Comparison:
         optimizers: Results in the order given.
         target: The loss that defines ``steps to target``.
         protocol: What was tuned and how; threads; versions.
+        references: Names of optimizers that are shown, but are no baselines of the verdict.
     """
 
     task: str
@@ -44,6 +45,7 @@ class Comparison:
     optimizers: list[OptimizerResult]
     target: float | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> list[str]:
@@ -115,6 +117,7 @@ class Comparison:
             "horizon": self.horizon,
             "target": self.target,
             "protocol": dict(self.protocol),
+            "references": list(self.references),
             "optimizers": [self._entry(optimizer, statistics) for optimizer in self.optimizers],
             "failures": self.failures,
         }
@@ -129,6 +132,7 @@ class Comparison:
             "rule": None if optimizer.rule is None else str(optimizer.rule),
             "lr": optimizer.lr,
             "settings": dict(optimizer.settings),
+            "trainings": optimizer.trainings,
             "tuning": optimizer.tuning,
             "trials": optimizer.trials,
             "metrics": {
@@ -224,12 +228,11 @@ def _speed(comparison: Comparison, pairs: Sequence[tuple[str, OptimizerResult]])
     return f"{laid_out(rows)}\n{note}{target}; peak memory is for the whole process"
 
 
-def _tuning(protocol: Mapping[str, object], pairs: Sequence[tuple[str, OptimizerResult]]) -> str:
-    count = len(protocol["tuning_episodes"])  # type: ignore[arg-type]
+def _tuning(protocol: Mapping[str, Any], pairs: Sequence[tuple[str, OptimizerResult]]) -> str:
+    criterion = {"objective": "objective", "train": "training loss", "valid": "validation loss"}[protocol["tune_for"]]
     lines = [
-        f"tuned: {protocol['tune']}, {protocol['trials']} trials each, by the {protocol['tune_for']} loss after the"
+        f"tuned: {protocol['tune']}, {protocol['trainings']} trainings each, by the {criterion} after the last step"
     ]
-    lines[0] += f" last step, mean over {count} separate seeds"
     for name, optimizer in pairs:
         if optimizer.trials and len(optimizer.settings) > 1:
             lines.append(f"  {name}: {', '.join(f'{key} {value}' for key, value in optimizer.settings.items())}")

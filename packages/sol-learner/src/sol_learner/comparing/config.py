@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from sol_symbols import SolError
 
-__all__ = ["TUNING", "TUNING_SPLITS", "CompareConfig"]
+__all__ = ["CRITERIA", "TUNING", "CompareConfig"]
 
-TUNING = ("lr", "full", "none")
-"""What is tuned: the learning rate, also momenta, averaging, weight decay and schedule, or nothing."""
+TUNING = ("full", "lr", "none")
+"""What is tuned: everything (rate, momenta, averaging, eps, weight decay, schedule), the rate, or nothing."""
 
-TUNING_SPLITS = ("train", "valid")
-"""Splits whose loss tuning can minimize."""
+CRITERIA = ("objective", "train", "valid")
+"""What tuning minimizes: the objective that rules are learned for, or the loss on one split."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class CompareConfig:
         episodes: Held-out seeds: episodes 0, 1, ... of the evaluation stream.
         seed: Base seed of all random streams and of Optuna.
         steps: Inner steps, which is also the length of schedules; 0 uses the task's horizon.
-        tune: What is tuned: lr, full (also momenta, averaging, weight decay and schedule) or none.
-        trials: Trials per tuned optimizer.
-        tune_for: Split whose final loss tuning minimizes: train or valid.
-        tuning_episodes: Episodes of the tuning stream over which this loss is averaged.
+        tune: What is tuned: full (learning rate, momenta, averaging, eps, weight decay, schedule), lr (a constant
+            learning rate) or none.
+        trainings: Trainings that tuning may spend on each optimizer.
+        tune_for: What tuning minimizes after the last step: objective, train or valid.
+        objective: Weight of the training loss in the objective; the validation loss gets the rest.
+        tuning_episodes: Episodes of the tuning stream that each setting trains on in the search.
         target: Loss that defines steps to target; None uses the mean final loss of the second optimizer, the first
             baseline.
         threads: Threads per run, 0 for all. Results are reproducible for the same number of threads.
@@ -38,18 +40,27 @@ class CompareConfig:
     episodes: int = 10
     seed: int = 0
     steps: int = 0
-    tune: str = "lr"
-    trials: int = 20
-    tune_for: str = "train"
-    tuning_episodes: int = 3
+    tune: str = "full"
+    trainings: int = 240
+    tune_for: str = "objective"
+    objective: float = 0.4
+    tuning_episodes: int = 1
     target: float | None = None
     threads: int = 1
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each split's final loss in what tuning minimizes."""
+        share = {"objective": self.objective, "train": 1.0, "valid": 0.0}[self.tune_for]
+        return {split: weight for split, weight in (("train", share), ("valid", 1 - share)) if weight}
+
     def __post_init__(self) -> None:
-        for name, choices in (("tune", TUNING), ("tune_for", TUNING_SPLITS)):
+        for name, choices in (("tune", TUNING), ("tune_for", CRITERIA)):
             if getattr(self, name) not in choices:
                 raise SolError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        least = {"episodes": 1, "seed": 0, "steps": 0, "trials": 1, "tuning_episodes": 1, "threads": 0}
+        if not 0 <= self.objective <= 1:
+            raise SolError(f"objective must be from 0 to 1, got {self.objective}")
+        least = {"episodes": 1, "seed": 0, "steps": 0, "trainings": 1, "tuning_episodes": 1, "threads": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise SolError(f"{name} must be at least {low}, got {getattr(self, name)}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sol_learner.comparing.optimizer_specs import Settings
+from sol_learner.comparing.spaces import Settings
 from sol_learner.inner.episodes import Outcome
 from sol_symbols import UpdateRule
 
@@ -24,13 +24,14 @@ class OptimizerResult:
         name: Name in tables.
         rule: Its rule; ``None`` if it is not a rule.
         settings: Learning rate and other tuned hyperparameters.
-        trials: ``{"settings", "objective"}`` of each tuning trial; empty if it was not tuned.
+        trials: ``{"settings", "objective", "losses"}`` of each tuning trial; empty if it was not tuned.
         outcome: Losses [T, 1, S] of each step's batch and metrics [1, S] by split; nan after divergence.
         diverged: Last step before the run became non-finite, by episode.
         failed: Error message by episode; a failed run has no numbers.
         seconds: Wall time per step, [S].
         peak_bytes: Peak memory of the process, [S]; nan if unknown.
         state_bytes: Size of the optimizer state.
+        trainings: Trainings spent on choosing its settings, or on learning it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class OptimizerResult:
     seconds: Tensor = field(default_factory=lambda: torch.empty(0))
     peak_bytes: Tensor = field(default_factory=lambda: torch.empty(0))
     state_bytes: int | None = None
+    trainings: int = 0
 
     @property
     def lr(self) -> float:

@@ -5,6 +5,7 @@ Names are resolved in this order:
     torch:AdamW  pytorch_optimizer:Lion  file.py:Class    a class; library names ignore case
     adam                                                  a zoo rule, equal to the library's in float64
     radam                                                 a torch.optim class that is not in the zoo
+    tune:NAME                                             NAME, tuned although it has a learning rate
     anything else                                         a rule: run folder, rule file, formula; or the folder of
                                                           a meta-trained LSTM
 
@@ -19,9 +20,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,84 +29,51 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sol_learner.comparing.spaces import SCHEDULE, Dimension, Settings, learning_rate, space_of
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.networks.base import State
 from sol_learner.networks.trained_lstm import LSTM_FILE, LSTM_WEIGHTS, TrainedLSTM
 from sol_learner.task_registry import install_line
-from sol_symbols import ZOO, SolError, UpdateRule, evaluator, resolve_rule
+from sol_symbols import ZOO, SolError, UpdateRule, evaluator, resolve_rule, symbol
 
 __all__ = [
     "EXTRA",
-    "SCHEDULES",
-    "Dimension",
+    "PANEL",
     "LSTMSpec",
     "OptimizerSpec",
     "RuleSpec",
-    "Settings",
+    "Started",
     "Step",
     "TorchSpec",
     "resolve_optimizer",
-    "schedule_factor",
 ]
 
 EXTRA = "sol-learner[compare]"
 """The extra to install for tuning, statistical tests and pytorch-optimizer."""
 
-SCHEDULES = ("constant", "linear", "cosine")
+TUNE = "tune:"
+"""Prefix of an optimizer that is tuned although it has a learning rate."""
 
-Settings = Mapping[str, float | str]
-"""Hyperparameters by name, including ``lr`` and ``schedule``."""
+PANEL = ("adamw", "nadamw", "nesterov", "lion")
+"""The hand-made optimizers that a learned rule has to beat, each tuned with its schedule and weight decay."""
 
 Step = Callable[[int, Tensor, float], None]
 """``step(t, gradient, lr)`` updates the optimizees; t starts at 1, the gradient has the shape of their theta."""
 
 
-def schedule_factor(schedule: str, t: int, steps: int) -> float:
-    """Learning rate factor at step ``t`` of ``steps``: 1 at the first step; close to 0 at the last, unless constant.
-
-    With u = (t - 1)/steps: constant 1, linear 1 - u, cosine (1 + cos(pi u))/2.
-
-    >>> [schedule_factor("linear", t, 4) for t in (1, 2, 3, 4)]
-    [1.0, 0.75, 0.5, 0.25]
-    """
-    u = (t - 1) / steps
-    return {"constant": 1.0, "linear": 1 - u, "cosine": (1 + math.cos(math.pi * u)) / 2}[schedule]
-
-
 @dataclass(frozen=True)
-class Dimension:
-    """A hyperparameter to tune.
+class Started:
+    """An optimizer that is ready to train.
 
     Attributes:
-        name: As in :data:`Settings`.
-        default: Value without tuning; ``None`` for a learning rate, which has no sensible default.
-        low, high: Log-uniform range of the value, or of 1 - value if ``complement``.
-        complement: Whether the value is a factor near 1, searched by its distance from 1.
-        choices: Categorical choices, instead of a range.
+        step: See :data:`Step`.
+        state_bytes: Returns the size of its state in bytes.
+        finish: Called once after the last step: places the weights to evaluate, if they are not those it trains.
     """
 
-    name: str
-    default: float | str | None
-    low: float = 0.0
-    high: float = 0.0
-    complement: bool = False
-    choices: tuple[str, ...] = ()
-
-
-_LR = Dimension("lr", None, 1e-5, 100.0)
-_SCHEDULE = Dimension("schedule", "constant", choices=SCHEDULES)
-
-
-def _momentum(name: str, default: float) -> Dimension:
-    return Dimension(name, default, min(0.01, 1 - default), 1.0, complement=True)
-
-
-def _averaging(name: str, default: float) -> Dimension:
-    return Dimension(name, default, min(1e-4, 1 - default), 0.5, complement=True)
-
-
-def _decay(name: str, default: float) -> Dimension:
-    return Dimension(name, default, min(1e-6, default), max(0.3, default))
+    step: Step
+    state_bytes: Callable[[], int]
+    finish: Callable[[], None] = lambda: None
 
 
 class OptimizerSpec(Protocol):
@@ -124,33 +91,41 @@ class OptimizerSpec(Protocol):
         """Everything except settings that determines its results; JSON-serializable."""
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """Search space: the learning rate; with ``full``, also momenta, averaging, weight decay and schedule."""
+        """Search space, learning rate first; with ``full``, also momenta, averaging, eps, weight decay, schedule."""
 
     def check(self) -> None:
         """Raise :class:`~sol_symbols.SolError` if it cannot be used."""
 
-    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
-        """A step function for fresh ``optimizees``, and a function that returns the size of its state in bytes."""
+    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> Started:
+        """The optimizer for fresh ``optimizees``."""
 
 
 def _moving(
     optimizees: Optimizees, state: State, update: Callable[[Tensor, State, Tensor, int], tuple[Tensor, State]]
-) -> tuple[Step, Callable[[], int]]:
-    """Build the return value of :meth:`OptimizerSpec.begin` from a function that computes phi and the new state."""
+) -> Started:
+    """What :meth:`OptimizerSpec.begin` returns, from a function that computes phi and the new state."""
 
     def step(t: int, gradient: Tensor, lr: float) -> None:
         nonlocal state
         phi, state = update(gradient, state, optimizees.theta, t)
         optimizees.descend(phi, lr)
 
-    return step, lambda: sum(value.nbytes for value in state.values())
+    return Started(step, lambda: sum(value.nbytes for value in state.values()))
 
 
 @dataclass(frozen=True)
 class RuleSpec:
-    """An update rule."""
+    """An update rule.
+
+    Attributes:
+        rule: The rule.
+        rate_only: Whether tuning is limited to the learning rate.
+        around: Where tuning begins: a learning rate that worked elsewhere.
+    """
 
     rule: UpdateRule
+    rate_only: bool = False
+    around: float | None = None
 
     @property
     def fixed(self) -> Settings | None:
@@ -163,20 +138,26 @@ class RuleSpec:
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
         """See :class:`OptimizerSpec`. A rule that already contains a schedule gets no additional one."""
-        if not full:
-            return (_LR,)
-        found, values = [_LR], {name: value for name, value in self.rule.values.items() if value is not None}
-        found += [_momentum(name, values[name]) for name in ("beta1", "mu") if name in values]
-        found += [_averaging("beta2", values["beta2"])] if "beta2" in values else []
-        found += [_decay("wd", values["wd"])] if values.get("wd") else []
-        return (*found, *(() if self.rule.needs_horizon else (_SCHEDULE,)))
+        rate = learning_rate(self.around)
+        if not full or self.rate_only:
+            return (rate,)
+        values = {name: value for name, value in self.rule.values.items() if value is not None}
+        schedule = () if self.rule.needs_horizon else SCHEDULE
+        return (rate, *space_of({**values, "wd": values.get("wd", 0.0)}), *schedule)
+
+    def with_decay(self, settings: Settings) -> UpdateRule:
+        """The rule, plus decoupled weight decay ``wd*w`` if ``settings`` have a ``wd`` that it has no place for."""
+        if "wd" not in settings or "wd" in self.rule.values:
+            return self.rule
+        decay = symbol("wd") * symbol("w")
+        return replace(self.rule, expression=self.rule.expression + decay, values={**self.rule.values, "wd": 0.0})
 
     def check(self) -> None:
         """See :class:`OptimizerSpec`; a rule can always be used."""
 
-    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
+    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> Started:
         """See :class:`OptimizerSpec`; the rule's schedule spans ``steps``."""
-        phi = _evaluator(self.rule, steps)
+        phi = _evaluator(self.with_decay(settings), steps)
         values = {**phi.values, **{name: value for name, value in settings.items() if name in phi.values}}
 
         def update(gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
@@ -197,11 +178,13 @@ class TorchSpec:
         source: Module (``torch.optim``, ``pytorch_optimizer``) or Python file that contains it.
         name: Name of the class.
         digest: SHA-256 of the file, or the version of the library.
+        tuned: Whether to tune it although it has a learning rate of its own.
     """
 
     source: str
     name: str
     digest: str
+    tuned: bool = False
 
     rule = None
 
@@ -220,10 +203,15 @@ class TorchSpec:
         return {name: parameter.default for name, parameter in parameters.items()}
 
     @property
+    def _own_rate(self) -> float | None:
+        """The learning rate that a class from a file has by default; those of libraries mean nothing."""
+        lr = self._defaults.get("lr")
+        return float(lr) if self.source.endswith(".py") and isinstance(lr, int | float) else None
+
+    @property
     def fixed(self) -> Settings | None:
         """See :class:`OptimizerSpec`."""
-        lr = self._defaults.get("lr")
-        return {"lr": float(lr)} if self.source.endswith(".py") and isinstance(lr, int | float) else None
+        return None if self.tuned or self._own_rate is None else {"lr": self._own_rate}
 
     def identity(self) -> dict[str, Any]:
         """See :class:`OptimizerSpec`. A file is identified by its content, not by its path."""
@@ -231,20 +219,15 @@ class TorchSpec:
         return {"source": source, "class": self.name, "digest": self.digest}
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """See :class:`OptimizerSpec`; weight decay is tuned if its default is not 0."""
+        """See :class:`OptimizerSpec`. A class that takes a ``horizon`` has its own schedule and gets no other."""
+        defaults, rate = self._defaults, learning_rate(self._own_rate)
         if not full:
-            return (_LR,)
-        defaults, found = self._defaults, [_LR]
-        if "momentum" in defaults:
-            found.append(_momentum("momentum", 0.0))
+            return (rate,)
         betas = defaults.get("betas")
         if isinstance(betas, tuple) and len(betas) >= 2:
-            found += [_momentum("beta1", betas[0]), _averaging("beta2", betas[1])]
-        if isinstance(defaults.get("alpha"), float):  # torch.optim.RMSprop
-            found.append(_averaging("alpha", defaults["alpha"]))
-        if isinstance(defaults.get("weight_decay"), float) and defaults["weight_decay"]:
-            found.append(_decay("weight_decay", defaults["weight_decay"]))
-        return (*found, _SCHEDULE)
+            defaults |= {"beta1": betas[0], "beta2": betas[1]}
+        numbers = {name: v for name, v in defaults.items() if isinstance(v, float) or (v == 0 and v is not False)}
+        return (rate, *space_of(numbers), *(() if "horizon" in defaults else SCHEDULE))
 
     def check(self) -> None:
         """See :class:`OptimizerSpec`. Tries one step on four parameters.
@@ -257,11 +240,13 @@ class TorchSpec:
         parameter = nn.Parameter(torch.ones(2, 2))
         parameter.grad = torch.ones(2, 2)
         try:
-            self._make([parameter], {"lr": 0.01}, 10).step()
+            for optimizer in self._make([parameter], {"lr": 0.01}, 10):
+                _call([optimizer], "train")
+                optimizer.step()
         except Exception as error:  # third-party classes can raise anything
             raise SolError(f"{self.name} cannot be compared: {type(error).__name__}: {error}") from None
 
-    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
+    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> Started:
         """See :class:`OptimizerSpec`. The class receives tensors in the model's shapes.
 
         Raises:
@@ -270,7 +255,12 @@ class TorchSpec:
         if optimizees.theta.shape[:2] != (1, 1):
             raise SolError(f"{self.name} supports only one optimizee at a time")
         parameters = [nn.Parameter(view.clone()) for view in optimizees.views(optimizees.theta[0, 0])]
-        optimizer = self._make(parameters, settings, steps)
+        optimizers = self._make(parameters, settings, steps)
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        _call(optimizers, "train")
+
+        def place() -> None:
+            optimizees.place(torch.cat([p.detach().reshape(-1) for p in parameters]).view_as(optimizees.theta))
 
         def step(t: int, gradient: Tensor, lr: float) -> None:
             with torch.no_grad():
@@ -279,21 +269,46 @@ class TorchSpec:
                 ):
                     parameter.copy_(view)  # changes it only if the task projects
                     parameter.grad = g
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
-            optimizees.place(torch.cat([p.detach().reshape(-1) for p in parameters]).view_as(optimizees.theta))
+            factor = lr / float(settings["lr"]) if settings["lr"] else 0.0
+            for optimizer, own in zip(optimizers, rates):
+                for group, rate in zip(optimizer.param_groups, own):  # the class may give its groups different rates
+                    group["lr"] = factor * rate
+                optimizer.step()
+            place()
 
-        return step, lambda: _state_bytes(optimizer)
+        def finish() -> None:
+            if _call(optimizers, "eval"):
+                place()
 
-    def _make(self, parameters: list[nn.Parameter], settings: Settings, steps: int) -> torch.optim.Optimizer:
+        return Started(step, lambda: sum(map(_state_bytes, optimizers)), finish)
+
+    def _make(self, parameters: list[nn.Parameter], settings: Settings, steps: int) -> list[torch.optim.Optimizer]:
+        """The optimizer; for a class that takes matrices only, also an AdamW for the other parameters."""
         known = self._defaults
-        arguments: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
-        if "beta1" in settings and "betas" in known:
-            arguments["betas"] = (settings["beta1"], settings["beta2"], *known["betas"][2:])
+        own = {name: value for name, value in settings.items() if name not in _SCHEDULE}
+        arguments: dict[str, Any] = {name: value for name, value in own.items() if name in known}
+        if "beta1" in own and "betas" in known:
+            arguments["betas"] = (own["beta1"], own["beta2"], *known["betas"][2:])
         if "horizon" in known:
             arguments["horizon"] = steps
-        return self.optimizer_class(parameters, **arguments)
+        if self.optimizer_class is not getattr(torch.optim, "Muon", None):
+            return [self.optimizer_class(parameters, **arguments)]
+        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+        others = [parameter for parameter in parameters if parameter.ndim != 2]
+        arguments["adjust_lr_fn"] = "match_rms_adamw"  # so that one learning rate suits both
+        found = [self.optimizer_class(matrices, **arguments)] if matrices else []
+        return [*found, torch.optim.AdamW(others, lr=float(settings["lr"]))] if others else found
+
+
+_SCHEDULE = {dimension.name for dimension in SCHEDULE}
+
+
+def _call(optimizers: list[torch.optim.Optimizer], mode: str) -> bool:
+    """Switch schedule-free optimizers, which evaluate at other weights than they train; whether there is one."""
+    switches = [getattr(optimizer, mode) for optimizer in optimizers if callable(getattr(optimizer, mode, None))]
+    for switch in switches:
+        switch()
+    return bool(switches)
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -342,7 +357,7 @@ class LSTMSpec:
         """See :class:`OptimizerSpec`."""
         _ = self.trained
 
-    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> tuple[Step, Callable[[], int]]:
+    def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> Started:
         """See :class:`OptimizerSpec`."""
         runner = self.trained.network.to(optimizees.theta.device).runner()
         return _moving(optimizees, runner.begin(optimizees.theta, steps), runner.step)
@@ -398,6 +413,8 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
     >>> print(resolve_optimizer("lion").rule)
     sign(li) where beta2 = 0.99
     """
+    if text.startswith(TUNE):
+        return _to_tune(text.removeprefix(TUNE))
     source, _, name = text.rpartition(":")
     if source in _LIBRARIES:
         return _of_library(_LIBRARIES[source], name)
@@ -416,6 +433,16 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
     except SolError as error:
         classes = "torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS"
         raise SolError(f"{error}\nTo use another optimizer, write {classes}") from None
+
+
+def _to_tune(text: str) -> OptimizerSpec:
+    """An optimizer that has a learning rate, to be tuned around it; a rule keeps all its other values."""
+    spec = resolve_optimizer(text)
+    if isinstance(spec, TorchSpec):
+        return replace(spec, tuned=True)
+    if isinstance(spec, RuleSpec):
+        return RuleSpec(replace(spec.rule, lr=None), rate_only=spec.rule.lr is not None, around=spec.rule.lr)
+    raise SolError(f"cannot tune {text}: an LSTM trains at the learning rate it was meta-trained for")
 
 
 def _of_library(module: str, name: str) -> TorchSpec:

@@ -1,16 +1,19 @@
 """Fair comparison of optimizers, on held-out episodes.
 
-The protocol: an optimizer with a learning rate is used unchanged. All others are tuned with the same budget, on the
-tuning stream, by the loss over the whole training (or validation) split after the last step. Then every optimizer
-trains on the same episodes of the evaluation stream, with the same initial parameters and batches. The streams share no
-episodes, and the test split is used only in the evaluation.
+The protocol: an optimizer with a learning rate is used unchanged. All others are tuned with the same number of
+trainings, on the tuning stream, by one criterion: by default the objective that rules are learned for, a mean of the
+training and the validation loss after the last step. Then every optimizer trains on the same episodes of the evaluation
+stream, with the same initial parameters and batches. The streams share no episodes, and the test split is used only in
+the evaluation.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,32 +23,39 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.config import CompareConfig
 from sol_learner.comparing.optimizer_result import OptimizerResult, finite_mean
-from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, Settings, resolve_optimizer
+from sol_learner.comparing.optimizer_specs import PANEL, OptimizerSpec, RuleSpec, resolve_optimizer
+from sol_learner.comparing.spaces import Settings
 from sol_learner.comparing.store import Store
-from sol_learner.comparing.trials import Trial, fingerprint, run_trial, versions
-from sol_learner.comparing.tuning import tune_side_by_side
+from sol_learner.comparing.trials import Trial, TrialBatch, fingerprint, loaded_task, run_batch, run_trial, versions
+from sol_learner.comparing.tuning import Request, tune_side_by_side
 from sol_learner.inner.episodes import Outcome
+from sol_learner.inner.optimizees import vectorizes
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import NullProgress, Phase, Progress
-from sol_learner.runtime.workers import Workers
+from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.settings import settings_from
-from sol_learner.task import SPLITS, Stream, Task
+from sol_learner.task import SPLITS, Stream, Task, build_optimizee, task_for
 from sol_learner.task_registry import Recipe, load_task
-from sol_symbols import SolError, UpdateRule
+from sol_symbols import ZOO, SolError, UpdateRule
 
-__all__ = ["compare"]
+__all__ = ["against_panel", "compare"]
+
+REFERENCE = "adam-constant"
+"""Name in tables of Adam at a constant learning rate."""
 
 Tuned = tuple[float, list[tuple[float, float]]]
 Result = dict[str, Any]
 
 
 def compare(
-    task: Task | str | Recipe,
+    task: Task | str | Recipe | Constant[Any],
     optimizers: Sequence[str] | Mapping[str, str | UpdateRule | OptimizerSpec],
     config: CompareConfig | None = None,
     *,
     tuned: Mapping[str, Tuned] | None = None,
+    references: Sequence[str] = (),
+    spent: Mapping[str, int] | None = None,
     store: Store | str | Path | None = None,
     workers: Workers | None = None,
     data: Path | None = None,
@@ -63,6 +73,8 @@ def compare(
             rules or specs. The first optimizer is compared with each of the others.
         config: Settings; see :class:`~sol_learner.CompareConfig`.
         tuned: Learning rate and (rate, objective) pairs of already tuned optimizers, by name.
+        references: Names of optimizers that are shown, but are no baselines of the verdict.
+        spent: Trainings that were already spent on an optimizer, by name: on learning or tuning it.
         store: Cache of finished runs, read and extended.
         workers: Processes that share the runs. They must be able to import or unpickle the task.
         data, device: Dataset folder and device of a task passed by name.
@@ -78,7 +90,7 @@ def compare(
 
     Example::
 
-        comparison = compare("mnistnet", ["adam", "nesterov"], episodes=5, trials=12)
+        comparison = compare("mnistnet", ["adam", "nesterov"], episodes=5, trainings=64)
         print(comparison.table())
     """
     config = settings_from(CompareConfig, {**asdict(config or CompareConfig()), **settings})
@@ -87,7 +99,7 @@ def compare(
     if not specs:
         raise SolError("at least one optimizer is required")
     given = Recipe(load_task, (task, data, device)) if isinstance(task, str) else task
-    loaded = given.load() if isinstance(given, Recipe) else given
+    loaded = loaded_task(given)
     horizon, progress = config.steps or loaded.horizon, progress or NullProgress()
     for spec in specs.values():
         spec.check()
@@ -106,13 +118,24 @@ def compare(
         found, tuning_protocol = _tune(missing, runs, config, progress)
         protocol |= tuning_protocol
         tables |= found
-        chosen |= {name: _best(name, loaded.name, table) for name, table in found.items()}
-    results = _evaluate(specs, chosen, tables, runs, config, progress)
+        failures = tuning_protocol["tuning_failures"]
+        chosen |= {name: _best(name, loaded.name, table, failures) for name, table in found.items()}
+    counts = {name: sum(len(trial["losses"]) for trial in table if "losses" in trial) for name, table in tables.items()}
+    results = _evaluate(specs, chosen, tables, {**counts, **(spent or {})}, runs, config, progress)
     target = config.target
     if target is None:
         end = finite_mean(results[min(1, len(results) - 1)].smooth[-1])
         target = end if math.isfinite(end) else None
-    return Comparison(loaded.name, config.seed, config.episodes, horizon, results, target, protocol)
+    return Comparison(loaded.name, config.seed, config.episodes, horizon, results, target, protocol, tuple(references))
+
+
+def against_panel(optimizer: str) -> tuple[dict[str, str | OptimizerSpec], tuple[str, ...]]:
+    """An optimizer and the panel, as arguments ``optimizers`` and ``references`` of :func:`compare`.
+
+    Adam at the best constant rate is added for reference; it is a weak opponent.
+    """
+    panel = {name: name for name in PANEL if name != optimizer}
+    return {optimizer: optimizer, **panel, REFERENCE: RuleSpec(ZOO["adam"], rate_only=True)}, (REFERENCE,)
 
 
 def _tune(
@@ -124,26 +147,31 @@ def _tune(
             f"no learning rate for {', '.join(specs)}; enable tuning or set one in the rule: 'ad where lr = 0.001'"
         )
     spaces = {name: spec.space(config.tune == "full") for name, spec in specs.items()}
+    side_by_side = {name for name, spec in specs.items() if isinstance(spec, RuleSpec) and runs.vectorizable}
     failures = list[str]()
     protocol: dict[str, Any] = {
         "tune": config.tune,
-        "trials": config.trials,
+        "trainings": config.trainings,
         "tune_for": config.tune_for,
-        "tuner": "Optuna TPE",
+        "weights": config.weights,
+        "tuner": "grid of rates, Sobol points, TPE, finals",
         "tuning_stream": Stream.TUNE.name.lower(),
         "tuning_episodes": list(range(config.tuning_episodes)),
         "space": {name: [asdict(dimension) for dimension in space] for name, space in spaces.items()},
         "tuning_failures": failures,
     }
-    progress.phase(Phase.TUNE, "tuning", config.trials)
-    measure = partial(_objectives, runs, specs, config.tune_for, config.tuning_episodes, failures)
-    return tune_side_by_side(spaces, measure, config.trials, config.seed, progress), protocol
+    progress.phase(Phase.TUNE, "tuning", config.trainings)
+    measure = partial(_losses, runs, specs, side_by_side, config.weights, failures)
+    halving = specs.keys() - side_by_side
+    budget = config.trainings, config.tuning_episodes
+    return tune_side_by_side(spaces, measure, *budget, config.seed, progress, halving), protocol
 
 
 def _evaluate(
     specs: Mapping[str, OptimizerSpec],
     chosen: Mapping[str, Settings],
     tables: Mapping[str, list[Result]],
+    spent: Mapping[str, int],
     runs: _Runs,
     config: CompareConfig,
     progress: Progress,
@@ -158,10 +186,12 @@ def _evaluate(
     ]
     results = runs(plan, progress)
     names = _metric_names(results)
-    return [
-        _result(name, spec, chosen[name], tables.get(name, []), results[i * episodes : (i + 1) * episodes], runs, names)
-        for i, (name, spec) in enumerate(specs.items())
-    ]
+    found = []
+    for i, (name, spec) in enumerate(specs.items()):
+        own = results[i * episodes : (i + 1) * episodes]
+        result = _result(name, spec, chosen[name], tables.get(name, []), own, runs, names)
+        found.append(replace(result, trainings=spent.get(name, 0)))
+    return found
 
 
 def _named(optimizers: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -195,7 +225,7 @@ class _Runs:
     def __init__(
         self,
         task: Task,
-        given: Task | Recipe,
+        given: Task | Recipe | Constant[Any],
         seed: int,
         steps: int,
         threads: int | None,
@@ -208,6 +238,9 @@ class _Runs:
         self._given = task if workers.jobs == 1 else given
         self._store, self._workers, self._clock, self._checkpoints = store, workers, clock, checkpoints
         self._fingerprint = fingerprint(task) if store is not None else ""
+        model = build_optimizee(task_for(task, Stream.TUNE), seed, Stream.TUNE, 0)
+        self.vectorizable = vectorizes(task, model)
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def trial(
         self, spec: OptimizerSpec, settings: Settings, stream: Stream, episode: int, splits: tuple[str, ...]
@@ -215,7 +248,16 @@ class _Runs:
         """A training run."""
         return Trial(self._given, spec, settings, self._seed, stream, episode, self.steps, splits, self._threads)
 
-    def __call__(self, plan: Sequence[tuple[str, Trial]], progress: Progress | None = None) -> list[Result | Exception]:
+    def batches(
+        self, spec: RuleSpec, settings: Sequence[Settings], episodes: Sequence[int], splits: tuple[str, ...]
+    ) -> list[TrialBatch]:
+        """Training runs for tuning, as many side by side as memory suggests."""
+        width = max(1, min(_WIDTH, _NUMBERS // (self._parameters * len(episodes))))
+        parts = [tuple(settings[i : i + width]) for i in range(0, len(settings), width)]
+        fixed = (Stream.TUNE, tuple(episodes), self.steps, splits, self._threads)
+        return [TrialBatch(self._given, spec, part, self._seed, *fixed) for part in parts]
+
+    def __call__(self, plan: Plan, progress: Progress | None = None) -> list[Result | Exception]:
         """The result of each trial, or its exception. Results are stored as soon as they arrive.
 
         Args:
@@ -225,16 +267,22 @@ class _Runs:
         Raises:
             Interrupted: The clock expired or was cancelled.
         """
+        if self._checkpoints is not None:  # in a learning run, all ranks wait for the results of the first
+            names = json.dumps([trial.identity(self._task.name) for _, trial in plan], sort_keys=True)
+            key = f"compare/{hashlib.sha256(names.encode()).hexdigest()}"
+            return self._checkpoints.once(key, lambda: _successful(self._completed(plan, progress or NullProgress())))
+        return self._completed(plan, progress or NullProgress())
+
+    def _completed(self, plan: Plan, progress: Progress) -> list[Result | Exception]:
         results: dict[int, Result | Exception] = {}
-        progress = progress or NullProgress()
         for i, (_, trial) in enumerate(plan):
-            known = self._known(trial)
+            known = None if self._store is None else self._store.get(trial.identity(self._fingerprint))
             if known is not None:
                 results[i] = known
                 progress.step(len(results))
         missing = [i for i in range(len(plan)) if i not in results]
         clock = self._clock if self._workers.jobs == 1 else None  # a clock cannot be shared with other processes
-        for place, result in self._workers.completed(partial(run_trial, clock=clock), [plan[i][1] for i in missing]):
+        for place, result in self._workers.completed(partial(_run, clock=clock), [plan[i][1] for i in missing]):
             if isinstance(result, Interrupted):
                 raise result
             i = missing[place]
@@ -244,48 +292,88 @@ class _Runs:
                 self._clock.check()
         return [results[i] for i in range(len(plan))]
 
-    def _known(self, trial: Trial) -> Result | None:
-        if self._checkpoints is not None:  # in a learning run, all ranks wait for the result of the first
-            identity = trial.identity(self._task.name)
-            return self._checkpoints.once(f"compare/{identity}", partial(run_trial, trial, self._clock))
-        return None if self._store is None else self._store.get(trial.identity(self._fingerprint))
-
-    def _keep(self, entry: tuple[str, Trial], result: Result) -> Result:
+    def _keep(self, entry: tuple[str, Trial | TrialBatch], result: Result) -> Result:
         if self._store is None:
             return result
         return self._store.put(entry[1].identity(self._fingerprint), self._task.name, entry[0], result)
 
 
-def _objectives(
+_WIDTH = 16  # settings side by side: more are not faster
+_NUMBERS = 2**23  # parameters of all models side by side
+
+Plan = Sequence[tuple[str, Trial | TrialBatch]]
+
+
+def _run(trial: Trial | TrialBatch, clock: Clock | None) -> Result:
+    return run_batch(trial, clock) if isinstance(trial, TrialBatch) else run_trial(trial, clock)
+
+
+def _successful(results: list[Result | Exception]) -> list[Result]:
+    failed = next((result for result in results if isinstance(result, Exception)), None)
+    if failed is not None:
+        raise failed
+    return results  # type: ignore[return-value]
+
+
+def _losses(
     runs: _Runs,
     specs: Mapping[str, OptimizerSpec],
-    split: str,
-    episodes: int,
+    side_by_side: Set[str],
+    weights: Mapping[str, float],
     failures: list[str],
-    settings: Mapping[str, Settings],
-) -> dict[str, float]:
-    """Mean loss over the tuning episodes, for one setting per optimizer."""
-    plan = [
-        (name, runs.trial(specs[name], chosen, Stream.TUNE, episode, (split,)))
-        for name, chosen in settings.items()
-        for episode in range(episodes)
-    ]
-    losses: dict[str, list[float]] = {name: [] for name in settings}
-    for (name, trial), result in zip(plan, runs(plan)):
-        if isinstance(result, Exception):
-            failures.append(f"{name}, tuning seed {trial.episode}, {dict(trial.settings)}: {result}")
-            losses[name].append(math.inf)
+    requests: Sequence[tuple[str, Request]],
+) -> list[list[float]]:
+    """The losses of each request by episode: sums over splits with ``weights``; infinite if a run failed."""
+    splits, plan = tuple(weights), list[tuple[str, Trial | TrialBatch]]()
+    places = list[list[tuple[int, int]]]()  # (request, episode) of each loss of each trial
+    groups = dict[tuple[str, tuple[int, ...]], list[int]]()
+    for number, (name, (_, episodes)) in enumerate(requests):
+        groups.setdefault((name, tuple(episodes)), []).append(number)
+    for (name, episodes), numbers in groups.items():
+        spec = specs[name]
+        if name in side_by_side and isinstance(spec, RuleSpec):
+            remaining = iter(numbers)
+            for batch in runs.batches(spec, [requests[n][1][0] for n in numbers], episodes, splits):
+                own = [next(remaining) for _ in batch.settings]
+                plan.append((name, batch))
+                places.append([(n, e) for n in own for e in range(len(episodes))])
         else:
-            loss = result["metrics"].get(split, {}).get("loss")
-            losses[name].append(math.inf if loss is None else loss)
-    return {name: sum(values) / len(values) for name, values in losses.items()}
+            for n in numbers:
+                for e, episode in enumerate(episodes):
+                    plan.append((name, runs.trial(spec, requests[n][1][0], Stream.TUNE, episode, splits)))
+                    places.append([(n, e)])
+    found = [[math.inf] * len(episodes) for _, (_, episodes) in requests]
+    for (name, trial), trained, result in zip(plan, places, runs(plan)):
+        if isinstance(result, Exception):
+            failures.append(f"{name}, {_tried(trial)}: {result}")
+            continue
+        for place, (n, e) in enumerate(trained):
+            values = [_final(result, split, place) for split in weights]
+            found[n][e] = sum(math.inf if v is None else w * v for w, v in zip(weights.values(), values))
+    return found
 
 
-def _best(name: str, task: str, table: Sequence[Result]) -> Settings:
-    finite = [trial for trial in table if trial["objective"] is not None]
-    if not finite:
+def _tried(trial: Trial | TrialBatch) -> str:
+    if isinstance(trial, TrialBatch):
+        return f"tuning seeds {', '.join(map(str, trial.episodes))}, {len(trial.settings)} settings"
+    return f"tuning seed {trial.episode}, {dict(trial.settings)}"
+
+
+def _final(result: Result, split: str, place: int) -> float | None:
+    """The final loss of a trial, or of one of a batch."""
+    if "losses" in result:
+        return [loss for row in result["losses"][split] for loss in row][place]
+    return result["metrics"].get(split, {}).get("loss")
+
+
+def _best(name: str, task: str, table: Sequence[Result], failures: Sequence[str]) -> Settings:
+    """The settings that tuning chose, the first of its table."""
+    if table[0]["objective"] is None:
+        failed = next((line for line in failures if line.startswith(f"{name},")), None)
+        if failed is not None:
+            raise SolError(f"{name} cannot train {task}: every run failed or diverged, for example {failed}")
         raise SolError(f"{name} cannot train {task}: its loss was not finite for any of {len(table)} settings")
-    return min(finite, key=lambda trial: trial["objective"])["settings"]
+    return table[0]["settings"]
 
 
 def _metric_names(results: Sequence[Result | Exception]) -> dict[str, list[str]]:

@@ -75,7 +75,9 @@ class Store:
         """Store a result unless one exists; return the stored one. ``task`` and ``optimizer`` are for human readers."""
         key = _key(identity)
         settings = json.dumps(identity["settings"])
-        place = (identity["stream"], identity["seed"], identity["episode"], identity["steps"])
+        episode = identity["episode"]  # a list for trainings side by side
+        episode = episode if isinstance(episode, int) else json.dumps(episode)
+        place = (identity["stream"], identity["seed"], episode, identity["steps"])
         with self._open() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO runs (key, task, optimizer, settings, stream, seed, episode, steps, identity,"

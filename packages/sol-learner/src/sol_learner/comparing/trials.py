@@ -19,17 +19,22 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sol_learner.comparing.optimizer_specs import OptimizerSpec, Settings, schedule_factor
+from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec
+from sol_learner.comparing.schedules import schedule_factor
+from sol_learner.comparing.spaces import Settings
+from sol_learner.inner.episodes import run_rule
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.runtime.clock import Clock
-from sol_learner.runtime.workers import threads
+from sol_learner.runtime.workers import Constant, threads
 from sol_learner.task import SPLITS, Stream, Task, build_optimizee, device_of, draw_batches, task_for
 from sol_learner.task_registry import Recipe
 
-__all__ = ["PeakMemory", "Trial", "fingerprint", "run_trial", "versions"]
+__all__ = ["PeakMemory", "Trial", "TrialBatch", "fingerprint", "loaded_task", "run_batch", "run_trial", "versions"]
 
-RESULT_VERSION = 4
+RESULT_VERSION = 5
 """Incremented whenever the meaning of a trial's result changes, which invalidates stored results."""
+
+Given = Task | Recipe | Constant[Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Trial:
     """A training run.
 
     Attributes:
-        task: The task, or a recipe that builds it.
+        task: The task, or a recipe that builds it; in another process also a constant.
         optimizer: The optimizer.
         settings: Its hyperparameters.
         seed, stream, episode: The random stream and the position in it.
@@ -46,7 +51,7 @@ class Trial:
         threads: Threads for the run; ``None`` uses all.
     """
 
-    task: Task | Recipe
+    task: Given
     optimizer: OptimizerSpec
     settings: Settings
     seed: int
@@ -55,6 +60,11 @@ class Trial:
     steps: int
     splits: tuple[str, ...]
     threads: int | None = 1
+
+    @property
+    def count(self) -> int:
+        """Trainings."""
+        return 1
 
     def identity(self, task: str) -> dict[str, Any]:
         """Everything that determines the results, JSON-serializable; ``task`` is the task's :func:`fingerprint`."""
@@ -71,6 +81,56 @@ class Trial:
             "threads": self.threads,
             "versions": versions(),
         }
+
+
+@dataclass(frozen=True)
+class TrialBatch:
+    """Several settings of one rule on several episodes, trained side by side.
+
+    Attributes:
+        task: As in :class:`Trial`; its models can be vectorized.
+        optimizer: The rule.
+        settings: C settings with the same keys.
+        seed, stream, steps, splits, threads: As in :class:`Trial`.
+        episodes: S positions in the stream.
+    """
+
+    task: Given
+    optimizer: RuleSpec
+    settings: tuple[Settings, ...]
+    seed: int
+    stream: Stream
+    episodes: tuple[int, ...]
+    steps: int
+    splits: tuple[str, ...]
+    threads: int | None = 1
+
+    @property
+    def count(self) -> int:
+        """Trainings."""
+        return len(self.settings) * len(self.episodes)
+
+    def identity(self, task: str) -> dict[str, Any]:
+        """See :meth:`Trial.identity`. Neighbours change the last digits, so they are part of it."""
+        return {
+            "result_version": RESULT_VERSION,
+            "task": task,
+            "optimizer": self.optimizer.identity(),
+            "settings": [dict(sorted(settings.items())) for settings in self.settings],
+            "seed": self.seed,
+            "stream": self.stream.name.lower(),
+            "episode": list(self.episodes),
+            "steps": self.steps,
+            "splits": list(self.splits),
+            "threads": self.threads,
+            "versions": versions(),
+        }
+
+
+def loaded_task(given: Given) -> Task:
+    """The task itself."""
+    given = given.value if isinstance(given, Constant) else given
+    return given.load() if isinstance(given, Recipe) else given
 
 
 @functools.cache
@@ -92,12 +152,11 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
     Raises:
         Interrupted: By the clock.
     """
-    task = trial.task.load() if isinstance(trial.task, Recipe) else trial.task
     with threads(trial.threads):
         peak = PeakMemory()
-        optimizees = Optimizees(task, trial.seed, trial.stream, [trial.episode])
-        step, state_bytes = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
-        lr, schedule = float(trial.settings["lr"]), str(trial.settings.get("schedule", "constant"))
+        optimizees = Optimizees(loaded_task(trial.task), trial.seed, trial.stream, [trial.episode])
+        optimizer = trial.optimizer.begin(optimizees, trial.settings, trial.steps)
+        lr = float(trial.settings["lr"])
         losses: list[Tensor] = []
         diverged = None
         start = time.perf_counter()
@@ -109,10 +168,11 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
             if not math.isfinite(loss[0, 0]) and not bool(optimizees.theta.isfinite().all()):
                 diverged = t - 1
                 break
-            step(t, gradient, lr * schedule_factor(schedule, t, trial.steps))
+            optimizer.step(t, gradient, lr * schedule_factor(trial.settings, t, trial.steps))
         if optimizees.theta.is_cuda:
             torch.cuda.synchronize()
         seconds = (time.perf_counter() - start) / len(losses)
+        optimizer.finish()
         metrics: dict[str, dict[str, float | None]] = {}
         if diverged is None:
             for split in trial.splits:
@@ -126,8 +186,39 @@ def run_trial(trial: Trial, clock: Clock | None = None) -> dict[str, Any]:
             "diverged": diverged,
             "seconds": seconds,
             "peak_bytes": peak.bytes(),
-            "state_bytes": state_bytes(),
+            "state_bytes": optimizer.state_bytes(),
         }
+
+
+def run_batch(batch: TrialBatch, clock: Clock | None = None) -> dict[str, Any]:
+    """Train all settings on all episodes side by side.
+
+    Returns:
+        ``{"losses": {split: ...}}``: the losses after the last step as C lists of S; ``None`` if not finite.
+
+    Raises:
+        Interrupted: By the clock.
+    """
+    rule, steps = batch.optimizer.with_decay(batch.settings[0]), batch.steps
+    columns = {name: [settings[name] for settings in batch.settings] for name in batch.settings[0]}
+    values = {n: torch.tensor(c, dtype=torch.float64) for n, c in columns.items() if n == "lr" or n in rule.values}
+    factors = [[schedule_factor(settings, t, steps) for settings in batch.settings] for t in range(1, steps + 1)]
+    with threads(batch.threads):
+        outcome = run_rule(
+            loaded_task(batch.task),
+            rule,
+            batch.seed,
+            batch.stream,
+            batch.episodes,
+            values.pop("lr"),
+            values,
+            batch.splits,
+            steps,
+            clock,
+            torch.tensor(factors, dtype=torch.float64),
+        )
+    table = {split: metrics["loss"].tolist() for split, metrics in outcome.metrics.items()}
+    return {"losses": {split: [[_finite(loss) for loss in row] for row in rows] for split, rows in table.items()}}
 
 
 def _finite(value: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,7 +94,7 @@ class RuleOptimizer:
 
 
 def _train(
-    optimizees: Optimizees, optimizer: Optimizer, lr: Value, horizon: int, clock: Clock | None
+    optimizees: Optimizees, optimizer: Optimizer, lr: Callable[[int], Value], horizon: int, clock: Clock | None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train ``optimizees``; yields (t, losses, gradients) before each step t = 1..``horizon``.
 
@@ -108,7 +108,7 @@ def _train(
         losses, gradients = optimizees.losses_and_gradients()
         yield t, losses, gradients
         phi, state = optimizer.step(gradients, state, optimizees.theta, t)
-        optimizees.descend(phi, lr)
+        optimizees.descend(phi, lr(t))
 
 
 def run_episodes(
@@ -122,7 +122,7 @@ def run_episodes(
 ) -> Iterator[tuple[int, Optimizees, Tensor]]:
     """Train fresh optimizees; yields (t, optimizees, gradients) before each step t, from 1, and once after the last."""
     optimizees = Optimizees(task, seed, stream, episodes)
-    for t, _, gradients in _train(optimizees, optimizer, lr, task.horizon, clock):
+    for t, _, gradients in _train(optimizees, optimizer, lambda t: lr, task.horizon, clock):
         yield t, optimizees, gradients
     yield task.horizon + 1, optimizees, gradients
 
@@ -138,6 +138,7 @@ def run_rule(
     splits: Sequence[str] = OBJECTIVE_SPLITS,
     horizon: int | None = None,
     clock: Clock | None = None,
+    factors: Tensor | None = None,
 ) -> Outcome:
     """Train fresh optimizees with a rule and measure them.
 
@@ -154,6 +155,7 @@ def run_rule(
         splits: Splits to evaluate on after the last step.
         horizon: Inner steps; the task's own by default.
         clock: Stops the run between two steps on request.
+        factors: Factors of the learning rate at each step, [T, C] or [T, 1].
 
     Raises:
         SolError: Neither the rule nor the call has a learning rate.
@@ -169,7 +171,8 @@ def run_rule(
         def alone(c: int, episode: int) -> Outcome:
             own = {name: _of_candidate(value, c) for name, value in (values or {}).items()}
             rate = _of_candidate(given, c)
-            return run_rule(task, rule, seed, stream, [episode], rate, own, splits, horizon, clock)
+            column = None if factors is None else factors[:, c : c + 1] if factors.shape[1] > 1 else factors
+            return run_rule(task, rule, seed, stream, [episode], rate, own, splits, horizon, clock, column)
 
         return _joined([[alone(c, episode) for episode in episodes] for c in range(candidates)])
     optimizees = Optimizees(task, seed, stream, episodes, candidates)
@@ -179,7 +182,10 @@ def run_rule(
         return value.to(theta).view(-1, 1, 1) if isinstance(value, Tensor) else value
 
     optimizer = RuleOptimizer(rule, {name: aligned(value) for name, value in (values or {}).items()})
-    losses = [loss for _, loss, _ in _train(optimizees, optimizer, aligned(given), horizon, clock)]
+    rate = aligned(given)
+    rows = None if factors is None else factors.to(theta).view(horizon, -1, 1, 1)
+    rates = (lambda t: rate) if rows is None else (lambda t: rate * rows[t - 1])
+    losses = [loss for _, loss, _ in _train(optimizees, optimizer, rates, horizon, clock)]
     return Outcome(torch.stack(losses), {split: optimizees.evaluate(split) for split in splits})
 
 

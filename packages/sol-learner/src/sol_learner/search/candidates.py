@@ -32,6 +32,9 @@ class CandidateEvaluator:
         clock: Source of interrupts.
         checkpoints: Stores every result.
         ranks, workers: Processes that share the candidates.
+
+    Attributes:
+        trainings: Trainings so far.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class CandidateEvaluator:
             workers or Workers(),
         )
         self._constant = self.workers.constant(task_set)
-        self._next, self._validated = first_episode, dict[str, float]()
+        self._next, self._validated, self.trainings = first_episode, dict[str, float](), 0
 
     def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
         """Warm up the worker processes on ``count`` candidates in the background."""
@@ -80,6 +83,7 @@ class CandidateEvaluator:
             vocabulary=rule.vocabulary,
         )
         stretch = self.fresh(episodes)
+        self.trainings += len(coefficients) * episodes * len(self.task_set.tasks)
         measured = partial(self._measured, open_rule, names, torch.from_numpy(coefficients), stretch)
         self.clock.check()
         return self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
@@ -99,6 +103,7 @@ class CandidateEvaluator:
         """
         new = {rule.digest: rule for rule in rules if rule.digest not in self._validated}
         if new:
+            self.trainings += len(new) * self.validation * len(self.task_set.tasks)
             measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
             self.clock.check()
             losses = self.checkpoints.once(
