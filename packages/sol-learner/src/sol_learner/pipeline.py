@@ -373,6 +373,8 @@ class Learner:
                 comparisons.append(comparison)
         except Interrupted:
             self.progress.note("skipped the comparison with the baselines")
+        finally:
+            self.workers.close()
         return comparisons
 
     # -- the record ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import signal
 import sqlite3
 import sys
@@ -391,19 +392,19 @@ def bowl(settings):
     return distance + (settings["schedule"] != "linear") + 0.1 * math.log10(settings["wd"] + 1e-5) + 0.5
 
 
-def searched(trainings, episodes=1, halving=frozenset(), noise=0.0):
+def searched(trainings, episodes=1, halving=frozenset(), noise=0.0, seed=0):
     asked = []
 
     def measure(requests):
         asked.extend(requests)
         offset = [0.0, 5.0, -3.0, *[1.0] * 20]  # an episode's own level
         return [
-            [bowl(settings) + offset[e] + noise * math.sin(1e4 * settings["lr"] + e) for e in episodes]
+            [bowl(settings) + offset[e] + random.Random(f"{settings} {e}").gauss(0, noise) for e in episodes]
             for _, (settings, episodes) in requests
         ]
 
     space = {"adam": RuleSpec(ZOO["adam"]).space(full=True)}
-    return tune_side_by_side(space, measure, trainings, episodes, 0, NullProgress(), halving)["adam"], asked
+    return tune_side_by_side(space, measure, trainings, episodes, seed, NullProgress(), halving)["adam"], asked
 
 
 def test_the_search_finds_the_bottom_of_a_bowl():
@@ -414,10 +415,13 @@ def test_the_search_finds_the_bottom_of_a_bowl():
 
 
 def test_the_finals_are_not_won_by_a_lucky_episode():
-    table, _ = searched(240, noise=1.0)
-    best, lucky = table[0], min(table, key=lambda trial: trial["losses"][0])
-    assert len(best["losses"]) == 1 + sum(episodes for _, episodes in FINALS)
-    assert bowl(best["settings"]) < bowl(lucky["settings"])
+    chosen, lucky = [], []
+    for seed in range(5):
+        table, _ = searched(240, noise=0.5, seed=seed)
+        assert len(table[0]["losses"]) == 1 + sum(episodes for _, episodes in FINALS)
+        chosen.append(bowl(table[0]["settings"]))
+        lucky.append(bowl(min(table, key=lambda trial: trial["losses"][0])["settings"]))
+    assert sum(chosen) < 0.8 * sum(lucky)
 
 
 def test_halving_spends_the_budget_on_the_better_settings():

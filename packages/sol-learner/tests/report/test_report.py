@@ -33,6 +33,7 @@ SMALL = LearnConfig(
     population=4,
     evaluation_episodes=3,
     baselines=("adam",),
+    baseline_trainings=6,
 )
 VOID = {"meta", "link", "br", "input", "img"}
 

@@ -41,6 +41,7 @@ SMALL = LearnConfig(
     population=4,
     evaluation_episodes=2,
     baselines=("adam",),
+    baseline_trainings=6,
 )
 
 

@@ -267,11 +267,21 @@ class _Runs:
         Raises:
             Interrupted: The clock expired or was cancelled.
         """
+        progress = progress or NullProgress()
         if self._checkpoints is not None:  # in a learning run, all ranks wait for the results of the first
             names = json.dumps([trial.identity(self._task.name) for _, trial in plan], sort_keys=True)
             key = f"compare/{hashlib.sha256(names.encode()).hexdigest()}"
-            return self._checkpoints.once(key, lambda: _successful(self._completed(plan, progress or NullProgress())))
-        return self._completed(plan, progress or NullProgress())
+            computed = list[bool]()
+
+            def compute() -> list[Result]:
+                computed.append(True)
+                return _successful(self._completed(plan, progress))
+
+            results = self._checkpoints.once(key, compute)
+            for done in range(0 if computed else len(plan)):
+                progress.step(done + 1)
+            return results
+        return self._completed(plan, progress)
 
     def _completed(self, plan: Plan, progress: Progress) -> list[Result | Exception]:
         results: dict[int, Result | Exception] = {}
