@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 import sys
@@ -327,7 +326,7 @@ class Compare:
             "--target",
             type=float,
             metavar="LOSS",
-            help="count steps to this loss\n(default: final loss of the second OPT)",
+            help="count steps to this loss\n(default: final loss of the best baseline)",
         )
         parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file that caches finished runs")
         parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="worker processes (default 1)")
@@ -340,12 +339,11 @@ class Compare:
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status: 1 if any run failed."""
         from sol_learner.comparing.config import CompareConfig
-        from sol_learner.comparing.optimizer_specs import EXTRA
         from sol_learner.comparing.protocol import compare
         from sol_learner.runtime.clock import Clock, Interrupted
         from sol_learner.runtime.progress import open_progress
         from sol_learner.runtime.workers import Workers
-        from sol_learner.task_registry import install_line, parse_device
+        from sol_learner.task_registry import parse_device
 
         config = CompareConfig(
             episodes=arguments.seeds,
@@ -377,14 +375,11 @@ class Compare:
             raise KeyboardInterrupt from None
         finally:
             workers.close()
-        statistics = importlib.util.find_spec("scipy") is not None
         if arguments.json is not None:
-            write_atomically(arguments.json, json.dumps(comparison.record(statistics), indent=1) + "\n")
+            write_atomically(arguments.json, json.dumps(comparison.record(statistics=True), indent=1) + "\n")
         if arguments.csv is not None:
             write_atomically(arguments.csv, comparison.csv())
-        print(comparison.report(statistics))
-        if not statistics:
-            print(f"\nfor statistical tests and intervals: {install_line([EXTRA])}")
+        print(comparison.report(statistics=True))
         lost = [*comparison.failures, *comparison.protocol.get("tuning_failures", [])]
         if lost:
             print(

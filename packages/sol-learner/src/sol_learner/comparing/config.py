@@ -27,8 +27,7 @@ class CompareConfig:
         trials: Trials per tuned optimizer.
         tune_for: Split whose final loss tuning minimizes: train or valid.
         tuning_episodes: Episodes of the tuning stream over which this loss is averaged.
-        target: Loss that defines steps to target; None uses the mean final loss of the second optimizer, the first
-            baseline.
+        target: Loss that defines steps to target; None uses the mean final loss of the best baseline.
         threads: Threads per run, 0 for all. Results are reproducible for the same number of threads.
 
     Raises:

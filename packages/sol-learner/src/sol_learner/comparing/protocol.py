@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.config import CompareConfig
-from sol_learner.comparing.optimizer_result import OptimizerResult, finite_mean
+from sol_learner.comparing.optimizer_result import OptimizerResult
 from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec, Settings, resolve_optimizer
 from sol_learner.comparing.store import Store
 from sol_learner.comparing.trials import Trial, fingerprint, run_trial, versions
@@ -108,11 +108,8 @@ def compare(
         tables |= found
         chosen |= {name: _best(name, loaded.name, table) for name, table in found.items()}
     results = _evaluate(specs, chosen, tables, runs, config, progress)
-    target = config.target
-    if target is None:
-        end = finite_mean(results[min(1, len(results) - 1)].smooth[-1])
-        target = end if math.isfinite(end) else None
-    return Comparison(loaded.name, config.seed, config.episodes, horizon, results, target, protocol)
+    comparison = Comparison(loaded.name, config.seed, config.episodes, horizon, results, config.target, protocol)
+    return comparison if config.target is not None else replace(comparison, target=comparison.baseline_target)
 
 
 def _tune(
