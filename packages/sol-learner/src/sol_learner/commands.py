@@ -31,6 +31,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
@@ -289,7 +297,7 @@ class Distil:
 
 
 class Compare:
-    """Compare optimizers on a task; those without a fixed learning rate are tuned first.
+    """Compare optimizers on one or more tasks; those without a fixed learning rate are tuned first.
 
     OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
     The first one is compared with all the others.
@@ -299,11 +307,19 @@ class Compare:
         """Declare options and operands."""
         from sol_learner.comparing.config import TUNING, TUNING_SPLITS
 
-        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument(
+            "tasks", metavar="TASK", type=_names, help="task, or tasks separated by commas; see sol tasks"
+        )
         parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one of interest first")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
         parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
-        parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
+        parser.add_argument(
+            "--steps",
+            type=_counts,
+            default=(),
+            metavar="N,...",
+            help="inner steps; with several numbers,\ncompares at each (default: the task's horizon)",
+        )
         parser.add_argument(
             "--tune",
             choices=TUNING,
@@ -339,7 +355,7 @@ class Compare:
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status: 1 if any run failed."""
         from sol_learner.comparing.config import CompareConfig
-        from sol_learner.comparing.protocol import compare
+        from sol_learner.comparing.suite import compare_tasks
         from sol_learner.runtime.clock import Clock, Interrupted
         from sol_learner.runtime.progress import open_progress
         from sol_learner.runtime.workers import Workers
@@ -348,7 +364,6 @@ class Compare:
         config = CompareConfig(
             episodes=arguments.seeds,
             seed=arguments.seed,
-            steps=arguments.steps or 0,
             tune=arguments.tune,
             trials=arguments.trials,
             tune_for=arguments.tune_for,
@@ -360,10 +375,11 @@ class Compare:
         workers = Workers(arguments.jobs, arguments.backend)
         try:
             with open_progress() as progress, clock.catching_interrupts():
-                comparison = compare(
-                    arguments.task,
+                suite = compare_tasks(
+                    arguments.tasks,
                     arguments.optimizers,
                     config,
+                    steps=arguments.steps,
                     store=arguments.store,
                     workers=workers,
                     data=arguments.data,
@@ -375,12 +391,13 @@ class Compare:
             raise KeyboardInterrupt from None
         finally:
             workers.close()
+        comparison = suite if len(suite.comparisons) > 1 else suite.comparisons[0]
         if arguments.json is not None:
             write_atomically(arguments.json, json.dumps(comparison.record(statistics=True), indent=1) + "\n")
         if arguments.csv is not None:
             write_atomically(arguments.csv, comparison.csv())
         print(comparison.report(statistics=True))
-        lost = [*comparison.failures, *comparison.protocol.get("tuning_failures", [])]
+        lost = [*comparison.failures, *(f for c in suite.comparisons for f in c.protocol.get("tuning_failures", []))]
         if lost:
             print(
                 f"sol: {len(lost)} runs failed; to retry them, repeat the command with the same --store",

@@ -18,7 +18,7 @@ from sol_learner.comparing.tables import laid_out, median_of, reached, shortened
 from sol_learner.comparing.verdict import Verdict, judge
 from sol_learner.task import Stream
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "csv_of", "wrapped"]
 
 
 DERIVED = ("best loss", "area")
@@ -188,6 +188,10 @@ class Comparison:
 
     def csv(self) -> str:
         """CSV with one row per run and all of its measurements."""
+        return csv_of(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per run and all of its measurements, by column."""
         rows: list[dict[str, Any]] = []
         for optimizer in self.optimizers:
             quantities = optimizer.quantities(self.target)
@@ -199,12 +203,24 @@ class Comparison:
                 row |= {"peak_MB": _cell(optimizer.peak_bytes[episode] / 1e6), "state_bytes": optimizer.state_bytes}
                 row |= {"diverged_after_step": optimizer.diverged.get(episode), "failed": optimizer.failed.get(episode)}
                 rows.append(row)
-        file = io.StringIO()
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return file.getvalue()
+        return rows
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV with a column for each key of any row."""
+    file = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def wrapped(line: str) -> str:
+    """A line as text of 80 columns."""
+    glued = line.replace(" %", "\N{NO-BREAK SPACE}%")
+    filled = textwrap.fill(glued, 80, subsequent_indent="  ", break_on_hyphens=False)
+    return filled.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _plain(values: Tensor) -> list[float | None]:
@@ -228,7 +244,7 @@ def _verdict(comparison: Comparison, code: bool = False) -> list[str]:
     verdict = comparison.verdict()
     if verdict is None:
         return []
-    lines = [textwrap.fill(f"{verdict.first}: {verdict.line}", 80, subsequent_indent="  ", break_on_hyphens=False)]
+    lines = [wrapped(f"{verdict.first}: {verdict.line}")]
     return lines + (
         [textwrap.indent(verdict.code.rstrip(), "    ")] if code and verdict.code and verdict.advised else []
     )

@@ -96,10 +96,10 @@ def bootstrap_interval(
     return interval_between(statistic(means) if statistic else means[:, 0], len(rows))
 
 
-@lru_cache(maxsize=16)
-def resampling(count: int) -> numpy.ndarray:
-    """Weights of ``count`` values in each resample, [R, S]; rows sum to 1; the same at every call."""
-    drawn = numpy.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+@lru_cache(maxsize=32)
+def resampling(count: int, seed: int = 0) -> numpy.ndarray:
+    """Weights of ``count`` values in each resample, [R, S]; rows sum to 1; a function of the arguments."""
+    drawn = numpy.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     places = drawn + count * numpy.arange(RESAMPLES)[:, None]
     return numpy.bincount(places.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count) / count
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy
@@ -126,6 +126,13 @@ class Verdict:
         """Whether the first optimizer is better."""
         return self.outcome == "better"
 
+    def outcome_at(self, p: float | None, p_test: float | None) -> str:
+        """The outcome after a correction of both p-values for several verdicts; it can only become less decided."""
+        if self.train is None:
+            return self.outcome
+        outcome = _outcome(replace(self.train, p=p), self.test and replace(self.test, p=p_test))
+        return "even" if (outcome, self.outcome) == ("better", "worse") else outcome
+
     @property
     def advised(self) -> bool:
         """Whether the line says to use the baseline."""
@@ -179,11 +186,7 @@ def judge(first: Side, baselines: Sequence[Side], steps: int) -> Verdict | None:
     adjusted = holm([paired_test(first.train, side.train) for side in baselines])
     train = contrast(first.train, best.train, adjusted[place])
     test = contrast(first.test, best.test) if first.test is not None and best.test is not None else None
-    outcome = "even"
-    if train is not None:
-        outcome = {-1: "better", 0: "even", 1: "worse"}[train.sign]
-    if first.lost > best.lost or (test is not None and test.sign > 0):
-        outcome = "worse"
+    outcome = "worse" if first.lost > best.lost else _outcome(train, test)
     trainings = (first.trainings, tuple(side.trainings for side in baselines))
     codes = [torch_code(side.name, side.rule, side.settings, steps) for side in baselines]
     noun = "hand-made optimizer" if all(codes) else "baseline"
@@ -200,6 +203,12 @@ def judge(first: Side, baselines: Sequence[Side], steps: int) -> Verdict | None:
         _line(first, best, outcome, train, test, trainings, noun),
         codes[place],
     )
+
+
+def _outcome(train: Contrast | None, test: Contrast | None) -> str:
+    if test is not None and test.sign > 0:
+        return "worse"
+    return "even" if train is None else {-1: "better", 0: "even", 1: "worse"}[train.sign]
 
 
 def _line(
