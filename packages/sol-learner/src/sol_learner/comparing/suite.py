@@ -306,8 +306,8 @@ def _problems(suite: Suite) -> str:
         numbers = ["-" if train is None else train.text, interval, p, "-" if test is None else test.text]
         (baseline,) = shortened([problem.verdict.baseline])
         rows.append([tasks[problem.task], str(problem.steps), baseline, *numbers, OUTCOMES[problem.outcome]])
-    note = "against the best baseline of each: ratios of the training and the test loss"
-    return f"{laid_out(rows)}\n{note}; results\nand p after Holm's correction for {len(suite.problems)} problems"
+    note = "against the best baseline of each: ratios of the training and the test loss;"
+    return f"{laid_out(rows)}\n{note}\nresults and p after Holm's correction for {len(suite.problems)} problems"
 
 
 def _profile(suite: Suite) -> str:
