@@ -232,7 +232,7 @@ def test_the_best_baseline_sets_the_target_and_misses_count():
     assert never.verdict().steps_ratio is None
     curves["mine"][10:, 1] = 9.0
     assert comparison.verdict().steps_ratio == math.inf
-    assert comparison.verdict().record()["steps_ratio"] == "infinite"
+    assert comparison.verdict().record()["steps_ratio"] == "infinity"
     text = comparison.report(statistics=True)
     assert "never (1/3)" in text
     assert ",inf," in comparison.csv()

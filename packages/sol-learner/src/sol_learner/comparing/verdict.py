@@ -22,9 +22,12 @@ from sol_learner.comparing.significance import bootstrap_interval, holm, paired_
 from sol_learner.comparing.torch_code import described, torch_code
 from sol_symbols import UpdateRule
 
-__all__ = ["SIGNIFICANT", "Contrast", "Side", "Verdict", "contrast", "judge", "standing"]
+__all__ = ["OUTCOMES", "SIGNIFICANT", "Contrast", "Side", "Verdict", "contrast", "judge", "standing"]
 
 SIGNIFICANT = 0.05
+
+OUTCOMES = ("better", "even", "worse")
+"""What a verdict can be."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,13 @@ class Contrast:
     interval: tuple[float, float] | None
     p: float | None
     ratio: bool = True
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Contrast:
+        """From its fields as JSON has them."""
+        interval, p = record["interval"], record["p"]
+        ends = None if interval is None else (float(interval[0]), float(interval[1]))
+        return cls(float(record["value"]), ends, None if p is None else float(p), bool(record["ratio"]))
 
     @property
     def sign(self) -> int:
@@ -139,12 +149,42 @@ class Verdict:
         return "use that" in self.line
 
     def record(self) -> dict[str, Any]:
-        """All of it, JSON-serializable; an infinite ratio is ``"infinite"``."""
+        """All of it, JSON-serializable; an infinite ratio is ``"infinity"``."""
         record = asdict(self) | {"better": self.better}
         record["trainings"] = {"first": self.trainings[0], "baselines": list(self.trainings[1])}
         for name in ("steps_ratio", "seconds_ratio"):
-            record[name] = "infinite" if record[name] == math.inf else record[name]
+            record[name] = "infinity" if record[name] == math.inf else record[name]
         return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Verdict:
+        """The verdict that :meth:`record` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: ``record`` is malformed.
+        """
+        if record["outcome"] not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {record['outcome']!r}")
+        train, test = (
+            None if record[name] is None else Contrast.from_record(record[name]) for name in ("train", "test")
+        )
+        steps, seconds = (
+            None if record[name] is None else float(record[name]) for name in ("steps_ratio", "seconds_ratio")
+        )
+        spent = record["trainings"]
+        return cls(
+            str(record["first"]),
+            str(record["baseline"]),
+            str(record["described"]),
+            str(record["outcome"]),
+            train,
+            test,
+            steps,
+            seconds,
+            (int(spent["first"]), tuple(int(count) for count in spent["baselines"])),
+            str(record["line"]),
+            str(record["code"]),
+        )
 
 
 def standing(losses: numpy.ndarray) -> tuple[int, float]:
