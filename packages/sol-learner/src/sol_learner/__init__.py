@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sol_learner.comparing.optimizer_specs import resolve_optimizer
     from sol_learner.comparing.protocol import compare
     from sol_learner.comparing.store import Store
+    from sol_learner.comparing.suite import Suite, compare_tasks
     from sol_learner.config import LearnConfig
     from sol_learner.pipeline import Learner, LearnResult, learn
     from sol_learner.run_folder import write_run
@@ -42,10 +43,12 @@ __all__ = [
     "Progress",
     "Recipe",
     "Store",
+    "Suite",
     "Task",
     "Workers",
     "build_seeded",
     "compare",
+    "compare_tasks",
     "find_tasks",
     "learn",
     "load_task",
@@ -67,10 +70,12 @@ _HOME = {
     "Recipe": "task_registry",
     "SPLITS": "task",
     "Store": "comparing.store",
+    "Suite": "comparing.suite",
     "Task": "task",
     "Workers": "runtime.workers",
     "build_seeded": "task",
     "compare": "comparing.protocol",
+    "compare_tasks": "comparing.suite",
     "find_tasks": "task_registry",
     "learn": "pipeline",
     "load_task": "task_registry",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 import sys
@@ -30,6 +29,14 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _seed(text: str) -> int:
@@ -290,7 +297,7 @@ class Distil:
 
 
 class Compare:
-    """Compare optimizers on a task; those without a fixed learning rate are tuned first.
+    """Compare optimizers on one or more tasks; those without a fixed learning rate are tuned first.
 
     OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
     tune:OPT tunes an optimizer although it has a learning rate. The first one is compared with all the others; given
@@ -301,11 +308,19 @@ class Compare:
         """Declare options and operands."""
         from sol_learner.comparing.config import CRITERIA, TUNING
 
-        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument(
+            "tasks", metavar="TASK", type=_names, help="task, or tasks separated by commas; see sol tasks"
+        )
         parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one of interest first")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
         parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
-        parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
+        parser.add_argument(
+            "--steps",
+            type=_counts,
+            default=(),
+            metavar="N,...",
+            help="inner steps; with several numbers,\ncompares at each (default: the task's horizon)",
+        )
         parser.add_argument(
             "--tune",
             choices=TUNING,
@@ -335,7 +350,7 @@ class Compare:
             "--target",
             type=float,
             metavar="LOSS",
-            help="count steps to this loss\n(default: final loss of the second OPT)",
+            help="count steps to this loss\n(default: final loss of the best baseline)",
         )
         parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file that caches finished runs")
         parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="worker processes (default 1)")
@@ -348,17 +363,16 @@ class Compare:
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status: 1 if any run failed."""
         from sol_learner.comparing.config import CompareConfig
-        from sol_learner.comparing.optimizer_specs import EXTRA
-        from sol_learner.comparing.protocol import against_panel, compare
+        from sol_learner.comparing.protocol import against_panel
+        from sol_learner.comparing.suite import compare_tasks
         from sol_learner.runtime.clock import Clock, Interrupted
         from sol_learner.runtime.progress import open_progress
         from sol_learner.runtime.workers import Workers
-        from sol_learner.task_registry import install_line, parse_device
+        from sol_learner.task_registry import parse_device
 
         config = CompareConfig(
             episodes=arguments.seeds,
             seed=arguments.seed,
-            steps=arguments.steps or 0,
             tune=arguments.tune,
             trainings=_trainings(arguments),
             tune_for=arguments.tune_for,
@@ -371,10 +385,11 @@ class Compare:
         workers = Workers(arguments.jobs, arguments.backend)
         try:
             with open_progress() as progress, clock.catching_interrupts():
-                comparison = compare(
-                    arguments.task,
+                suite = compare_tasks(
+                    arguments.tasks,
                     optimizers,
                     config,
+                    steps=arguments.steps,
                     references=references,
                     store=arguments.store,
                     workers=workers,
@@ -387,15 +402,13 @@ class Compare:
             raise KeyboardInterrupt from None
         finally:
             workers.close()
-        statistics = importlib.util.find_spec("scipy") is not None
+        comparison = suite if len(suite.comparisons) > 1 else suite.comparisons[0]
         if arguments.json is not None:
-            write_atomically(arguments.json, json.dumps(comparison.record(statistics), indent=1) + "\n")
+            write_atomically(arguments.json, json.dumps(comparison.record(statistics=True), indent=1) + "\n")
         if arguments.csv is not None:
             write_atomically(arguments.csv, comparison.csv())
-        print(comparison.report(statistics))
-        if not statistics:
-            print(f"\nfor statistical tests and intervals: {install_line([EXTRA])}")
-        lost = [*comparison.failures, *comparison.protocol.get("tuning_failures", [])]
+        print(comparison.report(statistics=True))
+        lost = [*comparison.failures, *(f for c in suite.comparisons for f in c.protocol.get("tuning_failures", []))]
         if lost:
             print(
                 f"sol: {len(lost)} runs failed; to retry them, repeat the command with the same --store",

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from sol_learner import LearnConfig, Learner, compare, write_run
+from sol_learner import LearnConfig, Learner, compare, compare_tasks, write_run
+from sol_learner.comparing.verdict import Side, judge
 from sol_learner.report import report_page, write_report
 from sol_learner.report.charts import Mark, Series, front_chart, line_chart
 from sol_learner.runtime import NullProgress
@@ -199,33 +200,112 @@ def test_an_interrupted_run_says_so(run):
     assert "Training performance" not in page.text
 
 
+LOSSES = {
+    "better": ([1.0, 1.1, 1.2], [2.0, 2.1, 2.3]),
+    "worse": ([2.0, 2.1, 2.3], [1.0, 1.1, 1.2]),
+    "even": ([1.0, 2.1, 1.0], [1.1, 1.2, 1.9]),
+}
+
+
+def judged(summary, train, test=None, code=""):
+    """Give the run these losses and the verdict on them, as ``sol learn`` writes it."""
+    comparison, sides = summary["comparison"][0], []
+    del comparison["optimizers"][2:]  # the reference
+    for optimizer, losses, held_out in zip(comparison["optimizers"], train, test or train):
+        optimizer["metrics"] = {"train": {"loss": losses}, "test": {"loss": held_out}}
+        sides.append(Side(optimizer["name"], np.array(losses), np.array(held_out)))
+    comparison["verdict"] = judge(sides[0], sides[1:], 10).record() | {"code": code}
+
+
+def kinds(page, name):
+    return [d["class"].split()[1] for d in page.all("div") if d.get("class", "").startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize(("outcome", "kind"), [("better", "good"), ("worse", "bad"), ("even", "even")])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_verdict_stands_first(run, outcome, kind, recorded):
+    def change(summary):
+        judged(summary, LOSSES[outcome])
+        if not recorded:  # a file of an earlier version
+            del summary["comparison"][0]["verdict"]
+
+    edited(run / "summary.json", change)
+    page = read(run)
+    assert kinds(page, "said") == [kind]
+    assert kinds(page, "card")[:2] == [kind, kind]
+    line = page.text.index("learned : " + ("0." if outcome == "better" else "not better than adam"))
+    assert line < page.text.index("An optimizer is the rule")
+
+
+def test_a_rule_that_lost_gets_no_praise(run):
+    def change(summary):
+        judged(summary, LOSSES["even"], ([0.5, 0.6, 0.7], [1.0, 1.1, 1.3]), code="optimizer = its_code()")
+
+    edited(run / "summary.json", change)
+    page = read(run)
+    assert "good" not in kinds(page, "card") + kinds(page, "said")  # a lower held-out loss is no win
+    assert page.text.count("optimizer = its_code()") == 2  # at the top, and where the files are
+    assert "learned is not better than adam. Use that:" in page.text
+    assert "Use it" not in page.text
+    edited(run / "summary.json", lambda summary: judged(summary, LOSSES["better"], code="optimizer = its_code()"))
+    page = read(run)
+    assert "its_code" not in page.text
+    assert "Use it" in page.text
+
+
+def test_optimizers_are_listed_by_their_training_loss(run):
+    for outcome, names in (("worse", ["adam", "learned"]), ("better", ["learned", "adam"])):
+        edited(run / "summary.json", lambda summary, outcome=outcome: judged(summary, LOSSES[outcome]))
+        text = report_page(run)
+        assert re.findall(r'<th scope="row">(adam|learned)</th>', text)[:2] == names
+
+
 def test_a_worse_rule_is_called_worse(run):
+    edited(run / "summary.json", lambda s: judged(s, LOSSES["worse"], ([1.0, 3.0, 1.2], [3.0, 1.0, 1.2])))
+    page = read(run)
+    assert kinds(page, "card")[:2] == ["bad", "even"]
+    assert "94% higher final training loss" in page.text
+
+
+@pytest.mark.parametrize("damage", [{"outcome": "great"}, {"trainings": 3}, {"train": {"value": "x"}}])
+def test_a_damaged_verdict_is_named(run, damage):
     def change(summary):
-        first, second = summary["comparison"][0]["optimizers"]
-        first["metrics"], second["metrics"] = (
-            {"train": {"loss": [2.0, 2.1, 2.2]}, "test": {"loss": [1.0, 3.0, 1.2]}},
-            {"train": {"loss": [1.0, 1.1, 1.2]}, "test": {"loss": [3.0, 1.0, 1.2]}},
-        )
+        judged(summary, LOSSES["even"])
+        summary["comparison"][0]["verdict"] |= damage
 
     edited(run / "summary.json", change)
-    page = read(run)
-    cards = [div["class"] for div in page.all("div") if "verdict " in div.get("class", "")]
-    assert cards[:2] == ["verdict bad", "verdict even"]
-    assert "91% higher final training loss" in page.text
+    with pytest.raises(SolError, match=r"summary\.json is corrupted: invalid comparison"):
+        report_page(run)
 
 
-@pytest.mark.parametrize(("p", "kind"), [(0.04, "bad"), (0.06, "even"), (None, "bad")])
-def test_a_verdict_needs_an_interval_and_a_p_value(run, p, kind):
-    def change(summary):
-        first, second = summary["comparison"][0]["optimizers"]
-        first["metrics"]["train"]["loss"], second["metrics"]["train"]["loss"] = [2.0, 2.1, 2.2], [1.0, 1.1, 1.2]
-        row = {"first": first["name"], "baseline": second["name"], "quantity": "train loss", "mean": 1.0}
-        summary["comparison"][0]["differences"] = [{**row, "interval": [0.9, 1.1], "p": 0.01, "p_holm": p}]
+def test_several_comparisons_have_one_page(make_task, tmp_path):
+    rules = {"mine": "sign(g) where lr = 0.01", "adam": "ad where lr = 0.01", "sgd": "g where lr = 0.1"}
+    suite = compare_tasks([make_task()], rules, steps=[4, 8], episodes=3)
+    (tmp_path / "s.json").write_text(json.dumps(suite.record(statistics=True)))
+    page = read(tmp_path / "s.json")
+    assert "Optimizers compared on regression" in page.text
+    assert page.text.index(suite.line) < page.text.index("regression, 4 steps: ") < page.text.index("All problems")
+    assert len(kinds(page, "said")) == 3
+    charts = [svg["aria-label"] for svg in page.all("svg") if "Performance profile" in svg.get("aria-label", "")]
+    assert len(charts) == 1
+    assert "Training performance on regression, 8 steps" in page.text
+    broken = suite.record()
+    broken["suite"]["outcome"] = "great"
+    (tmp_path / "s.json").write_text(json.dumps(broken))
+    with pytest.raises(SolError, match="is corrupted: invalid suite"):
+        report_page(tmp_path / "s.json")
 
-    edited(run / "summary.json", change)
-    page = read(run)
-    assert next(div["class"] for div in page.all("div") if "verdict " in div.get("class", "")) == f"verdict {kind}"
-    assert ("p = 0.06" in page.text) == (p == 0.06)
+
+def test_a_target_that_was_missed_is_not_dropped(tmp_path):
+    times = {"steps_to_target": [10, 20, None], "seconds_to_target": [0.5, None, None]}
+    mine, failed = ({"name": name, "metrics": {}, **times} for name in ("mine", "failed"))
+    record = {"task": "t", "optimizers": [mine, {**failed, "failed": {"2": "x"}}], "target": 0.5}
+    (tmp_path / "c.json").write_text(json.dumps(record))
+    text = read(tmp_path / "c.json").text
+    assert "steps to a loss of 0.5" in text
+    assert "20 2 of 3 reached it" in text  # the median of 10, 20 and infinity
+    assert "never 1 of 3 reached it" in text
+    assert "15 2 of 3 reached it" in text  # a run that failed has no time
 
 
 @pytest.mark.parametrize(
@@ -349,7 +429,7 @@ def test_a_study_has_a_page_too(make_task, tmp_path):
     for words in ("Table 9: <b>tiny</b>", "size cpu", "Not all.", "At a glance", "learner.episodes", "trials", "p ="):
         assert words in page.text
     (overview,) = [section for section in page.all("section") if section.get("id") == "overview"]
-    verdicts = [div for div in page.all("div") if div.get("class", "").startswith("verdict ")]
+    verdicts = kinds(page, "said")
     assert overview
     assert len(verdicts) == 2  # one a task
     single = {"rule": "sign(g) where lr = 0.01", "comparison": comparison}  # as studies of one task write it

@@ -307,6 +307,7 @@ def test_metrics_are_one_json_object_a_line(task, tmp_path):
         "polishing",
         "pruning",
         "measuring",
+        "tuning",
         "comparing",
     ]
     assert [phase.split()[0] if "tuning" not in phase else phase for phase in phases] == expected

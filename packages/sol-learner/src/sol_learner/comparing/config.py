@@ -29,8 +29,7 @@ class CompareConfig:
         tune_for: What tuning minimizes after the last step: objective, train or valid.
         objective: Weight of the training loss in the objective; the validation loss gets the rest.
         tuning_episodes: Episodes of the tuning stream that each setting trains on in the search.
-        target: Loss that defines steps to target; None uses the mean final loss of the second optimizer, the first
-            baseline.
+        target: Loss that defines steps to target; None uses the mean final loss of the best baseline.
         threads: Threads per run, 0 for all. Results are reproducible for the same number of threads.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.comparing.spaces import Settings
+from sol_learner.comparing.verdict import Side, standing
 from sol_learner.inner.episodes import Outcome
 from sol_symbols import UpdateRule
 
@@ -31,7 +32,7 @@ class OptimizerResult:
         seconds: Wall time per step, [S].
         peak_bytes: Peak memory of the process, [S]; nan if unknown.
         state_bytes: Size of the optimizer state.
-        trainings: Trainings spent on choosing its settings, or on learning it.
+        trainings: Trainings spent on choosing its settings; for a learned rule, those of the learner. 0 if none.
     """
 
     name: str
@@ -89,7 +90,8 @@ class OptimizerResult:
 
         ``train loss``, ``valid loss``, ``test ...``: after the last step, over the whole split. ``best loss``: the
         minimum of :attr:`smooth`. ``area``: mean batch loss over all steps, the area under the curve. ``steps to
-        target``: the first step at which :attr:`smooth` is at or below the target.
+        target``: the first step at which :attr:`smooth` is at or below the target; infinite if there is none, also for
+        a run that diverged. ``seconds to target``: the same times the seconds per step.
         """
         smooth = self.smooth
         named = {"train loss": self.metric("train", "loss"), "valid loss": self.metric("valid", "loss")}
@@ -99,9 +101,31 @@ class OptimizerResult:
         named["area"] = self.outcome.losses[:, 0].double().mean(0)
         if target is not None:
             reached = smooth <= target
-            first = reached.double().argmax(0) + 1.0
-            named["steps to target"] = first.where(reached.any(0), math.nan)
+            first = (reached.double().argmax(0) + 1.0).where(reached.any(0), math.inf)
+            first[list(self.failed)] = math.nan
+            named["steps to target"] = first
+            if len(self.seconds):
+                named["seconds to target"] = first * self.seconds
         return named
+
+    def side(self, target: float | None) -> Side:
+        """What a verdict needs of it."""
+        quantities = {name: values.numpy() for name, values in self.quantities(target).items()}
+        return Side(
+            self.name,
+            quantities["train loss"],
+            quantities.get("test loss"),
+            self.settings,
+            self.rule,
+            self.trainings,
+            quantities.get("steps to target"),
+            quantities.get("seconds to target"),
+        )
+
+    @property
+    def standing(self) -> tuple[int, float]:
+        """Sort key, the best first: runs without a final training loss, then its mean over the others."""
+        return standing(self.metric("train", "loss").numpy())
 
 
 def finite_mean(values: Tensor) -> float:

@@ -22,7 +22,7 @@ import torch
 
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.config import CompareConfig
-from sol_learner.comparing.optimizer_result import OptimizerResult, finite_mean
+from sol_learner.comparing.optimizer_result import OptimizerResult
 from sol_learner.comparing.optimizer_specs import PANEL, OptimizerSpec, RuleSpec, resolve_optimizer
 from sol_learner.comparing.spaces import Settings
 from sol_learner.comparing.store import Store
@@ -122,11 +122,10 @@ def compare(
         chosen |= {name: _best(name, loaded.name, table, failures) for name, table in found.items()}
     counts = {name: sum(len(trial["losses"]) for trial in table if "losses" in trial) for name, table in tables.items()}
     results = _evaluate(specs, chosen, tables, {**counts, **(spent or {})}, runs, config, progress)
-    target = config.target
-    if target is None:
-        end = finite_mean(results[min(1, len(results) - 1)].smooth[-1])
-        target = end if math.isfinite(end) else None
-    return Comparison(loaded.name, config.seed, config.episodes, horizon, results, target, protocol, tuple(references))
+    comparison = Comparison(
+        loaded.name, config.seed, config.episodes, horizon, results, config.target, protocol, tuple(references)
+    )
+    return comparison if config.target is not None else replace(comparison, target=comparison.baseline_target)
 
 
 def against_panel(optimizer: str) -> tuple[dict[str, str | OptimizerSpec], tuple[str, ...]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy
 from torch import Tensor
 
-__all__ = ["laid_out", "reached", "shortened", "spread"]
+__all__ = ["laid_out", "median_of", "reached", "shortened", "spread"]
 
 _NAME = 14
 
@@ -23,13 +25,19 @@ def spread(values: Tensor) -> str:
     return f"{mean:.{digits}f}{deviation}{'*' if len(finite) < len(values) else ''}"
 
 
-def reached(values: Tensor) -> str:
-    """Median step, with the number of seeds that reached the target if not all did."""
-    finite = values[values.isfinite()]
-    if not len(finite):
-        return "never"
-    count = f" ({len(finite)}/{len(values)})" if len(finite) < len(values) else ""
-    return f"{finite.quantile(0.5):.0f}{count}"
+def reached(steps: Tensor) -> str:
+    """Median steps to the target, with the number of seeds that reached it if not all did."""
+    count = int(steps.isfinite().sum())
+    return f"{median_of(steps)}{f' ({count}/{len(steps)})' if count < len(steps) else ''}"
+
+
+def median_of(values: Tensor) -> str:
+    """The median of values that are infinite where a target was missed: ``never`` if it is."""
+    known = values[~values.isnan()].numpy()
+    middle = float(numpy.median(known)) if len(known) else math.nan
+    if not math.isfinite(middle):
+        return "-" if math.isnan(middle) else "never"
+    return f"{middle:.0f}" if middle >= 100 else f"{middle:.3g}"
 
 
 def shortened(names: Sequence[str]) -> list[str]:

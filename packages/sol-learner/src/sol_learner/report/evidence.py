@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from sol_learner.comparing.verdict import OUTCOMES, Contrast, Side, Verdict, judge, standing
 from sol_learner.runtime.checkpoints import CHECKPOINTS
 from sol_symbols import RuleError, SolError, UpdateRule, resolve_rule
 from sol_symbols.resolve import MAX_BYTES
@@ -22,6 +23,7 @@ __all__ = [
     "FrontRecord",
     "LogLine",
     "OptimizerRecord",
+    "SuiteRecord",
     "Table",
     "read_evidence",
 ]
@@ -30,6 +32,7 @@ _OF_A_RUN = {
     "lowest loss": ("best_loss", 1.0),
     "area under the curve": ("area", 1.0),
     "steps to target": ("steps_to_target", 1.0),
+    "seconds to target": ("seconds_to_target", 1.0),
     "ms per step": ("seconds_per_step", 1e-3),
     "peak memory, MB": ("peak_bytes", 1e6),
 }
@@ -79,9 +82,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """Optimizers on the same held-out episodes of one task; the first is compared with the others.
+    """Optimizers on the same held-out episodes of one task.
 
-    ``target`` is the loss that defines steps to target.
+    Attributes:
+        task: Name of the task.
+        horizon: Steps of each run.
+        seed: Base seed.
+        episodes: Number of held-out episodes.
+        results: One per optimizer, in the order of the training loss.
+        first: Name of the optimizer that is compared with the others.
+        verdict: Whether it is better; ``None`` without a baseline.
+        differences: Its differences from the baselines.
+        target: The loss that defines steps to target.
     """
 
     task: str
@@ -89,8 +101,30 @@ class ComparisonRecord:
     seed: int | None
     episodes: int
     results: tuple[OptimizerRecord, ...]
+    first: str = ""
+    verdict: Verdict | None = None
     differences: tuple[Difference, ...] = ()
     target: float | None = None
+
+
+@dataclass(frozen=True)
+class SuiteRecord:
+    """What several comparisons say together.
+
+    Attributes:
+        first: Name of the optimizer of interest.
+        line: The verdict.
+        outcome: One of :data:`~sol_learner.comparing.verdict.OUTCOMES`.
+        rows: For each problem, task, steps, outcome, the best baseline, the ratio of the training loss, and of the
+            held-out loss, to its, and the p-value after Holm's correction.
+        profile: The performance profile: (factor, fraction of the problems) by optimizer.
+    """
+
+    first: str
+    line: str
+    outcome: str
+    rows: tuple[tuple[str, int, str, str, Contrast | None, Contrast | None, float | None], ...]
+    profile: Mapping[str, tuple[tuple[float, float], ...]]
 
 
 @dataclass(frozen=True)
@@ -138,6 +172,7 @@ class Evidence:
         summary: ``summary.json`` of a run.
         tables: What a study measured in addition to comparisons.
         comparisons: One per task.
+        suite: What they say together, if they were made together.
         front: Rules of other lengths.
         log: The run's log.
         files: Contents of the downloadable files, by name.
@@ -152,6 +187,7 @@ class Evidence:
     summary: Mapping[str, Any] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     comparisons: tuple[ComparisonRecord, ...] = ()
+    suite: SuiteRecord | None = None
     front: tuple[FrontRecord, ...] = ()
     log: tuple[LogLine, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -180,8 +216,9 @@ def read_evidence(source: Path) -> Evidence:
     if not ((records or shown) and all(isinstance(item, Mapping) and "optimizers" in item for item in records)):
         hint = "; pass the run folder instead" if {"expression", "config"} & {*table} else ""
         raise SolError(f"{source} was not written by sol compare --json: 'optimizers' is missing{hint}")
-    if studied is None:
-        return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source))
+    if studied is None or "suite" in table:
+        suite = _suite(table["suite"], source) if "suite" in table else None
+        return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source), suite=suite)
     study = table.get("study", {})
     rules = table.get("rules", {"learned": table["rule"]} if "rule" in table else {})
     if not (isinstance(study, Mapping) and isinstance(rules, Mapping)):
@@ -271,8 +308,31 @@ def _comparisons(records: Any, path: Path) -> tuple[ComparisonRecord, ...]:
         raise SolError(f"{path} is corrupted: invalid comparison ({error!r})") from None
 
 
+def _suite(record: Mapping[str, Any], path: Path) -> SuiteRecord:
+    try:
+        if record["outcome"] not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {record['outcome']!r}")
+        rows = tuple(_problem(row) for row in record["problems"])
+        profile = {
+            str(name): tuple((float(tau), float(fraction)) for tau, fraction in points)
+            for name, points in record["profile"].items()
+        }
+        return SuiteRecord(str(record["first"]), str(record["line"]), record["outcome"], rows, profile)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SolError(f"{path} is corrupted: invalid suite ({error!r})") from None
+
+
+def _problem(row: Mapping[str, Any]) -> tuple[str, int, str, str, Contrast | None, Contrast | None, float | None]:
+    train, test = (None if row[name] is None else Contrast.from_record(row[name]) for name in ("train", "test"))
+    if row["outcome"] not in OUTCOMES:
+        raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {row['outcome']!r}")
+    names = str(row["task"]), int(row["steps"]), str(row["outcome"]), str(row["baseline"])
+    return (*names, train, test, _number(row["p_holm"]))
+
+
 def _comparison(record: Mapping[str, Any]) -> ComparisonRecord:
-    results = tuple(_result(optimizer) for optimizer in record["optimizers"])
+    given = tuple(_result(optimizer) for optimizer in record["optimizers"])
+    results = tuple(sorted(given, key=lambda result: standing(result.metrics.get(_TRAIN, numpy.array([numpy.nan])))))
     counts = [len(values) for result in results for values in result.metrics.values()]
     horizon, seed = record.get("horizon"), record.get("seed")
     return ComparisonRecord(
@@ -281,9 +341,24 @@ def _comparison(record: Mapping[str, Any]) -> ComparisonRecord:
         None if seed is None else int(seed),
         max([len(record.get("episodes", ())), *counts]),
         results,
+        given[0].name if given else "",
+        _verdict(record, given),
         tuple(_difference(row) for row in record.get("differences") or ()),
         _number(record.get("target")),
     )
+
+
+def _verdict(record: Mapping[str, Any], results: Sequence[OptimizerRecord]) -> Verdict | None:
+    """The recorded verdict; of files that have none, the one that their losses give."""
+    if "verdict" in record:
+        return None if record["verdict"] is None else Verdict.from_record(record["verdict"])
+    sides = [Side(r.name, r.metrics[_TRAIN], r.metrics.get(_TEST)) for r in results if _TRAIN in r.metrics]
+    if not results or _TRAIN not in results[0].metrics or len({len(side.train) for side in sides}) > 1:
+        return None
+    return judge(sides[0], sides[1:], int(record.get("horizon") or 1))
+
+
+_TRAIN, _TEST = ("train", "loss"), ("test", "loss")
 
 
 def _difference(record: Mapping[str, Any]) -> Difference:
@@ -307,6 +382,13 @@ def _result(record: Mapping[str, Any]) -> OptimizerRecord:
     for name, (key, unit) in _OF_A_RUN.items():
         if isinstance(record.get(key), list | tuple):
             metrics["", name] = _numbers(record[key]) / unit
+    failed = [int(seed) for seed in record.get("failed") or ()]
+    for name in ("steps to target", "seconds to target"):
+        values = metrics.get(("", name))
+        if values is not None:  # missed, unless the run failed
+            metrics["", name] = numpy.where(
+                numpy.isnan(values) & ~numpy.isin(range(len(values)), failed), numpy.inf, values
+            )
     diverged = [f"seed {seed} after step {step}" for seed, step in (record.get("diverged") or {}).items()]
     remarks = [f"diverged: {', '.join(diverged)}"] if diverged else []
     remarks += [f"seed {seed} failed: {error}" for seed, error in (record.get("failed") or {}).items()]

@@ -13,20 +13,24 @@ from typing import Any
 import numpy
 from markupsafe import Markup
 
+from sol_learner.comparing.suite import OUTCOMES
 from sol_learner.report.charts import STYLES, Mark, Series, front_chart, line_chart
 from sol_learner.report.evidence import ComparisonRecord, Evidence, read_evidence
 from sol_learner.report.formulas import Formulas, rounded
 from sol_learner.report.origin import Origin, duration
 from sol_learner.report.results import (
-    Verdict,
-    against_best,
+    Card,
+    accuracy_card,
     column,
     curve_chart,
     difference_table,
     digits,
+    kind_of,
+    profile_chart,
     result_columns,
     result_table,
     tuning_chart,
+    verdict_card,
 )
 from sol_learner.settings import as_text
 from sol_learner.task_registry import describe, find_tasks
@@ -34,7 +38,6 @@ from sol_symbols import UpdateRule, parity, responses, scaling_degree, value_ran
 
 __all__ = ["report_page", "write_report"]
 
-_SPLITS = {"train": "training", "test": "test"}
 _CROWD = 4  # above this many curves, the bands of all but the first are shown on demand
 
 
@@ -106,7 +109,7 @@ class _Page:
     @property
     def title(self) -> str:
         """The page's title."""
-        tasks = " and ".join(self.tasks)
+        tasks = " and ".join(dict.fromkeys(self.tasks))
         study = self._evidence.study
         if "shows" in study:
             return f"{study['shows']}: {study.get('title') or self._evidence.name}"
@@ -117,28 +120,57 @@ class _Page:
         return f"A learned optimizer for {tasks}" if tasks else f"A learned optimizer: {self._evidence.name}"
 
     @cached_property
-    def verdicts(self) -> list[Verdict]:
-        """The headline results: losses against the best baseline, memory, time."""
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The verdict lines, first of all the one of all tasks; where a baseline is better, the code for it."""
         found = []
-        several = len(self._evidence.comparisons) > 1
-        for comparison in (
-            self._evidence.comparisons if self._evidence.kind == "study" else self._evidence.comparisons[:1]
-        ):
-            place = f" on {comparison.task}" if several else ""
-            keys = [("train", "loss"), ("test", "accuracy" if self._evidence.kind == "study" else "loss")]
-            for split, name in keys[:1] if several else keys:
-                words = f"final {_SPLITS[split]} {name}{place}"
-                verdict = against_best(comparison, (split, name), words)
-                found += [verdict] if verdict else []
+        suite = self._evidence.suite
+        if suite is not None:
+            kind = kind_of(suite.outcome)
+            found.append({"place": "", "first": suite.first, "line": suite.line, "kind": kind, "code": ""})
+        for comparison in self._evidence.comparisons:
+            verdict = comparison.verdict
+            if verdict is not None:
+                code = verdict.code if verdict.advised else ""
+                place = f"{self.label(comparison)}: " if len(self._evidence.comparisons) > 1 else ""
+                words = {"place": place, "first": verdict.first, "line": verdict.line, "code": code}
+                found.append({**words, "kind": kind_of(verdict.outcome), "baseline": verdict.baseline})
+        return found
+
+    def label(self, comparison: ComparisonRecord) -> str:
+        """The task, with the number of steps if it is compared at several."""
+        alone = self.tasks.count(comparison.task) < 2
+        return comparison.task if alone else f"{comparison.task}, {comparison.horizon} steps"
+
+    @cached_property
+    def suite(self) -> dict[str, Any] | None:
+        """The table of problems and the performance profile of several comparisons."""
+        suite = self._evidence.suite
+        if suite is None:
+            return None
+        return {"record": suite, "words": OUTCOMES, "chart": profile_chart(suite)}
+
+    @cached_property
+    def cards(self) -> list[Card]:
+        """The headline numbers: losses against the best baseline, memory, time."""
+        found = []
+        several, study = len(self._evidence.comparisons) > 1, self._evidence.kind == "study"
+        for comparison in self._evidence.comparisons if study else self._evidence.comparisons[:1]:
+            place = f" on {self.label(comparison)}" if several else ""
+            cards = [verdict_card(comparison, "train", f"final training loss{place}")]
+            if study and not several:
+                cards.append(accuracy_card(comparison, "final test accuracy"))
+            elif not several:
+                cards.append(verdict_card(comparison, "test", "final test loss"))
+            found += [card for card in cards if card is not None]
         rule = self._evidence.rule
         if rule is not None:
             size = rule.complexity
-            found.append(Verdict(str(size.terms), "terms", "additive terms in the formula"))
+            found.append(Card(str(size.terms), "terms", "additive terms in the formula"))
             note = "values stored per parameter; Adam stores 2"
-            found.append(Verdict(str(size.states), "states", note))
+            found.append(Card(str(size.states), "states", note))
         seconds = self.origin.seconds
         if seconds:
-            found.append(Verdict(duration(sum(seconds.values())), "to learn", self._machine))
+            found.append(Card(duration(sum(seconds.values())), "to learn", self._machine))
         return found
 
     @property
@@ -156,7 +188,8 @@ class _Page:
         for comparison in self._evidence.comparisons:
             yield {
                 "about": comparison,
-                "first": comparison.results[0].name if comparison.results else "",
+                "label": self.label(comparison),
+                "first": comparison.first,
                 "losses": result_table(comparison, [key for key in result_columns(comparison) if key[0]], ratios=True),
                 "speed": result_table(comparison, [key for key in result_columns(comparison) if not key[0]]),
                 "differences": difference_table(comparison),
@@ -170,16 +203,24 @@ class _Page:
 
     @cached_property
     def overview(self) -> dict[str, Any] | None:
-        """For a study of several tasks: training losses, one row per optimizer."""
+        """For a study of several tasks: training losses, one row per optimizer, the best on average first."""
         comparisons = self._evidence.comparisons
         if self._evidence.kind != "study" or len(comparisons) < 2:
             return None
         columns = [
             {result.name: cell for result, cell in zip(c.results, column(c, ("train", "loss")))} for c in comparisons
         ]
-        names = dict.fromkeys(name for column in columns for name in column)
-        rows = [{"name": name, "cells": [column.get(name) for column in columns]} for name in names]
-        return {"columns": [c.task for c in comparisons], "rows": rows}
+        places = [[result.name for result in comparison.results] for comparison in comparisons]
+        names = dict.fromkeys(name for place in places for name in place)
+
+        def mean_place(name: str) -> float:
+            found = [place.index(name) for place in places if name in place]
+            return sum(found) / len(found)
+
+        rows = [
+            {"name": name, "cells": [column.get(name) for column in columns]} for name in sorted(names, key=mean_place)
+        ]
+        return {"columns": [self.label(c) for c in comparisons], "rows": rows}
 
     @property
     def explained(self) -> list[tuple[str, UpdateRule]]:

@@ -1,31 +1,37 @@
-"""The results of a comparison on the page: tables with intervals, verdicts, curves."""
+"""The results of a comparison on the page: tables with intervals, headline numbers, curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
 
+from sol_learner.comparing.significance import bootstrap_interval, paired_test
+from sol_learner.comparing.verdict import Contrast, contrast
 from sol_learner.report.charts import Chart, Series, line_chart
-from sol_learner.report.evidence import ComparisonRecord, OptimizerRecord
+from sol_learner.report.evidence import ComparisonRecord, OptimizerRecord, SuiteRecord
 
 __all__ = [
-    "Verdict",
-    "against_best",
+    "Card",
+    "accuracy_card",
     "column",
     "curve_chart",
     "difference_table",
     "digits",
+    "kind_of",
+    "profile_chart",
     "result_columns",
     "result_table",
     "tuning_chart",
+    "verdict_card",
 ]
 
-_RESAMPLES = 2_000
 _EXPLODED = 10.0  # multiple of the initial loss above which curves are cut off
 _BEST = {"loss": min, "accuracy": max}  # which mean is best, and marked, in a column
+_KINDS = {"better": "good", "even": "even", "worse": "bad"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class _Cell:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One headline result; ``kind`` is good, bad, even or plain."""
+class Card:
+    """One headline number; ``kind`` is good, bad, even or plain."""
 
     value: str
     what: str
@@ -49,14 +55,9 @@ class Verdict:
     kind: str = "plain"
 
 
-def _resamples(count: int) -> numpy.ndarray:
-    """Episode indices drawn with replacement, [resamples, count]; the same at every call."""
-    return numpy.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-
-
-def _interval(statistics: numpy.ndarray) -> tuple[float, float]:
-    low, high = numpy.percentile(statistics, [2.5, 97.5])
-    return float(low), float(high)
+def kind_of(outcome: str) -> str:
+    """The kind of card that an outcome gives."""
+    return _KINDS[outcome]
 
 
 def result_columns(comparison: ComparisonRecord) -> list[tuple[str, str]]:
@@ -66,33 +67,35 @@ def result_columns(comparison: ComparisonRecord) -> list[tuple[str, str]]:
 
 
 def result_table(comparison: ComparisonRecord, keys: Sequence[tuple[str, str]], ratios: bool = False) -> dict[str, Any]:
-    """Columns and rows of a table; ``ratios`` adds training losses relative to that of the first optimizer."""
+    """Columns and rows of a table; ``ratios`` adds training losses relative to the best baseline."""
     target = "" if comparison.target is None else f" of {digits(comparison.target)}"
-    columns = [f"{split} {name}".strip().replace("steps to target", f"steps to a loss{target}") for split, name in keys]
+    columns = [f"{split} {name}".strip().replace("to target", f"to a loss{target}") for split, name in keys]
     cells = [column(comparison, key) for key in keys]
-    if ratios and len(comparison.results) > 1:
-        columns.append(f"train loss relative to {comparison.results[0].name}")
-        cells.append([_paired(comparison, number, 0, ("train", "loss")) for number in range(len(comparison.results))])
+    if ratios and comparison.verdict is not None:
+        baseline = comparison.verdict.baseline
+        rival = next((result for result in comparison.results if result.name == baseline), None)
+        if rival is not None:
+            columns.append(f"train loss relative to {baseline}")
+            cells.append([_ratio(result, rival, ("train", "loss")) for result in comparison.results])
     rows = [{"result": result, "cells": row} for result, row in zip(comparison.results, zip(*cells))]
     return {"columns": columns, "rows": rows}
 
 
 def column(comparison: ComparisonRecord, key: tuple[str, str]) -> list[_Cell | None]:
-    """Mean over episodes with a 95% bootstrap interval over episodes."""
+    """Mean over episodes with a 95% bootstrap interval; medians of what is infinite for runs that miss a target."""
     cells: list[_Cell | None] = []
     for result in comparison.results:
         values = result.metrics.get(key, numpy.zeros(0))
-        finite = values[numpy.isfinite(values)]
-        if len(finite):
-            means = finite[_resamples(len(finite))].mean(1)
-            absent = len(values) - len(finite)
-            counted = key[1] == "steps to target"
-            note = (
-                f"{len(finite)} of {len(values)} reached it"
-                if counted
-                else f"excluding {absent} lost run{'s'[: absent - 1]}"
-            )
-            cells.append(_Cell(float(finite.mean()), *_interval(means), note if absent else ""))
+        known, finite = values[~numpy.isnan(values)], values[numpy.isfinite(values)]
+        absent = len(values) - len(finite)
+        if key[1] in ("steps to target", "seconds to target"):
+            middle = float(numpy.median(known)) if len(known) else math.nan
+            note = f"{len(finite)} of {len(values)} reached it" if absent else ""
+            cells.append(_Cell(middle, middle, middle, note) if len(known) else None)
+        elif len(finite):
+            mean = float(finite.mean())
+            note = f"excluding {absent} lost run{'s'[: absent - 1]}" if absent else ""
+            cells.append(_Cell(mean, *(bootstrap_interval(finite) or (mean, mean)), note))
         else:
             cells.append(None)
     means = [cell.mean for cell in cells if cell is not None and not cell.note]
@@ -102,66 +105,58 @@ def column(comparison: ComparisonRecord, key: tuple[str, str]) -> list[_Cell | N
     return [cell and replace(cell, best=not cell.note and cell.mean == best) for cell in cells]
 
 
-def _paired(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
+def _ratio(one: OptimizerRecord, other: OptimizerRecord, key: tuple[str, str]) -> _Cell | None:
     """Mean of ``one`` divided by mean of ``other``, with a paired bootstrap interval."""
-    over, under = (comparison.results[number].metrics.get(key) for number in (one, other))
-    if over is None or under is None or len(over) != len(under) or not (under > 0).all():
+    over, under = one.metrics.get(key), other.metrics.get(key)
+    found = None if over is None or under is None or len(over) != len(under) else contrast(over, under)
+    if found is None or not found.ratio:
         return None
-    if not (numpy.isfinite(over) & numpy.isfinite(under)).all():
-        return None
-    drawn = _resamples(len(over))
-    ratios = over[drawn].mean(1) / under[drawn].mean(1)
-    return _Cell(float(over.mean() / under.mean()), *_interval(ratios))
+    return _Cell(found.value, *(found.interval or (found.value, found.value)))
 
 
-def against_best(comparison: ComparisonRecord, key: tuple[str, str], words: str) -> Verdict | None:
-    """The first optimizer vs. the best of the others: a ratio of losses or a difference of accuracies."""
-    larger = key[1] == "accuracy"
-    worst = -numpy.inf if larger else numpy.inf
-    means = [
-        float(numpy.nan_to_num(result.metrics[key].mean(), nan=worst)) if key in result.metrics else worst
-        for result in comparison.results
-    ]
-    if len(means) < 2 or not numpy.isfinite(means[1:]).any():
+def verdict_card(comparison: ComparisonRecord, split: str, words: str) -> Card | None:
+    """The training or the held-out loss against the best baseline; only a rule that is better gets a good one."""
+    verdict = comparison.verdict
+    found = None if verdict is None else {"train": verdict.train, "test": verdict.test}[split]
+    if verdict is None or found is None:
         return None
-    rival = 1 + int(numpy.argmax(means[1:]) if larger else numpy.argmin(means[1:]))
-    found = _difference(comparison, 0, rival, key) if larger else _paired(comparison, 0, rival, key)
-    if found is None:
-        return None
-    tuned = "tuned " if comparison.results[rival].tuning else ""
-    space = "\N{NO-BREAK SPACE}"
-    if larger:
-        change = f"{100 * abs(found.mean):.1f}{space}points {'higher' if found.mean > 0 else 'lower'}"
-        interval = f"difference {found.mean:+.4f}, 95% interval {found.low:+.4f} to {found.high:+.4f}".replace("-", "−")
-        kind = "good" if found.low > 0 else "bad" if found.high < 0 else "even"
-    else:
-        percent = f"{100 * abs(found.mean - 1):.0f}% {'lower' if found.mean < 1 else 'higher'}"
-        change = f"{found.mean:.3g} times as high" if found.mean >= 3 else percent
-        interval = f"ratio {found.mean:.2f}, 95% interval {found.low:.2f} to {found.high:.2f}"
-        kind = "good" if found.high < 1 else "bad" if found.low > 1 else "even"
-    p = _chance(comparison, rival, key)
-    if p is not None:
-        interval += f", p = {p:.2g}"
-        kind = kind if p < 0.05 else "even"
-    rest = f"{tuned}{comparison.results[rival].name}, the best other optimizer"
-    return Verdict(change, words, f"{digits(means[0])} vs. {digits(means[rival])} for {rest} ({interval})", kind)
+    means = {result.name: result.metrics.get((split, "loss"), numpy.zeros(0)) for result in comparison.results}
+    sides = [digits(float(means[name].mean())) for name in (verdict.first, verdict.baseline) if name in means]
+    kind = "bad" if found.sign > 0 else "good" if found.sign < 0 and verdict.better else "even"
+    evidence = ", ".join(
+        part for part in (f"{'ratio' if found.ratio else 'difference'} {found.text}", found.evidence) if part
+    )
+    significant = "" if found.sign else "; not significant"
+    note = f"{' vs. '.join(sides)} for {verdict.baseline}, the best baseline ({evidence}{significant})"
+    return Card(_change(found), words, note, kind)
 
 
-def _chance(comparison: ComparisonRecord, rival: int, key: tuple[str, str]) -> float | None:
-    """The Holm-corrected p-value of the first optimizer's difference from ``rival``, if it was tested."""
-    quantity, name = " ".join(key), comparison.results[rival].name
-    return next((d.p for d in comparison.differences if (d.baseline, d.quantity) == (name, quantity)), None)
+def accuracy_card(comparison: ComparisonRecord, words: str) -> Card | None:
+    """The test accuracy of the first optimizer minus that of the baseline with the highest."""
+    key = ("test", "accuracy")
+    known = {result.name: result.metrics[key] for result in comparison.results if key in result.metrics}
+    first = known.pop(comparison.first, None)
+    whole = {name: values for name, values in known.items() if numpy.isfinite(values).all()}
+    if first is None or not whole or not numpy.isfinite(first).all():
+        return None
+    rival = max(whole, key=lambda name: float(whole[name].mean()))
+    if len(whole[rival]) != len(first):
+        return None
+    difference = first - whole[rival]
+    found = Contrast(float(difference.mean()), bootstrap_interval(difference), paired_test(first, whole[rival]), False)
+    better = comparison.verdict is not None and comparison.verdict.better
+    kind = "bad" if found.sign < 0 else "good" if found.sign > 0 and better else "even"
+    change = f"{100 * abs(found.value):.1f}\N{NO-BREAK SPACE}points {'higher' if found.value > 0 else 'lower'}"
+    means = f"{digits(float(first.mean()))} vs. {digits(float(whole[rival].mean()))}"
+    return Card(change, words, f"{means} for {rival}, the best other optimizer ({found.evidence})", kind)
 
 
-def _difference(comparison: ComparisonRecord, one: int, other: int, key: tuple[str, str]) -> _Cell | None:
-    """Mean of ``one`` minus mean of ``other``, with a paired bootstrap interval."""
-    first, second = (comparison.results[number].metrics.get(key) for number in (one, other))
-    if first is None or second is None or len(first) != len(second):
-        return None
-    differences = first - second
-    if not numpy.isfinite(differences).all():
-        return None
-    return _Cell(float(differences.mean()), *_interval(differences[_resamples(len(differences))].mean(1)))
+def _change(found: Contrast) -> str:
+    if not found.ratio:
+        return f"{digits(abs(found.value))} {'lower' if found.value < 0 else 'higher'}"
+    if found.value >= 3:
+        return f"{found.value:.3g} times as high"
+    return f"{100 * abs(found.value - 1):.0f}% {'lower' if found.value < 1 else 'higher'}"
 
 
 def difference_table(comparison: ComparisonRecord) -> dict[str, Any] | None:
@@ -170,6 +165,8 @@ def difference_table(comparison: ComparisonRecord) -> dict[str, Any] | None:
     if not found:
         return None
     baselines, quantities = (list(dict.fromkeys(keys)) for keys in zip(*found))
+    order = [result.name for result in comparison.results]
+    baselines.sort(key=lambda name: order.index(name) if name in order else len(order))
     rows = [{"name": name, "cells": [found.get((name, quantity)) for quantity in quantities]} for name in baselines]
     return {"columns": quantities, "rows": rows}
 
@@ -212,6 +209,29 @@ def tuning_chart(comparison: ComparisonRecord) -> Chart | None:
     return line_chart(lines, "learning rate", "objective on tuning seeds", description, xlog=True, ylog=True, dots=True)
 
 
+def profile_chart(suite: SuiteRecord) -> Chart | None:
+    """The performance profile: fraction of the problems vs. factor of the lowest training loss, as steps."""
+    most = max((points[-1][0] for points in suite.profile.values() if points), default=1.0)
+    lines = []
+    ends = {name: points[-1][1] for name, points in suite.profile.items() if points}
+    for name, points in suite.profile.items():
+        x, y = list[float](), list[float]()
+        for tau, fraction in points:
+            x += [tau] if not x else [tau, tau]
+            y += [fraction] if not y else [y[-1], fraction]
+        if points:
+            lines.append(Series(name, numpy.array([*x, most * 1.05]), numpy.array([*y, y[-1]])))
+    if not lines:
+        return None
+    words = ", ".join(f"{name} {100 * end:.0f}%" for name, end in ends.items())
+    description = f"Performance profile, one line per optimizer; fractions at the right end: {words}."
+    return line_chart(
+        lines, "factor of the lowest training loss", "fraction of the problems", description, xlog=True, from_zero=True
+    )
+
+
 def digits(value: float | None) -> str:
-    """A number formatted to four significant digits; a dash for ``None``."""
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
+    """A number formatted to four significant digits; a dash for ``None``, ``never`` for an infinite time."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "never" if math.isinf(value) else f"{value:.4g}".replace("-", "−")
