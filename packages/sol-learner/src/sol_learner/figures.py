@@ -61,14 +61,14 @@ def front_png(front: Sequence[FrontPoint], chosen: UpdateRule) -> bytes:
 def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
     """PNG of the batch loss vs. step: mean over held-out seeds with a band of one standard deviation."""
     canvas, axes = _figure()
-    table = [optimizer.curve for optimizer in comparison.optimizers]
+    table = [optimizer.curve for optimizer in comparison.ranked]
     most = 10 * max((abs(float(mean[0])) for mean, _, _ in table if mean[0].isfinite()), default=math.inf)
     table = [(mean.where(mean.abs() < most, math.nan), spread, runs) for mean, spread, runs in table]  # clip divergence
     values = torch.cat([mean[mean.isfinite()] for mean, _, _ in table])
     lowest = float(values.min()) if len(values) else 0.0
     if lowest > 0:
         axes.set_yscale("log")
-    for optimizer, (mean, spread, _) in zip(comparison.optimizers, table):
+    for optimizer, (mean, spread, _) in zip(comparison.ranked, table):
         steps = range(1, len(mean) + 1)
         tuned = "tuned " if optimizer.tuning else ""
         final = optimizer.metric("train", "loss")

@@ -754,9 +754,12 @@ def test_holm_by_hand():
 def test_the_paired_test_by_hand():
     # Differences 1, 2, 3: mean 2, standard error 1/sqrt 3, t = 2 sqrt 3 with 2 degrees of freedom.
     t = 2 * math.sqrt(3)
-    assert paired_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(1 - t / math.sqrt(2 + t**2))
+    p = 1 - t / math.sqrt(2 + t**2)
+    assert paired_test([0.0, 1.0, 2.0], [-1.0, -1.0, -1.0]) == pytest.approx(p)
+    assert paired_test([math.exp(1), math.exp(3), math.exp(3)], [1.0, math.e, 1.0]) == pytest.approx(p)  # logarithms
+    assert paired_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) is None  # twice as much each time
     assert paired_test([1.0], [2.0]) is None
-    assert paired_test([1.0, 2.0], [2.0, 3.0]) is None
+    assert paired_test([-1.0, 0.0], [0.0, 1.0]) is None
     assert paired_test([1.0, math.nan], [2.0, 4.0]) is None
 
 

@@ -102,7 +102,7 @@ def test_lost_runs_lose():
     verdict = plain(bad, good, 2 * good)
     assert (verdict.outcome, verdict.baseline, verdict.train) == ("worse", "b0", None)
     assert verdict.line.startswith("not better than b0: use that; mine diverged or failed in 1 of 10 runs")
-    verdict = plain(good, bad, 2 * good)  # a baseline that lost runs is not the best, however low its mean
+    verdict = plain(good, bad, losses(rng, 2.0))  # a baseline that lost runs is not the best, however low its mean
     assert (verdict.baseline, verdict.better) == ("b1", True)
     verdict = plain(good, bad)
     assert verdict.outcome == "even"

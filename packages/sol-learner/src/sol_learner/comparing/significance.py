@@ -1,10 +1,11 @@
 """Significance of differences between optimizers: paired tests, Holm's correction, bootstrap intervals.
 
-Episodes are paired: both optimizers start from the same parameters and see the same batches, so the test is
-a two-sided Student's t-test on their differences. A signed-rank test assumes less, but with n pairs its p-value is
-never below 2**(1 - n): after Holm's correction for four baselines, a comparison with fewer than eight seeds could not
-reach 0.05, however large the difference. Differences of losses over whole datasets are also close to normal. A
-diverged run has no finite difference. Such a pair of optimizers gets no p-value; the number of diverged runs says more.
+Episodes are paired: both optimizers start from the same parameters and see the same batches, so the test is a two-sided
+Student's t-test on their differences. If all values are positive, as most losses are, these are differences of the
+logarithms: optimizers differ by factors, and hard seeds must not drown easy ones. A signed-rank test assumes less, but
+with n pairs its p-value is never below 2**(1 - n): after Holm's correction for four baselines, a comparison with fewer
+than eight seeds could not reach 0.05, however large the difference. A diverged run has no finite difference. Such a
+pair of optimizers gets no p-value; the number of diverged runs says more.
 
 Percentile intervals of a bootstrap over n values are too narrow, as resamples have (n - 1)/n of the variance and normal
 quantiles stand for those of Student's t: with ten values they cover 90% instead of 95%. The intervals here are
@@ -31,13 +32,15 @@ LEVEL = 0.95
 
 
 def paired_test(first: Values, second: Values) -> float | None:
-    """Two-sided p-value of Student's t-test on paired samples; ``None`` if undefined.
+    """Two-sided p-value of Student's t-test on paired samples, or on their logarithms; ``None`` if undefined.
 
-    It is undefined for fewer than two pairs, for non-finite values, and if all differences are equal (zero variance).
+    Logarithms are taken if all values are positive. The p-value is undefined for fewer than two pairs, for non-finite
+    values, and if all differences are equal (zero variance).
     """
     with numpy.errstate(invalid="ignore"):
-        difference = numpy.asarray(first, float) - numpy.asarray(second, float)
-    if len(difference) < 2 or not numpy.isfinite(difference).all() or numpy.ptp(difference) == 0:
+        pair = numpy.array([first, second], float)
+        difference = numpy.subtract(*(numpy.log(pair) if (pair > 0).all() else pair))
+    if len(difference) < 2 or not numpy.isfinite(difference).all() or numpy.ptp(difference) <= 1e-12 * abs(pair).max():
         return None
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
     return 1 - _within(abs(float(difference.mean())) / error, len(difference) - 1)

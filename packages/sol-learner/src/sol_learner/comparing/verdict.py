@@ -2,11 +2,13 @@
 
 The headline quantity is the training loss after the last step. Let a and b be the first optimizer's and the best
 baseline's, [S] over the same episodes. The best baseline has the lowest mean of those that lost the fewest runs.
-The verdict holds mean(a)/mean(b), its paired bootstrap interval, and the p-value of the paired test of a - b after
+The verdict holds mean(a)/mean(b), its paired bootstrap interval, and the p-value of the paired test after
 Holm's correction for the baselines. Losses that are not positive have a difference of means in place of the ratio.
 
 ``better``: p < 0.05, the interval is on the good side, and the held-out loss is not significantly higher. The baseline
-is chosen by the numbers that it is judged by, which favors it: the error is on the safe side.
+is chosen by the numbers that it is judged by, which favors it: the error is on the safe side. Equal optimizers of
+equal spread are told apart in less than 5% of comparisons. This does not hold for a first optimizer whose losses are
+far more skewed than the baseline's (at ten seeds, 18% for log-normal losses with sigma 1.2 against 0.05).
 """
 
 from __future__ import annotations
