@@ -369,7 +369,7 @@ def test_rules_are_found_wherever_a_person_keeps_them(tmp_path, monkeypatch):
         ("empty", "empty has no rule.json"),
         ("binary", "binary is not a text file"),
         ("cut", "cut: not JSON"),
-        ("newer", "schema 2; this release reads schema 1"),
+        ("newer", "schema 3; this release reads schemas 1 to 2"),
         ("ad + foo", "(?s)unknown name 'foo'.*or one of: sgd"),
         ("", "empty expression"),
         ("x" * 5000, "unknown name"),
@@ -381,7 +381,7 @@ def test_what_is_not_a_rule_is_said(text, message, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
     (tmp_path / "cut").write_text(ZOO["adam"].to_json()[:100])
-    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 2}))
+    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 3}))
     with pytest.raises(SolError, match=message):
         resolve_rule(text)
 
