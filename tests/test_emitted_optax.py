@@ -166,3 +166,32 @@ def test_a_formula_of_the_parameters_asks_for_them(emitted):
     optimizer = emitted(LEARNED, "optax").scale_by_emitted()
     with pytest.raises(ValueError, match="depends on the parameters"):
         optimizer.update(tree(), optimizer.init(tree()))
+
+
+REDUCING = UpdateRule.parse(
+    "(0.3*la*inv0(rms_v) + 0.05*w*inv0(all_rms(w)))*tensor_rate*exp(0.4*log_spread)*exp(-0.7*is_vector) where lr = 0.01"
+)
+
+
+def test_rules_of_tensors_take_part_in_optax(emitted):
+    """jit, scan, masks and schedules; one state per tensor."""
+    module = emitted(REDUCING, "optax")
+    optimizer = module.emitted()
+    final, state = descend(optimizer, tree(), 5)
+    compiled = optax.GradientTransformation(jax.jit(optimizer.init), jax.jit(optimizer.update))
+    assert_same(descend(compiled, tree(), 5)[0], final)
+    assert {x.shape for x in jax.tree.leaves(state[0].log_rate)} == {()}
+
+    def step(carry, grads):
+        params, state = carry
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(tree(seed=seed) for seed in range(1, 6)))
+    (scanned, _), _ = jax.lax.scan(step, (tree(), optimizer.init(tree())), stacked)
+    assert_same(scanned, final)
+    masked = optax.masked(optimizer, {"a": True, "b": False})
+    alone = {"a": tree()["a"]}
+    state, own = masked.init(tree()), optimizer.init(alone)
+    found, _ = masked.update(tree(seed=1), state, tree())
+    assert_same(found["a"], optimizer.update({"a": tree(seed=1)["a"]}, own, alone)[0]["a"])

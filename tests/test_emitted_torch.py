@@ -200,3 +200,69 @@ def test_learning_rate_schedulers_drive_it(load):
     schedule.step()
     optimizer.step()
     torch.testing.assert_close(params[0], before[0] - 1.1, rtol=1e-4, atol=1e-4)
+
+
+REDUCING = UpdateRule.parse(
+    "(0.3*la*inv0(rms_v) + 0.1*g*inv0(rms(g)) + 0.05*w*inv0(all_rms(w)))"
+    "*tensor_rate*exp(0.4*log_spread)*exp(-0.7*is_vector)"
+)
+
+
+@pytest.mark.parametrize(
+    "flags", [{"foreach": False}, {"foreach": True}, {"capturable": True}, {"maximize": True}], ids=str
+)
+def test_rules_of_tensors_follow_the_flags(load, flags):
+    """In two groups and two dtypes, with a parameter that gets its first gradient late."""
+    results = []
+    for given in ({}, flags):
+        params = [*parameters(torch.float64), *parameters(torch.float32, seed=5), torch.nn.Parameter(torch.empty(0, 3))]
+        groups = [{"params": params[:3]}, {"params": params[3:], "lr": 0.02, "rate_gain": 0.2}]
+        optimizer = load(REDUCING)(groups, lr=0.01, **given)
+        generator = torch.Generator().manual_seed(4)
+        for step in range(6):
+            for i, p in enumerate(params):
+                g = torch.randn(p.shape, generator=generator, dtype=p.dtype) * (-1 if given.get("maximize") else 1)
+                p.grad = None if i == 1 and step < 3 else g
+            optimizer.step()
+        results.append(params)
+    for p, q in zip(*results):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+    shapes = {tuple(optimizer.state[p]["log_rate"].shape) for p in params}
+    assert shapes == {()}
+
+
+def test_rules_of_tensors_are_differentiable(load):
+    start = torch.ones(3, requires_grad=True)
+    p = start.clone()
+    optimizer = load(UpdateRule.parse("g*norm(w)*inv0(norm(g))"))([p], lr=0.1, differentiable=True)
+    p.grad = torch.tensor([3.0, 4.0, 0.0])
+    optimizer.step()
+    (slope,) = torch.autograd.grad(p.sum(), start)
+    # p = w - 0.1 |w| g/5, and d|w|/dw = w/|w|
+    torch.testing.assert_close(slope, 1 - 0.1 * 7 / 5 / 3**0.5 * torch.ones(3))
+
+
+def test_what_rules_of_tensors_cannot_do_is_refused(load):
+    with pytest.raises(RuntimeError, match="fused=True is not available: the formula has values per tensor"):
+        load(REDUCING)(parameters(torch.float32), fused=True)
+
+
+def test_rules_of_tensors_do_not_wait_for_the_device(load, monkeypatch):
+    """Nothing reads a number of a tensor: no item, no bool, no float."""
+    params = parameters(torch.float32)
+    optimizer = load(REDUCING)(params, lr=0.01)
+    train(optimizer, params, torch.float32, 2)
+    read = []
+    numbers = {"_local_scalar_dense", "is_nonzero"}
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if any(name in str(func) for name in numbers):
+                read.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with Watch():
+        optimizer.step()
+    assert {*read} <= {torch.float64}  # what _numbers computed, on the host

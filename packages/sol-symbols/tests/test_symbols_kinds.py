@@ -31,7 +31,7 @@ from sol_symbols import (
 LAYOUT = Layout(((2, 3), (3,), (), (0,), (4, 2, 1), (3,)))
 STEPS, COUNT = 7, sum(LAYOUT.sizes)
 ADAPTIVE = (
-    "(0.3*la*inv0(rms_v) + 0.1*sign(g))*rate*exp(0.4*log_spread)*(fan_in/100)**(-0.3)*exp(-0.7*is_vector)"
+    "(0.3*la*inv0(rms_v) + 0.1*sign(g))*tensor_rate*exp(0.4*log_spread)*(fan_in/100)**(-0.3)*exp(-0.7*is_vector)"
     " where rate_gain = 0.15, rate_gain_all = 0.02"
 )
 TEXTS = [
@@ -137,7 +137,7 @@ def test_permuting_the_coordinates_of_a_tensor_permutes_the_update(rule):
 def test_the_adaptive_rate_is_what_its_definition_says():
     """h_1 = 0, h_t = clip(h_(t-1) + k (cos(g_t, u_(t-1)) - c0) + k_all (cos_all - c0), -7, 7), in plain loops."""
     k, k_all, c0, beta = 2.0, 0.5, -0.05, 0.9
-    rule = UpdateRule.parse("rate*w where rate_gain = 2, rate_gain_all = 0.5")
+    rule = UpdateRule.parse("tensor_rate*w where rate_gain = 2, rate_gain_all = 0.5")
     g, w = data()
 
     def cosine(a, b):
@@ -169,7 +169,7 @@ def test_elementwise_rules_are_stored_as_they_were():
             record = json.loads(rule.to_json())
             assert record["schema"] == 1
             assert all(state.keys() == {"init", "update"} for state in record["states"].values())
-    stored = json.loads(UpdateRule.parse("g*rate").to_json())
+    stored = json.loads(UpdateRule.parse("g*tensor_rate").to_json())
     assert stored["states"]["log_rate"]["kind"] == "tensor"
     stored["states"]["log_rate"]["kind"] = "matrix"
     with pytest.raises(RuleError, match="state 'log_rate' is of kind 'matrix'; kinds: run, tensor, coordinate"):
@@ -237,7 +237,7 @@ def test_the_other_tools_know_the_kinds(rule):
 
 
 def test_symmetries_of_reductions():
-    texts = ["g*inv0(rms(g))", "la*inv0(rms_v)", "g*rate", "dot(g, m_prev)*g", "mean(g)", "norm(m)"]
+    texts = ["g*inv0(rms(g))", "la*inv0(rms_v)", "g*tensor_rate", "dot(g, m_prev)*g", "mean(g)", "norm(m)"]
     rules = [UpdateRule.parse(text) for text in texts]
     assert [parity(rule.expression, STANDARD) for rule in rules] == [-1, -1, -1, -1, -1, 1]
     assert [scaling_degree(rule.expression, STANDARD) for rule in rules] == [0, 0, 1, 3, 1, 1]

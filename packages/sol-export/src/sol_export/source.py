@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 
-from sol_symbols import ExpressionPrinter
+from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
+from sol_symbols.operators import expanded
 
-__all__ = ["WIDTH", "ArrayPrinter", "indented", "listed", "statement"]
+__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "rounds", "statement"]
 
 WIDTH = 120
 
@@ -35,6 +36,12 @@ class ArrayPrinter(ExpressionPrinter):
     def __init__(self, prefix: str, elementwise: Collection[str], functions: dict[str, str] | None = None) -> None:
         super().__init__(prefix, functions)
         self._elementwise = frozenset(elementwise)
+
+    def _print_Function(self, expr: sympy.Function) -> str:
+        operator = _defined(type(expr))
+        if operator is None:
+            return super()._print_Function(expr)
+        return f"_{operator.name}({', '.join(map(self._print, expr.args))})"
 
     def is_array(self, value: sympy.Expr) -> bool:
         """Whether the value is an array, not a number."""
@@ -90,6 +97,45 @@ class ArrayPrinter(ExpressionPrinter):
 
     def _print_Rational(self, expr: sympy.Rational) -> str:
         return f"{expr.p} / {expr.q}"
+
+
+def _defined(function: type[sympy.Basic]) -> Operator | None:
+    """The operator with a definition that is called ``function``."""
+    return next((o for o in OPERATORS.values() if o.definition is not None and o.function is function), None)
+
+
+def helpers(program: Program, printer: ArrayPrinter) -> list[str]:
+    """Return the lines of the functions that the code calls for operators with a definition."""
+    values = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
+    called = {call.func for value in values for call in value.atoms(sympy.Function)}
+    lines = []
+    for operator in OPERATORS.values():
+        if operator.function in called and operator.definition is not None:
+            names = ["x", "y"][: operator.arity]
+            value = expanded(operator.definition(*map(symbol, names)))
+            lines += [
+                f"def _{operator.name}({', '.join(names)}):",
+                f'    """Return {operator.description}."""',
+                f"    return {printer.doprint(value)}",
+                "",
+                "",
+            ]
+    return lines
+
+
+def rounds(program: Program) -> list[list[Assignment]]:
+    """Return the body, split between code without reductions and reductions that can be computed together."""
+    groups: list[list[Assignment]] = []
+    for assignment in program.body:
+        reduces = isinstance(assignment.reduction, Reduction)
+        run = reduces and assignment.reduction.gives is Kind.RUN  # type: ignore[union-attr]
+        last = groups[-1][-1].reduction if groups else None
+        same = groups and (last is not None) == reduces
+        if same and (not reduces or (last is not None and (last.gives is Kind.RUN) == run)):
+            groups[-1].append(assignment)
+        else:
+            groups.append([assignment])
+    return groups
 
 
 def statement(name: str, text: str, indent: int = 4) -> list[str]:

@@ -67,7 +67,7 @@ class Layout:
     @property
     def fan_in(self) -> tuple[int, ...]:
         """Number of inputs of each unit: elements per row of a tensor of two or more dimensions, else 1."""
-        return tuple(math.prod(shape[1:]) if len(shape) > 1 else 1 for shape in self.shapes)
+        return tuple(max(math.prod(shape[1:]), 1) for shape in self.shapes)
 
     @property
     def is_vector(self) -> tuple[int, ...]:

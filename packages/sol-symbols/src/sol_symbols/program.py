@@ -94,11 +94,16 @@ def reduction_of(value: sympy.Expr) -> Reduction | None:
     return operator if isinstance(operator, Reduction) else None
 
 
-def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary) -> Program:
-    """Straight-line code for several expressions over one vocabulary; shared definitions are computed once."""
+def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, expand: bool = True) -> Program:
+    """Straight-line code for several expressions over one vocabulary; shared definitions are computed once.
+
+    Without ``expand``, operators with a definition, such as ``inv0``, stay.
+    """
     live = vocabulary.live(*expressions)
-    definitions = {name: expanded(vocabulary.definitions[name]) for name in live}
-    expressions = tuple(map(expanded, expressions))
+    definitions = {name: vocabulary.definitions[name] for name in live}
+    if expand:
+        definitions = {name: expanded(value) for name, value in definitions.items()}
+        expressions = tuple(map(expanded, expressions))
     elementwise = {symbol(entry.name) for entry in INPUTS.values() if entry.kind is not Kind.RUN}
     elementwise |= {symbol(name + suffix) for name in vocabulary.recurrences for suffix in ("", "_prev")}
     scalars: list[Assignment] = []
@@ -223,7 +228,11 @@ def scheduled(body: Sequence[Assignment]) -> tuple[Assignment, ...]:
     level: dict[str, int] = {}
     for a in _ordered(body):
         level[a.name] = max((level.get(need, 0) for need in a.needs), default=0) + (a.reduction is not None)
-    return tuple(sorted(_ordered(body), key=lambda a: (level[a.name], a.reduction is None)))
+
+    def place(a: Assignment) -> tuple[int, bool, int]:
+        return level[a.name], a.reduction is None, -a.reduction.gives if a.reduction else 0
+
+    return tuple(sorted(_ordered(body), key=place))
 
 
 def _ordered(body: Sequence[Assignment]) -> list[Assignment]:

@@ -39,7 +39,7 @@ from sol_symbols.grammar import (
 from sol_symbols.hoisting import hoisted
 from sol_symbols.kinds import Kind, Layout
 from sol_symbols.latex_printer import latex
-from sol_symbols.operators import calls, operator_of
+from sol_symbols.operators import Operator, calls
 from sol_symbols.program import Program, lower_features
 from sol_symbols.storage import read_record, read_text
 from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
@@ -313,13 +313,18 @@ class UpdateRule:
         return {"init": state.init, "update": update, **kind}
 
     @cached_property
+    def calls(self) -> tuple[Operator, ...]:
+        """The functions that the rule or its definitions call: reductions and operators that are SymPy functions."""
+        code = [self.expression, *(self.vocabulary.definitions[name] for name in self.live)]
+        functions = {node.func for value in code for node in value.atoms(sympy.Function, sympy.Min, sympy.Max)}
+        return tuple(operator for operator in calls().values() if operator.function in functions)
+
+    @cached_property
     def _schema(self) -> int:
         """The oldest version of the JSON form that can hold the rule."""
         code = [self.expression, *(self.vocabulary.definitions[name] for name in self.live)]
         names = {free.name for value in code for free in value.free_symbols}
-        functions = {node.func for value in code for node in value.atoms(sympy.Function, sympy.Min, sympy.Max)}
-        operators = (operator_of(function) for function in functions)
-        found = [operator.schema for operator in operators if operator] + [INPUTS[x].schema for x in names & {*INPUTS}]
+        found = [operator.schema for operator in self.calls] + [INPUTS[x].schema for x in names & {*INPUTS}]
         kinds = {self.vocabulary.recurrences[name].kind for name in self.states}
         return max([*found, 1 if kinds <= {Kind.COORDINATE} else 2], default=1)
 
@@ -348,9 +353,9 @@ def _checked_horizon(value: float | None) -> float | None:
     return value
 
 
-def lower(rule: UpdateRule) -> Program:
-    """The straight-line code of ``rule``; its only output is phi."""
-    return lower_features((rule.expression,), rule.vocabulary)
+def lower(rule: UpdateRule, expand: bool = True) -> Program:
+    """The straight-line code of ``rule``; its only output is phi. Without ``expand``, ``inv0`` and ``step`` stay."""
+    return lower_features((rule.expression,), rule.vocabulary, expand)
 
 
 class RuleEvaluator(Evaluator):

@@ -399,10 +399,10 @@ STANDARD = Vocabulary()._with(
     Feature(
         "cos_all",
         "all_dot(g, m_prev)*inv0(sqrt(all_dot(g, g)))*inv0(sqrt(all_dot(m_prev, m_prev)))",
-        "the same over all tensors",
+        "cosine over all tensors between the gradient and the momentum before it",
         latex=r"\cos^{\mathrm{all}}_t",
     ),
-    Feature("rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"e^{h_t}"),
+    Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\rho_t"),
     Feature("rms_v", "sqrt(mean(v_hat))", "root of the tensor's mean second moment", latex="q_t"),
     Feature(
         "log_spread",
