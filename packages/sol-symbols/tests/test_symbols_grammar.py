@@ -284,6 +284,7 @@ def test_every_operator_is_its_meaning():
         "clip": 0.3,
         "step": 1.0,
         "inv0": 1 / 0.3,
+        "trust": 3 / 7,
     }
     assert set(expected) == set(OPERATORS)
     for name, operator in OPERATORS.items():

@@ -198,6 +198,25 @@ class Inv0(sympy.Function):
         return -(self.func(*self.args) ** 2)
 
 
+class Trust(sympy.Function):
+    """x/y, and 1 unless both are positive."""
+
+    is_real = is_nonnegative = True
+
+    @classmethod
+    def eval(cls, x: sympy.Expr, y: sympy.Expr) -> sympy.Expr | None:
+        """Numbers."""
+        if not (x.is_number and y.is_number and x.is_real and y.is_real):
+            return None
+        return x * Inv0(y) if x > 0 and y > 0 else sympy.Integer(1)
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        """Its derivatives."""
+        x, y = self.args
+        both = Step(x) * Step(y)
+        return both * Inv0(y) if argindex == 1 else -both * x * Inv0(y) ** 2
+
+
 class _Reducing(sympy.Function):
     """Base of reductions, which are 0 if an argument is."""
 
@@ -390,6 +409,15 @@ _OPERATORS = _table(
         bounds=_inv0,
         latex=r"\operatorname{inv}_0",
         definition=lambda x: Step(x - TINY) / sympy.Max(x, TINY),
+        schema=2,
+    ),
+    Operator(
+        *("trust", 2, Trust, "x/y, and 1 unless both are positive: the trust ratio of LARS and LAMB"),
+        parity="neither",
+        degree=0,
+        bounds=lambda x, y: Bound(0.0, math.inf),
+        latex=r"\operatorname{trust}",
+        definition=lambda x, y: 1 + Step(x) * Step(y) * (x * Inv0(y) - 1),
         schema=2,
     ),
 )

@@ -66,6 +66,9 @@ def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
     parts = [_parity(argument, parities) for argument in expression.args]
     if all(part == 1 for part in parts):
         return 1
+    clipped = _clipped(expression)
+    if clipped is not None and _parity(clipped[1], parities) == 1:
+        return _parity(clipped[0], parities)
     if 0 in parts:
         return 0
     if expression.is_Mul:
@@ -80,6 +83,16 @@ def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
     if expression.is_Add:
         return parts[0]
     return _PARITIES.get(operator.parity, 0) if operator is not None else 0
+
+
+def _clipped(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr] | None:
+    """x and y of min(max(x, -y), y) or max(min(x, y), -y), which are as odd as x if y is even."""
+    if isinstance(expression, sympy.Min | sympy.Max) and len(expression.args) == 2:
+        other = sympy.Max if isinstance(expression, sympy.Min) else sympy.Min
+        for limit, limited in (expression.args, expression.args[::-1]):
+            if isinstance(limited, other) and len(limited.args) == 2 and -limit in limited.args:
+                return next(x for x in limited.args if x != -limit), limit
+    return None
 
 
 def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
@@ -111,6 +124,7 @@ def _stable_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr
             # A state has the degree of what is added to it, if its update is then consistent.
             old = f"{name}_prev"
             fresh = _degree(definition.subs(symbol(old), 0), degrees)
+            fresh = fresh if vocabulary.recurrences[name].init == 0 or fresh == 0 else None  # a start has a size
             degrees[old] = fresh
             degrees[name] = fresh if _degree(definition, degrees) == fresh else None
     return _degree(expression.subs(symbol("eps"), 0), degrees)
@@ -121,7 +135,8 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
         return degrees.get(expression.name, sympy.Integer(0))
     if not expression.args:
         return sympy.Integer(0)
-    parts = [_degree(argument, degrees) for argument in expression.args]
+    extremum = isinstance(expression, sympy.Min | sympy.Max)  # zeros, such as a stabilizer's, are of any degree
+    parts = [_degree(argument, degrees) for argument in expression.args if not (extremum and argument.is_zero)]
     if any(part is None for part in parts):
         return None
     operator = operator_of(expression.func)
