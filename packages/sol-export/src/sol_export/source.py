@@ -10,7 +10,6 @@ import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 
 from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
-from sol_symbols.operators import expanded
 
 __all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "rounds", "statement"]
 
@@ -56,6 +55,18 @@ class ArrayPrinter(ExpressionPrinter):
 
         terms: list[sympy.Expr] = super()._as_ordered_terms(expr, order)
         return sorted(terms, key=number)
+
+    def doprint(self, expr: sympy.Expr) -> str:
+        """Source text of the value."""
+        return self._leading(expr, super().doprint(expr))
+
+    def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
+        return self._leading(self._as_ordered_terms(expr)[0], super()._print_Add(expr, order))
+
+    def _leading(self, term: sympy.Expr, text: str) -> str:
+        """``text``, which begins with ``term``, with parentheses in ``-(x**2)`` as formatters have them."""
+        power = self._print(-term) if (-term).is_Pow else ""
+        return f"-({power}){text[len(power) + 1 :]}" if "**" in power and text.startswith(f"-{power}") else text
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
         above: list[sympy.Expr] = []
@@ -107,12 +118,13 @@ def _defined(function: type[sympy.Basic]) -> Operator | None:
 def helpers(program: Program, printer: ArrayPrinter) -> list[str]:
     """Return the lines of the functions that the code calls for operators with a definition."""
     values = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
-    called = {call.func for value in values for call in value.atoms(sympy.Function)}
-    lines = []
-    for operator in OPERATORS.values():
+    lines: list[str] = []
+    for operator in reversed([*OPERATORS.values()]):  # definitions use earlier operators
+        called = {call.func for value in values for call in value.atoms(sympy.Function)}
         if operator.function in called and operator.definition is not None:
             names = ["x", "y"][: operator.arity]
-            value = expanded(operator.definition(*map(symbol, names)))
+            value = operator.definition(*map(symbol, names))
+            values.append(value)
             lines += [
                 f"def _{operator.name}({', '.join(names)}):",
                 f'    """Return {operator.description}."""',

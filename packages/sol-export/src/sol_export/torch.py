@@ -390,7 +390,8 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
     lines: list[str] = []
     norms = {a.name: a.value.args[0].name for a in group if a.reduction and a.reduction.name in ("norm", "rms")}
     if norms:
-        lines += listed("", [*norms], " = yield " + _tuple([*norms.values()]))
+        tensors = _tuple([*norms.values()])
+        lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))
     sums: list[str] = []
     after: list[str] = []
     for a in group:

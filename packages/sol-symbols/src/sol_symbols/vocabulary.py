@@ -423,8 +423,8 @@ STANDARD = Vocabulary()._with(
     ),
     Recurrence(
         "m_adopt",
-        "beta1*m_adopt_prev + step(t - 1)*(1 - beta1)*clip(g/max(sqrt(v_first_prev), eps), (t - 1)**0.25)",
-        description="moving average of the gradient over the root of the second moment before it, after ADOPT",
+        "beta1*m_adopt_prev + step(t - 1)*(1 - beta1)*g_adopt",
+        description="moving average of g_adopt from the second step on, after ADOPT",
         latex=r"m^{\mathrm{ADOPT}}_t",
     ),
     Recurrence(
@@ -467,8 +467,7 @@ STANDARD = Vocabulary()._with(
     ),
     Recurrence(
         "log_rate",
-        "clip(log_rate_prev + step(t - 1)*(rate_gain*(cos_m - rate_target) + rate_gain_all*(cos_all - rate_target)),"
-        " rate_limit)",
+        "clip(log_rate_prev + step(t - 1)*rate_change, rate_limit)",
         description="logarithm of the adaptive rate: grows while gradients agree with the momentum",
         latex="h_t",
         kind=Kind.TENSOR,
@@ -482,6 +481,18 @@ STANDARD = Vocabulary()._with(
         latex=r"c_t",
     ),
     Feature("g_mars", "g_vr/max(norm(g_vr), 1)", "g_vr with a norm of at most 1", latex=r"\tilde c_t"),
+    Feature(
+        "g_adopt",
+        "clip(g/max(sqrt(v_first_prev), eps), (t - 1)**0.25)",
+        "gradient over the root of the second moment before it, clipped",
+        latex=r"\check g_t",
+    ),
+    Feature(
+        "rate_change",
+        "rate_gain*(cos_m - rate_target) + rate_gain_all*(cos_all - rate_target)",
+        "change of the adaptive rate's logarithm",
+        latex=r"\delta_t",
+    ),
     Feature(
         "cos_m",
         "dot(g, m_prev)*inv0(norm(g))*inv0(norm(m_prev))",
