@@ -6,7 +6,7 @@ import pytest
 import pytorch_optimizer
 import torch
 
-from sol_symbols import ZOO, UpdateRule, evaluator
+from sol_symbols import ZOO, Layout, UpdateRule, evaluator
 
 LEARNED = [
     "0.391*ad + 0.115*sign(g) + 0.0287*sign(m) + 0.362*cd*sign(g) + 105.0*m_hat - 4.72*ld*m_hat where T = 50",
@@ -55,18 +55,17 @@ def rules():
 def test_the_emitted_file_is_the_rule(load, rule, dtype):
     rule = rule.with_horizon(rule.horizon or 40)
     lr = rule.lr or 0.01
-    ours, theirs = parameters(dtype), [p.detach().clone() for p in parameters(dtype)]
-    optimizer = load(rule)(ours, lr=lr)
-    phi = evaluator(rule, torch)
-    states = [phi.init(w) for w in theirs]
+    ours, theirs = parameters(dtype), torch.cat([p.detach().flatten() for p in parameters(dtype)])
+    optimizer, layout = load(rule)(ours, lr=lr), Layout.of(ours)
+    phi = evaluator(rule, torch, layout=layout)
+    state = phi.init(theirs)
     for t, grads in enumerate(gradients(dtype, 50), start=1):
         for p, g in zip(ours, grads):
             p.grad = g
         optimizer.step()
-        for i, g in enumerate(grads):
-            update, states[i] = phi(g, states[i], theirs[i], t)
-            theirs[i] = theirs[i] - lr * update
-    for p, expected in zip(ours, theirs):
+        update, state = phi(torch.cat([g.flatten() for g in grads]), state, theirs, t)
+        theirs = theirs - lr * update
+    for p, expected in zip(ours, layout.split(theirs)):
         torch.testing.assert_close(p.detach(), expected, rtol=1e-6, atol=1e-6 if dtype == torch.float32 else 1e-12)
         assert p.dtype == dtype
 
