@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from sol_symbols import ZOO, UpdateRule, evaluator
+from sol_symbols import ZOO, Layout, UpdateRule, evaluator
 
 TEXTS = [
     "0.4*ad + 0.1*sign(g)*cd + 0.02*tanh(m_prev)*ld + 0.01*w where lr = 0.01, T = 30",
@@ -30,6 +30,10 @@ def tree(dtype=jnp.float64, seed=0):
     return {"a": [jnp.asarray(random.normal(size=(4, 3)), dtype)], "b": (jnp.asarray(random.normal(), dtype), {})}
 
 
+def flat(values):
+    return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(values)])
+
+
 def descend(optimizer, params, steps, state=None, start=0):
     state = optimizer.init(params) if state is None else state
     for step in range(start, steps):
@@ -51,15 +55,14 @@ def test_the_emitted_file_is_the_rule(emitted, rule, dtype):
     optimizer = emitted(rule, "optax").emitted(0.01, **horizon)
     ours, _ = descend(optimizer, tree(dtype), 50)
     assert {x.dtype for x in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}
-    phi = evaluator(rule)
-    theirs = [np.asarray(x) for x in jax.tree.leaves(tree(dtype))]
-    states = [phi.init(w) for w in theirs]
+    layout = Layout.of(jax.tree.leaves(ours))
+    phi, theirs = evaluator(rule, layout=layout), flat(tree(dtype))
+    state = phi.init(theirs)
     with np.errstate(all="ignore"):
         for t in range(1, 51):
-            for i, g in enumerate(jax.tree.leaves(tree(dtype, seed=t))):
-                update, states[i] = phi(np.asarray(g), states[i], theirs[i], t)
-                theirs[i] = theirs[i] - np.asarray(0.01 * update, theirs[i].dtype)
-    assert_same(jax.tree.leaves(ours), theirs, 1e-12 if dtype == jnp.float64 else 2e-5)
+            update, state = phi(flat(tree(dtype, seed=t)), state, theirs, t)
+            theirs = theirs - np.asarray(0.01 * update, theirs.dtype)
+    assert_same(flat(ours), theirs, 1e-12 if dtype == jnp.float64 else 2e-5)
 
 
 REFERENCES = {
@@ -166,3 +169,32 @@ def test_a_formula_of_the_parameters_asks_for_them(emitted):
     optimizer = emitted(LEARNED, "optax").scale_by_emitted()
     with pytest.raises(ValueError, match="depends on the parameters"):
         optimizer.update(tree(), optimizer.init(tree()))
+
+
+REDUCING = UpdateRule.parse(
+    "(0.3*la*inv0(rms_v) + 0.05*w*inv0(all_rms(w)))*tensor_rate*exp(0.4*log_spread)*exp(-0.7*is_vector) where lr = 0.01"
+)
+
+
+def test_rules_of_tensors_take_part_in_optax(emitted):
+    """jit, scan, masks and schedules; one state per tensor."""
+    module = emitted(REDUCING, "optax")
+    optimizer = module.emitted()
+    final, state = descend(optimizer, tree(), 5)
+    compiled = optax.GradientTransformation(jax.jit(optimizer.init), jax.jit(optimizer.update))
+    assert_same(descend(compiled, tree(), 5)[0], final)
+    assert {x.shape for x in jax.tree.leaves(state[0].log_rate)} == {()}
+
+    def step(carry, grads):
+        params, state = carry
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(tree(seed=seed) for seed in range(1, 6)))
+    (scanned, _), _ = jax.lax.scan(step, (tree(), optimizer.init(tree())), stacked)
+    assert_same(scanned, final)
+    masked = optax.masked(optimizer, {"a": True, "b": False})
+    alone = {"a": tree()["a"]}
+    state, own = masked.init(tree()), optimizer.init(alone)
+    found, _ = masked.update(tree(seed=1), state, tree())
+    assert_same(found["a"], optimizer.update({"a": tree(seed=1)["a"]}, own, alone)[0]["a"])

@@ -6,7 +6,7 @@ import pytest
 import pytorch_optimizer
 import torch
 
-from sol_symbols import ZOO, UpdateRule, evaluator
+from sol_symbols import ZOO, Layout, UpdateRule, evaluator
 
 LEARNED = [
     "0.391*ad + 0.115*sign(g) + 0.0287*sign(m) + 0.362*cd*sign(g) + 105.0*m_hat - 4.72*ld*m_hat where T = 50",
@@ -55,18 +55,17 @@ def rules():
 def test_the_emitted_file_is_the_rule(load, rule, dtype):
     rule = rule.with_horizon(rule.horizon or 40)
     lr = rule.lr or 0.01
-    ours, theirs = parameters(dtype), [p.detach().clone() for p in parameters(dtype)]
-    optimizer = load(rule)(ours, lr=lr)
-    phi = evaluator(rule, torch)
-    states = [phi.init(w) for w in theirs]
+    ours, theirs = parameters(dtype), torch.cat([p.detach().flatten() for p in parameters(dtype)])
+    optimizer, layout = load(rule)(ours, lr=lr), Layout.of(ours)
+    phi = evaluator(rule, torch, layout=layout)
+    state = phi.init(theirs)
     for t, grads in enumerate(gradients(dtype, 50), start=1):
         for p, g in zip(ours, grads):
             p.grad = g
         optimizer.step()
-        for i, g in enumerate(grads):
-            update, states[i] = phi(g, states[i], theirs[i], t)
-            theirs[i] = theirs[i] - lr * update
-    for p, expected in zip(ours, theirs):
+        update, state = phi(torch.cat([g.flatten() for g in grads]), state, theirs, t)
+        theirs = theirs - lr * update
+    for p, expected in zip(ours, layout.split(theirs)):
         torch.testing.assert_close(p.detach(), expected, rtol=1e-6, atol=1e-6 if dtype == torch.float32 else 1e-12)
         assert p.dtype == dtype
 
@@ -200,3 +199,69 @@ def test_learning_rate_schedulers_drive_it(load):
     schedule.step()
     optimizer.step()
     torch.testing.assert_close(params[0], before[0] - 1.1, rtol=1e-4, atol=1e-4)
+
+
+REDUCING = UpdateRule.parse(
+    "(0.3*la*inv0(rms_v) + 0.1*g*inv0(rms(g)) + 0.05*w*inv0(all_rms(w)))"
+    "*tensor_rate*exp(0.4*log_spread)*exp(-0.7*is_vector)"
+)
+
+
+@pytest.mark.parametrize(
+    "flags", [{"foreach": False}, {"foreach": True}, {"capturable": True}, {"maximize": True}], ids=str
+)
+def test_rules_of_tensors_follow_the_flags(load, flags):
+    """In two groups and two dtypes, with a parameter that gets its first gradient late."""
+    results = []
+    for given in ({}, flags):
+        params = [*parameters(torch.float64), *parameters(torch.float32, seed=5), torch.nn.Parameter(torch.empty(0, 3))]
+        groups = [{"params": params[:3]}, {"params": params[3:], "lr": 0.02, "rate_gain": 0.2}]
+        optimizer = load(REDUCING)(groups, lr=0.01, **given)
+        generator = torch.Generator().manual_seed(4)
+        for step in range(6):
+            for i, p in enumerate(params):
+                g = torch.randn(p.shape, generator=generator, dtype=p.dtype) * (-1 if given.get("maximize") else 1)
+                p.grad = None if i == 1 and step < 3 else g
+            optimizer.step()
+        results.append(params)
+    for p, q in zip(*results):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+    shapes = {tuple(optimizer.state[p]["log_rate"].shape) for p in params}
+    assert shapes == {()}
+
+
+def test_rules_of_tensors_are_differentiable(load):
+    start = torch.ones(3, requires_grad=True)
+    p = start.clone()
+    optimizer = load(UpdateRule.parse("g*norm(w)*inv0(norm(g))"))([p], lr=0.1, differentiable=True)
+    p.grad = torch.tensor([3.0, 4.0, 0.0])
+    optimizer.step()
+    (slope,) = torch.autograd.grad(p.sum(), start)
+    # p = w - 0.1 |w| g/5, and d|w|/dw = w/|w|
+    torch.testing.assert_close(slope, 1 - 0.1 * 7 / 5 / 3**0.5 * torch.ones(3))
+
+
+def test_what_rules_of_tensors_cannot_do_is_refused(load):
+    with pytest.raises(RuntimeError, match="fused=True is not available: the formula has values per tensor"):
+        load(REDUCING)(parameters(torch.float32), fused=True)
+
+
+def test_rules_of_tensors_do_not_wait_for_the_device(load, monkeypatch):
+    """Nothing reads a number of a tensor: no item, no bool, no float."""
+    params = parameters(torch.float32)
+    optimizer = load(REDUCING)(params, lr=0.01)
+    train(optimizer, params, torch.float32, 2)
+    read = []
+    numbers = {"_local_scalar_dense", "is_nonzero"}
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if any(name in str(func) for name in numbers):
+                read.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with Watch():
+        optimizer.step()
+    assert {*read} <= {torch.float64}  # what _numbers computed, on the host

@@ -39,7 +39,7 @@ class NumPyExporter:
         program = lower(rule)
         state = {a: f"np.zeros_like(g) + {init}" for a, init in program.states.items()}
         lines = [f"# {rule.digest}", f"# {' '.join(str(rule).split())}", "import numpy as np", "from numpy import *"]
-        lines += ["min = minimum", f"def {name}(g, w, t, state, T=None):"]
+        lines += ["min, max = minimum, maximum", f"def {name}(g, w, t, state, T=None):"]
         lines += [f"    {key} = {value!r}" for key, value in rule.values.items() if key != "T"]
         lines += ["    t = np.float64(t)"]
         lines += [f"    {key}_prev = state[{key!r}] if state else {start}" for key, start in state.items()]

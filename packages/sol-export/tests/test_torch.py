@@ -45,7 +45,7 @@ def test_the_documentation_says_what_each_constant_multiplies():
 
 def test_only_live_states_are_allocated(rule):
     source = export_rule(rule, "torch")
-    assert set(re.findall(r'state\["(\w+)"\] = torch\.(?:zeros|full)_like', source)) == set(rule.states)
+    assert set(re.findall(r'state\["(\w+)"\] = torch\.(?:zeros_like|full_like|full)\(', source)) == set(rule.states)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from sol_export import Executable, export_rule, exporters, load_exporter, verify_source
-from sol_symbols import ZOO, SolError, UpdateRule
+from sol_symbols import ZOO, SolError, UpdateRule, lower
 from sol_symbols.cli import main
 
 EDGES = [
@@ -25,7 +25,19 @@ EDGES = [
     "0.1*w**2 + 0.001*T",
     "tanh(m_prev)*b + s/(1 + v) + ag",
 ]
-RULES = {**ZOO, **{text[:20]: UpdateRule.parse(text) for text in EDGES}}
+REDUCING = [
+    "g*inv0(rms(g))",
+    "(ad + 0.01*w)*norm(w)*inv0(norm(ad + 0.01*w))",
+    "m*step(m*g)*inv0(mean(step(m*g)))",
+    "g*dot(g, m_prev)*inv0(all_rms(g))",
+    "clip(g, all_rms(m))*max(rms(w), 0.001) + fan_in**(-0.5)*g_prev*(1 - is_vector)",
+    "sign(g)*gmean(rms(g)) + all_dot(g, w) + norm(w)",
+    "(0.3*la*inv0(rms_v) + 0.1*sign(g))*tensor_rate*exp(0.4*log_spread)*(fan_in/100)**(-0.3)*exp(-0.7*is_vector)",
+    "fan_in*ld + is_vector*g",
+    "all_rms(g)*rms(g)",
+    "max(g, m) + clip(m, 0.1)*step(t - 2)*inv0(v)",
+]
+RULES = {**ZOO, **{text[:20]: UpdateRule.parse(text) for text in EDGES + REDUCING}}
 LANGUAGES = {"torch": "torch", "optax": "optax"}
 
 
@@ -35,7 +47,7 @@ def test_what_is_emitted_is_the_rule(rule, to):
     pytest.importorskip(LANGUAGES[to])
     differences = verify_source(rule, export_rule(rule, to), to)
     assert differences["float64"] < 1e-13
-    assert differences["float32"] < (1e-6 if to == "torch" else 1e-4)
+    assert differences["float32"] < (2e-6 if to == "torch" else 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +75,8 @@ def test_a_third_party_adds_a_language(plugin, capsys):
     assert "numpy" in exporters()
     assert isinstance(load_exporter("numpy"), Executable)
     for rule in RULES.values():
-        assert verify_source(rule, export_rule(rule, "numpy"), "numpy")["float64"] < 1e-13
+        if not lower(rule).reduces:
+            assert verify_source(rule, export_rule(rule, "numpy"), "numpy")["float64"] < 1e-13
     assert main(["export", "adam", "--to", "numpy", "-o", str(plugin / "adam.py")]) == 0
     assert "verified against the rule" in capsys.readouterr().out
 
@@ -73,3 +86,23 @@ def test_its_mistakes_are_found_too(plugin):
     source = export_rule(rule, "numpy").replace("sqrt(v_hat)", "sqrt(v)")
     with pytest.raises(SolError, match="does not match the rule ad: in float64, step 1 moves a parameter from"):
         verify_source(rule, source, "numpy")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("yield g, m_prev, w", "yield g, w, m_prev"),
+        ("torch.clamp(x, min=1e-30)", "x"),  # 0/0 where all is 0
+        ("max(g.numel(), 1)", "max(g.numel(), 2)"),
+        ("norms = iter(norms)", "norms = reversed(norms)"),
+        ("float(p.dim() < 2)", "float(p.dim() < 1)"),
+        (".sum(0)", "[0]"),
+    ],
+)
+def test_faults_of_reductions_are_found(right, wrong):
+    pytest.importorskip("torch")
+    rule = UpdateRule.parse("g*norm(w)*inv0(norm(g))*tensor_rate + (1 + is_vector)*mean(g)*g*all_rms(g)")
+    source = export_rule(rule, "torch")
+    assert right in source
+    with pytest.raises(SolError, match=r"the emitted source (does not match the rule|fails)"):
+        verify_source(rule, source.replace(right, wrong), "torch")

@@ -280,6 +280,11 @@ def test_every_operator_is_its_meaning():
         "mul": 0.21,
         "div": 3 / 7,
         "min": 0.3,
+        "max": 0.7,
+        "clip": 0.3,
+        "step": 1.0,
+        "inv0": 1 / 0.3,
+        "trust": 3 / 7,
     }
     assert set(expected) == set(OPERATORS)
     for name, operator in OPERATORS.items():

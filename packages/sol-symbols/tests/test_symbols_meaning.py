@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,11 @@ def reference(name, gradients, horizon):
         }[name]
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in ("rmsprop", "sol-mnistnet")])
+# Those since 2018 are compared in tests/test_zoo.py.
+CLASSIC = [*[*ZOO][: [*ZOO].index("amsgrad")], "lion", *(name for name in ZOO if "sign-" in name)]
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSIC if name != "rmsprop"])
 def test_zoo_rules_are_what_was_published(name):
     gradients = history()
     expected = np.stack(list(reference(name, gradients, 30)))  # the horizon ends before the run does
@@ -284,9 +289,11 @@ def test_parity_and_scaling_degree_are_confirmed_by_probes(text):
 @pytest.mark.parametrize("name", ZOO)
 def test_symmetries_of_the_zoo_are_confirmed_by_probes(name):
     rule = ZOO[name]
+    rule = replace(rule, values={**rule.values, "eps": 1e-16}) if "eps" in rule.values else rule  # it counts as 0
     assert probed_parity(rule) == parity(rule.expression, rule.vocabulary) == -1
     degree = scaling_degree(rule.expression, rule.vocabulary)
-    assert probed_scaling_degree(rule) == (None if degree is None else float(degree))
+    if name not in ("mars", "novograd"):  # a norm of at most 1, which few probes exceed; wd*w, where wd is 0
+        assert probed_scaling_degree(rule) == (None if degree is None else float(degree))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +376,7 @@ def test_rules_are_found_wherever_a_person_keeps_them(tmp_path, monkeypatch):
         ("empty", "empty has no rule.json"),
         ("binary", "binary is not a text file"),
         ("cut", "cut: not JSON"),
-        ("newer", "schema 2; this release reads schema 1"),
+        ("newer", "schema 3; this release reads schemas 1 to 2"),
         ("ad + foo", "(?s)unknown name 'foo'.*or one of: sgd"),
         ("", "empty expression"),
         ("x" * 5000, "unknown name"),
@@ -381,7 +388,7 @@ def test_what_is_not_a_rule_is_said(text, message, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
     (tmp_path / "cut").write_text(ZOO["adam"].to_json()[:100])
-    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 2}))
+    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 3}))
     with pytest.raises(SolError, match=message):
         resolve_rule(text)
 

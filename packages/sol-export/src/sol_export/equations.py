@@ -9,7 +9,8 @@ from typing import Self
 
 import sympy
 
-from sol_symbols import INPUTS, SolError, UpdateRule, Vocabulary, latex, symbol
+from sol_export.file_header import explained
+from sol_symbols import INPUTS, Feature, SolError, UpdateRule, Vocabulary, latex, symbol
 
 __all__ = ["Equation", "FormulaExporter", "Meaning", "checked_title", "equations", "meanings"]
 
@@ -115,6 +116,10 @@ def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
             found.append(Meaning(symbol_of(name), described(state.description) + start))
         else:
             found.append(Meaning(symbol_of(name), described(rule.vocabulary.features[name].description)))
+    for operator in filter(explained, rule.calls):
+        arguments = [symbol(name) for name in "xy"[: operator.arity]]
+        plain = Vocabulary(features={name: Feature(name, "0", latex=name) for name in "xy"})
+        found.append(Meaning(latex(operator(*arguments), vocabulary=plain), operator.description))
     return found
 
 

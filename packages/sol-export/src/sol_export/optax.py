@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -12,9 +12,10 @@ import numpy as np
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
-from sol_export.source import ArrayPrinter, indented, listed, statement
+from sol_export.source import ArrayPrinter, helpers, indented, listed, rounds, statement
 from sol_export.verification import Trajectory, imported
-from sol_symbols import UpdateRule, lower
+from sol_symbols import Assignment, Kind, UpdateRule, lower
+from sol_symbols.operators import kind_of
 
 __all__ = ["OptaxExporter"]
 
@@ -23,7 +24,7 @@ _RESERVED = frozenset(
     (
         *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
         *("p", "w", "g", "t", "x", "i", "r", "lr", "phi", "horizon", "weight_decay", "momentum", "given"),
-        *("jax", "jnp", "optax", "NamedTuple"),
+        *("jax", "jnp", "optax", "NamedTuple", "totals", "running"),
     )
 )
 
@@ -76,12 +77,17 @@ class OptaxExporter:
             horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
             optimizer = alias(trajectory.lr, **horizon)
             with jax.enable_x64(trajectory.dtype == "float64"):
-                state = optimizer.init(jax.numpy.asarray(trajectory.parameters[0], trajectory.dtype))
+
+                def tensors(values: np.ndarray) -> list[jax.Array]:
+                    return [jax.numpy.asarray(value, trajectory.dtype) for value in trajectory.layout.split(values)]
+
+                state = optimizer.init(tensors(trajectory.parameters[0]))
                 update, found = jax.jit(optimizer.update), []
                 for value, gradient in zip(trajectory.parameters, trajectory.gradients):
-                    params = jax.numpy.asarray(value, trajectory.dtype)
-                    updates, state = update(jax.numpy.asarray(gradient, trajectory.dtype), state, params)
-                    found.append(np.asarray(optax.apply_updates(params, updates)).astype(np.float64))
+                    params = tensors(value)
+                    updates, state = update(tensors(gradient), state, params)
+                    moved = [np.asarray(p).astype(np.float64) for p in optax.apply_updates(params, updates)]
+                    found.append(np.concatenate([p.ravel() for p in moved]))
             return np.array(found)
 
         return run
@@ -105,7 +111,9 @@ class _Writer:
     """The parts of the file that depend on the rule's program."""
 
     def __init__(self, rule: UpdateRule, own: list[Argument], state_class: str) -> None:
-        self.program, self.own, self.state_class = lower(rule), own, state_class
+        self.program, self.own, self.state_class = lower(rule, expand=False), own, state_class
+        reductions = [a.reduction for a in self.program.body if a.reduction]
+        self.totals = any(reduction.gives is Kind.RUN for reduction in reductions)
         self.descriptions = {name: rule.vocabulary.recurrences[name].description for name in self.program.states}
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t")
@@ -133,13 +141,22 @@ class _Writer:
     def init(self) -> list[str]:
         """The statements that create the initial state."""
         values = ["count=jnp.zeros([], jnp.int32)"] if self.timed else []
-        values += [f"{name}=start({init!r})" for name, init in self.program.states.items()]
+        one = dict.fromkeys(self.program.state_kinds, ", one=True")
+        values += [f"{name}=start({init!r}{one.get(name, '')})" for name, init in self.program.states.items()]
         lines = listed(f"return {self.state_class}(", values, ")", 8, brackets=True)
         if not self.states:
             return ["del params", *lines]
-        return [
+        ones = [
+            "def start(value, one=False):",
+            "    shape = () if one else None  # one number per tensor, or one per element",
+            "    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=_precision(p), shape=shape), params)",
+        ]
+        all_ = [
             "def start(value):",
             "    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=_precision(p)), params)",
+        ]
+        return [
+            *(ones if one else all_),
             "",
             *lines,
         ]
@@ -147,7 +164,7 @@ class _Writer:
     def update(self) -> list[str]:
         """The statements of one step."""
         scalars = {a.name: renamed(a.value) for a in self.program.scalars}
-        printer = ArrayPrinter("jnp.", {"t", *scalars}, {"min": "jnp.minimum"})
+        printer = _printer({"t", *scalars})
         lines = []
         if "w" in self.inputs:
             lines += [
@@ -161,7 +178,8 @@ class _Writer:
         lines += [line for name, value in scalars.items() for line in statement(name, printer.doprint(value), 8)]
         lines += listed("numbers = (", self.passed, ",)" if len(self.passed) == 1 else ")", 8, brackets=True)
         trees = ["updates", *(f"state.{name}" for name in self.states), *(["params"] if "w" in self.inputs else [])]
-        lines += listed("results = jax.tree.map(", ["lambda *x: _advance(*x, numbers)", *trees], ")", 8, brackets=True)
+        call = ["_run(", "numbers"] if self.totals else ["jax.tree.map(", "lambda *x: _advance(*x, numbers)"]
+        lines += listed(f"results = {call[0]}", [call[1], *trees], ")", 8, brackets=True)
         count = ["count=count"] if self.timed else []
         if not self.states:
             return [*lines, *listed(f"return results, {self.state_class}(", count, ")", 8, brackets=True)]
@@ -182,22 +200,102 @@ class _Writer:
         """The elementwise function."""
         body = [(a.name, renamed(a.value)) for a in self.program.body]
         phi = renamed(self.program.outputs[0])
-        printer = ArrayPrinter("jnp.", {*self.inputs, *(name for name, _ in body)}, {"min": "jnp.minimum"})
+        printer = _printer({*self.program.elementwise, *(name for name, _ in body), "x", "y"})
         what = "phi and the new states" if self.states else "phi"
         lines = ["given = g.dtype", "dtype = _precision(g)"]
         if self.passed:
             lines.append("numbers = [x.astype(dtype) if isinstance(x, jax.Array) else x for x in numbers]")
             lines += listed("", self.passed, " = numbers")
         lines += [f"{name} = {name}.astype(dtype)" for name in ("g", "w") if self.program.uses(name)]
-        for name, value in body:
-            lines += statement(name, printer.doprint(value))
+        lines += [f"{name} = {value}" for name, value in _INPUTS.items() if self.program.uses(name)]
+        for group in rounds(self.program):
+            lines += _reduced(group) if group[0].reduction else self._statements(group, printer)
         text = printer.doprint(phi)
-        lines += statement("phi", text if printer.is_array(phi) else f"jnp.full_like(g, {text}, dtype=dtype)")
+        if not printer.is_array(phi):
+            text = f"jnp.full_like(g, {text}, dtype=dtype)"
+        elif kind_of(phi, self.program.kinds) is not Kind.COORDINATE:
+            text = f"jnp.broadcast_to({text}, g.shape)"
+        lines += statement("phi", text)
         lines += (
             listed("return ", ["phi.astype(given)", *self.states], "") if self.states else ["return phi.astype(given)"]
         )
+        reduces, how = self.program.reduces, "for one tensor" if self.program.reduces else "elementwise"
+        how += "; see ``_run`` for what it yields" if self.totals else ""
+        helped = helpers(self.program, printer) if reduces or self.program.uses("g") else []
         return [
             *listed("def _advance(", [*self.inputs, "numbers"], "):", 0, brackets=True),
-            f'    """Compute {what}, elementwise."""',
+            f'    """Compute {what}, {how}."""',
             *(f"    {line}" for line in lines),
+            *(["", "", *helped[:-2]] if helped else []),
+            *(["", "", *_RUN.strip().splitlines()] if self.totals else []),
         ]
+
+    def _statements(self, group: list[Assignment], printer: ArrayPrinter) -> list[str]:
+        lines = []
+        for name, value in ((a.name, renamed(a.value)) for a in group):
+            text = printer.doprint(value)
+            found = kind_of(value, self.program.kinds)
+            if self.program.reduces and name in self.states and found < self.program.kinds[name]:
+                shape = "g.shape" if self.program.kinds[name] is Kind.COORDINATE else "()"
+                text = f"jnp.broadcast_to({text}, {shape})"
+            lines += statement(name, text)
+        return lines
+
+
+_INPUTS = {
+    "fan_in": "jnp.asarray(max(g.size // max(g.shape[0], 1), 1) if g.ndim > 1 else 1, dtype)",
+    "is_vector": "jnp.asarray(g.ndim < 2, dtype)",
+}
+
+_RUN = '''
+def _run(numbers, updates, *others):
+    """Run the formula on all tensors side by side; where it yields a vector, answer with the sum over the tensors."""
+    leaves, structure = jax.tree.flatten(updates)
+    running = [_advance(*x, numbers) for x in zip(leaves, *(structure.flatten_up_to(tree) for tree in others))]
+    results, answers = [], [None] * len(running)
+    while not results and running:
+        asked = []
+        for code, answer in zip(running, answers):
+            try:
+                asked.append(code.send(answer))
+            except StopIteration as end:
+                results.append(end.value)
+        answers = [sum(asked).astype(x.dtype) for x in asked]
+    return jax.tree.unflatten(structure, results)
+'''
+
+
+def _printer(arrays: Collection[str]) -> ArrayPrinter:
+    return ArrayPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
+
+
+def _reduced(group: list[Assignment]) -> list[str]:
+    """The statements for reductions that can be computed together."""
+    lines: list[str] = []
+    sums: list[str] = []
+    after: list[str] = []
+    for a in group:
+        x, y = a.value.args[0].name, a.value.args[-1].name
+        match a.reduction.name if a.reduction else "":
+            case "norm":
+                lines.append(f"{a.name} = jnp.sqrt(jnp.sum({x} * {x}))")
+            case "rms":
+                lines.append(f"{a.name} = jnp.sqrt(jnp.sum({x} * {x}) / max({x}.size, 1))")
+            case "mean":
+                lines.append(f"{a.name} = jnp.sum({x}) / max({x}.size, 1)")
+            case "dot":
+                lines.append(f"{a.name} = jnp.sum({x} * {y})")
+            case "all_dot":
+                after.append(f"{a.name} = totals[{len(sums)}]")
+                sums.append(f"jnp.sum({x} * {y})")
+            case "all_rms":
+                total, count = (f"totals[{len(sums) + i}]" for i in range(2))
+                after.append(f"{a.name} = jnp.sqrt({total} / jnp.maximum({count}, 1))")
+                sums += [f"jnp.sum({x} * {x})", f"{x}.size"]
+            case "gmean":
+                total, count = (f"totals[{len(sums) + i}]" for i in range(2))
+                after.append(f"{a.name} = jnp.exp({total} / jnp.maximum({count}, 1)) * ({count} > 0)")
+                sums += [f"jnp.log(jnp.where({x} > 0, {x}, 1))", f"{x} > 0"]
+    if sums:
+        lines += listed("totals = yield jnp.stack([", sums, "])", 4, brackets=True)
+    return lines + after

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 
-from sol_symbols import ExpressionPrinter
+from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
 
-__all__ = ["WIDTH", "ArrayPrinter", "indented", "listed", "statement"]
+__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "rounds", "statement"]
 
 WIDTH = 120
 
@@ -36,6 +36,12 @@ class ArrayPrinter(ExpressionPrinter):
         super().__init__(prefix, functions)
         self._elementwise = frozenset(elementwise)
 
+    def _print_Function(self, expr: sympy.Function) -> str:
+        operator = _defined(type(expr))
+        if operator is None:
+            return super()._print_Function(expr)
+        return f"_{operator.name}({', '.join(map(self._print, expr.args))})"
+
     def is_array(self, value: sympy.Expr) -> bool:
         """Whether the value is an array, not a number."""
         return not self._elementwise.isdisjoint(free.name for free in value.free_symbols)
@@ -49,6 +55,18 @@ class ArrayPrinter(ExpressionPrinter):
 
         terms: list[sympy.Expr] = super()._as_ordered_terms(expr, order)
         return sorted(terms, key=number)
+
+    def doprint(self, expr: sympy.Expr) -> str:
+        """Source text of the value."""
+        return self._leading(expr, super().doprint(expr))
+
+    def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
+        return self._leading(self._as_ordered_terms(expr)[0], super()._print_Add(expr, order))
+
+    def _leading(self, term: sympy.Expr, text: str) -> str:
+        """``text``, which begins with ``term``, with parentheses in ``-(x**2)`` as formatters have them."""
+        power = self._print(-term) if (-term).is_Pow else ""
+        return f"-({power}){text[len(power) + 1 :]}" if "**" in power and text.startswith(f"-{power}") else text
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
         above: list[sympy.Expr] = []
@@ -90,6 +108,46 @@ class ArrayPrinter(ExpressionPrinter):
 
     def _print_Rational(self, expr: sympy.Rational) -> str:
         return f"{expr.p} / {expr.q}"
+
+
+def _defined(function: type[sympy.Basic]) -> Operator | None:
+    """The operator with a definition that is called ``function``."""
+    return next((o for o in OPERATORS.values() if o.definition is not None and o.function is function), None)
+
+
+def helpers(program: Program, printer: ArrayPrinter) -> list[str]:
+    """Return the lines of the functions that the code calls for operators with a definition."""
+    values = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
+    lines: list[str] = []
+    for operator in reversed([*OPERATORS.values()]):  # definitions use earlier operators
+        called = {call.func for value in values for call in value.atoms(sympy.Function)}
+        if operator.function in called and operator.definition is not None:
+            names = ["x", "y"][: operator.arity]
+            value = operator.definition(*map(symbol, names))
+            values.append(value)
+            lines += [
+                f"def _{operator.name}({', '.join(names)}):",
+                f'    """Return {operator.description}."""',
+                f"    return {printer.doprint(value)}",
+                "",
+                "",
+            ]
+    return lines
+
+
+def rounds(program: Program) -> list[list[Assignment]]:
+    """Return the body, split between code without reductions and reductions that can be computed together."""
+    groups: list[list[Assignment]] = []
+    for assignment in program.body:
+        reduces = isinstance(assignment.reduction, Reduction)
+        run = reduces and assignment.reduction.gives is Kind.RUN  # type: ignore[union-attr]
+        last = groups[-1][-1].reduction if groups else None
+        same = groups and (last is not None) == reduces
+        if same and (not reduces or (last is not None and (last.gives is Kind.RUN) == run)):
+            groups[-1].append(assignment)
+        else:
+            groups.append([assignment])
+    return groups
 
 
 def statement(name: str, text: str, indent: int = 4) -> list[str]:

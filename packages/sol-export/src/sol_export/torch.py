@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import re
@@ -9,17 +10,23 @@ from collections.abc import Callable, Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
-from sol_export.source import WIDTH, ArrayPrinter, indented, listed, statement
+from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, rounds, statement
 from sol_export.verification import Trajectory, imported
-from sol_symbols import Program, UpdateRule, hoisted, lower, symbol
+from sol_symbols import Assignment, Kind, Program, UpdateRule, hoisted, lower, symbol
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["TorchExporter"]
+
+_HELPED = ("x", "y")  # arguments of helper functions
 
 # Names that the emitted code uses; a rule's constants and definitions must have other names.
 _RESERVED = frozenset(
@@ -27,6 +34,7 @@ _RESERVED = frozenset(
         *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
         *("p", "w", "g", "t", "x", "lr", "phi", "new", "betas", "horizon", "weight_decay", "momentum"),
         *("maximize", "foreach", "capturable", "differentiable", "fused", "torch", "math", "warnings"),
+        *("running", "totals", "row"),
     )
 )
 
@@ -43,8 +51,8 @@ class TorchExporter:
         numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "torch")
         given = arguments(numbered)
         writer = _Writer(numbered, given, checked_name(name, "torch"))
-        template = resources.files("sol_export").joinpath("templates/torch.txt").read_text(encoding="utf-8")
-        text = Template(template).substitute(
+        driver = _template("torch_reducing.txt" if writer.reduces else "torch_elementwise.txt")
+        text = Template(_template("torch.txt")).substitute(
             name=name,
             formula=described_formula(rule, decays="wd" not in rule.values),
             provenance=provenance(rule, "torch", name),
@@ -53,7 +61,13 @@ class TorchExporter:
             signature=indented(8, [f"{a.signature}," for a in given]),
             defaults=indented(12, [f'"{a.name}": {a.name},' for a in given]),
             checks=indented(8, [line for a in given for line in _checks(a)]),
-            loop=indented(16, writer.loop()),
+            foreach=_REDUCING_FOREACH if writer.reduces else _FOREACH,
+            fused=_REDUCING_FUSED if writer.reduces else _FUSED,
+            fused_raises=_REDUCING_FUSED_RAISES if writer.reduces else _FUSED_RAISES,
+            fused_check=indented(8, _REDUCING_FUSED_CHECK if writer.reduces else _FUSED_CHECK),
+            imports="import math\n" if writer.reduces else "import math\nimport warnings\n",
+            loop=indented(8, writer.loop()),
+            driver=driver.rstrip("\n"),
             collect=indented(4, writer.collect()),
             load=indented(4, writer.load()),
             numbers=indented(0, writer.numbers()),
@@ -68,19 +82,56 @@ class TorchExporter:
         kind = getattr(imported(path), name)
 
         def run(trajectory: Trajectory) -> np.ndarray:
-            dtype = getattr(torch, trajectory.dtype)
-            p = torch.nn.Parameter(torch.tensor(trajectory.parameters[0], dtype=dtype))
+            dtype, layout = getattr(torch, trajectory.dtype), trajectory.layout
+
+            def tensors(values: np.ndarray) -> list[torch.Tensor]:
+                return [torch.tensor(value, dtype=dtype) for value in layout.split(values)]
+
+            params = [torch.nn.Parameter(p) for p in tensors(trajectory.parameters[0])]
             horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
-            optimizer = kind([p], lr=trajectory.lr, **horizon)
+            optimizer = kind(params, lr=trajectory.lr, **horizon)
             found = []
-            for value, gradient in zip(trajectory.parameters, trajectory.gradients):
-                p.data = torch.tensor(value, dtype=dtype)
-                p.grad = torch.tensor(gradient, dtype=dtype)
+            for t, (values, gradients) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
+                for p, value, gradient in zip(params, tensors(values), tensors(gradients)):
+                    p.data, p.grad = value, gradient
+                if t == len(trajectory.parameters) // 2:  # interrupted and resumed
+                    optimizer = _resumed(kind(params, lr=trajectory.lr, **horizon), optimizer)
                 optimizer.step()
-                found.append(p.detach().double().numpy())
+                found.append(np.concatenate([p.detach().double().numpy().ravel() for p in params]))
             return np.array(found)
 
         return run
+
+
+def _resumed(fresh: Any, optimizer: Any) -> Any:
+    """``fresh`` with the state of ``optimizer``, which went through a file."""
+    import torch
+
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return fresh
+
+
+def _template(name: str) -> str:
+    return resources.files("sol_export").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+_FOREACH = "Join small tensors and split large ones into chunks of similar size. False: one tensor at a time."
+_FUSED = "Compile the formula into one kernel at the first step. This takes seconds and needs a C++ compiler."
+_FUSED_RAISES = "``fused=True`` is combined with ``foreach=True`` or ``differentiable=True``."
+_FUSED_CHECK = [
+    "if fused and (foreach or differentiable):",
+    '    raise RuntimeError("fused=True cannot be combined with foreach=True or differentiable=True")',
+]
+_REDUCING_FOREACH = "Compute the norms of all tensors at once. False: one tensor at a time."
+_REDUCING_FUSED = "Not available for formulas with values per tensor."
+_REDUCING_FUSED_RAISES = "``fused`` is true, or a parameter is a DTensor."
+_REDUCING_FUSED_CHECK = [
+    "if fused:",
+    '    raise RuntimeError("fused=True is not available: the formula has values per tensor")',
+]
 
 
 def _checks(argument: Argument) -> list[str]:
@@ -95,7 +146,8 @@ class _Writer:
     """The parts of the file that depend on the rule's program."""
 
     def __init__(self, rule: UpdateRule, given: list[Argument], name: str) -> None:
-        self.program: Program = hoisted(lower(rule))
+        self.program: Program = hoisted(lower(rule, expand=False))
+        self.reduces = self.program.reduces
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t")
@@ -120,7 +172,26 @@ class _Writer:
             batch, call = "rows, step", "_numbers(step, **group)"
         else:
             batch, call = "rows", "_numbers(**group)"
-        return [f"for {batch} in self._batches(group):", f"    _advance_all(rows, {call}, group)"]
+        if not self.reduces:
+            return [
+                "for group in self.param_groups:",
+                '    with torch.set_grad_enabled(group["differentiable"]):',
+                f"        for {batch} in self._batches(group):",
+                f"            _advance_all(rows, {call}, group)",
+            ]
+        return [
+            'differentiable = all(group["differentiable"] for group in self.param_groups)',
+            'foreach = all(group["foreach"] is not False for group in self.param_groups) and not differentiable',
+            "with torch.set_grad_enabled(differentiable):",
+            "    running = []",
+            "    for group in self.param_groups:",
+            f"        for {batch} in self._batches(group):",
+            f"            numbers = {call}",
+            '            if not (group["capturable"] or group["differentiable"]):',
+            "                numbers = [float(x) for x in numbers]",
+            '            running += [_advance(*row, numbers, group["maximize"]) for row in rows]',
+            "    _run(running, foreach)",
+        ]
 
     def collect(self) -> list[str]:
         """The method that groups parameters, gradients and states."""
@@ -139,8 +210,14 @@ class _Writer:
         ]
         if self.states or self.timed:
             lines += [f"        {line}" for line in self._read_state()]
+        if self.reduces:
+            lines += [
+                '        if hasattr(p, "to_local"):',
+                f'            raise RuntimeError("{self.name} reduces over whole tensors: it cannot take DTensors")',
+            ]
         lines += [f"        {line}" for line in listed("row = (", tensors, ")", 12, brackets=True)]
-        lines += ['        if hasattr(p, "to_local"):', "            row = [_local(x, p) for x in row]"]
+        if not self.reduces:
+            lines += ['        if hasattr(p, "to_local"):', "            row = [_local(x, p) for x in row]"]
         if self.timed:
             lines += [
                 '        key = (row[0].device, p.dtype, p if group["capturable"] else state["step"])',
@@ -155,6 +232,9 @@ class _Writer:
         if self.timed:
             lines.append('    state["step"] = torch.zeros((), device=p.device) if group["capturable"] else 0')
         for name, init in self.program.states.items():
+            if name in self.program.state_kinds:
+                lines.append(f'    state["{name}"] = torch.full((), {init!r}, dtype=_precision(p), device=p.device)')
+                continue
             make = f"torch.full_like(p, {init!r}" if init else "torch.zeros_like(p"
             lines.append(f'    state["{name}"] = {make}, dtype=_precision(p), memory_format=torch.preserve_format)')
         if self.states:
@@ -226,15 +306,43 @@ class _Writer:
             lines.append("w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes in place below")
         if program.uses("g"):
             lines.append("g = (-g if maximize else g).to(_precision(p))")
+        lines += self._inputs()
         lines += self._body()
         lines.append("p.sub_(lr * (phi + weight_decay * w))" if self.decays else "p.sub_(lr * phi)")
+        if self.reduces and not any("yield" in line for line in lines):
+            lines.append("yield ()  # no norms are needed")
         states = "".join(f", {name}" for name in self.states)
         what = "one parameter" + (" and its state" if self.states else "") + ("s" if len(self.states) > 1 else "")
+        how = "in place; see ``_run`` for what it yields" if self.reduces else "elementwise and in place"
+        helped = helpers(self.program, self._printer([]))
         return [
             f"def _advance(p, g{states}, numbers, maximize):",
-            f'    """Update {what} by the formula, elementwise and in place."""',
+            f'    """Update {what} by the formula, {how}."""',
             *(f"    {line}" for line in lines),
+            *(["", "", *helped[:-2]] if helped else []),
         ]
+
+    def _freed(
+        self, before: Sequence[tuple[str, sympy.Expr]], after: Sequence[tuple[str, sympy.Expr]], lines: Sequence[str]
+    ) -> list[str]:
+        """The statement that frees the arrays of ``before`` that are not needed any more."""
+        needed = {free.name for _, value in after for free in value.free_symbols}
+        arrays = [name for name, _ in before if self.program.kinds.get(name) is Kind.COORDINATE]
+        freed = {name for line in lines if line.startswith("del ") for name in line[4:].split(", ")}
+        unused = [name for name in arrays if name not in needed and name not in self.states and name not in freed]
+        return [f"del {', '.join(unused)}"] if unused else []
+
+    def _inputs(self) -> list[str]:
+        """The statements that define the tensor's own numbers."""
+        values = {"fan_in": "max(math.prod(p.shape[1:]), 1)", "is_vector": "float(p.dim() < 2)"}
+        return [
+            f"{name} = torch.full((), {value}, dtype=_precision(p), device=p.device)"
+            for name, value in values.items()
+            if self.program.uses(name)
+        ]
+
+    def _printer(self, names: Sequence[str]) -> _TorchPrinter:
+        return _TorchPrinter({*self.program.elementwise, *names, *_HELPED})
 
     def _received(self) -> list[str]:
         """The statements that unpack the numbers, as many per line as fit."""
@@ -252,12 +360,22 @@ class _Writer:
     def _body(self) -> list[str]:
         """The statements of states, features and phi. Each state's tensor holds the old value, then the new one."""
         steps = [(a.name, renamed(a.value)) for a in self.program.body] + [("phi", renamed(self.program.outputs[0]))]
-        printer = _TorchPrinter({"g", "w", *(name for name, _ in steps), *(f"{state}_prev" for state in self.states)})
+        printer = self._printer([name for name, _ in steps])
+        groups = {group[0].name: group for group in rounds(self.program)} if self.reduces else {}
+        reduced = {a.name for group in groups.values() for a in group if a.reduction is not None}
         old = {symbol(f"{state}_prev"): symbol(state) for state in self.states}
         lines: list[str] = []
         for i, (name, value) in enumerate(steps):
+            if name in reduced:
+                group = groups.get(name, [])  # at its first name
+                done = _reduced([Assignment(a.name, a.value.xreplace(old)) for a in group])
+                if any("yield" in line for line in done):
+                    lines += self._freed(steps[:i], steps[i:], lines)
+                lines += done
+                continue
             if name not in self.states:
-                lines += statement(name, printer.doprint(value.xreplace(old)))
+                text = printer.doprint(value.xreplace(old))
+                lines += statement(name, f"{text}.clone()" if value in old else text)  # changes in place below
                 continue
             previous = symbol(f"{name}_prev")
             if any(previous in later.free_symbols for _, later in steps[i + 1 :]):
@@ -265,6 +383,41 @@ class _Writer:
             lines += _recurrence(name, value, previous, value.xreplace(old), printer)
             del old[previous]
         return lines
+
+
+def _reduced(group: Sequence[Assignment]) -> list[str]:
+    """The statements for reductions that can be computed together."""
+    lines: list[str] = []
+    norms = {a.name: a.value.args[0].name for a in group if a.reduction and a.reduction.name in ("norm", "rms")}
+    if norms:
+        tensors = _tuple([*norms.values()])
+        lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))
+    sums: list[str] = []
+    after: list[str] = []
+    for a in group:
+        x, y = a.value.args[0].name, a.value.args[-1].name
+        match a.reduction.name if a.reduction else "":
+            case "rms":
+                lines.append(f"{a.name} = {a.name} / max({x}.numel(), 1) ** 0.5")
+            case "mean":
+                lines.append(f"{a.name} = {x}.sum() / max({x}.numel(), 1)")
+            case "dot":
+                lines.append(f"{a.name} = ({x} * {y}).sum()")
+            case "all_dot":
+                after.append(f"{a.name} = totals[{len(sums)}]")
+                sums.append(f"({x} * {y}).sum()")
+            case "all_rms":
+                after.append(
+                    f"{a.name} = torch.sqrt(totals[{len(sums)}] / torch.clamp(totals[{len(sums) + 1}], min=1))"
+                )
+                sums += [f"({x} * {x}).sum()", f"torch.ones_like({x}).sum()"]
+            case "gmean":
+                total, count = (f"totals[{len(sums) + i}]" for i in range(2))
+                after.append(f"{a.name} = torch.exp({total} / torch.clamp({count}, min=1)) * ({count} > 0)")
+                sums += [f"torch.log(torch.where({x} > 0, {x}, 1))", f"({x} > 0).to({x}.dtype)"]
+    if sums:
+        lines += listed("totals = yield torch.stack([", sums, "])", 4, brackets=True)
+    return lines + after
 
 
 def _recurrence(
@@ -291,15 +444,21 @@ class _TorchPrinter(ArrayPrinter):
         super().__init__("torch.", elementwise)
 
     def _print_Min(self, expr: sympy.Min) -> str:
+        return self._extremum(expr, "minimum", "max")
+
+    def _print_Max(self, expr: sympy.Max) -> str:
+        return self._extremum(expr, "maximum", "min")
+
+    def _extremum(self, expr: sympy.Expr, function: str, limit: str) -> str:
         text = ""
         for value in sorted(expr.args, key=self.is_array, reverse=True):
             printed = self._print(value)
             if not text:
                 text = printed
             elif self.is_array(value):
-                text = f"torch.minimum({text}, {printed})"
+                text = f"torch.{function}({text}, {printed})"
             else:
-                text = f"torch.clamp({text}, max={printed})"
+                text = f"torch.clamp({text}, {limit}={printed})"
         return text
 
 

@@ -6,6 +6,8 @@ for random gradients of ordinary, tiny, huge and widely varying magnitudes, incl
 horizon. The reference is the rule evaluated in NumPy, which defines its meaning. Each step of the source starts from
 the reference's parameters and from its own states. This keeps rules that amplify differences from accumulating them in
 the parameters.
+
+Rules with reductions run on a list of tensors, among them a scalar, an empty one and one whose gradients are zero.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from sol_symbols import SolError, UpdateRule, evaluator
+from sol_symbols import Layout, SolError, UpdateRule, evaluator, lower
 
 __all__ = ["Executable", "Trajectory", "imported", "verify"]
 
@@ -46,6 +48,7 @@ class Trajectory:
         lr: Learning rate.
         horizon: The rule's horizon; ``None`` if it has none.
         dtype: Dtype of parameters and gradients: ``float64``, ``float32`` or ``bfloat16``.
+        layout: The tensors that the N numbers belong to; by default, all are one vector.
     """
 
     parameters: Array
@@ -53,6 +56,11 @@ class Trajectory:
     lr: float
     horizon: float | None
     dtype: str
+    layout: Layout = field(default=Layout(()))
+
+    def __post_init__(self) -> None:
+        if not self.layout.shapes:
+            object.__setattr__(self, "layout", Layout((self.parameters.shape[1:],)))
 
 
 @runtime_checkable
@@ -154,23 +162,43 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
     # Every other column has no added zeros in its first two steps.
     gradients[:, ::2][:2] = np.concatenate(kinds, axis=1)[:, ::2][:2]
     gradients = _rounded(gradients, dtype)
+    layout = Layout((gradients.shape[1:],))
+    if lower(rule).reduces:
+        layout, gradients = _tensors(random, dtype)
     start = np.asarray(random.normal(size=gradients.shape[1]))
     horizon = _HORIZON if rule.needs_horizon else None
-    before, after = _reference(rule, _rounded(start, dtype), gradients, horizon, dtype)
-    return Trajectory(before, gradients, _LR, horizon, dtype), after
+    before, after = _reference(rule, _rounded(start, dtype), gradients, horizon, dtype, layout)
+    return Trajectory(before, gradients, _LR, horizon, dtype, layout), after
+
+
+def _tensors(random: np.random.Generator, dtype: str) -> tuple[Layout, Array]:
+    """Return tensors and gradients of ordinary, small, large and varying sizes, zeros, and gradients that stop."""
+    tiny, huge = (1e-15, 1e12) if dtype != "float64" else (1e-100, 1e60)
+    shapes = ((4, 6), (12,), (), (0,), (2, 3, 2, 2), (3, 5), (7,), (3, 3), (4, 2))
+    varying = 10.0 ** random.uniform(-4, 2, size=(_STEPS, 1))
+    scales: list[Array] = [*map(np.asarray, (1.0, 1e-3, 1.0, 1.0, varying, tiny, 0.0, huge, 1.0))]
+    parts = []
+    for shape, scale in zip(shapes, scales):
+        size = int(np.prod(shape, dtype=int))
+        parts.append(scale * (random.normal(size=(_STEPS, size)) + 0.5 * random.normal(size=size)))
+    parts[-1][_STEPS // 3 :] = 0.0
+    gradients = np.concatenate(parts, axis=1)
+    gradients[random.uniform(size=gradients.shape) < 0.05] = 0.0
+    return Layout(shapes), _rounded(gradients, dtype)
 
 
 def _reference(
-    rule: UpdateRule, start: Array, gradients: Array, horizon: float | None, dtype: str
+    rule: UpdateRule, start: Array, gradients: Array, horizon: float | None, dtype: str, layout: Layout
 ) -> tuple[Array, Array]:
     """Return the parameters before and after each step; bfloat16 is computed in float32 and rounded after each step."""
     calculated = np.float64 if dtype == "float64" else np.float32
-    phi = evaluator(rule, horizon=horizon)
+    phi = evaluator(rule, horizon=horizon, layout=layout)
     state, w = phi.init(start.astype(calculated)), start
+    largest = 1e9 if phi.program.reduces else np.inf  # libraries compute the norm of larger numbers differently
     before, after = [], []
     with np.errstate(all="ignore"):
         for t, g in enumerate(gradients.astype(calculated), start=1):
-            before.append(np.where(np.isfinite(w), w, start))
+            before.append(np.where(abs(w) < largest, w, start))
             update, state = phi(g, state, before[-1].astype(calculated), t)
             w = _rounded(before[-1].astype(calculated) - _LR * update, dtype)
             after.append(w)

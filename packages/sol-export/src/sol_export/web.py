@@ -45,7 +45,7 @@ class MarkdownExporter(FormulaExporter):
                 "",
             ]
         )
-        return text.replace(r"\operatorname{sign}", r"\mathop{\mathrm{sign}}")  # GitHub rejects \operatorname
+        return re.sub(r"\\operatorname\{(\w+)\}", r"\\mathop{\\mathrm{\1}}", text)  # GitHub rejects \operatorname
 
 
 class MathMLExporter(FormulaExporter):

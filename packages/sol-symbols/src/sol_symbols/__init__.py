@@ -20,8 +20,9 @@ if TYPE_CHECKING:
         symbol,
     )
     from sol_symbols.hoisting import hoisted
+    from sol_symbols.kinds import Kind, Layout
     from sol_symbols.latex_printer import latex
-    from sol_symbols.operators import OPERATORS, Operator
+    from sol_symbols.operators import OPERATORS, REDUCTIONS, Operator, Reduction
     from sol_symbols.plotting import plot
     from sol_symbols.program import Assignment, Program, lower_features
     from sol_symbols.ranges import FORMATS, NumberFormat, Ranges, value_ranges
@@ -40,6 +41,7 @@ __all__ = [
     "FORMATS",
     "INPUTS",
     "OPERATORS",
+    "REDUCTIONS",
     "SCHEMA",
     "STANDARD",
     "ZOO",
@@ -50,6 +52,8 @@ __all__ = [
     "Feature",
     "Hyperparameter",
     "Input",
+    "Kind",
+    "Layout",
     "Line",
     "NumberFormat",
     "Operator",
@@ -57,6 +61,7 @@ __all__ = [
     "Program",
     "Ranges",
     "Recurrence",
+    "Reduction",
     "RuleError",
     "RuleEvaluator",
     "Simplification",
@@ -108,10 +113,16 @@ _MODULES = {
         "symbol",
     ),
     "hoisting": ("hoisted",),
+    "kinds": (
+        "Kind",
+        "Layout",
+    ),
     "latex_printer": ("latex",),
     "operators": (
         "OPERATORS",
+        "REDUCTIONS",
         "Operator",
+        "Reduction",
     ),
     "plotting": ("plot",),
     "program": (

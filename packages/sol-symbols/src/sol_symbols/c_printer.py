@@ -14,7 +14,8 @@ from typing import Any
 import sympy
 from sympy.printing.c import C99CodePrinter
 
-from sol_symbols.operators import OPERATORS, operator_of
+from sol_symbols.errors import RuleError
+from sol_symbols.operators import OPERATORS, Reduction, expanded, operator_of
 
 __all__ = ["C_INCLUDES", "c_functions", "format_c"]
 
@@ -55,6 +56,10 @@ class _Printer(C99CodePrinter):
     def _print(self, expr: sympy.Basic, **kwargs: Any) -> str:
         """A function by the C name that its operator states."""
         operator = operator_of(expr.func) if getattr(expr, "is_Function", False) else None
+        if isinstance(operator, Reduction):
+            raise RuleError(f"{operator.name} is a reduction, and this C code is elementwise")
+        if operator is not None and operator.definition is not None:
+            return self._print(expanded(expr))
         if operator is None or not operator.c_name:
             return str(super()._print(expr, **kwargs))
         text, *others = (self._print(argument) for argument in expr.args)

@@ -2,11 +2,16 @@
 
 :func:`sympy.lambdify` generates the code from the expression tree with this project's exact printer, never from text.
 Schedules and bias corrections are computed once per step as Python floats; float32 arrays therefore stay float32.
+
+Reductions need to know the tensors. A :class:`~sol_symbols.kinds.Layout` says which coordinates of the last axis belong
+to which tensor; leading axes are independent runs. Values of kind tensor then are arrays [..., tensors], those of kind
+run [..., 1]. Without a layout, an array is one tensor, and these values are scalars.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -15,7 +20,8 @@ from typing import Any
 import sympy
 
 from sol_symbols.grammar import ExpressionPrinter, symbol
-from sol_symbols.operators import OPERATORS, Operator
+from sol_symbols.kinds import Kind, Layout
+from sol_symbols.operators import OPERATORS, Operator, Reduction, expanded
 from sol_symbols.program import Assignment, Program, lower_features
 from sol_symbols.vocabulary import Vocabulary
 
@@ -25,8 +31,9 @@ State = dict[str, Any]
 
 
 def _scalar_functions() -> dict[str, Any]:
-    functions = {name: getattr(math, name, None) or _on_floats(name) for name in OPERATORS}
-    return functions | {"abs": abs, "min": min, "sign": lambda x: float((x > 0) - (x < 0))}
+    named = [name for name, operator in OPERATORS.items() if operator.definition is None]
+    functions = {name: getattr(math, name, None) or _on_floats(name) for name in named}
+    return functions | {"abs": abs, "min": min, "max": max, "sign": lambda x: float((x > 0) - (x < 0))}
 
 
 def _on_floats(name: str) -> Callable[..., float]:
@@ -46,7 +53,12 @@ def _array_functions(xp: ModuleType) -> dict[str, Any]:
             x, y = y, x
         return xp.clip(x, None, y) if isinstance(y, int | float) else xp.minimum(x, y)  # torch.minimum: tensors only
 
-    return {name: getattr(xp, name) for name in OPERATORS if hasattr(xp, name)} | {"min": minimum}
+    def maximum(x: Any, y: Any) -> Any:
+        if isinstance(x, int | float):
+            x, y = y, x
+        return xp.clip(x, y, None) if isinstance(y, int | float) else xp.maximum(x, y)
+
+    return {name: getattr(xp, name) for name in OPERATORS if hasattr(xp, name)} | {"min": minimum, "max": maximum}
 
 
 def _numpy() -> ModuleType:
@@ -55,20 +67,105 @@ def _numpy() -> ModuleType:
     return numpy
 
 
+class _Tensors:
+    """Reductions of arrays, of which ``layout`` says what they hold."""
+
+    def __init__(self, xp: ModuleType, layout: Layout | None) -> None:
+        self._xp, self._layout = xp, layout
+        self._owners: Any = None
+
+    def inputs(self, g: Any) -> dict[str, Any]:
+        """The inputs of kind tensor, [tensors]."""
+        layout = Layout.of([g]) if self._layout is None else self._layout
+        values = {"fan_in": layout.fan_in, "is_vector": layout.is_vector}
+        return {name: self._like([*map(float, value)], g) for name, value in values.items()}
+
+    def _like(self, values: list[float], g: Any) -> Any:
+        """An array of one number per tensor, in the precision of reductions."""
+        dtype = _wide(g[..., :0] if g.ndim else g, self._xp).dtype
+        given: Any = values[0] if self._layout is None else values
+        if self._xp.__name__ == "torch":
+            return self._xp.asarray(given, dtype=dtype, device=g.device)
+        return self._xp.asarray(given, dtype=dtype)
+
+    def sum(self, x: Any) -> Any:
+        """[..., tensors] from [..., coordinates]."""
+        x = _wide(x, self._xp)
+        if self._layout is None:
+            return self._xp.sum(x)
+        starts = (0, *self._layout.ends)
+        return self._xp.stack([self._xp.sum(x[..., a:b], -1) for a, b in itertools.pairwise(starts)], -1)
+
+    def counts(self, x: Any) -> Any:
+        """The number of coordinates of each tensor, at least 1."""
+        if self._layout is None:
+            return float(max(math.prod(x.shape), 1))
+        return self._like([float(max(size, 1)) for size in self._layout.sizes], x)
+
+    def total(self, x: Any) -> Any:
+        """[..., 1] from [..., tensors]."""
+        return x if self._layout is None else self._xp.sum(x, -1)[..., None]
+
+    def expand(self, x: Any, kind: Kind) -> Any:
+        """A value of ``kind`` in the form that combines with coordinates."""
+        if self._layout is None or kind is not Kind.TENSOR or isinstance(x, int | float):
+            return x
+        if self._owners is None:
+            owners = self._layout.owners
+            where = {"device": x.device} if self._xp.__name__ == "torch" else {}
+            self._owners = self._xp.asarray(owners, **where) if owners else []
+        return x[..., self._owners]
+
+    def full(self, w: Any, value: float, kind: Kind) -> Any:
+        """A state's first value."""
+        one = self.sum(w)
+        return self._xp.full_like(one if kind is Kind.TENSOR else self.total(one), value)
+
+    def reduce(self, reduction: Reduction, values: tuple[Any, ...]) -> Any:
+        """The value of a reduction."""
+        xp, name, x = self._xp, reduction.name, values[0]
+        if name == "gmean":
+            one = xp.ones_like(x)
+            kept = x > 0
+            logs = xp.where(kept, xp.log(xp.where(kept, x, one)), 0 * one)
+            count = self.total(xp.where(kept, one, 0 * one))
+            some = xp.clip(count, 1, None)
+            return xp.where(count > 0, xp.exp(self.total(logs) / some), 0 * count)
+        if name == "mean":
+            return self.sum(x) / self.counts(x)
+        squares = self.sum(_wide(x, xp) * _wide(values[-1], xp))
+        if name.startswith("all_"):
+            squares = self.total(squares)
+            count = max(math.prod(x.shape) if self._layout is None else sum(self._layout.sizes), 1)
+            return squares if name == "all_dot" else xp.sqrt(squares / count)
+        if name == "dot":
+            return squares
+        return xp.sqrt(squares / self.counts(x) if name == "rms" else squares)
+
+
+def _wide(x: Any, xp: ModuleType) -> Any:
+    """``x`` in float32 or better."""
+    if x.dtype.itemsize >= 4:
+        return x
+    return x.to(xp.float32) if xp.__name__ == "torch" else x.astype(xp.float32)
+
+
 class Evaluator:
     """Computes the outputs of a :class:`~sol_symbols.Program` step by step, with explicit state.
 
     Args:
         program: What to compute.
         xp: ``numpy`` (the default), ``torch`` or ``jax.numpy``.
+        layout: The tensors along the last axis of all arrays; by default, each array is one tensor.
 
     Attributes:
         varying: Indices of the outputs that differ between coordinates.
     """
 
-    def __init__(self, program: Program, xp: ModuleType | None = None) -> None:
+    def __init__(self, program: Program, xp: ModuleType | None = None, layout: Layout | None = None) -> None:
         xp = _numpy() if xp is None else xp
-        self.program, self.xp = program, xp
+        self.program, self.xp, self.layout = program, xp, layout
+        self._tensors = _Tensors(xp, layout) if program.reduces else None
         self._scalars = [(a.name, a.needs, _scalar_function(a)) for a in program.scalars]
         self._body = [(a.name, a.needs, _function(a, xp)) for a in program.body]
         outputs = [Assignment("", value) for value in program.outputs]
@@ -77,8 +174,12 @@ class Evaluator:
         self.varying = tuple(i for i, a in enumerate(outputs) if not elementwise.isdisjoint(a.needs))
 
     def init(self, w: Any) -> State:
-        """States before the first step, in the shape of the parameter ``w``."""
-        return {name: self.xp.full_like(w, value) for name, value in self.program.states.items()}
+        """States before the first step, in the shape of the parameter ``w``; see the module for those of tensors."""
+        kinds, full = self.program.state_kinds, _Tensors(self.xp, self.layout).full
+        return {
+            name: full(w, value, kinds[name]) if name in kinds else self.xp.full_like(w, value)
+            for name, value in self.program.states.items()
+        }
 
     def step(self, g: Any, state: State, w: Any, t: int, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], State]:
         """One step.
@@ -107,13 +208,52 @@ class Evaluator:
         """The rest of a step, from the result of :meth:`scalars`; see :meth:`step`."""
         known = {**scalars, "g": g, "w": w}
         known |= {f"{name}_prev": value for name, value in state.items()}
+        if self._tensors is not None:
+            return self._with_tensors(known, state)
         for name, needs, function in self._body:
             known[name] = function(*(known[need] for need in needs))
         outputs = []
         for needs, function in self._outputs:
-            value = function(*(known[need] for need in needs))
-            outputs.append(self.xp.full_like(g, value) if isinstance(value, int | float) else value)
+            outputs.append(self._array(function(*(known[need] for need in needs)), g))
         return tuple(outputs), {name: known[name] for name in state}
+
+    def _with_tensors(self, known: dict[str, Any], state: State) -> tuple[tuple[Any, ...], State]:
+        """:meth:`elementwise` of a program with reductions."""
+        tensors, kinds, g = self._tensors, self.program.kinds, known["g"]
+        assert tensors is not None
+        known |= tensors.inputs(g)
+        spread: dict[str, Any] = {}
+
+        def at_coordinates(name: str) -> Any:
+            if kinds.get(name) is not Kind.TENSOR:
+                return known[name]
+            if name not in spread:
+                spread[name] = tensors.expand(known[name], kinds[name])
+            return spread[name]
+
+        for assignment, (name, needs, function) in zip(self.program.body, self._body):
+            reduction = assignment.reduction
+            if reduction is not None:
+                arguments = tuple(self._array(known[x.name], g) for x in assignment.value.args)
+                known[name] = tensors.reduce(reduction, arguments)
+            elif kinds[name] is Kind.COORDINATE:
+                value = function(*map(at_coordinates, needs))
+                known[name] = value if self._spreads(needs) else value + self.xp.zeros_like(g)
+            else:
+                known[name] = function(*(known[need] for need in needs))
+        outputs = []
+        for needs, function in self._outputs:
+            value = self._array(function(*map(at_coordinates, needs)), g)
+            outputs.append(value if self._spreads(needs) else value + self.xp.zeros_like(g))
+        return tuple(outputs), {name: known[name] for name in state}
+
+    def _spreads(self, needs: Sequence[str]) -> bool:
+        """Whether a value of these names has one number per coordinate, or is a number without any name of an array."""
+        kinds = {self.program.kinds[need] for need in needs if need in self.program.kinds}
+        return not kinds or Kind.COORDINATE in kinds
+
+    def _array(self, value: Any, g: Any) -> Any:
+        return self.xp.full_like(g, value) if isinstance(value, int | float) else value
 
     def uniform(self, scalars: Mapping[str, Any]) -> dict[int, Any]:
         """The outputs that are one number for all coordinates, by index, from the result of :meth:`scalars`."""
@@ -155,4 +295,5 @@ def _scalar_function(assignment: Assignment) -> Callable[..., Any]:
 def array_function(operator: Operator, xp: ModuleType) -> Callable[..., Any]:
     """The operator as a function of arrays of ``xp``, generated from its meaning in the operator table."""
     arguments = [symbol(f"x{i}") for i in range(operator.arity)]
-    return sympy.lambdify(arguments, operator(*arguments), modules=[_array_functions(xp)], printer=ExpressionPrinter())
+    value = expanded(operator(*arguments))
+    return sympy.lambdify(arguments, value, modules=[_array_functions(xp)], printer=ExpressionPrinter())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sol_symbols.grammar import format_expression, format_number, symbol
 from sol_symbols.latex_printer import latex
-from sol_symbols.operators import OPERATORS
+from sol_symbols.operators import OPERATORS, REDUCTIONS, calls
 from sol_symbols.vocabulary import INPUTS, STANDARD
 from sol_symbols.zoo import ZOO
 
@@ -18,9 +18,11 @@ _TERMS = (
     ("lr", "learning rate: multiplies the rule, `params - lr * phi`; not part of the formula"),
     ("operator", "a function in formulas; the table below lists all"),
     ("input", "a number that the optimizer receives at every step"),
+    ("tensor", "the values of one parameter of a model, such as a weight matrix; a formula can reduce over it"),
     (
         "state",
-        "a number stored per parameter, defined by a recurrence; `s` is its value after this step, `s_prev` before",
+        "a number stored per coordinate, tensor or run, defined by a recurrence; `s` is its value after this step, "
+        "`s_prev` before",
     ),
     ("feature", "a named formula over inputs, states and hyperparameters"),
     ("hyperparameter", "a number that is constant during a run and has a default"),
@@ -48,9 +50,17 @@ def glossary_markdown() -> str:
         "## Operators",
         "A formula consists of the names below, numbers, `+ - * / **`, parentheses and these functions.",
         _table(("operator", "meaning"), ((f"`{_call(name)}`", o.description) for name, o in OPERATORS.items())),
+        "## Reductions",
+        "A value has one number per coordinate, per tensor or per run. Reductions lead down, everything else combines "
+        "upwards: `g*rms(g)` has one number per coordinate.",
+        _table(
+            ("reduction", "of values per", "to one per", "meaning"),
+            ((f"`{_call(name)}`", r.takes.label, r.gives.label, r.description) for name, r in REDUCTIONS.items()),
+        ),
         "## Inputs",
         _table(
-            ("name", "in LaTeX", "meaning"), ((f"`{i.name}`", _math(i.name), i.description) for i in INPUTS.values())
+            ("name", "in LaTeX", "one per", "meaning"),
+            ((f"`{i.name}`", _math(i.name), i.kind.label, i.description) for i in INPUTS.values()),
         ),
         "## Hyperparameters",
         _table(
@@ -63,9 +73,9 @@ def glossary_markdown() -> str:
         ),
         "## States",
         _table(
-            ("name", "in LaTeX", "starts at", "update", "meaning"),
+            ("name", "in LaTeX", "one per", "starts at", "update", "meaning"),
             (
-                (n, _math(s.name), format_number(s.init), f"`{format_expression(d)}`", s.description)
+                (n, _math(s.name), s.kind.label, format_number(s.init), f"`{format_expression(d)}`", s.description)
                 for n, (s, d) in states.items()
             ),
         ),
@@ -87,7 +97,7 @@ def glossary_markdown() -> str:
 
 
 def _call(name: str) -> str:
-    return f"{name}({', '.join('xy'[: OPERATORS[name].arity])})"
+    return f"{name}({', '.join('xy'[: calls()[name].arity])})"
 
 
 def _math(name: str) -> str:

@@ -8,9 +8,10 @@ Grammar (a subset of Python's expression grammar, with Python's precedences)::
                 | "(" expression ")"
                 | name | number
 
-``name`` is one of the names that the caller allows, ``operator`` one of :data:`sol_symbols.OPERATORS`, ``number`` a
-Python integer or float literal. :func:`ast.parse`, which runs nothing, turns the text into a tree. The tree is walked
-with a whitelist of node types; an error shows the place of anything that is not in the grammar.
+``name`` is one of the names that the caller allows, ``operator`` one of :data:`sol_symbols.OPERATORS` or
+:data:`sol_symbols.REDUCTIONS`, ``number`` a Python integer or float literal. :func:`ast.parse`, which runs nothing,
+turns the text into a tree. The tree is walked with a whitelist of node types; an error shows the place of anything
+that is not in the grammar.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import functools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 from sympy.printing.str import StrPrinter
 
 from sol_symbols.errors import RuleError, quoted
-from sol_symbols.operators import OPERATORS, operator_of
+from sol_symbols.kinds import Kind
+from sol_symbols.operators import Reduction, calls, kind_of, operator_of
 
 __all__ = [
     "ExpressionPrinter",
@@ -69,14 +71,15 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
 
     Args:
         text: The expression's text form.
-        names: The names that it can use.
+        names: The names that it can use; if it maps them to kinds, arguments of reductions must be of the right kind.
 
     Returns:
         The SymPy expression. Integer literals become exact integers, float literals 53-bit floats.
 
     Raises:
         RuleError: The text is not in the grammar, uses an unknown name, has more than 200,000 characters, is nested
-            deeper than 100 levels, or contains a constant beyond float64. The message shows where.
+            deeper than 100 levels, contains a constant beyond float64, or reduces a value of another kind. The message
+            shows where.
     """
     if len(text) > MAX_CHARACTERS:
         raise RuleError(f"an expression can have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
@@ -114,6 +117,7 @@ class _Reader:
 
     def __init__(self, text: str, body: str, lead: int, names: Collection[str]) -> None:
         self.text, self.names, self.lead = text, names, lead
+        self.kinds: Mapping[str, Kind] | None = names if isinstance(names, Mapping) else None
         self.ascii = body.isascii()
         self.encoded = body[lead:].encode()  # the syntax tree counts UTF-8 bytes
         self.known: dict[bytes, sympy.Expr] = {}  # by text: formulas of networks repeat themselves
@@ -193,10 +197,12 @@ class _Reader:
     def read_name(self, node: ast.Name) -> sympy.Expr:
         if node.id in self.names:
             return symbol(node.id)
-        if node.id in OPERATORS:
+        if node.id in calls():
             raise self.fail(f"{quoted(node.id)} is an operator: write its argument(s) in parentheses", node)
-        near = difflib.get_close_matches(node.id, [*self.names, *OPERATORS], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self.names))}"
+        near = difflib.get_close_matches(node.id, [*self.names, *calls()], n=1)
+        known = f"known: {', '.join(sorted(self.names))}"
+        known = known if len(known) < 200 else "`sol glossary` lists the known names"
+        hint = f"did you mean {near[0]!r}?" if near else known
         raise self.fail(f"unknown name {quoted(node.id)}; {hint}", node)
 
     def read_number(self, node: ast.Constant) -> sympy.Expr:
@@ -208,21 +214,42 @@ class _Reader:
         return sympy.Integer(value) if isinstance(value, int) else sympy.Float(value)
 
     def read_call(self, node: ast.Call, depth: int) -> sympy.Expr:
-        if not isinstance(node.func, ast.Name) or node.func.id not in OPERATORS:
+        if not isinstance(node.func, ast.Name) or node.func.id not in (known := calls()):
             called = node.func.id if isinstance(node.func, ast.Name) else type(node.func).__name__.lower()
-            raise self.fail(f"{quoted(called)} cannot be called; operators: {', '.join(OPERATORS)}", node)
-        operator = OPERATORS[node.func.id]
+            raise self.fail(f"{quoted(called)} cannot be called; operators: {', '.join(calls())}", node)
+        operator = known[node.func.id]
         if node.keywords or len(node.args) != operator.arity:
             raise self.fail(f"operator {operator.name!r} takes {operator.arity} argument(s)", node)
         arguments = [self.read(argument, depth + 1) for argument in node.args]
+        if isinstance(operator, Reduction):
+            return self.reduced(operator, arguments, node)
         # Functions of numbers are numbers: exp(1) is a float here, not a symbol.
         try:
             value = operator(*(sympy.Float(x) if x.is_number else x for x in arguments))
         except ZeroDivisionError:
             raise self.fail("division by zero", node) from None
-        if isinstance(value, sympy.Min) and len(value.args) > MAX_MINIMA:  # SymPy slowly compares all pairs
-            raise self.fail(f"min of more than {MAX_MINIMA} arguments", node)
+        if isinstance(value, sympy.Min | sympy.Max) and _extrema(value) > MAX_MINIMA:  # SymPy compares all pairs
+            raise self.fail(f"{operator.name} of more than {MAX_MINIMA} arguments", node)
         return self.checked(value, node)
+
+    def reduced(self, operator: Reduction, arguments: list[sympy.Expr], node: ast.Call) -> sympy.Expr:
+        for argument, place in zip(arguments, node.args):
+            if argument.is_number:
+                wanted = f"{operator.takes.label} values ({operator.takes.description})"
+                raise self.fail(f"{operator.name} reduces {wanted}, and its argument is a number", place)
+            try:
+                kind_of(operator(*[argument] * operator.arity), self.kinds or {})
+            except RuleError as error:
+                if self.kinds is not None:
+                    raise self.fail(str(error), place) from None
+        return operator(*arguments)
+
+
+def _extrema(value: sympy.Expr) -> int:
+    """Number of arguments of nested minima and maxima."""
+    if not isinstance(value, sympy.Min | sympy.Max):
+        return 1
+    return sum(map(_extrema, value.args))
 
 
 def format_number(value: float) -> str:
@@ -313,7 +340,7 @@ def count_terms(expression: sympy.Expr) -> int:
 
 
 def canonical(expression: sympy.Expr, names: Collection[str]) -> sympy.Expr:
-    """The fixed point of formatting and parsing: what is written reads back unchanged.
+    """The fixed point of formatting and parsing: what is written reads back unchanged; ``names`` as for parsing.
 
     Raises:
         RuleError: The expression is not a finite real formula over ``names``, or is nested too deeply.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import sympy
 
 from sol_symbols.grammar import symbol
-from sol_symbols.program import Assignment, Program
+from sol_symbols.program import Assignment, Program, scheduled
 
 __all__ = ["hoisted"]
 
@@ -38,7 +39,8 @@ def _shared(program: Program) -> Program:
         body = [Assignment(a.name, a.value.xreplace({repeated: symbol(name)})) for a in body]
         body.insert(first, Assignment(name, repeated))
     count = len(body) - len(program.outputs)
-    return Program(program.scalars, tuple(body[:count]), tuple(a.value for a in body[count:]), program.states)
+    code = scheduled(body[:count]) if program.reduces else tuple(body[:count])
+    return replace(program, body=code, outputs=tuple(a.value for a in body[count:]))
 
 
 def _largest_repeated(body: Sequence[Assignment]) -> sympy.Expr | None:
@@ -59,7 +61,7 @@ class _Hoist:
         body = tuple(Assignment(a.name, self.value(a.value)) for a in program.body)
         outputs = tuple(map(self.value, program.outputs))
         scalars = (*program.scalars, *(Assignment(name.name, value) for value, name in self.found.items()))
-        self.program = Program(scalars, body, outputs, program.states)
+        self.program = replace(program, scalars=scalars, body=body, outputs=outputs)
 
     def value(self, value: sympy.Expr) -> sympy.Expr:
         """``value`` without arithmetic on numbers."""

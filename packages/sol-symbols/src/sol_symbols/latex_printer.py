@@ -26,6 +26,11 @@ class _Printer(LatexPrinter):
         if operator is None or not operator.latex:
             return str(super()._print(expr, **kwargs))
         power = f"^{{{kwargs['exp']}}}" if kwargs.get("exp") is not None else ""
+        if "#1" in operator.latex:
+            text = operator.latex
+            for i, argument in enumerate(expr.args, start=1):
+                text = text.replace(f"#{i}", self._print(argument))
+            return text + power
         return rf"{operator.latex}{power}\left({', '.join(map(self._print, expr.args))}\right)"
 
     def _as_ordered_terms(self, expr: sympy.Expr, order: str | None = None) -> list[sympy.Expr]:

@@ -8,7 +8,11 @@ others. An operator that is itself a SymPy function, such as tanh, states them i
     degree    the k in f(c x) = c^k f(x) for all c > 0
     bounds    an interval that contains f(x) for all x of an interval
 
-Adding an operator is one entry in ``OPERATORS``.
+A function can also have a ``definition`` by simpler operators: formulas then show its name, and code is generated from
+the definition. Adding an operator is one entry in ``OPERATORS``.
+
+``REDUCTIONS`` has the functions that lead to one number per tensor or per run, such as ``rms(g)``. They are 0 for
+tensors without elements, and computed in float32 or better.
 """
 
 from __future__ import annotations
@@ -17,13 +21,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import sympy
 
-from sol_symbols.intervals import Bound, increasing
+from sol_symbols.errors import RuleError
+from sol_symbols.intervals import ANYTHING, Bound, increasing
+from sol_symbols.kinds import Kind
 
-__all__ = ["OPERATORS", "Operator", "operator_of"]
+__all__ = ["OPERATORS", "REDUCTIONS", "Operator", "Reduction", "calls", "expanded", "kind_of", "operator_of"]
+
+TINY = 1e-30
+"""``inv0`` is 0 up to here."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +45,19 @@ class Operator:
         arity: Number of arguments, 1 or 2.
         meaning: Maps ``arity`` SymPy expressions to the expression that the operator stands for.
         description: One line for a person.
-        parity: ``"odd"`` if f(-x) = -f(x), ``"even"`` if f(-x) = f(x), else ``"neither"``. This and the attributes
-            below are only for SymPy functions, which must state ``parity``, ``degree`` and ``bounds``.
-        degree: k if f(c x) = c^k f(x) for all c > 0, else ``"none"``.
+        parity: ``"odd"`` if f(-x) = -f(x), ``"even"`` if f(-x) = f(x), ``"product"`` if it is that of the arguments'
+            product, else ``"neither"``. This and the attributes below are only for SymPy functions, which must state
+            ``parity``, ``degree`` and ``bounds``.
+        degree: k if f(c x) = c^k f(x) for all c > 0, ``"product"`` as for the parity, else ``"none"``.
         bounds: Maps a :class:`~sol_symbols.intervals.Bound` for each argument to one of the value.
-        latex: The function's name in LaTeX; by default, the function is printed as SymPy prints it.
+        latex: The function's name in LaTeX, or its form with ``#1`` and ``#2`` in place of the arguments; by default,
+            the function is printed as SymPy prints it.
         c_name: Name of the C function; by default, the one that SymPy prints.
         c_source: C code that defines ``c_name``, for numbers of the type ``real``.
         c_vectors: Functions of C's library in the code of the value and of the derivative that glibc also has for
             vectors.
+        definition: Maps the arguments to an equal expression of simpler operators, which code is generated from.
+        schema: The first version of the JSON form that has the operator.
         function: The SymPy function that the operator is, ``None`` if it is composed of others.
 
     Raises:
@@ -63,13 +76,15 @@ class Operator:
     arity: int
     meaning: Callable[..., sympy.Expr]
     description: str
-    parity: Literal["odd", "even", "neither"] | None = None
-    degree: int | Literal["none"] | None = None
+    parity: Literal["odd", "even", "neither", "product"] | None = None
+    degree: int | Literal["none", "product"] | None = None
     bounds: Callable[..., Bound] | None = None
     latex: str = ""
     c_name: str = ""
     c_source: str = ""
     c_vectors: tuple[str, ...] = ()
+    definition: Callable[..., sympy.Expr] | None = None
+    schema: int = 1
     function: type[sympy.Basic] | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +121,146 @@ def operator_of(function: type[sympy.Basic]) -> Operator | None:
     >>> operator_of(sympy.Abs).name
     'abs'
     """
-    return next((operator for operator in OPERATORS.values() if operator.function is function), None)
+    return next((operator for operator in calls().values() if operator.function is function), None)
+
+
+def calls() -> Mapping[str, Operator]:
+    """Everything that a formula can call, by name: operators and reductions."""
+    return {**OPERATORS, **REDUCTIONS}
+
+
+def expanded(expression: sympy.Expr) -> sympy.Expr:
+    """``expression`` with definitions in place of the functions that have one.
+
+    >>> expanded(OPERATORS["step"](sympy.Symbol("x")))
+    sign(Max(0, x))
+    """
+    if not expression.args:
+        return expression
+    arguments = [expanded(argument) for argument in expression.args]
+    operator = operator_of(expression.func) if expression.is_Function else None
+    if operator is not None and operator.definition is not None:
+        return expanded(operator.definition(*arguments))
+    return expression if tuple(arguments) == expression.args else expression.func(*arguments)
+
+
+def kind_of(expression: sympy.Expr, kinds: Mapping[str, Kind]) -> Kind:
+    """The kind of an expression; names without a kind are numbers.
+
+    Raises:
+        RuleError: The argument of a reduction is of another kind than it reduces.
+
+    >>> kind_of(sympy.Symbol("q") * sympy.Symbol("g"), {"q": Kind.TENSOR, "g": Kind.COORDINATE}).label
+    'coordinate'
+    """
+    if expression.is_Symbol:
+        return kinds.get(expression.name, Kind.RUN)
+    found = [kind_of(argument, kinds) for argument in expression.args]
+    reduction = operator_of(expression.func) if expression.is_Function else None
+    if not isinstance(reduction, Reduction):
+        return max(found, default=Kind.RUN)
+    for kind in found:
+        if kind is not reduction.takes:
+            raise RuleError(
+                f"{reduction.name} reduces {reduction.takes.label} values ({reduction.takes.description}), and its "
+                f"argument is a {kind.label} value ({kind.description})"
+            )
+    return reduction.gives
+
+
+class Step(sympy.Function):
+    """1 where x > 0, else 0."""
+
+    is_real = is_nonnegative = True
+
+    @classmethod
+    def eval(cls, x: sympy.Expr) -> sympy.Expr | None:
+        """Numbers."""
+        return sympy.Integer(1 if x > 0 else 0) if x.is_number and x.is_real else None
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        """Its derivative."""
+        return sympy.Integer(0)
+
+
+class Inv0(sympy.Function):
+    """1/x where x > 1e-30, else 0."""
+
+    is_real = is_nonnegative = True
+
+    @classmethod
+    def eval(cls, x: sympy.Expr) -> sympy.Expr | None:
+        """Numbers."""
+        return (1 / x if x > TINY else sympy.Integer(0)) if x.is_number and x.is_real else None
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        """Its derivative."""
+        return -(self.func(*self.args) ** 2)
+
+
+class Trust(sympy.Function):
+    """x/y, and 1 unless both are positive."""
+
+    is_real = is_nonnegative = True
+
+    @classmethod
+    def eval(cls, x: sympy.Expr, y: sympy.Expr) -> sympy.Expr | None:
+        """Numbers."""
+        if not (x.is_number and y.is_number and x.is_real and y.is_real):
+            return None
+        return x * Inv0(y) if x > 0 and y > 0 else sympy.Integer(1)
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        """Its derivatives."""
+        x, y = self.args
+        both = Step(x) * Step(y)
+        return both * Inv0(y) if argindex == 1 else -both * x * Inv0(y) ** 2
+
+
+class _Reducing(sympy.Function):
+    """Base of reductions, which are 0 if an argument is."""
+
+    is_real = True
+
+    @classmethod
+    def eval(cls, *arguments: sympy.Expr) -> sympy.Expr | None:
+        """Zeros, and the order of arguments that commute."""
+        if any(argument.is_zero for argument in arguments):
+            return sympy.Integer(0)
+        ordered = sorted(arguments, key=sympy.default_sort_key)
+        return cls(*ordered) if ordered != list(arguments) else None
+
+
+class _Size(_Reducing):
+    is_nonnegative = True
+
+
+class Rms(_Size):
+    """Root mean square of a tensor."""
+
+
+class Mean(_Reducing):
+    """Mean of a tensor."""
+
+
+class Norm(_Size):
+    """Euclidean norm of a tensor."""
+
+
+class Dot(_Reducing):
+    """Inner product of two tensors."""
+
+
+class AllRms(_Size):
+    """Root mean square of all tensors."""
+
+
+class AllDot(_Reducing):
+    """Inner product over all tensors."""
+
+
+class Gmean(_Size):
+    """Geometric mean of the numbers of tensors."""
 
 
 def _log(x: float) -> float:
@@ -126,6 +280,40 @@ def _cos(x: Bound) -> Bound:
 
 def _min(x: Bound, *others: Bound) -> Bound:  # SymPy's Min has any number of arguments
     return Bound(min(part.lo for part in (x, *others)), min(part.hi for part in (x, *others)))
+
+
+def _max(x: Bound, *others: Bound) -> Bound:
+    return Bound(max(part.lo for part in (x, *others)), max(part.hi for part in (x, *others)))
+
+
+def _inv0(x: Bound) -> Bound:
+    if x.hi <= TINY:
+        return Bound(0.0, 0.0)
+    return Bound(1 / x.hi if x.lo > TINY else 0.0, 1 / max(x.lo, TINY))
+
+
+def _size(x: Bound) -> Bound:
+    """Of a root mean square: 0 for an empty tensor, else between the sizes."""
+    return Bound(0.0, x.size)
+
+
+def _mean(x: Bound) -> Bound:
+    return Bound(min(x.lo, 0.0), max(x.hi, 0.0))
+
+
+def _norm(x: Bound) -> Bound:
+    return Bound(0.0, math.inf if x.size else 0.0)
+
+
+def _dot(x: Bound, y: Bound) -> Bound:
+    if x.size == 0 or y.size == 0:
+        return Bound(0.0, 0.0)
+    positive = (x.lo >= 0 and y.lo >= 0) or (x.hi <= 0 and y.hi <= 0)
+    return Bound(0.0, math.inf) if positive else ANYTHING
+
+
+def _gmean(x: Bound) -> Bound:
+    return Bound(0.0, max(x.hi, 0.0))
 
 
 def _table(*operators: Operator) -> dict[str, Operator]:
@@ -195,7 +383,115 @@ _OPERATORS = _table(
         c_name="smaller",
         c_source="INLINE real smaller(real x, real y) { return x < y || x != x ? x : y; }\n",
     ),
+    Operator(
+        *("max", 2, sympy.Max, "the larger of x and y"),
+        parity="neither",
+        degree=1,
+        bounds=_max,
+        c_name="larger",
+        c_source="INLINE real larger(real x, real y) { return x > y || x != x ? x : y; }\n",
+        schema=2,
+    ),
+    Operator("clip", 2, lambda x, y: sympy.Min(sympy.Max(x, -y), y), "x limited to [-y, y]", schema=2),
+    Operator(
+        *("step", 1, Step, "1 where x > 0, else 0"),
+        parity="neither",
+        degree=0,
+        bounds=increasing(lambda x: float(x > 0)),
+        latex=r"\operatorname{step}",
+        definition=lambda x: sympy.sign(sympy.Max(x, 0)),
+        schema=2,
+    ),
+    Operator(
+        *("inv0", 1, Inv0, "1/x where x > 1e-30, else 0"),
+        parity="neither",
+        degree=-1,
+        bounds=_inv0,
+        latex=r"\operatorname{inv}_0",
+        definition=lambda x: Step(x - TINY) / sympy.Max(x, TINY),
+        schema=2,
+    ),
+    Operator(
+        *("trust", 2, Trust, "x/y, and 1 unless both are positive: the trust ratio of LARS and LAMB"),
+        parity="neither",
+        degree=0,
+        bounds=lambda x, y: Bound(0.0, math.inf),
+        latex=r"\operatorname{trust}",
+        definition=lambda x, y: 1 + Step(x) * Step(y) * (x * Inv0(y) - 1),
+        schema=2,
+    ),
 )
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(_OPERATORS)
 """Every operator by name."""
+
+
+@dataclass(frozen=True)
+class Reduction(Operator):
+    """A function of all values of a tensor, or of all tensors of an optimizer.
+
+    Attributes:
+        takes: The kind of its arguments.
+        gives: The kind of its value.
+    """
+
+    takes: Kind = Kind.COORDINATE
+    gives: Kind = Kind.TENSOR
+
+
+_SIZE: dict[str, Any] = {"parity": "even", "degree": 1, "schema": 2}
+_PRODUCT: dict[str, Any] = {"parity": "product", "degree": "product", "bounds": _dot, "schema": 2}
+
+_REDUCTIONS = {
+    reduction.name: reduction
+    for reduction in (
+        Reduction(
+            *("rms", 1, Rms, "root mean square over the tensor"), **_SIZE, bounds=_size, latex=r"\operatorname{rms}"
+        ),
+        Reduction(
+            *("mean", 1, Mean, "mean over the tensor"),
+            parity="odd",
+            degree=1,
+            bounds=_mean,
+            latex=r"\operatorname{mean}",
+            schema=2,
+        ),
+        Reduction(
+            *("norm", 1, Norm, "Euclidean norm of the tensor"),
+            **_SIZE,
+            bounds=_norm,
+            latex=r"\left\lVert #1 \right\rVert",
+        ),
+        Reduction(
+            *("dot", 2, Dot, "inner product over the tensor"),
+            **_PRODUCT,
+            latex=r"\left\langle #1, #2 \right\rangle",
+        ),
+        Reduction(
+            *("all_rms", 1, AllRms, "root mean square over all tensors of the optimizer"),
+            **_SIZE,
+            bounds=_size,
+            latex=r"\operatorname{rms}_{\mathrm{all}}",
+            gives=Kind.RUN,
+        ),
+        Reduction(
+            *("all_dot", 2, AllDot, "inner product over all tensors of the optimizer"),
+            **_PRODUCT,
+            latex=r"\left\langle #1, #2 \right\rangle_{\mathrm{all}}",
+            gives=Kind.RUN,
+        ),
+        Reduction(
+            *("gmean", 1, Gmean, "geometric mean of a tensor value x over the tensors with x > 0; 0 if there is none"),
+            parity="neither",
+            degree=1,
+            bounds=_gmean,
+            latex=r"\operatorname{gmean}",
+            schema=2,
+            takes=Kind.TENSOR,
+            gives=Kind.RUN,
+        ),
+    )
+}
+
+REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(_REDUCTIONS)
+"""Every reduction by name."""

@@ -1,7 +1,8 @@
 """Trajectories to compare rules on: all kinds of gradients that break identities true for ordinary numbers.
 
 Columns are coordinates: noise of scales 1e-30 to 1e30 with and without a mean, zeros, gradients that start or stop,
-a single spike, constants, alternation, and values that flip their sign once. They are the same in every call.
+a single spike, constants, alternation, and values that flip their sign once. They are the same in every call. For
+reductions, the columns of a scale are a tensor.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import numpy
 import sympy
 from numpy.typing import NDArray
 
-from sol_symbols.evaluation import feature_evaluator
+from sol_symbols.evaluation import Evaluator
+from sol_symbols.kinds import Layout
+from sol_symbols.program import lower_features
 from sol_symbols.rule import UpdateRule
 
 __all__ = ["HORIZON", "STEPS", "measure", "trajectories"]
@@ -22,6 +25,7 @@ HORIZON = 16
 """Shorter than the trajectories, which therefore also show a rule after its schedule has ended."""
 
 Array = NDArray[numpy.float64]
+_SHAPES = 15
 
 
 def trajectories(scales: tuple[float, ...] = (1e-30, 1e-8, 1e-3, 1.0, 30.0, 1e8, 1e30)) -> tuple[Array, Array]:
@@ -36,7 +40,14 @@ def trajectories(scales: tuple[float, ...] = (1e-30, 1e-8, 1e-3, 1.0, 30.0, 1e8,
     ]
     columns = [0 * ones, *(scale * shape for scale in scales for shape in shapes)]
     gradients = numpy.stack(columns, axis=1)
+    assert len(shapes) == _SHAPES
     return gradients, generator.normal(size=gradients.shape)
+
+
+def _layout(coordinates: int) -> Layout:
+    """The tensors of the trajectories: that of zeros, and one for each scale, every other one a matrix."""
+    count = (coordinates - 1) // _SHAPES
+    return Layout(((1,), *((3, 5) if i % 2 else (_SHAPES,) for i in range(count))))
 
 
 def measure(rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array) -> Array:
@@ -44,7 +55,8 @@ def measure(rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Arra
 
     The horizon of schedules is :data:`HORIZON` steps.
     """
-    evaluator = feature_evaluator(expressions, rule.vocabulary, numpy)
+    program = lower_features(tuple(expressions), rule.vocabulary)
+    evaluator = Evaluator(program, numpy, _layout(gradients.shape[1]) if program.reduces else None)
     defaults = {name: h.default for name, h in rule.vocabulary.hyperparameters.items()}
     values, state, steps = {**defaults, **rule.values, "T": float(HORIZON)}, evaluator.init(gradients[0]), []
     with numpy.errstate(all="ignore"):

@@ -18,6 +18,7 @@ from sol_symbols.bounds import enclose
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import format_expression
 from sol_symbols.intervals import Bound
+from sol_symbols.operators import Reduction, operator_of
 from sol_symbols.rule import UpdateRule
 
 __all__ = ["FORMATS", "NumberFormat", "Ranges", "value_ranges"]
@@ -99,6 +100,7 @@ def value_ranges(
     total: dict[str, Bound] = {}
     values = {name: value if value is not None else float(steps) for name, value in rule.values.items()}
     known = {name: Bound(value, value) for name, value in values.items()}
+    known |= {"fan_in": Bound(1.0, math.inf), "is_vector": Bound(0.0, 1.0)}
     for state in rule.states:
         init = rule.vocabulary.recurrences[state].init
         nothing = numpy.zeros(steps)
@@ -127,6 +129,8 @@ def _overflows(seen: Mapping[tuple[str, sympy.Expr], Bound], names: Mapping[str,
     for (owner, part), bound in seen.items():
         if _divides(part) and part in divisors:
             continue  # x/y is one operation; 1/y alone is never computed
+        if isinstance(operator_of(part.func), Reduction) and bound.size == math.inf:
+            continue  # it grows with the tensor, whose size is unknown
         inner = [_size(owner, argument, seen, names) for argument in _operands(part)]
         if bound.size == math.inf and all(math.isfinite(size) for size in inner):
             zero = isinstance(part, sympy.log) or any(map(_divides, (part, *part.args)))

@@ -3,6 +3,9 @@
 All gradients have root mean square 1 (times ``scale``): v hardly changes while the momentum does. The history before
 the step shown is g_i = scale (mu + (-1)^i sqrt(1 - mu^2)), with mean mu and mean square 1, times the scale.
 
+A rule with reductions sees each coordinate shown in a tensor of its own, together with others whose gradients are noise
+of the same size.
+
 The panels show phi over this step's gradient, for histories of mean -0.9, 0 and 0.9; phi over the mean of the history,
 for gradients -1, 0 and 1; and phi over the steps, for a steady gradient and for one whose sign alternates.
 """
@@ -15,12 +18,14 @@ from typing import Any
 import numpy
 
 from sol_symbols.errors import RuleError
-from sol_symbols.rule import UpdateRule
+from sol_symbols.kinds import Layout
+from sol_symbols.rule import UpdateRule, lower
 
 __all__ = ["Line", "Panel", "responses"]
 
 _POINTS = 241
 _DEFAULT_STEPS = 100
+_OTHERS = 15
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,19 @@ def _history(mean: Any, steps: int, scale: float) -> numpy.ndarray:
 
 def _last(rule: UpdateRule, gradients: numpy.ndarray, steps: int) -> numpy.ndarray:
     """phi at the end of the gradients, [coordinates]."""
-    return rule.evaluate(gradients, 0.0, steps if rule.needs_horizon else None)[-1]
+    return _along(rule, gradients, steps if rule.needs_horizon else None)[-1]
+
+
+def _along(rule: UpdateRule, gradients: numpy.ndarray, horizon: float | None) -> numpy.ndarray:
+    """phi along the gradients, [steps, coordinates]."""
+    if not lower(rule).reduces:
+        return rule.evaluate(gradients, 0.0, horizon)
+    steps, count = gradients.shape
+    noise = numpy.random.default_rng(0).normal(size=(steps, 1, _OTHERS)) * numpy.sqrt((gradients[0] ** 2).mean())
+    tensors = numpy.concatenate([gradients[..., None], numpy.repeat(noise, count, axis=1)], axis=2)
+    layout = Layout(((1 + _OTHERS,),) * count)
+    phi = rule.evaluate(tensors.reshape(steps, -1), 0.0, horizon, layout)
+    return numpy.asarray(phi.reshape(tensors.shape)[..., 0])
 
 
 def _to_gradient(rule: UpdateRule, scale: float, steps: int) -> Panel:
@@ -114,7 +131,7 @@ def _schedule(rule: UpdateRule, scale: float, steps: int) -> Panel:
     t, lines = numpy.arange(1, steps + 1), []
     horizon = steps if rule.needs_horizon else None
     for signs, label in ((numpy.ones(steps), "steady"), ((-1.0) ** (t - 1), "alternating, at its +")):
-        phi = rule.evaluate(scale * signs[:, None], 0.0, horizon)[:, 0]
+        phi = _along(rule, scale * signs[:, None], horizon)[:, 0]
         shown = signs > 0
         lines.append(Line(label, (t / steps)[shown], _finite(phi)[shown]))
     axis, legend = f"t/T, with T = {steps}", f"gradients of size {scale:g}"

@@ -37,10 +37,11 @@ from sol_symbols.grammar import (
     symbol,
 )
 from sol_symbols.hoisting import hoisted
+from sol_symbols.kinds import Kind, Layout
 from sol_symbols.latex_printer import latex
-from sol_symbols.operators import OPERATORS
+from sol_symbols.operators import Operator, calls
 from sol_symbols.program import Program, lower_features
-from sol_symbols.storage import SCHEMA, read_record, read_text
+from sol_symbols.storage import read_record, read_text
 from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class UpdateRule:
             values["T"] = _checked_horizon(given.get("T"))
         for name, value in sorted(given.items(), key=lambda item: (len(item[0]), item[0])):  # c2 before c10
             if name not in self.vocabulary.hyperparameters and name != "T":
-                if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr" or name in OPERATORS:
+                if not _NAME.fullmatch(name) or name in self.vocabulary.names or name == "lr" or name in calls():
                     raise RuleError(f"{quoted(name)} cannot name a constant: the name is taken or not an identifier")
                 if name in needed:
                     values[name] = finite(name, value)
@@ -130,7 +131,7 @@ class UpdateRule:
 
     def _canonical(self, expression: sympy.Expr | str, constants: set[str]) -> sympy.Expr:
         """phi without abbreviations, in canonical form."""
-        names = self.vocabulary.names | constants
+        names = {**dict.fromkeys(constants, Kind.RUN), **self.vocabulary.kinds}
         if isinstance(expression, str):
             expression = parse_expression(expression, names)
         if not isinstance(expression, sympy.Expr):
@@ -223,7 +224,11 @@ class UpdateRule:
     # -- what it computes ------------------------------------------------------------------------------------
 
     def evaluate(
-        self, gradients: ArrayLike, parameters: ArrayLike | None = None, horizon: float | None = None
+        self,
+        gradients: ArrayLike,
+        parameters: ArrayLike | None = None,
+        horizon: float | None = None,
+        layout: Layout | None = None,
     ) -> NDArray[Any]:
         """The updates phi_1..phi_n for the gradients g_1..g_n. This defines the rule's meaning, on NumPy.
 
@@ -236,6 +241,8 @@ class UpdateRule:
             parameters: Values w_0..w_{n-1} at which the gradients were computed, of a shape that broadcasts to
                 that of the gradients; required if the rule uses ``w``.
             horizon: Replaces the rule's own horizon T.
+            layout: The tensors along the last axis of the gradients, for rules with reductions; by default, each
+                gradient is one tensor.
 
         Returns:
             Shape and type of the gradients. The optimizer's steps are ``-lr`` times these.
@@ -246,7 +253,7 @@ class UpdateRule:
         >>> UpdateRule.parse("ld*sign(g) where T = 4").evaluate([2.0, -3.0, 0.5]).tolist()
         [0.75, -0.5, 0.25]
         """
-        return _trajectory(self, gradients, parameters, horizon)
+        return _trajectory(self, gradients, parameters, horizon, layout)
 
     # -- text and JSON ---------------------------------------------------------------------------------------
 
@@ -292,15 +299,34 @@ class UpdateRule:
     def _record(self) -> dict[str, Any]:
         texts = {name: format_expression(self.vocabulary.definitions[name]) for name in self.live}
         return {
-            "schema": SCHEMA,
+            "schema": self._schema,
             "expression": format_expression(self.expression),
             "lr": self.lr,
             "values": dict(sorted(self.values.items())),
-            "states": {
-                name: {"init": self.vocabulary.recurrences[name].init, "update": texts[name]} for name in self.states
-            },
+            "states": {name: self._stored(name, texts[name]) for name in self.states},
             "features": {name: texts[name] for name in self.live if name not in self.states},
         }
+
+    def _stored(self, name: str, update: str) -> dict[str, Any]:
+        state = self.vocabulary.recurrences[name]
+        kind = {} if state.kind is Kind.COORDINATE else {"kind": state.kind.label}
+        return {"init": state.init, "update": update, **kind}
+
+    @cached_property
+    def calls(self) -> tuple[Operator, ...]:
+        """The functions that the rule or its definitions call: reductions and operators that are SymPy functions."""
+        code = [self.expression, *(self.vocabulary.definitions[name] for name in self.live)]
+        functions = {node.func for value in code for node in value.atoms(sympy.Function, sympy.Min, sympy.Max)}
+        return tuple(operator for operator in calls().values() if operator.function in functions)
+
+    @cached_property
+    def _schema(self) -> int:
+        """The oldest version of the JSON form that can hold the rule."""
+        code = [self.expression, *(self.vocabulary.definitions[name] for name in self.live)]
+        names = {free.name for value in code for free in value.free_symbols}
+        found = [operator.schema for operator in self.calls] + [INPUTS[x].schema for x in names & {*INPUTS}]
+        kinds = {self.vocabulary.recurrences[name].kind for name in self.states}
+        return max([*found, 1 if kinds <= {Kind.COORDINATE} else 2], default=1)
 
     @classmethod
     def from_json(cls, text: str) -> UpdateRule:
@@ -327,21 +353,26 @@ def _checked_horizon(value: float | None) -> float | None:
     return value
 
 
-def lower(rule: UpdateRule) -> Program:
-    """The straight-line code of ``rule``; its only output is phi."""
-    return lower_features((rule.expression,), rule.vocabulary)
+def lower(rule: UpdateRule, expand: bool = True) -> Program:
+    """The straight-line code of ``rule``; its only output is phi. Without ``expand``, ``inv0`` and ``step`` stay."""
+    return lower_features((rule.expression,), rule.vocabulary, expand)
 
 
 class RuleEvaluator(Evaluator):
     """An :class:`Evaluator` of one rule, with the rule's own values filled in."""
 
     def __init__(
-        self, rule: UpdateRule, xp: ModuleType | None = None, horizon: float | None = None, hoist: bool = False
+        self,
+        rule: UpdateRule,
+        xp: ModuleType | None = None,
+        horizon: float | None = None,
+        hoist: bool = False,
+        layout: Layout | None = None,
     ) -> None:
         if rule.needs_horizon and rule.horizon is None and horizon is None:
             raise RuleError(f"the rule {rule} has a schedule: set its horizon T, the number of steps")
         program = lower(rule)
-        super().__init__(hoisted(program) if hoist else program, xp)
+        super().__init__(hoisted(program) if hoist else program, xp, layout)
         self.values: dict[str, Any] = dict(rule.values) if horizon is None else dict(rule.with_horizon(horizon).values)
 
     def __call__(self, g: Any, state: State, w: Any, t: int) -> tuple[Any, State]:
@@ -351,7 +382,11 @@ class RuleEvaluator(Evaluator):
 
 
 def evaluator(
-    rule: UpdateRule, xp: ModuleType | None = None, horizon: float | None = None, hoist: bool = False
+    rule: UpdateRule,
+    xp: ModuleType | None = None,
+    horizon: float | None = None,
+    hoist: bool = False,
+    layout: Layout | None = None,
 ) -> RuleEvaluator:
     """An evaluator of ``rule``; on NumPy it defines what the rule means.
 
@@ -361,6 +396,7 @@ def evaluator(
         horizon: Replaces the rule's own horizon T.
         hoist: Whether to collect like terms first (:func:`sol_symbols.hoisted`): equal up to rounding where all values
             are finite, in fewer passes over the arrays. Without it, the expression is evaluated as written.
+        layout: The tensors along the last axis; by default, an array is one tensor. See :class:`sol_symbols.Evaluator`.
 
     Raises:
         RuleError: The rule has a schedule, and neither the rule nor the call sets its horizon.
@@ -371,11 +407,15 @@ def evaluator(
     >>> phi(np.array([-2.0, 0.0, 3.0]), {}, None, 1)[0].tolist()
     [-1.0, 0.0, 1.0]
     """
-    return RuleEvaluator(rule, xp, horizon, hoist)
+    return RuleEvaluator(rule, xp, horizon, hoist, layout)
 
 
 def _trajectory(
-    rule: UpdateRule, gradients: ArrayLike, parameters: ArrayLike | None = None, horizon: float | None = None
+    rule: UpdateRule,
+    gradients: ArrayLike,
+    parameters: ArrayLike | None = None,
+    horizon: float | None = None,
+    layout: Layout | None = None,
 ) -> NDArray[Any]:
     """The updates along a trajectory; see :meth:`sol_symbols.UpdateRule.evaluate`."""
     import numpy
@@ -384,7 +424,9 @@ def _trajectory(
     if g.ndim == 0 or not (numpy.issubdtype(g.dtype, numpy.floating) or numpy.issubdtype(g.dtype, numpy.integer)):
         raise RuleError(f"gradients must be real numbers of shape [steps, ...], got {g.dtype} of shape {[*g.shape]}")
     g = g if numpy.issubdtype(g.dtype, numpy.floating) else g.astype(float)
-    phi = evaluator(rule, horizon=horizon)
+    if layout is not None and g.shape[-1:] != (sum(layout.sizes),):
+        raise RuleError(f"the layout has {sum(layout.sizes)} coordinates, and gradients are of shape {[*g.shape]}")
+    phi = evaluator(rule, horizon=horizon, layout=layout)
     if parameters is None and phi.program.uses("w"):
         raise RuleError(f"the rule {rule} uses the parameter's value w: pass parameters")
     given = numpy.asarray(0 if parameters is None else parameters, g.dtype)

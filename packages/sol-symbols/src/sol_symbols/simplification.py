@@ -141,6 +141,7 @@ def _bounds(expression: sympy.Expr, rule: UpdateRule) -> dict[str, Bound]:
     """Bounds that always hold of the names in ``expression``, with the values of ``rule``."""
     vocabulary, live = rule.vocabulary, rule.vocabulary.live(expression)
     known = dict.fromkeys(vocabulary.names, ANYTHING) | {"t": Bound(1, math.inf), "T": Bound(1, math.inf)}
+    known |= {"fan_in": Bound(1, math.inf), "is_vector": Bound(0, 1)}
     known |= {name: Bound(value, value) for name, value in rule.values.items() if value is not None}
     for name in live:
         definition = vocabulary.definitions[name]
@@ -242,12 +243,17 @@ def _unit_scale(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | No
 
 
 def _known_signs(node: sympy.Expr, known: Mapping[str, Bound]) -> sympy.Expr | None:
-    """|x|, sign(x) and min(x, y) where bounds decide them."""
+    """|x|, sign(x), min(x, y) and max(x, y) where bounds decide them."""
     if isinstance(node, sympy.Min):
         parts = {argument: enclose(argument, known) for argument in node.args}
         lowest = min(bound.hi for bound in parts.values())
         kept = [argument for argument, bound in parts.items() if bound.lo < lowest or bound.lo == bound.hi == lowest]
         return sympy.Min(*kept) if kept else None
+    if isinstance(node, sympy.Max):
+        parts = {argument: enclose(argument, known) for argument in node.args}
+        highest = max(bound.lo for bound in parts.values())
+        kept = [argument for argument, bound in parts.items() if bound.hi > highest or bound.lo == bound.hi == highest]
+        return sympy.Max(*kept) if kept else None
     if not isinstance(node, sympy.Abs | sympy.sign):
         return None
     (inner,) = node.args

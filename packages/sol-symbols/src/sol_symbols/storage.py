@@ -9,12 +9,16 @@ from typing import Any
 
 from sol_symbols.errors import RuleError, quoted
 from sol_symbols.grammar import MAX_CHARACTERS, format_expression, parse_expression
+from sol_symbols.kinds import Kind
 from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary, as_float, finite
 
 __all__ = ["SCHEMA", "read_record", "read_text"]
 
-SCHEMA = 1
-"""Version of the JSON form that this release writes, and the newest that it reads."""
+SCHEMA = 2
+"""The newest version of the JSON form, which this release reads. Rules are written in the oldest that can hold them.
+
+1: elementwise rules. 2: kinds; reductions, ``max``, ``clip``, ``step``, ``inv0``, ``fan_in`` and ``is_vector``.
+"""
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
 
@@ -58,7 +62,7 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
     for name in values:  # an unknown name that the expression does not use is a typing error
         if name not in vocabulary.names and name not in words:
             raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
-    expression = parse_expression(head, vocabulary.names | {*values})
+    expression = parse_expression(head, {**dict.fromkeys(values, Kind.RUN), **vocabulary.kinds})
     return {"expression": expression, "values": values, "lr": lr, "vocabulary": vocabulary}
 
 
@@ -74,9 +78,9 @@ def read_record(text: str) -> dict[str, Any]:
         raise RuleError(f"not JSON: {error}") from None
     if not isinstance(record, dict) or "schema" not in record:
         raise RuleError("not a rule: expected a JSON object with the keys schema, expression, values, ...")
-    if type(record["schema"]) is not int or record["schema"] != SCHEMA:
+    if type(record["schema"]) is not int or not 1 <= record["schema"] <= SCHEMA:
         raise RuleError(
-            f"rule of schema {quoted(record['schema'])}; this release reads schema {SCHEMA}. Upgrade sol-symbols."
+            f"rule of schema {quoted(record['schema'])}; this release reads schemas 1 to {SCHEMA}. Upgrade sol-symbols."
         )
     for key, kind in _FIELDS.items():
         if key not in record:
@@ -113,10 +117,15 @@ def _read_state(name: str, state: object) -> Recurrence:
     init = state.get("init")
     if init is None or not _is_number(init):
         raise RuleError(f"not a rule: state {quoted(name)} starts at {quoted(init)}")
+    kinds = {kind.label: kind for kind in Kind}
+    label = state.get("kind", Kind.COORDINATE.label)
+    if not isinstance(label, str) or label not in kinds:
+        raise RuleError(f"not a rule: state {quoted(name)} is of kind {quoted(label)}; kinds: {', '.join(kinds)}")
     known = STANDARD.recurrences.get(name)
     start = finite(name, as_float(name, init))
-    read = Recurrence(name, state["update"], start, known.description if known else "")
-    return known if known and _same(name, read.update) and known.init == read.init else read
+    read = Recurrence(name, state["update"], start, known.description if known else "", kind=kinds[label])
+    same = known and _same(name, read.update) and (known.init, known.kind) == (read.init, read.kind)
+    return known if known and same else read
 
 
 def _read_feature(name: str, definition: object) -> Feature:

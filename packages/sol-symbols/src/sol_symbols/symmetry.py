@@ -39,15 +39,18 @@ def parity(expression: sympy.Expr, vocabulary: Vocabulary) -> int:
     parities = {"g": -1, "w": -1}
     order = _states_first(expression, vocabulary)
     parities |= {f"{name}_prev": 0 for name in order if name in vocabulary.recurrences}  # not known yet
-    for name in order:
-        definition, old = vocabulary.definitions[name], f"{name}_prev"
-        if name not in vocabulary.recurrences:
-            parities[name] = _parity(definition, parities)
-            continue
-        # A state is odd (even) if its update is for an odd (even) old value.
-        possible = (-1, 1) if vocabulary.recurrences[name].init == 0 else (1,)
-        found = [sign for sign in possible if _parity(definition, {**parities, old: sign}) == sign]
-        parities[name] = parities[old] = found[0] if found else 0
+    before: dict[str, int] = {}
+    while before != parities:  # features of old values come before the states whose values they are
+        before = dict(parities)
+        for name in order:
+            definition, old = vocabulary.definitions[name], f"{name}_prev"
+            if name not in vocabulary.recurrences:
+                parities[name] = _parity(definition, parities)
+                continue
+            # A state is odd (even) if its update is for an odd (even) old value.
+            possible = (-1, 1) if vocabulary.recurrences[name].init == 0 else (1,)
+            found = [sign for sign in possible if _parity(definition, {**parities, old: sign}) == sign]
+            parities[name] = parities[old] = found[0] if found else 0
     return _parity(expression, parities)
 
 
@@ -63,18 +66,33 @@ def _parity(expression: sympy.Expr, parities: dict[str, int]) -> int:
     parts = [_parity(argument, parities) for argument in expression.args]
     if all(part == 1 for part in parts):
         return 1
+    clipped = _clipped(expression)
+    if clipped is not None and _parity(clipped[1], parities) == 1:
+        return _parity(clipped[0], parities)
     if 0 in parts:
         return 0
     if expression.is_Mul:
         return math.prod(parts)
     if expression.is_Pow and expression.exp.is_Integer:
         return parts[0] ** (int(expression.exp) % 2)
+    operator = operator_of(expression.func)
+    if operator is not None and operator.parity == "product":
+        return math.prod(parts)
     if len(set(parts)) > 1:
         return 0
     if expression.is_Add:
         return parts[0]
-    operator = operator_of(expression.func)
     return _PARITIES.get(operator.parity, 0) if operator is not None else 0
+
+
+def _clipped(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr] | None:
+    """x and y of min(max(x, -y), y) or max(min(x, y), -y), which are as odd as x if y is even."""
+    if isinstance(expression, sympy.Min | sympy.Max) and len(expression.args) == 2:
+        other = sympy.Max if isinstance(expression, sympy.Min) else sympy.Min
+        for limit, limited in (expression.args, expression.args[::-1]):
+            if isinstance(limited, other) and len(limited.args) == 2 and -limit in limited.args:
+                return next(x for x in limited.args if x != -limit), limit
+    return None
 
 
 def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
@@ -95,16 +113,20 @@ def _stable_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr
     degrees: dict[str, sympy.Expr | None] = {"g": sympy.Integer(1), "w": None}
     order = _states_first(expression, vocabulary)
     degrees |= {f"{name}_prev": None for name in order if name in vocabulary.recurrences}  # not known yet
-    for name in order:
-        definition = vocabulary.definitions[name].subs(symbol("eps"), 0)
-        if name not in vocabulary.recurrences:
-            degrees[name] = _degree(definition, degrees)
-            continue
-        # A state has the degree of what is added to it, if its update is then consistent.
-        old = f"{name}_prev"
-        fresh = _degree(definition.subs(symbol(old), 0), degrees)
-        degrees[old] = fresh
-        degrees[name] = fresh if _degree(definition, degrees) == fresh else None
+    before: dict[str, sympy.Expr | None] = {}
+    while before != degrees:
+        before = dict(degrees)
+        for name in order:
+            definition = vocabulary.definitions[name].subs(symbol("eps"), 0)
+            if name not in vocabulary.recurrences:
+                degrees[name] = _degree(definition, degrees)
+                continue
+            # A state has the degree of what is added to it, if its update is then consistent.
+            old = f"{name}_prev"
+            fresh = _degree(definition.subs(symbol(old), 0), degrees)
+            fresh = fresh if vocabulary.recurrences[name].init == 0 or fresh == 0 else None  # a start has a size
+            degrees[old] = fresh
+            degrees[name] = fresh if _degree(definition, degrees) == fresh else None
     return _degree(expression.subs(symbol("eps"), 0), degrees)
 
 
@@ -113,16 +135,17 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
         return degrees.get(expression.name, sympy.Integer(0))
     if not expression.args:
         return sympy.Integer(0)
-    parts = [_degree(argument, degrees) for argument in expression.args]
+    extremum = isinstance(expression, sympy.Min | sympy.Max)  # zeros, such as a stabilizer's, are of any degree
+    parts = [_degree(argument, degrees) for argument in expression.args if not (extremum and argument.is_zero)]
     if any(part is None for part in parts):
         return None
-    if expression.is_Mul:
+    operator = operator_of(expression.func)
+    if expression.is_Mul or (operator is not None and operator.degree == "product"):
         return sympy.Add(*parts)
     if expression.is_Pow and parts[1] == 0:
         return parts[0] * expression.exp if expression.exp.is_number or parts[0] == 0 else None
     if expression.is_Add:
         return parts[0] if len(set(parts)) == 1 else None
-    operator = operator_of(expression.func)
     if operator is not None and isinstance(operator.degree, int) and len(set(parts)) == 1:
         return sympy.Integer(operator.degree) * parts[0]
     return sympy.Integer(0) if all(part == 0 for part in parts) else None

@@ -9,6 +9,8 @@ Inputs at inner step t (counted from 1):
 ``T``     horizon: the number of steps of a schedule
 ========  ===========================================================
 
+and, per tensor, ``fan_in`` and ``is_vector``. Every value is of a :class:`~sol_symbols.kinds.Kind`.
+
 A state ``s`` is a recurrence: in an expression, ``s`` is its value after this step's update and ``s_prev`` its value
 before. A feature is a named expression over inputs, hyperparameters, states and other features.
 
@@ -30,7 +32,8 @@ import sympy
 
 from sol_symbols.errors import RuleError, quoted
 from sol_symbols.grammar import canonical, parse_expression, symbol
-from sol_symbols.operators import OPERATORS
+from sol_symbols.kinds import Kind
+from sol_symbols.operators import calls, kind_of
 
 __all__ = ["INPUTS", "STANDARD", "Feature", "Hyperparameter", "Input", "Recurrence", "Vocabulary", "as_float", "finite"]
 
@@ -62,21 +65,35 @@ class Input:
         name: Its name in expressions.
         description: One line for a person.
         latex: Its symbol in LaTeX.
+        kind: How many numbers it has.
+        schema: The first version of the JSON form that has it.
     """
 
     name: str
     description: str
     latex: str
+    kind: Kind = Kind.RUN
+    schema: int = 1
 
 
 INPUTS: Mapping[str, Input] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Input("g", "gradient", "g_t"),
-            Input("w", "parameter value", r"\theta_{t-1}"),
+            Input("g", "gradient", "g_t", Kind.COORDINATE),
+            Input("w", "parameter value", r"\theta_{t-1}", Kind.COORDINATE),
             Input("t", "step, counted from 1", "t"),
             Input("T", "horizon in steps", "T"),
+            Input(
+                *("fan_in", "inputs of a unit: elements per row of a matrix, 1 for vectors", r"n_{\mathrm{in}}"),
+                kind=Kind.TENSOR,
+                schema=2,
+            ),
+            Input(
+                *("is_vector", "1 for tensors of less than two dimensions, else 0", r"\iota_{\mathrm{vec}}"),
+                kind=Kind.TENSOR,
+                schema=2,
+            ),
         )
     }
 )
@@ -112,7 +129,7 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A state stored per coordinate: ``s_0 = init``, ``s_t = update(s_{t-1}, ...)``.
+    """A state, stored per coordinate unless it says otherwise: ``s_0 = init``, ``s_t = update(s_{t-1}, ...)``.
 
     Attributes:
         name: ``s``; the value before the update is called ``s_prev``.
@@ -121,6 +138,7 @@ class Recurrence:
         description: One line for a person.
         latex: Its symbol in LaTeX, with the index t of the step: ``m_t``; that of ``s_prev`` has t - 1 instead. The
             name, upright, by default. Not compared, and not stored with rules.
+        kind: How many numbers it has; its update can be of this kind or a lower one.
     """
 
     name: str
@@ -128,6 +146,7 @@ class Recurrence:
     init: float = 0.0
     description: str = ""
     latex: str = field(default="", compare=False)
+    kind: Kind = Kind.COORDINATE
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ class Vocabulary:
 
     Raises:
         RuleError: Two entries have the same name, a name is not an identifier or is an operator's, or a definition
-            cannot be read or refers to itself.
+            cannot be read, refers to itself or is of the wrong kind.
     """
 
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
@@ -192,7 +211,7 @@ class Vocabulary:
         taken: set[str] = set()
         previous = (f"{name}_prev" for name in self.recurrences)
         for name in (*INPUTS, *previous, *self.hyperparameters, *self.recurrences, *self.features):
-            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in OPERATORS or name == "lr":
+            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in calls() or name == "lr":
                 raise RuleError(f"{quoted(name)} cannot be a name in a vocabulary")
             if name in taken:
                 raise RuleError(f"the name {quoted(name)} is defined twice")
@@ -224,8 +243,33 @@ class Vocabulary:
         texts |= {name: feature.definition for name, feature in self.features.items()}
         read = {name: parse_expression(text, self.names).xreplace(inline) for name, text in texts.items()}
         definitions = {name: canonical(definition, self.names) for name, definition in read.items()}
-        self._ordered(definitions, [symbol(name) for name in definitions])  # refuses circles
+        order = self._ordered(definitions, [symbol(name) for name in definitions])  # refuses circles
+        self._infer(definitions, order, texts)
         return definitions
+
+    def _infer(self, definitions: Mapping[str, sympy.Expr], order: Sequence[str], texts: Mapping[str, str]) -> None:
+        """Set ``_kinds``; refuse definitions of the wrong kind."""
+        kinds = {entry.name: entry.kind for entry in INPUTS.values()} | dict.fromkeys(self.hyperparameters, Kind.RUN)
+        for name, state in self.recurrences.items():
+            kinds |= {name: state.kind, f"{name}_prev": state.kind}
+        for name in order:
+            try:
+                found = kind_of(definitions[name], kinds)
+            except RuleError:
+                parse_expression(texts[name], {**dict.fromkeys(self.names, Kind.COORDINATE), **kinds})  # shows where
+                raise
+            kind = kinds.setdefault(name, found)
+            if found > kind:
+                numbers = f"has {kind.description}, and its update has {found.description}"
+                raise RuleError(f"state {quoted(name)} {numbers}: {texts[name]}")
+        object.__setattr__(self, "_kinds", kinds)
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """The kind of every name that an expression can use."""
+        _ = self.definitions
+        kinds: Mapping[str, Kind] = self.__dict__["_kinds"]
+        return kinds
 
     @cached_property
     def latex(self) -> Mapping[str, str]:
@@ -237,7 +281,7 @@ class Vocabulary:
 
     def parse(self, text: str) -> sympy.Expr:
         """Read an expression over these names and replace abbreviations by their definitions."""
-        return self.without_abbreviations(parse_expression(text, self.names))
+        return self.without_abbreviations(parse_expression(text, self.kinds))
 
     def without_abbreviations(self, expression: sympy.Expr) -> sympy.Expr:
         """``expression`` with every inline feature replaced by its definition."""
@@ -294,6 +338,20 @@ STANDARD = Vocabulary()._with(
     Hyperparameter("wd", 0.0, 0.0, float("inf"), "decoupled weight decay", latex=r"\lambda"),
     Hyperparameter("beta_fast", 0.5, 0.0, 1.0, "decay rate of the fast moment", latex=r"\beta_{\mathrm{fast}}"),
     Hyperparameter("beta_long", 0.99, 0.0, 1.0, "decay rate of the long moment", latex=r"\beta_{\mathrm{long}}"),
+    Hyperparameter("beta3", 0.99, 0.0, 1.0, "decay rate of the second moment of Adan", latex=r"\beta_3"),
+    Hyperparameter("gamma", 0.025, 0.0, float("inf"), "scale of the variance reduction of MARS", latex=r"\gamma"),
+    Hyperparameter(
+        *("rate_gain", 0.1, 0.0, float("inf"), "gain of the adaptive rate by the agreement within a tensor"),
+        latex=r"k",
+    ),
+    Hyperparameter(
+        *("rate_gain_all", 0.0, 0.0, float("inf"), "gain of the adaptive rate by the agreement of all tensors"),
+        latex=r"k_{\mathrm{all}}",
+    ),
+    Hyperparameter("rate_target", -0.05, -1.0, 1.0, "agreement that leaves the adaptive rate as it is", latex=r"c_0"),
+    Hyperparameter(
+        *("rate_limit", 7.0, 0.0, float("inf"), "largest logarithm of the adaptive rate"), latex=r"h_{\max}"
+    ),
     Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient", latex="m_t"),
     Recurrence(
         "v", "beta2*v_prev + (1 - beta2)*g**2", description="moving average of the squared gradient", latex="v_t"
@@ -323,6 +381,137 @@ STANDARD = Vocabulary()._with(
         "beta2*v_res_prev + (1 - beta2)*(g - m)**2 + eps",
         description="moving average of the squared deviation of the gradient from m, after AdaBelief",
         latex=r"\nu_t",
+    ),
+    Recurrence("g_old", "g", description="gradient, kept for the next step", latex=r"g^{\mathrm{old}}_t"),
+    Recurrence("v_max", "max(v_max_prev, v)", description="largest v, after AMSGrad", latex=r"v^{\max}_t"),
+    Recurrence(
+        "g_max",
+        "max(beta2*g_max_prev, abs(g) + eps)",
+        description="decaying maximum of the absolute gradient, after Adamax",
+        latex=r"g^{\max}_t",
+    ),
+    Recurrence(
+        "v_yogi",
+        "v_yogi_prev - (1 - beta2)*sign(v_yogi_prev - g**2)*g**2",
+        1e-06,
+        description="second moment that changes additively, after Yogi",
+        latex=r"v^{\mathrm{Yogi}}_t",
+    ),
+    Recurrence(
+        "m_rs",
+        "beta1*m_rs_prev + (1 - beta1)*rs",
+        description="moving average of rs, after LaProp",
+        latex=r"m^{\mathrm{rs}}_t",
+    ),
+    Recurrence(
+        "m_diff",
+        "beta2*m_diff_prev + (1 - beta2)*g_diff",
+        description="moving average of the gradient's change, after Adan",
+        latex=r"m^\Delta_t",
+    ),
+    Recurrence(
+        "v_diff",
+        "beta3*v_diff_prev + (1 - beta3)*(g + beta2*g_diff)**2",
+        description="second moment of the extrapolated gradient, after Adan",
+        latex=r"v^\Delta_t",
+    ),
+    Recurrence(
+        "v_first",
+        "beta2*v_first_prev + (1 - beta2*step(t - 1))*g**2",
+        description="second moment that starts at the first squared gradient, after ADOPT",
+        latex=r"v^{\mathrm{first}}_t",
+    ),
+    Recurrence(
+        "m_adopt",
+        "beta1*m_adopt_prev + step(t - 1)*(1 - beta1)*g_adopt",
+        description="moving average of g_adopt from the second step on, after ADOPT",
+        latex=r"m^{\mathrm{ADOPT}}_t",
+    ),
+    Recurrence(
+        "m_mars",
+        "beta1*m_mars_prev + (1 - beta1)*g_mars",
+        description="moving average of g_mars",
+        latex=r"m^{\mathrm{MARS}}_t",
+    ),
+    Recurrence(
+        "v_mars",
+        "beta2*v_mars_prev + (1 - beta2)*g_mars**2",
+        description="second moment of g_mars",
+        latex=r"v^{\mathrm{MARS}}_t",
+    ),
+    Recurrence(
+        "b_trust",
+        "mu*b_trust_prev + (g + wd*w)*trust(norm(w), norm(g + wd*w))",
+        description="momentum buffer of gradients scaled to their tensor, after LARS",
+        latex=r"b^{\mathrm{trust}}_t",
+    ),
+    Recurrence(
+        "v_mean",
+        "beta2*v_mean_prev + (1 - beta2)*mean(g**2)",
+        description="mean of v over the tensor, after Adam-mini",
+        latex=r"\bar v_t",
+        kind=Kind.TENSOR,
+    ),
+    Recurrence(
+        "v_norm",
+        "beta2*v_norm_prev + (1 - beta2*step(t - 1))*norm(g)**2",
+        description="moving average of the squared norm, from its first value, after NovoGrad",
+        latex=r"v^{\mathrm{norm}}_t",
+        kind=Kind.TENSOR,
+    ),
+    Recurrence(
+        "b_norm",
+        "beta1*b_norm_prev + g/(sqrt(v_norm) + eps) + wd*w",
+        description="momentum buffer of normalized gradients, after NovoGrad",
+        latex=r"b^{\mathrm{norm}}_t",
+    ),
+    Recurrence(
+        "log_rate",
+        "clip(log_rate_prev + step(t - 1)*rate_change, rate_limit)",
+        description="logarithm of the adaptive rate: grows while gradients agree with the momentum",
+        latex="h_t",
+        kind=Kind.TENSOR,
+    ),
+    Feature("g_prev", "g_old_prev", "gradient of the step before, 0 at the first", latex="g_{t-1}"),
+    Feature("g_diff", "step(t - 1)*(g - g_prev)", "change of the gradient, 0 at the first step", latex=r"\Delta g_t"),
+    Feature(
+        "g_vr",
+        "g + gamma*beta1/(1 - beta1)*(g - g_prev)",
+        "gradient with reduced variance, after MARS",
+        latex=r"c_t",
+    ),
+    Feature("g_mars", "g_vr/max(norm(g_vr), 1)", "g_vr with a norm of at most 1", latex=r"\tilde c_t"),
+    Feature(
+        "g_adopt",
+        "clip(g/max(sqrt(v_first_prev), eps), (t - 1)**0.25)",
+        "gradient over the root of the second moment before it, clipped",
+        latex=r"\check g_t",
+    ),
+    Feature(
+        "rate_change",
+        "rate_gain*(cos_m - rate_target) + rate_gain_all*(cos_all - rate_target)",
+        "change of the adaptive rate's logarithm",
+        latex=r"\delta_t",
+    ),
+    Feature(
+        "cos_m",
+        "dot(g, m_prev)*inv0(norm(g))*inv0(norm(m_prev))",
+        "cosine between the gradient and the momentum before it, 0 where one of them is 0",
+        latex=r"\cos_t",
+    ),
+    Feature(
+        "cos_all",
+        "all_dot(g, m_prev)*inv0(sqrt(all_dot(g, g)))*inv0(sqrt(all_dot(m_prev, m_prev)))",
+        "cosine over all tensors between the gradient and the momentum before it",
+        latex=r"\cos^{\mathrm{all}}_t",
+    ),
+    Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\rho_t"),
+    Feature("rms_v", "sqrt(mean(v_hat))", "root of the tensor's mean second moment", latex="q_t"),
+    Feature(
+        "log_spread",
+        "step(rms_v)*log(max(gmean(rms_v)*inv0(rms_v), 1e-30))",
+        "logarithm of gmean(rms_v)/rms_v, 0 where rms_v is 0",
+        latex=r"\log(Q_t/q_t)",
     ),
     Feature("g2", "g**2", "squared gradient", inline=True),
     Feature("g3", "g**3", "cubed gradient", inline=True),

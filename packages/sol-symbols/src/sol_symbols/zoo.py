@@ -43,6 +43,94 @@ _TABLE = (
         *("adabelief", "m_hat/(sqrt(v_res_hat) + eps) where eps = 1e-16", "Zhuang et al. 2020", "optax.adabelief"),
         "deviation from the new m; eps is added to the variance at every step and to its root",
     ),
+    (
+        *("amsgrad", "m_hat/(sqrt(v_max/bc2) + eps)", "Reddi et al. 2018", "torch.optim.Adam(amsgrad=True)"),
+        "maximum of v before its bias correction",
+    ),
+    (
+        "adamax",
+        "m_hat/g_max",
+        "Kingma and Ba 2015",
+        "torch.optim.Adamax",
+        "infinity norm in place of the second moment",
+    ),
+    (
+        *("yogi", "m/(sqrt(v_yogi) + eps) where eps = 0.001", "Zaheer et al. 2018", ""),
+        "v changes by at most (1 - beta2)*g**2; no bias correction, as in the paper",
+    ),
+    (
+        *("laprop", "m_rs/bc1 where eps = 1e-15", "Ziyin et al. 2020", ""),
+        "momentum of normalized gradients",
+    ),
+    (
+        *("qhadam", "(0.7*m_hat + 0.3*g)/(sqrt(v_hat) + eps)", "Ma and Yarats 2019"),
+        *("", "nu1 = 0.7, nu2 = 1"),
+    ),
+    (
+        "adan",
+        "(m_hat + beta2*m_diff/bc2)/(sqrt(v_diff/(1 - beta3**t)) + eps) where beta1 = 0.98, beta2 = 0.92",
+        "Xie et al. 2022",
+        "pytorch_optimizer.Adan",
+        "betas count as in Adam: the paper's are 1 minus these",
+    ),
+    (
+        *("adopt", "m_adopt where beta2 = 0.9999, eps = 1e-6", "Taniguchi et al. 2024", ""),
+        "converges for any beta2; the first step only starts v_first. Clipped to (t - 1)**0.25, as by the authors",
+    ),
+    (
+        *("ademamix", "(m_hat + 5*m_long)/(sqrt(v_hat) + eps) where beta_long = 0.9999", "Pagliardini et al. 2024"),
+        *("pytorch_optimizer.AdEMAMix", "alpha = 5, without warm-up of alpha and beta_long"),
+    ),
+    (
+        "mars",
+        "m_mars/bc1/(sqrt(v_mars/bc2) + eps) where beta1 = 0.95, beta2 = 0.99",
+        "Yuan et al. 2024",
+        "",
+        "MARS-AdamW, which approximates the second gradient of a batch by the last batch's",
+    ),
+    (
+        *("grams", "abs(ad)*sign(g) where eps = 1e-6", "Cao et al. 2024", "pytorch_optimizer.Grams"),
+        "size of Adam, direction of the gradient",
+    ),
+    (
+        *("cautious-adamw", "ad*step(ad*g)/max(mean(step(ad*g)), 0.001) + wd*w where wd = 0.01", "Liang et al. 2024"),
+        *("", "drops coordinates where the step disagrees with the gradient, and rescales the others"),
+    ),
+    (
+        "cautious-lion",
+        "sign(li)*step(li*g)/max(mean(step(li*g)), 0.001) where beta2 = 0.99",
+        "Liang et al. 2024",
+        "",
+        "Lion where it agrees with the gradient, rescaled",
+    ),
+    (
+        "stable-adamw",
+        "(ad + wd*w)/max(sqrt(mean(g**2/max(v_hat, eps**2))), 1) where beta2 = 0.99, wd = 0.01",
+        "Wortsman et al. 2023",
+        "",
+        "smaller steps for tensors whose v lags behind their gradients",
+    ),
+    ("tiger", "sign(m) + wd*w where beta1 = 0.965, wd = 0.01", "Su 2023", "pytorch_optimizer.Tiger", "one state"),
+    (
+        *("lamb", "(ad + wd*w)*trust(norm(w), norm(ad + wd*w)) where eps = 1e-6", "You et al. 2020", "optax.lamb"),
+        "large batches: steps in proportion to each tensor's norm; set wd for weight decay",
+    ),
+    (
+        *("lars", "0.001*b_trust", "You et al. 2017", "optax.lars"),
+        "large batches of SGD with momentum; 0.001 is the trust coefficient",
+    ),
+    (
+        *("novograd", "b_norm where beta2 = 0.25, eps = 1e-6", "Ginsburg et al. 2019", "optax.novograd"),
+        "one second moment per tensor",
+    ),
+    (
+        *("adam-mini", "m_hat/(sqrt(v_mean/bc2) + eps) + wd*w where wd = 0.01", "Zhang et al. 2024", ""),
+        "a tensor as block: half the memory of Adam",
+    ),
+    (
+        *("normalized-sgd", "g*inv0(sqrt(all_dot(g, g)))", "Nesterov 1984", ""),
+        "steps of length lr, whatever the size of the gradient",
+    ),
     ("lion", "sign(li) where beta2 = 0.99", "Chen et al. 2023", "optax.lion(weight_decay=0)", ""),
     ("powersign-ld", "exp(ld*sign(g)*sign(m))*g", "Bello et al. 2017", "", "base e, linear decay"),
     ("powersign-cd", "exp(cd*sign(g)*sign(m))*g", "Bello et al. 2017", "", "base e, cosine decay without restarts"),

@@ -1,0 +1,254 @@
+"""Values per tensor and per run: what reductions mean, and that every part of the package knows the kinds."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+
+from sol_symbols import (
+    REDUCTIONS,
+    STANDARD,
+    ZOO,
+    Feature,
+    Kind,
+    Layout,
+    Recurrence,
+    RuleError,
+    UpdateRule,
+    evaluator,
+    latex,
+    lower,
+    parity,
+    plot,
+    probed_parity,
+    probed_scaling_degree,
+    scaling_degree,
+    simplify,
+    value_ranges,
+)
+
+LAYOUT = Layout(((2, 3), (3,), (), (0,), (4, 2, 1), (3,)))
+STEPS, COUNT = 7, sum(LAYOUT.sizes)
+ADAPTIVE = (
+    "(0.3*la*inv0(rms_v) + 0.1*sign(g))*tensor_rate*exp(0.4*log_spread)*(fan_in/100)**(-0.3)*exp(-0.7*is_vector)"
+    " where rate_gain = 0.15, rate_gain_all = 0.02"
+)
+TEXTS = [
+    "g*inv0(rms(g))",
+    "(ad + 0.01*w)*norm(w)*inv0(norm(ad + 0.01*w))",
+    "m*step(m*g)*inv0(mean(step(m*g)))",
+    "g*dot(g, m_prev)*inv0(all_rms(g))",
+    "clip(g, all_rms(m))*max(rms(w), 0.001) + fan_in**(-0.5)*g_prev*(1 - is_vector)",
+    "sign(g)*gmean(rms(g)) + all_dot(g, w) + norm(w)",
+    ADAPTIVE,
+]
+RULES = [UpdateRule.parse(text) for text in TEXTS]
+
+
+def data(seed=0):
+    """Gradients and parameters; the last tensor's gradient is 0."""
+    rng = np.random.default_rng(seed)
+    g, w = rng.normal(size=(2, STEPS, COUNT))
+    g[:, -3:] = 0
+    return g, w
+
+
+def run(rule, **options):
+    g, w = data()
+    return rule.evaluate(g, w, layout=LAYOUT, **options)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_are_their_meaning(name):
+    x, y = data()[0][0], data()[1][0]
+    pieces = [(a.ravel(), b.ravel()) for a, b in zip(LAYOUT.split(x), LAYOUT.split(y))]
+    each = {
+        "rms": lambda a, b: np.sqrt(np.mean(a**2)) if a.size else 0,
+        "mean": lambda a, b: np.mean(a) if a.size else 0,
+        "norm": lambda a, b: np.linalg.norm(a),
+        "dot": lambda a, b: a @ b,
+        "all_rms": lambda a, b: np.sqrt(np.mean(x**2)),
+        "all_dot": lambda a, b: x @ y,
+        "gmean": lambda a, b: np.exp(np.mean(np.log([r for r in (np.linalg.norm(p) for p, _ in pieces) if r > 0]))),
+    }[name]
+    call = {"dot": "dot(g, w)", "all_dot": "all_dot(g, w)", "gmean": "gmean(norm(g))"}.get(name, f"{name}(g)")
+    expected = np.concatenate([np.full(a.shape, each(a, b)) for a, b in pieces])
+    found = UpdateRule.parse(f"{call}*w").evaluate(x[None], y[None], layout=LAYOUT)[0]
+    np.testing.assert_allclose(found, expected * y, rtol=1e-13)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_what_is_zero_is_zero_everywhere(rule):
+    zeros = np.zeros((STEPS, COUNT))
+    assert not rule.evaluate(zeros, zeros, layout=LAYOUT).any()
+    assert np.isfinite(run(rule)).all()
+    assert rule.evaluate(np.zeros((3, 0)), np.zeros((3, 0)), layout=Layout(((0,),))).shape == (3, 0)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_without_a_layout_an_array_is_one_tensor(rule):
+    g, w = data()
+    whole = rule.evaluate(g.reshape(STEPS, 7, 3), w.reshape(STEPS, 7, 3)).reshape(STEPS, COUNT)
+    np.testing.assert_allclose(whole, rule.evaluate(g, w, layout=Layout(((7, 3),))), rtol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_all_libraries_and_hoisted_code_agree(rule, library):
+    module = pytest.importorskip(library)
+    xp = module.numpy if library == "jax" else module
+    with module.enable_x64(True) if library == "jax" else contextlib.nullcontext():
+        g, w = (xp.asarray(x) for x in data())
+        for hoist in (False, True):
+            phi = evaluator(rule, xp, hoist=hoist, layout=LAYOUT)
+            state = phi.init(w[0])
+            for t in range(STEPS):
+                value, state = phi(g[t], state, w[t], t + 1)
+            np.testing.assert_allclose(np.asarray(value), run(rule)[-1], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_leading_axes_are_runs_of_their_own(rule):
+    """As the learner has them: [candidates, seeds, coordinates]; states of tensors are [..., tensors]."""
+    g, w = (np.stack([data(seed)[i] for seed in range(3)], 1)[:, None].repeat(2, 1) for i in range(2))
+    phi = evaluator(rule, layout=LAYOUT)
+    state = phi.init(w[0])
+    for t in range(STEPS):
+        value, state = phi(g[t], state, w[t], t + 1)
+    for seed in range(3):
+        alone = rule.evaluate(*data(seed), layout=LAYOUT)[-1]
+        np.testing.assert_allclose(value[:, seed], np.stack([alone, alone]), rtol=1e-12)
+    sizes = {Kind.TENSOR: len(LAYOUT.sizes), Kind.COORDINATE: COUNT}
+    for name in rule.states:
+        assert state[name].shape == (2, 3, sizes[rule.vocabulary.recurrences[name].kind])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_permuting_the_coordinates_of_a_tensor_permutes_the_update(rule):
+    g, w = data()
+    order = np.arange(COUNT)
+    order[:6] = np.random.default_rng(3).permutation(6)
+    np.testing.assert_allclose(
+        rule.evaluate(g[:, order], w[:, order], layout=LAYOUT), run(rule)[:, order], rtol=1e-10, atol=1e-13
+    )
+
+
+def test_the_adaptive_rate_is_what_its_definition_says():
+    """h_1 = 0, h_t = clip(h_(t-1) + k (cos(g_t, u_(t-1)) - c0) + k_all (cos_all - c0), -7, 7), in plain loops."""
+    k, k_all, c0, beta = 2.0, 0.5, -0.05, 0.9
+    rule = UpdateRule.parse("tensor_rate*w where rate_gain = 2, rate_gain_all = 0.5")
+    g, w = data()
+
+    def cosine(a, b):
+        sizes = np.linalg.norm(a) * np.linalg.norm(b)
+        return a @ b / sizes if sizes > 0 else 0.0
+
+    h, u = np.zeros(len(LAYOUT.sizes)), np.zeros(COUNT)
+    for t in range(STEPS):
+        if t:
+            pairs = zip(LAYOUT.split(g[t]), LAYOUT.split(u))
+            agreement = np.array([cosine(a.ravel(), b.ravel()) for a, b in pairs])
+            h = np.clip(h + k * (agreement - c0) + k_all * (cosine(g[t], u) - c0), -7, 7)
+        u = beta * u + (1 - beta) * g[t]
+        expected = np.exp(h)[LAYOUT.owners] * w[t]
+        np.testing.assert_allclose(run(rule)[t], expected, rtol=1e-12)
+    assert np.abs(h).max() > 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_text_and_file_read_back(rule):
+    assert UpdateRule.parse(str(rule)) == rule
+    assert UpdateRule.from_json(rule.to_json()) == rule
+    assert json.loads(rule.to_json())["schema"] == 2
+
+
+def test_elementwise_rules_are_stored_as_they_were():
+    for rule in ZOO.values():
+        if not lower(rule).reduces and all(operator.schema == 1 for operator in rule.calls):
+            record = json.loads(rule.to_json())
+            assert record["schema"] == 1
+            assert all(state.keys() == {"init", "update"} for state in record["states"].values())
+    stored = json.loads(UpdateRule.parse("g*tensor_rate").to_json())
+    assert stored["states"]["log_rate"]["kind"] == "tensor"
+    stored["states"]["log_rate"]["kind"] = "matrix"
+    with pytest.raises(RuleError, match="state 'log_rate' is of kind 'matrix'; kinds: run, tensor, coordinate"):
+        UpdateRule.from_json(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "place"),
+    [
+        ("g + rms(fan_in)", "rms reduces coordinate values .* its argument is a tensor value", 8),
+        ("g*mean(ld) where T = 9", "mean reduces coordinate values .* its argument is a run value", 7),
+        ("dot(g, rms(g))", "dot reduces coordinate values .* its argument is a tensor value", 7),
+        ("gmean(g)", r"gmean reduces tensor values \(one number per tensor\), .* a coordinate value", 6),
+        ("norm(2)", "norm reduces coordinate values .* its argument is a number", 5),
+        ("all_rms(c*t) where c = 2", "all_rms reduces .* a run value", 8),
+        ("rms", "'rms' is an operator", 0),
+        ("rms(g, m)", r"operator 'rms' takes 1 argument\(s\)", 0),
+    ],
+)
+def test_wrong_mixtures_are_refused_with_the_place(text, message, place):
+    with pytest.raises(RuleError, match=message) as caught:
+        UpdateRule.parse(text)
+    assert str(caught.value).splitlines()[-1] == "  " + " " * place + "^"
+
+
+def test_definitions_of_the_wrong_kind_are_refused():
+    with pytest.raises(RuleError, match="state 'r' has one number per tensor, and its update has one number per coord"):
+        STANDARD.extended(Recurrence("r", "r_prev + g", kind=Kind.TENSOR))
+    with pytest.raises(RuleError, match=r"rms reduces .*\n  rms\(rms\(g\)\)\n      \^"):
+        STANDARD.extended(Feature("r", "rms(rms(g))"))
+    with pytest.raises(RuleError, match="rms reduces"):
+        UpdateRule(REDUCTIONS["rms"](REDUCTIONS["rms"](RULES[0].expression)))
+
+
+def test_states_per_tensor_and_per_run():
+    wider = STANDARD.extended(
+        Recurrence("vt", "beta2*vt_prev + (1 - beta2)*norm(g)**2", kind=Kind.TENSOR),
+        Recurrence("vr", "max(vr_prev, all_rms(g))", kind=Kind.RUN),
+    )
+    rule = UpdateRule.parse("g*inv0(sqrt(vt))*vr where beta2 = 0.5", wider)
+    g, _ = data()
+    norms, most, vt = np.zeros(COUNT), 0.0, 0.0
+    for t in range(STEPS):
+        norms = np.concatenate([np.full(p.size, np.linalg.norm(p)) for p in LAYOUT.split(g[t])])
+        vt, most = 0.5 * vt + 0.5 * norms**2, max(most, np.sqrt(np.mean(g[t] ** 2)))
+        expected = np.divide(g[t], np.sqrt(vt), out=np.zeros(COUNT), where=vt > 0) * most
+        np.testing.assert_allclose(rule.evaluate(g, layout=LAYOUT)[t], expected, rtol=1e-12)
+    assert UpdateRule.from_json(rule.to_json()) == rule
+    assert evaluator(rule, layout=LAYOUT).init(g[0])["vr"].shape == (1,)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=TEXTS)
+def test_the_other_tools_know_the_kinds(rule):
+    odd, degree = parity(rule.expression, STANDARD), scaling_degree(rule.expression, STANDARD)
+    assert odd in (0, probed_parity(rule))
+    assert degree is None or float(degree) == probed_scaling_degree(rule)
+    short = simplify(rule).rule
+    np.testing.assert_allclose(run(short), run(rule), rtol=1e-9, atol=1e-12)
+    low, high = value_ranges(rule, 4.0, 4.0, steps=STEPS).bounds["phi"]
+    values = run(rule)
+    assert low <= values.min()
+    assert values.max() <= high
+    assert latex(rule.expression).count("{") == latex(rule.expression).count("}")
+    assert np.isfinite(plot(rule).axes[0].lines[0].get_ydata()).any()
+
+
+def test_symmetries_of_reductions():
+    texts = ["g*inv0(rms(g))", "la*inv0(rms_v)", "g*tensor_rate", "dot(g, m_prev)*g", "mean(g)", "norm(m)"]
+    rules = [UpdateRule.parse(text) for text in texts]
+    assert [parity(rule.expression, STANDARD) for rule in rules] == [-1, -1, -1, -1, -1, 1]
+    assert [scaling_degree(rule.expression, STANDARD) for rule in rules] == [0, 0, 1, 3, 1, 1]
+
+
+def test_low_precision_is_reduced_in_float32():
+    g = np.full(70_000, 0.01, np.float16)
+    phi = evaluator(UpdateRule.parse("norm(g)"))
+    assert phi(g, {}, None, 1)[0][0] == pytest.approx(0.01 * 70_000**0.5, rel=1e-3)
+
+
+def test_a_layout_that_does_not_fit_is_refused():
+    with pytest.raises(RuleError, match=r"the layout has 21 coordinates, and gradients are of shape \[2, 5\]"):
+        RULES[0].evaluate(np.ones((2, 5)), layout=LAYOUT)
