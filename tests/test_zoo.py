@@ -188,6 +188,8 @@ REFERENCES = [
     ("adamw", of_optax(optax.adamw, weight_decay=0.01)),
     ("nadam", of_optax(optax.nadam)),
     ("nadam", of_torch(OPTIM.NAdam, momentum_decay=float("inf"))),
+    ("nadamw", of_optax(optax.nadamw, weight_decay=0.01)),
+    ("nadamw", of_torch(OPTIM.NAdam, momentum_decay=float("inf"), weight_decay=0.01, decoupled_weight_decay=True)),
     ("adabelief", of_optax(optax.adabelief)),
     ("adabelief", of_torch(EXTRA.AdaBelief)),
     ("lion", of_optax(optax.lion, weight_decay=0.0)),

@@ -1,5 +1,6 @@
 """From the network to a written run: pruning, polishing, learning, interrupting, comparing."""
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -196,3 +197,9 @@ def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
     with pytest.raises(SolError, match=r"wrote rule.json, .*exporters failed: broken.*no such thing"):
         write_run(result, tmp_path)
     assert resolve_rule(str(tmp_path)) == result.rule
+
+
+@pytest.mark.parametrize("settings", [{"start": "lamb"}, {"directions": ("ad", "g*inv0(norm(g))")}])
+def test_values_per_tensor_are_refused_where_the_learner_cannot_search_them(task, settings):
+    with pytest.raises(SolError, match="values per tensor or per run; use elementwise terms"):
+        Learner([task], dataclasses.replace(SMALL, **settings))

@@ -66,6 +66,7 @@ def reference(name, gradients, horizon):
             "adam": m_hat / (np.sqrt(v_hat) + 1e-8),
             "adamw": m_hat / (np.sqrt(v_hat) + 1e-8),
             "nadam": (0.9 * m / (1 - 0.9 ** (t + 1)) + 0.1 * g / (1 - 0.9**t)) / (np.sqrt(v_hat) + 1e-8),
+            "nadamw": (0.9 * m / (1 - 0.9 ** (t + 1)) + 0.1 * g / (1 - 0.9**t)) / (np.sqrt(v_hat) + 1e-8),
             "adabelief": m_hat / (np.sqrt(res / (1 - 0.999**t)) + 1e-16),
             "signsgd": np.sign(g),
             "signum": np.sign(m),

@@ -37,7 +37,7 @@ from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
-from sol_symbols import ZOO, SolError, UpdateRule
+from sol_symbols import ZOO, SolError, UpdateRule, feature_evaluator
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
@@ -160,8 +160,13 @@ class Learner:
         self.searches = list[dict[str, Any]]()
         self._constants = dict[str, Constant[Task]]()
         self.network()
-        for text in (*self.config.directions, *self.config.decays):
-            self.start.vocabulary.parse(text)
+        texts = (*self.config.directions, *self.config.decays, *self.config.features)
+        for text, expression in [
+            (str(self.start), self.start.expression),
+            *((text, self.start.vocabulary.parse(text)) for text in texts),
+        ]:
+            if feature_evaluator((expression,), self.start.vocabulary, torch).program.reduces:
+                raise SolError(f"cannot learn from {text}: it has values per tensor or per run; use elementwise terms")
 
     def run(self) -> LearnResult:
         """Run all phases.

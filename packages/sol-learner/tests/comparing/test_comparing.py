@@ -240,6 +240,20 @@ def test_a_rule_and_its_library_give_one_curve(make_task):
         assert runs[0]["state_bytes"] == runs[1]["state_bytes"]
 
 
+def test_rules_that_reduce_see_the_tensors_of_each_model(task):
+    rule = UpdateRule.parse("g*inv0(norm(g)) where lr = 0.1")
+    optimizees = Optimizees(task, 0, Stream.EVALUATE, range(2))
+    for _ in range(12):
+        _, gradient = optimizees.losses_and_gradients()
+        parts = [g / g.flatten(2).norm(dim=2).view(1, 2, *[1] * (g.ndim - 2)) for g in optimizees.views(gradient)]
+        optimizees.descend(torch.cat([part.flatten(2) for part in parts], 2), 0.1)
+    expected = optimizees.evaluate("train")["loss"][0]
+    together = run_rule(task, rule, 0, Stream.EVALUATE, range(2)).metrics["train"]["loss"][0]
+    torch.testing.assert_close(together, expected, rtol=1e-4, atol=0)
+    alone = compare(task, {"mine": rule}, episodes=2).optimizers[0].metric("train", "loss")
+    torch.testing.assert_close(alone, expected, rtol=1e-4, atol=0)
+
+
 def test_a_run_alone_is_the_run_among_others(task):
     rule = UpdateRule.parse("cd*ad where lr = 0.03")
     outcome = run_rule(task, rule, 0, Stream.EVALUATE, range(3))

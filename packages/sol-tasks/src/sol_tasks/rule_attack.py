@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack as _TorchAttack
 
-from sol_symbols import SolError, UpdateRule, evaluator
+from sol_symbols import Layout, SolError, UpdateRule, evaluator
 from sol_tasks.attack import BALLS, LOSSES, random_start
 
 __all__ = ["RuleAttack"]
@@ -63,13 +63,14 @@ class RuleAttack(_TorchAttack):
         if self.targeted:
             labels, sign = self.get_target_label(images, labels), -1.0
         delta = random_start(images, self.norm, self.eps, torch.Generator().manual_seed(self.seed))
-        phi = evaluator(self.rule, torch, self.steps, hoist=True)
-        state, best = phi.init(delta), _Best(delta)
+        # Each image is a tensor of its own: the first axis holds independent runs.
+        phi = evaluator(self.rule, torch, self.steps, hoist=True, layout=Layout((tuple(images.shape[1:]),)))
+        state, best = phi.init(delta.flatten(1)), _Best(delta)
         for t in range(1, self.steps + 1):
             value, logits, gradient = self._gradient(images, labels, delta, sign)
             best.see(delta, value, (logits.argmax(1) != labels) == (sign > 0))
-            update, state = phi(gradient, state, delta, t)
-            delta = BALLS[self.norm](delta - self.lr * update, images, self.eps)
+            update, state = phi(gradient.flatten(1), state, delta.flatten(1), t)
+            delta = BALLS[self.norm](delta - self.lr * update.view_as(delta), images, self.eps)
         if self.keep == "best":
             with torch.no_grad():
                 logits = self.get_logits(images + self.eps * delta)

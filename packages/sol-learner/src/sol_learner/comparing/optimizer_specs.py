@@ -34,7 +34,7 @@ from sol_learner.inner.optimizees import Optimizees
 from sol_learner.networks.base import State
 from sol_learner.networks.trained_lstm import LSTM_FILE, LSTM_WEIGHTS, TrainedLSTM
 from sol_learner.task_registry import install_line
-from sol_symbols import ZOO, SolError, UpdateRule, evaluator, resolve_rule, symbol
+from sol_symbols import ZOO, Layout, RuleEvaluator, SolError, UpdateRule, evaluator, resolve_rule, symbol
 
 __all__ = [
     "EXTRA",
@@ -157,7 +157,7 @@ class RuleSpec:
 
     def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> Started:
         """See :class:`OptimizerSpec`; the rule's schedule spans ``steps``."""
-        phi = _evaluator(self.with_decay(settings), steps)
+        phi = _evaluator(self.with_decay(settings), steps, optimizees.layout)
         values = {**phi.values, **{name: value for name, value in settings.items() if name in phi.values}}
 
         def update(gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
@@ -167,7 +167,9 @@ class RuleSpec:
         return _moving(optimizees, phi.init(optimizees.theta), update)
 
 
-_evaluator = functools.lru_cache(maxsize=64)(lambda rule, steps: evaluator(rule, torch, steps, hoist=True))
+@functools.lru_cache(maxsize=64)
+def _evaluator(rule: UpdateRule, steps: int, layout: Layout) -> RuleEvaluator:
+    return evaluator(rule, torch, steps, hoist=True, layout=layout)
 
 
 @dataclass(frozen=True)

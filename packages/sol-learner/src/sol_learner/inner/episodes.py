@@ -13,7 +13,7 @@ from sol_learner.inner.optimizees import Optimizees, vectorizes
 from sol_learner.networks.base import State
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
-from sol_symbols import SolError, UpdateRule, evaluator
+from sol_symbols import Layout, SolError, UpdateRule, evaluator
 
 __all__ = [
     "OBJECTIVE_SPLITS",
@@ -77,14 +77,17 @@ class RuleOptimizer:
     Args:
         rule: The rule.
         values: Replace values of the rule; each broadcasts with the parameters.
+        layout: Shapes of the parameters; needed by rules with values per tensor or per run.
     """
 
-    def __init__(self, rule: UpdateRule, values: Mapping[str, Value] | None = None) -> None:
-        self.rule, self._values = rule, dict(values or {})
+    def __init__(
+        self, rule: UpdateRule, values: Mapping[str, Value] | None = None, layout: Layout | None = None
+    ) -> None:
+        self.rule, self._values, self._layout = rule, dict(values or {}), layout
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """See :class:`Optimizer`."""
-        self._phi = evaluator(self.rule, torch, horizon, hoist=True)
+        self._phi = evaluator(self.rule, torch, horizon, hoist=True, layout=self._layout)
         self._phi.values.update(self._values)
         return self._phi.init(theta)
 
@@ -181,7 +184,8 @@ def run_rule(
     def aligned(value: Value) -> Value:
         return value.to(theta).view(-1, 1, 1) if isinstance(value, Tensor) else value
 
-    optimizer = RuleOptimizer(rule, {name: aligned(value) for name, value in (values or {}).items()})
+    own = {name: aligned(value) for name, value in (values or {}).items()}
+    optimizer = RuleOptimizer(rule, own, optimizees.layout)
     rate = aligned(given)
     rows = None if factors is None else factors.to(theta).view(horizon, -1, 1, 1)
     rates = (lambda t: rate) if rows is None else (lambda t: rate * rows[t - 1])

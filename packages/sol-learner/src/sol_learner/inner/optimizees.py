@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sol_learner.task import Batch, Stream, Substream, Task, build_optimizee, draw_batches, generator_for, task_for
-from sol_symbols import SolError
+from sol_symbols import Layout, SolError
 
 __all__ = ["PRECISIONS", "Optimizees", "vectorizes"]
 
@@ -150,6 +150,11 @@ class Optimizees:
         """Parameters of each name, ``[..., *shape]``, of weights ``[..., P]``; no copies."""
         pieces = zip(weights.split(self._sizes, -1), self._shapes)
         return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
+
+    @property
+    def layout(self) -> Layout:
+        """The shapes of the parameters along the last axis of ``theta``."""
+        return Layout(tuple(tuple(shape) for shape in self._shapes))
 
     def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
         """Turn the model's parameters into views of ``row``, [P], without a copy, and return them."""
