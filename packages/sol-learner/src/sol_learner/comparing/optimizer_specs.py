@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 EXTRA = "sol-learner[compare]"
-"""The extra to install for tuning, statistical tests and pytorch-optimizer."""
+"""The extra to install for pytorch-optimizer."""
 
 TUNE = "tune:"
 """Prefix of an optimizer that is tuned although it has a learning rate."""

@@ -26,11 +26,8 @@ from typing import Any
 
 import numpy
 
-from sol_learner.comparing.optimizer_specs import EXTRA
 from sol_learner.comparing.spaces import Dimension, Settings, settled
 from sol_learner.runtime.progress import Progress
-from sol_learner.task_registry import install_line
-from sol_symbols import SolError
 
 __all__ = ["FINALS", "FIRST_RATES", "Request", "tune_side_by_side"]
 
@@ -88,16 +85,7 @@ def tune_side_by_side(
     Returns:
         For each optimizer, ``{"settings", "objective", "losses"}`` of every setting tried: the mean loss, ``None`` if
         it is not finite, and the losses by episode. The best setting comes first.
-
-    Raises:
-        SolError: Optuna is not installed.
     """
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise SolError(
-            f"tuning needs Optuna: {install_line([EXTRA])} (or use --tune none and specify learning rates)"
-        ) from None
     tried: dict[str, list[_Entry]] = {name: [] for name in spaces}
     budgets = {name: _Budget(trainings, min(episodes, trainings), name in halving) for name in spaces}
     searches = {name: _search(space, budgets[name], tried[name], seed) for name, space in spaces.items()}
