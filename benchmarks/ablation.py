@@ -11,13 +11,14 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from sol_learner import LearnConfig, Learner, load_task
+from sol_learner import LearnConfig, Learner, compare, load_task
 from sol_learner.task import Stream, Substream, generator_for
-from sol_symbols import write_atomically
+from sol_symbols import ZOO, write_atomically
 
 PARTS = {
     "the whole recipe": {},
@@ -47,10 +48,11 @@ class RandomStart(Learner):
 def measure(name, seed):
     settings = dict(PARTS[name])
     kind = RandomStart if settings.pop("random start", False) else Learner
-    config = LearnConfig(seed=seed, front=False, baselines=("adam",), **settings)
+    config = LearnConfig(seed=seed, front=False, baselines=(), **settings)
     start = time.monotonic()
     result = kind([load_task("mnistnet")], config).run()
-    learned, adam = result.comparisons[0].optimizers
+    adam = replace(ZOO["adam"], lr=result.summary["tuning"]["lr"])
+    learned, adam = compare("mnistnet", {"learned": result.rule, "adam": adam}, seed=seed).optimizers
     row = {"terms": result.rule.complexity.terms, "seconds": time.monotonic() - start, "rule": str(result.rule)}
     for split in ("train", "test"):
         values, base = (who.metric(split, "loss") for who in (learned, adam))
