@@ -55,6 +55,8 @@ def result(make_task):
 def test_learning_beats_the_tuned_start(result):
     learned, adam = (c.outcome.objective().mean() for c in result.comparisons[0].optimizers[::5])
     assert learned < adam
+    assert result.summary["verdicts"] == {"regression": result.comparisons[0].verdict().line}
+    assert result.comparisons[0].optimizers[0].trainings == sum(result.summary["trainings"].values()) > 0
     assert 1 <= result.rule.complexity.terms <= SMALL.max_terms
     assert result.readout_error < 1e-6
     lengths = [point.terms for point in result.front]

@@ -437,6 +437,7 @@ class Learner:
             "front": [{"terms": p.terms, "loss": p.loss, "rule": str(p.rule)} for p in result.front],
             "searches": self.searches,
             "polish": {"generations": len(polished.history), "loss": polished.loss, "history": polished.history},
+            "verdicts": {c.task: verdict.line for c in result.comparisons if (verdict := c.verdict()) is not None},
             "comparison": [comparison.record() for comparison in result.comparisons],
             "seconds": self.timings,
             "versions": {"sol": metadata.version("sol-learner"), "python": platform.python_version(), **modules},
