@@ -44,7 +44,7 @@ def test_learn_writes_everything_and_says_what_it_found(run):
     assert resolve_rule(str(folder / "rule.txt")) == rule
     assert rule.complexity.terms <= 15
     summary = json.loads((folder / "summary.json").read_text())
-    learned, adam = summary["comparison"][0]["optimizers"][:2]
+    learned, *_, adam = summary["comparison"][0]["optimizers"]
     assert len(learned["metrics"]["test"]["loss"]) == 10
     assert sum(learned["metrics"]["train"]["loss"]) <= 0.80 * sum(adam["metrics"]["train"]["loss"])
     assert sum(learned["metrics"]["test"]["loss"]) <= sum(adam["metrics"]["test"]["loss"])
