@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sol_symbols import ZOO, UpdateRule, evaluator
+from sol_symbols import ZOO, UpdateRule, evaluator, lower
 
 jax.config.update("jax_enable_x64", True)
 
@@ -68,9 +68,12 @@ def test_ordinary_values_agree(rule, xp, convert, dtype):
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in rules()])
 def test_edges_agree(rule, xp, convert):
     """Zeros of both signs, denormal, tiny and huge numbers, infinities."""
-    g, w = np.array(EDGES), np.ones(len(EDGES))
-    expected, found = path(rule, np, g, w, lambda x: x), path(rule, xp, g, w, convert)
+    g = np.array(EDGES)
     normal = (np.abs(g) == 0) | (np.abs(g) > 1e-150)  # squares of others are denormal or 0
+    if lower(rule).reduces:  # one of those changes the value of all
+        g, normal = g[normal], normal[normal]
+    w = np.ones(len(g))
+    expected, found = path(rule, np, g, w, lambda x: x), path(rule, xp, g, w, convert)
     usable = np.isfinite(expected) & normal
     close(found[usable], expected[usable])
     infinite = np.isinf(expected) & normal

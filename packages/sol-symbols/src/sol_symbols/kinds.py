@@ -80,7 +80,7 @@ class Layout:
         return [i for i, size in enumerate(self.sizes) for _ in range(size)]
 
     def split(self, values: Any) -> list[Any]:
-        """The tensors in an array of shape [..., coordinates], each of shape [..., *shape]."""
+        """The tensors in an array of shape [..., coordinates]; each has the leading axes, then its own shape."""
         starts = (0, *self.ends)
         pieces = (values[..., a:b] for a, b in itertools.pairwise(starts))
         return [piece.reshape((*values.shape[:-1], *shape)) for piece, shape in zip(pieces, self.shapes)]

@@ -66,7 +66,7 @@ class Started:
     """An optimizer that is ready to train.
 
     Attributes:
-        step: See :data:`Step`.
+        step: ``step(t, gradient, lr)``; t starts at 1, the gradient has the shape of ``theta``.
         state_bytes: Returns the size of its state in bytes.
         finish: Called once after the last step: places the weights to evaluate, if they are not those it trains.
     """

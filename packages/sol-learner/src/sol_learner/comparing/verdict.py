@@ -114,8 +114,9 @@ class Verdict:
         described: Learning rate and schedule of the best baseline, in words.
         outcome: ``better``, ``worse`` (significantly in training or held-out loss, or it lost more runs), or ``even``.
         train, test: Training and held-out loss against the best baseline; ``None`` if they cannot be compared.
-        steps_ratio, seconds_ratio: Medians of steps and seconds to the target, as ratios to the best baseline's;
-            infinite if only the first missed it, 0 if only the baseline did, ``None`` if both did.
+        steps_ratio: Median of the steps to the target, as a ratio to the best baseline's; infinite if only the first
+            missed it, 0 if only the baseline did, ``None`` if both did.
+        seconds_ratio: The same of the seconds.
         trainings: Trainings spent on the first optimizer, and on each baseline.
         line: The verdict in one line.
         code: PyTorch code for the best baseline; empty if no library has it.
