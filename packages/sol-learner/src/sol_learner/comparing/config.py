@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sol_learner.inner.episodes import shares
 from sol_symbols import SolError
 
 __all__ = ["CRITERIA", "TUNING", "CompareConfig"]
@@ -50,8 +51,7 @@ class CompareConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each split's final loss in what tuning minimizes."""
-        share = {"objective": self.objective, "train": 1.0, "valid": 0.0}[self.tune_for]
-        return {split: weight for split, weight in (("train", share), ("valid", 1 - share)) if weight}
+        return shares({"objective": self.objective, "train": 1.0, "valid": 0.0}[self.tune_for])
 
     def __post_init__(self) -> None:
         for name, choices in (("tune", TUNING), ("tune_for", CRITERIA)):

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +237,17 @@ class _Runs:
         self._given = task if workers.jobs == 1 else given
         self._store, self._workers, self._clock, self._checkpoints = store, workers, clock, checkpoints
         self._fingerprint = fingerprint(task) if store is not None else ""
-        model = build_optimizee(task_for(task, Stream.TUNE), seed, Stream.TUNE, 0)
-        self.vectorizable = vectorizes(task, model)
-        self._parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    @cached_property
+    def _size(self) -> tuple[bool, int]:
+        """Whether models train side by side, and the parameters of one; only tuning needs to build one for this."""
+        model = build_optimizee(task_for(self._task, Stream.TUNE), self._seed, Stream.TUNE, 0)
+        return vectorizes(self._task, model), sum(parameter.numel() for parameter in model.parameters())
+
+    @property
+    def vectorizable(self) -> bool:
+        """Whether models of the task train side by side."""
+        return self._size[0]
 
     def trial(
         self, spec: OptimizerSpec, settings: Settings, stream: Stream, episode: int, splits: tuple[str, ...]
@@ -251,7 +259,7 @@ class _Runs:
         self, spec: RuleSpec, settings: Sequence[Settings], episodes: Sequence[int], splits: tuple[str, ...]
     ) -> list[TrialBatch]:
         """Training runs for tuning, as many side by side as memory suggests."""
-        width = max(1, min(_WIDTH, _NUMBERS // (self._parameters * len(episodes))))
+        width = max(1, min(_WIDTH, _NUMBERS // (self._size[1] * len(episodes))))
         parts = [tuple(settings[i : i + width]) for i in range(0, len(settings), width)]
         fixed = (Stream.TUNE, tuple(episodes), self.steps, splits, self._threads)
         return [TrialBatch(self._given, spec, part, self._seed, *fixed) for part in parts]

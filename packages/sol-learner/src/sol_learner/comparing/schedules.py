@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-__all__ = ["DECAYS", "FLOORS", "WARMUPS", "has_schedule", "schedule_factor"]
+__all__ = ["DECAYS", "FLOORS", "WARMUPS", "schedule_factor"]
 
 DECAYS = {
     "constant": lambda u: 1.0,
@@ -42,8 +42,3 @@ def schedule_factor(settings: Mapping[str, float | str], t: int, steps: int) -> 
         return t / warm
     floor = float(settings.get("floor", 0.0))
     return floor + (1 - floor) * DECAYS[str(settings.get("schedule", "constant"))]((t - 1 - warm) / (steps - warm))
-
-
-def has_schedule(settings: Mapping[str, float | str]) -> bool:
-    """Whether the settings change the learning rate over the steps."""
-    return settings.get("schedule", "constant") != "constant" or bool(settings.get("warmup"))

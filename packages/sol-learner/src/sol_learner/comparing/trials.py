@@ -68,19 +68,7 @@ class Trial:
 
     def identity(self, task: str) -> dict[str, Any]:
         """Everything that determines the results, JSON-serializable; ``task`` is the task's :func:`fingerprint`."""
-        return {
-            "result_version": RESULT_VERSION,
-            "task": task,
-            "optimizer": self.optimizer.identity(),
-            "settings": dict(sorted(self.settings.items())),
-            "seed": self.seed,
-            "stream": self.stream.name.lower(),
-            "episode": self.episode,
-            "steps": self.steps,
-            "splits": list(self.splits),
-            "threads": self.threads,
-            "versions": versions(),
-        }
+        return _identity(self, task, dict(sorted(self.settings.items())), self.episode)
 
 
 @dataclass(frozen=True)
@@ -112,19 +100,23 @@ class TrialBatch:
 
     def identity(self, task: str) -> dict[str, Any]:
         """See :meth:`Trial.identity`. Neighbours change the last digits, so they are part of it."""
-        return {
-            "result_version": RESULT_VERSION,
-            "task": task,
-            "optimizer": self.optimizer.identity(),
-            "settings": [dict(sorted(settings.items())) for settings in self.settings],
-            "seed": self.seed,
-            "stream": self.stream.name.lower(),
-            "episode": list(self.episodes),
-            "steps": self.steps,
-            "splits": list(self.splits),
-            "threads": self.threads,
-            "versions": versions(),
-        }
+        return _identity(self, task, [dict(sorted(s.items())) for s in self.settings], list(self.episodes))
+
+
+def _identity(trial: Trial | TrialBatch, task: str, settings: Any, episode: int | list[int]) -> dict[str, Any]:
+    return {
+        "result_version": RESULT_VERSION,
+        "task": task,
+        "optimizer": trial.optimizer.identity(),
+        "settings": settings,
+        "seed": trial.seed,
+        "stream": trial.stream.name.lower(),
+        "episode": episode,
+        "steps": trial.steps,
+        "splits": list(trial.splits),
+        "threads": trial.threads,
+        "versions": versions(),
+    }
 
 
 def loaded_task(given: Given) -> Task:

@@ -25,6 +25,7 @@ __all__ = [
     "objective",
     "run_episodes",
     "run_rule",
+    "shares",
     "tune_learning_rate",
 ]
 
@@ -34,13 +35,18 @@ OBJECTIVE_SPLITS = ("train", "valid")
 """Splits whose losses after the last step make up the objective."""
 
 
+def shares(weight: float) -> dict[str, float]:
+    """Weight of each split's loss in the objective, if the training loss has ``weight``; splits of weight 0 are out."""
+    return {split: share for split, share in zip(OBJECTIVE_SPLITS, (weight, 1 - weight)) if share}
+
+
 def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) -> Tensor:
     """The objective that every choice minimizes, [C, S]; infinite where it is not a number.
 
     ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
     optimizer gets far, and not by overfitting.
     """
-    parts = [share * metrics[split]["loss"] for split, share in zip(OBJECTIVE_SPLITS, (weight, 1 - weight)) if share]
+    parts = [share * metrics[split]["loss"] for split, share in shares(weight).items()]
     return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf)
 
 

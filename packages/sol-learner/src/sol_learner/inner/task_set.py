@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sol_learner.inner.episodes import Value, objective, run_rule
+from sol_learner.inner.episodes import Value, objective, run_rule, shares
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
@@ -54,7 +54,7 @@ class TaskSet:
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that the objective needs."""
-        return tuple(split for split, share in (("train", self.weight), ("valid", 1 - self.weight)) if share)
+        return tuple(shares(self.weight))
 
     def run(
         self,
