@@ -12,7 +12,7 @@ import numpy as np
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
-from sol_export.source import ArrayPrinter, helpers, indented, listed, rounds, statement
+from sol_export.source import ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
 from sol_export.verification import Trajectory, imported
 from sol_symbols import Assignment, Kind, UpdateRule, lower
 from sol_symbols.operators import kind_of
@@ -209,7 +209,11 @@ class _Writer:
         lines += [f"{name} = {name}.astype(dtype)" for name in ("g", "w") if self.program.uses(name)]
         lines += [f"{name} = {value}" for name, value in _INPUTS.items() if self.program.uses(name)]
         for group in rounds(self.program):
-            lines += _reduced(group) if group[0].reduction else self._statements(group, printer)
+            lines += (
+                reductions(group, _OWN, _TOTALS, "jnp.stack")
+                if group[0].reduction
+                else self._statements(group, printer)
+            )
         text = printer.doprint(phi)
         if not printer.is_array(phi):
             text = f"jnp.full_like(g, {text}, dtype=dtype)"
@@ -269,33 +273,16 @@ def _printer(arrays: Collection[str]) -> ArrayPrinter:
     return ArrayPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
 
 
-def _reduced(group: list[Assignment]) -> list[str]:
-    """The statements for reductions that can be computed together."""
-    lines: list[str] = []
-    sums: list[str] = []
-    after: list[str] = []
-    for a in group:
-        x, y = a.value.args[0].name, a.value.args[-1].name
-        match a.reduction.name if a.reduction else "":
-            case "norm":
-                lines.append(f"{a.name} = jnp.sqrt(jnp.sum({x} * {x}))")
-            case "rms":
-                lines.append(f"{a.name} = jnp.sqrt(jnp.sum({x} * {x}) / max({x}.size, 1))")
-            case "mean":
-                lines.append(f"{a.name} = jnp.sum({x}) / max({x}.size, 1)")
-            case "dot":
-                lines.append(f"{a.name} = jnp.sum({x} * {y})")
-            case "all_dot":
-                after.append(f"{a.name} = totals[{len(sums)}]")
-                sums.append(f"jnp.sum({x} * {y})")
-            case "all_rms":
-                total, count = (f"totals[{len(sums) + i}]" for i in range(2))
-                after.append(f"{a.name} = jnp.sqrt({total} / jnp.maximum({count}, 1))")
-                sums += [f"jnp.sum({x} * {x})", f"{x}.size"]
-            case "gmean":
-                total, count = (f"totals[{len(sums) + i}]" for i in range(2))
-                after.append(f"{a.name} = jnp.exp({total} / jnp.maximum({count}, 1)) * ({count} > 0)")
-                sums += [f"jnp.log(jnp.where({x} > 0, {x}, 1))", f"{x} > 0"]
-    if sums:
-        lines += listed("totals = yield jnp.stack([", sums, "])", 4, brackets=True)
-    return lines + after
+_OWN = {
+    "norm": "jnp.sqrt(jnp.sum({x} * {x}))",
+    "rms": "jnp.sqrt(jnp.sum({x} * {x}) / max({x}.size, 1))",
+    "mean": "jnp.sum({x}) / max({x}.size, 1)",
+    "dot": "jnp.sum({x} * {y})",
+}
+_TOTALS = {
+    "all_dot": ("{0}", ("jnp.sum({x} * {y})",)),
+    "all_rms": ("jnp.sqrt({0} / jnp.maximum({1}, 1))", ("jnp.sum({x} * {x})", "{x}.size")),
+    "gmean": ("jnp.exp({0} / jnp.maximum({1}, 1)) * ({1} > 0)", ("jnp.log(jnp.where({x} > 0, {x}, 1))", "{x} > 0")),
+}
+_REDUCTIONS = _OWN, _TOTALS, "jnp.stack"
+"""See :func:`~sol_export.source.reductions`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 
 from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
 
-__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "rounds", "statement"]
+__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "reductions", "rounds", "statement"]
 
 WIDTH = 120
 
@@ -205,3 +205,31 @@ def _terms(text: str) -> list[str]:
             terms.append(text[start:i])
             start = i + 1
     return [*terms, text[start:]]
+
+
+def reductions(
+    group: Sequence[Assignment], own: Mapping[str, str], totals: Mapping[str, tuple[str, Sequence[str]]], stack: str
+) -> list[str]:
+    """Statements for reductions that can be computed together.
+
+    Args:
+        group: Assignments of one reduction each.
+        own: Value of each reduction over one tensor by name, in terms of ``{x}``, ``{y}`` (its arguments) and
+            ``{name}`` (its result, for what was computed before).
+        totals: For each reduction over all tensors, its value in terms of sums ``{0}``, ``{1}``, ..., and the part of
+            each sum that one tensor contributes.
+        stack: The function that stacks these parts, which the statements yield.
+    """
+    lines, sums, after = list[str](), list[str](), list[str]()
+    for a in group:
+        known = {"name": a.name, "x": a.value.args[0].name, "y": a.value.args[-1].name}
+        reduction = a.reduction.name if a.reduction else ""
+        if reduction in own:
+            lines.append(f"{a.name} = {own[reduction].format(**known)}")
+        elif reduction in totals:
+            value, parts = totals[reduction]
+            after.append(f"{a.name} = {value.format(*(f'totals[{len(sums) + i}]' for i in range(len(parts))))}")
+            sums += [part.format(**known) for part in parts]
+    if sums:
+        lines += listed(f"totals = yield {stack}([", sums, "])", 4, brackets=True)
+    return lines + after

@@ -17,7 +17,7 @@ import sympy
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
-from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, rounds, statement
+from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
 from sol_export.verification import Trajectory, imported
 from sol_symbols import Assignment, Kind, Program, UpdateRule, hoisted, lower, symbol
 
@@ -392,32 +392,23 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
     if norms:
         tensors = _tuple([*norms.values()])
         lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))
-    sums: list[str] = []
-    after: list[str] = []
-    for a in group:
-        x, y = a.value.args[0].name, a.value.args[-1].name
-        match a.reduction.name if a.reduction else "":
-            case "rms":
-                lines.append(f"{a.name} = {a.name} / max({x}.numel(), 1) ** 0.5")
-            case "mean":
-                lines.append(f"{a.name} = {x}.sum() / max({x}.numel(), 1)")
-            case "dot":
-                lines.append(f"{a.name} = ({x} * {y}).sum()")
-            case "all_dot":
-                after.append(f"{a.name} = totals[{len(sums)}]")
-                sums.append(f"({x} * {y}).sum()")
-            case "all_rms":
-                after.append(
-                    f"{a.name} = torch.sqrt(totals[{len(sums)}] / torch.clamp(totals[{len(sums) + 1}], min=1))"
-                )
-                sums += [f"({x} * {x}).sum()", f"torch.ones_like({x}).sum()"]
-            case "gmean":
-                total, count = (f"totals[{len(sums) + i}]" for i in range(2))
-                after.append(f"{a.name} = torch.exp({total} / torch.clamp({count}, min=1)) * ({count} > 0)")
-                sums += [f"torch.log(torch.where({x} > 0, {x}, 1))", f"({x} > 0).to({x}.dtype)"]
-    if sums:
-        lines += listed("totals = yield torch.stack([", sums, "])", 4, brackets=True)
-    return lines + after
+    return lines + reductions(group, _OWN, _TOTALS, "torch.stack")
+
+
+_OWN = {
+    "rms": "{name} / max({x}.numel(), 1) ** 0.5",
+    "mean": "{x}.sum() / max({x}.numel(), 1)",
+    "dot": "({x} * {y}).sum()",
+}
+_TOTALS = {
+    "all_dot": ("{0}", ("({x} * {y}).sum()",)),
+    "all_rms": ("torch.sqrt({0} / torch.clamp({1}, min=1))", ("({x} * {x}).sum()", "torch.ones_like({x}).sum()")),
+    "gmean": (
+        "torch.exp({0} / torch.clamp({1}, min=1)) * ({1} > 0)",
+        ("torch.log(torch.where({x} > 0, {x}, 1))", "({x} > 0).to({x}.dtype)"),
+    ),
+}
+"""See :func:`~sol_export.source.reductions`; norms, which ``rms`` divides, come from one call for all tensors."""
 
 
 def _recurrence(
