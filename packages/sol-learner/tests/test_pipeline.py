@@ -5,11 +5,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sol_learner import Clock, LearnConfig, Learner, compare, write_run
+from sol_learner.mixture import augmented, drawn_task
 from sol_learner.run_folder import prepare_folder
 from sol_learner.runtime import Interrupted, NullProgress
 from sol_learner.runtime.progress import Phase, open_progress
+from sol_learner.task import Stream
 from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule
 
 SMALL = LearnConfig(
@@ -201,7 +204,84 @@ def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
     assert resolve_rule(str(tmp_path)) == result.rule
 
 
-@pytest.mark.parametrize("settings", [{"start": "lamb"}, {"directions": ("ad", "g*inv0(norm(g))")}])
-def test_values_per_tensor_are_refused_where_the_learner_cannot_search_them(task, settings):
-    with pytest.raises(SolError, match="values per tensor or per run; use elementwise terms"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": "lamb"}, "cannot meta-train a network from lamb: it has values per tensor; set episodes to 0"),
+        ({"directions": ("ad", "g*inv0(norm(g))")}, "values per tensor or per run; use elementwise terms"),
+    ],
+)
+def test_values_per_tensor_are_refused_where_the_learner_cannot_search_them(task, settings, message):
+    with pytest.raises(SolError, match=message):
         Learner([task], dataclasses.replace(SMALL, **settings))
+
+
+SEARCH = replace(SMALL, episodes=0, start="sol-general", baselines=(), generations=4, front_generations=2)
+
+
+@pytest.fixture(scope="module")
+def searched(make_task):
+    return Learner([make_task()], SEARCH).run()
+
+
+def test_the_prior_is_improved_with_its_constants(searched):
+    start = ZOO["sol-general"]
+    assert searched.rule.values["beta1"] != start.values["beta1"]
+    assert searched.rule.complexity.terms <= 12
+    assert len(searched.rule.terms) > len(str(searched.rule).split("tensor_rate")) - 1  # shared factors are in front
+    assert searched.summary["polish"]["loss"] <= min(searched.summary["tuning"]["starts"].values()) * 1.5
+    assert searched.front[-1].terms == 1
+
+
+def test_a_rule_is_checked_on_variants_of_its_task(searched):
+    valid = searched.summary["valid"]
+    assert {name.split(": ")[1] for name in valid} >= {"half the steps", "twice the steps", "three times the input"}
+    assert all(row["learned"] <= 2 * row["start"] for row in valid.values())
+
+
+def test_auto_starts_from_the_better_of_prior_and_adam(task):
+    learner = Learner([task], replace(SEARCH, start="auto"))
+    learner.tune()
+    better = min(learner.starts, key=learner.starts.get)
+    assert learner.start.name == better.removesuffix("-constant")
+    assert Learner([task], replace(SMALL, start="auto")).start.name == "adam"
+
+
+class Lengths:
+    """Regressions over different numbers of steps."""
+
+    name = "lengths"
+
+    def __init__(self, make):
+        self.make = make
+
+    def draw(self, generator):
+        return self.make(horizon=int(torch.randint(4, 12, (), generator=generator)))
+
+
+def test_a_mixture_of_tasks_draws_a_task_an_episode(make_task):
+    mixture = Lengths(make_task)
+    horizons = {drawn_task(mixture, 0, Stream.TRAIN, episode).horizon for episode in range(20)}
+    assert len(horizons) > 3
+    result = Learner([mixture], SEARCH).run()
+    assert result.rule != ZOO["sol-general"]
+    assert result.comparisons == []
+    assert result.summary["tasks"] == ["lengths"]
+    with pytest.raises(SolError, match="needs start = sol-general and episodes = 0"):
+        Learner([mixture], SMALL).run()
+
+
+def test_augmented_tasks_are_the_same_function_of_other_coordinates(task):
+    other = augmented(task, weight_scale=1.0)
+    generator = torch.Generator().manual_seed(3)
+    model, scaled = task.build(generator), other.build(generator.manual_seed(3))
+    batch = next(task.batches("train", torch.Generator().manual_seed(0)))
+    assert torch.allclose(task.loss(model, batch), other.loss(scaled, batch))
+    assert not torch.allclose(next(model.parameters()), next(scaled.parameters()))
+    assert augmented(task, horizon=5).horizon == 5
+    double = next(augmented(task, batch_factor=2.0).batches("train", torch.Generator().manual_seed(0)))
+    assert torch.equal(double[0][:16], batch[0])
+    assert len(double[0]) == 32
+    triple = augmented(task, input_scale=3.0)
+    expected = task.loss(model, (3 * batch[0], batch[1]))
+    assert torch.allclose(triple.loss(triple.build(generator.manual_seed(3)), batch), expected)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must no
     from sol_learner.runtime.clock import Clock
     from sol_learner.runtime.ranks import Ranks
 
-__all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks"]
+__all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks", "Tune"]
 
 
 def _count(text: str) -> int:
@@ -294,6 +294,48 @@ class Distil:
             print(f"  the LSTM itself     objective {trained.provenance['loss']:.4f}")
         print(f"\nwrote to {arguments.out}/: {', '.join(files)}")
         return 130 if clock.cancelled else 0
+
+
+class Tune:
+    """Choose a rule's learning rate for a task: five multiples of its own, one training each.
+
+    RULE is a zoo name, such as sol-general, a run folder, a rule file or a formula with a learning rate.
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument("rule", metavar="RULE", nargs="?", default="sol-general", help="default: sol-general")
+        parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
+        parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="trainings per rate (default 1)")
+        parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="write the rule with its rate and horizon as JSON")
+        _add_data_options(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run the command and return the exit status."""
+        from dataclasses import replace
+
+        from sol_learner.inner import choose_learning_rate
+        from sol_learner.task import require_task, with_horizon
+        from sol_learner.task_registry import load_task, parse_device
+        from sol_symbols import resolve_rule
+
+        rule = resolve_rule(arguments.rule)
+        task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
+        require_task(task)
+        task = with_horizon(task, arguments.steps) if arguments.steps else task
+        measured = choose_learning_rate(task, rule, arguments.seed, episodes=arguments.seeds)
+        rate = measured[0][0]
+        for lr, loss in sorted(measured):
+            print(f"lr {lr:<10g} objective {loss:.4f}" + (" *" if lr == rate else ""))
+        tuned = replace(rule, lr=rate).with_horizon(task.horizon)
+        if arguments.out:
+            tuned.save(arguments.out)
+            print(f"wrote {arguments.out}; sol export {arguments.out} --to torch writes an optimizer")
+        horizon = f", horizon={task.horizon}" if rule.needs_horizon else ""
+        print(f'load_optimizer("{arguments.rule}")(model.parameters(), lr={rate:g}{horizon})')
+        return 0
 
 
 class Compare:

@@ -22,7 +22,7 @@ from sol_symbols import ZOO, SolError
 __all__ = ["LearnConfig"]
 
 _CHOICES = {
-    "start": tuple(ZOO),
+    "start": ("auto", *ZOO),
     "estimator": tuple(ESTIMATORS),
     "meta_loss": tuple(META_LOSSES),
     "outer_split": ("train", "valid"),
@@ -44,7 +44,8 @@ class LearnConfig:
     Attributes:
         seed: Base seed; all random streams are derived from it.
         steps: Inner steps per episode (the horizon T) that the rule is learned for; 0 uses the task's horizon.
-        start: Zoo rule that initializes the network; its learning rate is tuned first.
+        start: Zoo rule that learning starts from; its learning rate is tuned first. auto measures sol-general and Adam
+            and takes the better one, and Adam if a network is meta-trained.
         objective: Weight of the training loss in the selection objective; the validation loss gets the rest.
         tuning_episodes: Episodes per learning rate when tuning a baseline.
         features: Input features of the network, as expressions in the standard vocabulary.
@@ -81,10 +82,12 @@ class LearnConfig:
         library_generations: CMA-ES generations over all library terms.
         max_terms: Maximum number of additive terms of the rule.
         prune_episodes: Episodes per candidate rule in pruning.
+        constants: Whether the search also changes constants, such as beta1 and the warm-up.
         generations: CMA-ES generations over the remaining terms; 0 skips polishing.
         population: CMA-ES candidates per generation.
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
+        check_episodes: Episodes of each variant of the task (other steps, inputs, batches) that a rule has to hold on.
         front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
         front_generations: CMA-ES generations in that pruning, run once at three quarters of the terms; 0 skips them.
         evaluation_episodes: Held-out episodes in the final comparison.
@@ -99,7 +102,7 @@ class LearnConfig:
 
     seed: int = 0
     steps: int = 0
-    start: str = "adam"
+    start: str = "auto"
     objective: float = 0.4
     tuning_episodes: int = 4
     features: tuple[str, ...] = FEATURES
@@ -111,7 +114,7 @@ class LearnConfig:
     estimator: str = "first-order"
     meta_loss: str = "mean"
     outer_split: str = "train"
-    episodes: int = 12
+    episodes: int = 0
     meta_batch: int = 8
     unroll: tuple[int, ...] = ()
     horizons: tuple[int, ...] = ()
@@ -134,10 +137,12 @@ class LearnConfig:
     library_generations: int = 20
     max_terms: int = 12
     prune_episodes: int = 4
-    generations: int = 16
+    constants: bool = True
+    generations: int = 28
     population: int = 16
     polish_episodes: int = 2
     sigma: float = 0.1
+    check_episodes: int = 2
     front: bool = True
     front_generations: int = 8
     evaluation_episodes: int = 10

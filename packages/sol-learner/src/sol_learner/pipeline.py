@@ -20,10 +20,11 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import Optimizer, RuleOptimizer, learning_rates, tune_learning_rate
+from sol_learner.inner.episodes import RATE_FACTORS, Optimizer, RuleOptimizer, learning_rates, tune_learning_rate
 from sol_learner.inner.optimizees import vectorizes
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
+from sol_learner.mixture import TaskMixture, drawn_task
 from sol_learner.networks.eql import SymbolicNetwork
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
@@ -36,8 +37,9 @@ from sol_learner.search.polishing import Polished, polish
 from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
+from sol_learner.search.validity import admissible, losses_elsewhere
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
-from sol_symbols import ZOO, SolError, UpdateRule, feature_evaluator
+from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
@@ -142,30 +144,39 @@ class Learner:
         workers: Workers | None = None,
     ) -> None:
         for task in tasks:
-            require_task(task)
+            require_task(drawn_task(task, 0, Stream.TRAIN, 0) if isinstance(task, TaskMixture) else task)
         names = [task.name for task in tasks]
         if not tasks:
             raise SolError("at least one task is required")
         if len({*names}) < len(names):
             raise SolError(f"task names must be unique, got {', '.join(names)}")
         self.config = config or LearnConfig()
-        self.tasks = tuple(with_horizon(task, self.config.steps) if self.config.steps else task for task in tasks)
+        self.members = tuple(
+            with_horizon(task, self.config.steps) if self.config.steps and not isinstance(task, TaskMixture) else task
+            for task in tasks
+        )
+        self.tasks = tuple(task for task in self.members if not isinstance(task, TaskMixture))
         self.checkpoints, self.progress, self.clock = (
             checkpoints or Checkpoints(),
             progress or NullProgress(),
             clock or Clock(),
         )
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
-        self.start, self.timings = ZOO[self.config.start], dict[str, float]()
+        self.reference = ZOO["adam" if self.config.start in ("auto", "sol-general") else self.config.start]
+        self.start, self.timings = ZOO["adam" if self.config.start == "auto" else self.config.start], dict[str, float]()
         self.searches = list[dict[str, Any]]()
+        self.starts = dict[str, float]()
+        self.checked = 0
         self._constants = dict[str, Constant[Task]]()
-        self.network()
-        texts = (*self.config.directions, *self.config.decays, *self.config.features)
-        for text, expression in [
-            (str(self.start), self.start.expression),
-            *((text, self.start.vocabulary.parse(text)) for text in texts),
-        ]:
-            if feature_evaluator((expression,), self.start.vocabulary, torch).program.reduces:
+        if self.config.episodes and _reduces(self.start.expression, self.start.vocabulary):
+            raise SolError(
+                f"cannot meta-train a network from {self.config.start}: it has values per tensor; set episodes to 0 or "
+                f"start to an elementwise rule, such as adam"
+            )
+        if not _reduces(self.start.expression, self.start.vocabulary):
+            self.network()
+        for text in (*self.config.directions, *self.config.decays, *self.config.features):
+            if _reduces(self.start.vocabulary.parse(text), self.start.vocabulary):
                 raise SolError(f"cannot learn from {text}: it has values per tensor or per run; use elementwise terms")
 
     def run(self) -> LearnResult:
@@ -180,32 +191,39 @@ class Learner:
             task_set, lr, tunings = self.tune()
         evaluator = self._candidate_evaluator(task_set)
         evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
-        with self._phase(Phase.META_TRAIN, 0.45):
-            trainer = self.trainer(task_set, lr)
-            training = trainer.train(self.checkpoints)
-            if training.dropped and not training.windows:
-                raise SolError(training.advice)
-        with self._phase(Phase.LIBRARY, 0.6):
-            readout, error, wide = self.fit_library(task_set, lr, trainer, evaluator)
+        if _reduces(self.start.expression, self.start.vocabulary):
+            wide = replace(self.start, lr=lr).with_horizon(task_set.horizon or self.start.horizon or 100)
+            training, readout, error = MetaTraining[Any](None), wide, 0.0
+        else:
+            with self._phase(Phase.META_TRAIN, 0.45):
+                trainer = self.trainer(task_set, lr)
+                training = trainer.train(self.checkpoints)
+                if training.dropped and not training.windows:
+                    raise SolError(training.advice)
+            with self._phase(Phase.LIBRARY, 0.6):
+                readout, error, wide = self.fit_library(task_set, lr, trainer, evaluator)
         with self._phase(Phase.PRUNE, 0.75):
-            samples = self._record(RuleOptimizer(wide), lr, evaluator)
+            samples = self._record(wide, lr, evaluator)
             short = prune(wide, config.max_terms, samples, evaluator, config.prune_episodes, self.progress)
         with self._phase(Phase.POLISH, 0.9):
             polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, Phase.POLISH)
         with self._phase(Phase.FRONT, 0.95):
+            polished, valid = self.valid_choice(polished)
             front = self.front(polished.rule, short, samples, evaluator) if config.front else []
         provenance = {
             "learned on": task_set.name,
+            "start": self.start.name,
             "seed": config.seed,
             "sol": metadata.version("sol-learner"),
         }
-        rule = replace(polished.rule, name=f"{self.tasks[0].name}-optimizer", provenance=provenance)
+        rule = replace(polished.rule, name=f"{self.members[0].name}-optimizer", provenance=provenance)
         result = LearnResult(rule, readout, error, front, [])
         trainings = self._trainings(training, tunings, evaluator)
         with self._phase(Phase.COMPARE):
             result.comparisons = self.compare(rule, tunings, sum(trainings.values()))
         self.checkpoints.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
+        result.summary |= {"valid": valid}
         result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel, "trainings": trainings}
         return result
 
@@ -226,12 +244,12 @@ class Learner:
             and each task's learning rate with all measurements behind it.
         """
         config, tunings = self.config, dict[str, tuple[float, Tuning]]()
-        self.progress.phase(Phase.TUNE, f"tuning {config.start}", len(self.tasks))
+        self.progress.phase(Phase.TUNE, f"tuning {self.reference.name}", len(self.tasks))
         for number, task in enumerate(self.tasks, 1):
             tuned = partial(
                 tune_learning_rate,
                 task,
-                self.start,
+                self.reference,
                 config.seed,
                 config.tuning_episodes,
                 clock=self.clock,
@@ -240,8 +258,12 @@ class Learner:
             lr, measured = self.checkpoints.once(f"tune/{task.name}", tuned)
             tunings[task.name] = (lr, [(rate, loss) for rate, loss in measured])
             self.progress.step(number, lr=lr, loss=min(loss for _, loss in measured))
+        if len(self.members) > len(self.tasks):
+            task_set = TaskSet(self.members, (1.0,) * len(self.members), config.objective)
+            return task_set, self._rate_of_start(task_set, math.nan, math.inf), tunings
         if len(self.tasks) == 1:
-            return TaskSet(self.tasks, (1.0,), config.objective), lr, tunings
+            task_set = TaskSet(self.tasks, (1.0,), config.objective)
+            return task_set, self._rate_of_start(task_set, lr, min(loss for _, loss in measured)), tunings
         scales = tuple(min(loss for _, loss in measured) for _, measured in tunings.values())
         task_set = TaskSet(self.tasks, scales, config.objective)
         own = [rate for rate, _ in tunings.values()]
@@ -251,13 +273,42 @@ class Learner:
             "tune/task_set",
             lambda: (
                 task_set.run(
-                    self.start, config.seed, Stream.TUNE, range(config.tuning_episodes), lr=rates, clock=self.clock
+                    self.reference, config.seed, Stream.TUNE, range(config.tuning_episodes), lr=rates, clock=self.clock
                 )
                 .mean(1)
                 .tolist()
             ),
         )
-        return task_set, float(rates[int(numpy.argmin(losses))]), tunings
+        lr = float(rates[int(numpy.argmin(losses))])
+        return task_set, self._rate_of_start(task_set, lr, min(losses)), tunings
+
+    def _rate_of_start(self, task_set: TaskSet, lr: float, loss: float) -> float:
+        """The start's learning rate. With start auto, sol-general is the start if it is better than the reference.
+
+        Args:
+            task_set: The tasks.
+            lr, loss: Learning rate and objective of the tuned reference.
+        """
+        config, general = self.config, ZOO["sol-general"]
+        mixed = len(self.members) > len(self.tasks)
+        if config.episodes or config.start not in ("auto", "sol-general"):
+            if mixed:
+                raise SolError("a mixture of tasks needs start = sol-general and episodes = 0")
+            return lr
+        assert general.lr is not None
+        rates = torch.tensor([float(f"{f * general.lr:.3g}") for f in RATE_FACTORS], dtype=torch.float64)
+        episodes = range(config.tuning_episodes)
+        losses = self.checkpoints.once(
+            "tune/sol-general",
+            lambda: (
+                task_set.run(general, config.seed, Stream.TUNE, episodes, lr=rates, clock=self.clock).mean(1).tolist()
+            ),
+        )
+        self.starts = {f"{self.reference.name}-constant": loss, "sol-general": min(losses)}
+        if config.start == "auto" and not mixed and not min(losses) < loss:
+            return lr
+        self.start = general
+        return float(rates[int(numpy.argmin(losses))])
 
     def trainer(self, task_set: TaskSet, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
@@ -284,15 +335,19 @@ class Learner:
             self.workers,
         )
 
-    def _record(self, optimizer: Optimizer, lr: float, evaluator: CandidateEvaluator) -> Samples:
-        """Record the states that ``optimizer`` sees."""
+    def _record(self, optimizer: Optimizer | UpdateRule, lr: float, evaluator: CandidateEvaluator) -> Samples:
+        """Record the states that ``optimizer`` sees and, if it is a rule with values per tensor, its terms."""
         config, vocabulary = self.config, self.start.vocabulary
         defaults = {name: h.default for name, h in vocabulary.hyperparameters.items() if h.default is not None}
         values = {**defaults, **{name: v for name, v in self.start.values.items() if v is not None}}
         episodes = evaluator.fresh(config.record_episodes)
-        return record(
-            evaluator.task_set, optimizer, lr, values, vocabulary, config.seed, episodes, config.record_coordinates
-        )
+        terms: list[sympy.Expr] = []
+        if isinstance(optimizer, UpdateRule):
+            values |= {name: v for name, v in optimizer.values.items() if v is not None}
+            terms = split(optimizer)[0] if _reduces(optimizer.expression, vocabulary) else []
+            optimizer = RuleOptimizer(optimizer)
+        sizes = (config.seed, episodes, config.record_coordinates)
+        return record(evaluator.task_set, optimizer, lr, values, vocabulary, *sizes, terms=terms)
 
     def fit_library(
         self, task_set: TaskSet, lr: float, trainer: MetaTrainer[SymbolicNetwork], evaluator: CandidateEvaluator
@@ -316,6 +371,7 @@ class Learner:
             "population": config.population,
             "episodes": config.polish_episodes,
             "sigma": config.sigma,
+            "constants": config.constants,
             "seed": len(SEARCHES) * config.seed + SEARCHES.index(phase),
         }
         polished = polish(
@@ -324,6 +380,39 @@ class Learner:
         done = {"generations": len(polished.history), "evaluations": len(polished.history) * config.population}
         self.searches.append({"of": phase.value, "terms": len(split(rule)[0]), **settings, **done})
         return polished
+
+    def valid_choice(self, polished: Polished) -> tuple[Polished, dict[str, dict[str, float]]]:
+        """The best of the search's rules that holds on variants of the task, and what it was measured by.
+
+        Returns:
+            The choice, and for each task and variant the mean objective of ``start`` and of ``learned``.
+        """
+        rules = {str(number): rule for number, (rule, _) in enumerate(polished.others)}
+        table: dict[str, dict[str, float]] = {}
+        try:
+            for task in self.tasks if rules else ():
+                self.clock.check()
+                own = {name: rule.with_horizon(task.horizon) for name, rule in rules.items()}
+                measured = self.checkpoints.once(
+                    f"valid/{task.name}",
+                    partial(
+                        *(losses_elsewhere, own, task, self.config.seed, self.config.check_episodes),
+                        self.config.objective,
+                    ),
+                )
+                table |= {f"{task.name}: {variant}": losses for variant, losses in measured.items()}
+        except Interrupted:
+            self.progress.note("skipped the check of the rule on variants of the task")
+        self.checked = len(table) * len(rules) * self.config.check_episodes
+        held = [number for number, name in enumerate(rules) if admissible(table, name)]
+        if not table or not held:
+            return polished, {}
+        if held[0]:
+            self.progress.note(f"refused {held[0]} rules that fail on variants of the task")
+        rule, loss = polished.others[held[0]]
+        last = str(next(n for n, (other, _) in enumerate(polished.others) if other.digest == polished.start.digest))
+        shown = {what: {"start": row[last], "learned": row[str(held[0])]} for what, row in table.items()}
+        return replace(polished, rule=rule, loss=loss), shown
 
     def front(
         self, rule: UpdateRule, longer: Sequence[UpdateRule], samples: Samples, evaluator: CandidateEvaluator
@@ -352,9 +441,9 @@ class Learner:
             trainings: Trainings that the rule cost.
         """
         config, comparisons = self.config, []
-        reference = f"{config.start}-constant"
+        reference = f"{self.reference.name}-constant"
         rules = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
-        rules |= {reference: self.start} if config.baselines else {}
+        rules |= {reference: self.reference} if config.baselines else {}
         each = config.baseline_trainings or max(1, trainings // max(1, len(config.baselines)))
         try:
             for task in self.tasks:
@@ -396,11 +485,12 @@ class Learner:
         episodes = max((int(record["episode"]) for record in training.history), default=0)
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
+        rates += len(RATE_FACTORS) * len(self.members) if self.starts else 0
         return {
             "tuning": rates * config.tuning_episodes,
             "meta-training": episodes * per_episode + validations * config.validation_episodes * several,
             "recording": 2 * config.record_episodes * several,
-            "search": evaluator.trainings,
+            "search": evaluator.trainings + self.checked,
         }
 
     def _summary(
@@ -413,8 +503,8 @@ class Learner:
     ) -> dict[str, Any]:
         modules = {"torch": torch.__version__, "sympy": sympy.__version__, "numpy": numpy.__version__}
         return {
-            "tasks": [task.name for task in self.tasks],
-            "horizon": [task.horizon for task in self.tasks],
+            "tasks": [task.name for task in self.members],
+            "horizon": [getattr(task, "horizon", None) for task in self.members],
             "config": asdict(self.config),
             "rule": str(result.rule),
             "digest": result.rule.digest,
@@ -422,8 +512,9 @@ class Learner:
             "interrupted": self.clock.cancelled,
             "budget": self.clock.budget,
             "tuning": {
-                "rule": self.config.start,
+                "rule": self.start.name,
                 "lr": lr,
+                "starts": self.starts,
                 "tasks": {name: {"lr": rate, "measured": table} for name, (rate, table) in tunings.items()},
             },
             "meta_training": {
@@ -446,6 +537,11 @@ class Learner:
             "jobs": self.workers.jobs,
             "machine": platform.machine(),
         }
+
+
+def _reduces(expression: sympy.Expr, vocabulary: Vocabulary) -> bool:
+    """Whether an expression has values per tensor or per run."""
+    return feature_evaluator((expression,), vocabulary, torch).program.reduces
 
 
 @torch.no_grad()

@@ -101,6 +101,8 @@ class Substream(IntEnum):
     """Batches of the other splits, for outer losses."""
     RECORDING = 7
     """Coordinates that are recorded."""
+    TASK = 8
+    """The task that an episode draws from a mixture."""
 
 
 _POOLS = {Stream.TUNE: "train", Stream.TRAIN: "train", Stream.VALID: "valid", Stream.EVALUATE: "test"}

@@ -153,13 +153,11 @@ def test_pruning_by_loss_keeps_the_terms_that_train(task, recorded):
     assert prune(path[-1], 1, recorded, candidates_of(task), 4, NullProgress()) == []
 
 
-def test_pruning_without_time_goes_by_the_fit(task, recorded):
+def test_pruning_without_time_keeps_the_terms(task, recorded):
     clock = Clock()
     clock.cancel()
     rule = UpdateRule.parse("ad + 0.01*ld*sign(m) + 1e-3*g where lr = 0.05, T = 12")
-    path = prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, NullProgress())
-    assert [len(short.terms) for short in path] == [2, 1]
-    assert path[-1].expression.has(STANDARD.parse("ad"))
+    assert prune(rule, 1, recorded, candidates_of(task, clock=clock), 4, NullProgress()) == []
 
 
 def test_candidates_never_see_an_episode_twice(task):

@@ -344,13 +344,19 @@ STANDARD = Vocabulary()._with(
         *("rate_gain", 0.1, 0.0, float("inf"), "gain of the adaptive rate by the agreement within a tensor"),
         latex=r"k",
     ),
-    Hyperparameter(
-        *("rate_gain_all", 0.0, 0.0, float("inf"), "gain of the adaptive rate by the agreement of all tensors"),
-        latex=r"k_{\mathrm{all}}",
-    ),
     Hyperparameter("rate_target", -0.05, -1.0, 1.0, "agreement that leaves the adaptive rate as it is", latex=r"c_0"),
     Hyperparameter(
         *("rate_limit", 7.0, 0.0, float("inf"), "largest logarithm of the adaptive rate"), latex=r"h_{\max}"
+    ),
+    Hyperparameter("warmup", 5.0, 0.0, float("inf"), "step at which wu is a half", latex=r"\tau"),
+    Hyperparameter("decay_power", 2.0, 0.0, float("inf"), "exponent of the decay pd", latex="p"),
+    Hyperparameter(
+        *("fan_in_power", 0.25, float("-inf"), float("inf"), "exponent of fan_in/100 by which tensor_scale falls"),
+        latex=r"b",
+    ),
+    Hyperparameter(
+        *("vector_gain", -0.7, float("-inf"), float("inf"), "logarithm of tensor_scale's factor for vectors"),
+        latex=r"c",
     ),
     Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient", latex="m_t"),
     Recurrence(
@@ -489,7 +495,7 @@ STANDARD = Vocabulary()._with(
     ),
     Feature(
         "rate_change",
-        "rate_gain*(cos_m - rate_target) + rate_gain_all*(cos_all - rate_target)",
+        "rate_gain*(cos_m - rate_target)",
         "change of the adaptive rate's logarithm",
         latex=r"\delta_t",
     ),
@@ -534,6 +540,16 @@ STANDARD = Vocabulary()._with(
     ),
     Feature("la", "beta1*m_hat + (1 - beta1)*g", "look-ahead momentum, after Nesterov", latex=r"\tilde m_t"),
     Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion", latex=r"i_t"),
+    Feature("wu", "t/(t + warmup)", "warm-up, from 0 to 1", latex=r"\omega_t"),
+    Feature("pd", "ld**decay_power", "power decay, 1 to 0 over the horizon", latex=r"\ell^p_t"),
+    Feature("la_n", "la*inv0(rms_v)", "look-ahead momentum over the tensor's rms_v", latex=r"\tilde n_t"),
+    Feature("g_n", "g*inv0(rms_v)", "gradient over the tensor's rms_v", latex=r"\tilde g^n_t"),
+    Feature(
+        "tensor_scale",
+        "exp(vector_gain*is_vector)*(fan_in/100)**(-fan_in_power)",
+        "factor of the learning rate by a tensor's shape",
+        latex=r"\sigma",
+    ),
     Feature("m_fast_hat", "m_fast/(1 - beta_fast**t)", "bias-corrected fast moment", latex=r"\hat m^{\mathrm{fast}}_t"),
     Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment", latex=r"\hat m^{\mathrm{long}}_t"),
     Feature("lt", "log(t)", "logarithm of the step", latex=r"\log t"),

@@ -137,6 +137,16 @@ _TABLE = (
     ("addsign-ld", "(1 + ld*sign(g)*sign(m))*g", "Bello et al. 2017", "", "alpha = 1, linear decay"),
     ("addsign-cd", "(1 + cd*sign(g)*sign(m))*g", "Bello et al. 2017", "", "alpha = 1, cosine decay without restarts"),
     (
+        "sol-general",
+        "tensor_rate*tensor_scale*wu*(ad*(1.95*ld - 2.81*pd + 0.292) + g_n*(-0.469*ld + 0.109*pd -"
+        " 0.0275) + la_n*(4.34*ld - 2.92*pd - 0.283) + rs*(0.564*ld - 0.317*pd + 0.497)) where lr ="
+        " 0.0164, beta1 = 0.816, beta2 = 0.9501, rate_gain = 0.0588, rate_target = -0.0283, warmup ="
+        " 4.79, decay_power = 1.91, fan_in_power = 0.315, vector_gain = -0.484",
+        "learned by sol on a mixture of small trainings, seed 0",
+        "",
+        "for trainings that it was not learned on; set horizon, and lr to the best of lr x {1/4, 1/2, 1, 2, 4}",
+    ),
+    (
         "sol-mnistnet",
         "-3.894*ad*cd + 4.535*ad*ld - 92.25*cd*m_hat"
         " - 0.2131*cd*rs + 0.4088*cd*sign(g) - 0.08791*ld*rs"

@@ -1,9 +1,11 @@
 """Optimizees trained in parallel, and their episodes."""
 
 from sol_learner.inner.episodes import (
+    RATE_FACTORS,
     Optimizer,
     Outcome,
     RuleOptimizer,
+    choose_learning_rate,
     learning_rates,
     objective,
     run_episodes,
@@ -15,11 +17,13 @@ from sol_learner.inner.task_set import TaskSet
 
 __all__ = [
     "PRECISIONS",
+    "RATE_FACTORS",
     "Optimizees",
     "Optimizer",
     "Outcome",
     "RuleOptimizer",
     "TaskSet",
+    "choose_learning_rate",
     "learning_rates",
     "objective",
     "run_episodes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,11 +18,14 @@ from sol_symbols import Layout, SolError, UpdateRule, evaluator
 
 __all__ = [
     "OBJECTIVE_SPLITS",
+    "RATE_FACTORS",
     "Optimizer",
     "Outcome",
     "RuleOptimizer",
     "Value",
+    "choose_learning_rate",
     "learning_rates",
+    "log_objective",
     "objective",
     "run_episodes",
     "run_rule",
@@ -33,6 +37,15 @@ Value = float | Tensor
 
 OBJECTIVE_SPLITS = ("train", "valid")
 """Splits whose losses after the last step make up the objective."""
+
+LEAST_LOSS = 1e-4
+"""Smaller losses count as this in logarithms: beyond it, only rounding is fitted."""
+
+LOST = 10.0
+"""Logarithmic objective of a diverged run."""
+
+RATE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Multiples of a rule's learning rate that are tried on a new task."""
 
 
 def shares(weight: float) -> dict[str, float]:
@@ -48,6 +61,18 @@ def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) 
     """
     parts = [share * metrics[split]["loss"] for split, share in shares(weight).items()]
     return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf)
+
+
+def log_objective(outcome: Outcome, weight: float = 0.5) -> Tensor:
+    """The objective for a mixture of tasks: the same mean of the logarithms of the losses, [C, S].
+
+    The scale of a task's losses cancels in every ranking. Losses count as at least :data:`LEAST_LOSS`, and the
+    objective is at most :data:`LOST`.
+    """
+    parts = [
+        share * outcome.metrics[split]["loss"].clamp(min=LEAST_LOSS).log() for split, share in shares(weight).items()
+    ]
+    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=LOST, posinf=LOST).clamp(max=LOST)
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,10 @@ class RuleOptimizer:
     ) -> None:
         self.rule, self._values, self._layout = rule, dict(values or {}), layout
 
+    def on(self, layout: Layout) -> RuleOptimizer:
+        """The same for parameters of this layout."""
+        return RuleOptimizer(self.rule, self._values, layout)
+
     def begin(self, theta: Tensor, horizon: int) -> State:
         """See :class:`Optimizer`."""
         self._phi = evaluator(self.rule, torch, horizon, hoist=True, layout=self._layout)
@@ -131,6 +160,7 @@ def run_episodes(
 ) -> Iterator[tuple[int, Optimizees, Tensor]]:
     """Train fresh optimizees; yields (t, optimizees, gradients) before each step t, from 1, and once after the last."""
     optimizees = Optimizees(task, seed, stream, episodes)
+    optimizer = optimizer.on(optimizees.layout) if isinstance(optimizer, RuleOptimizer) else optimizer
     for t, _, gradients in _train(optimizees, optimizer, lambda t: lr, task.horizon, clock):
         yield t, optimizees, gradients
     yield task.horizon + 1, optimizees, gradients
@@ -220,6 +250,39 @@ def learning_rates(center: float, factor: float, count: int) -> Tensor:
     """``count`` log-spaced rates around ``center``, a factor of ``factor`` between neighbours, to three digits."""
     rates = center * factor ** (torch.arange(count, dtype=torch.float64) - (count - 1) / 2)
     return torch.tensor([float(f"{rate:.3g}") for rate in rates.tolist()], dtype=torch.float64)
+
+
+def choose_learning_rate(
+    task: Task,
+    rule: UpdateRule,
+    seed: int = 0,
+    factors: Sequence[float] = RATE_FACTORS,
+    episodes: int = 1,
+    weight: float = 0.4,
+    clock: Clock | None = None,
+) -> list[tuple[float, float]]:
+    """A rule's learning rate for another task: some multiples of its own, each measured on the tuning stream.
+
+    Args:
+        task, rule, seed, clock: As in :func:`run_rule`. The rule needs a learning rate.
+        factors: Multiples of the rule's rate.
+        episodes: Episodes per rate; the same for every rate.
+        weight: Of the training loss in the objective.
+
+    Returns:
+        Every rate with its mean objective, the best first.
+
+    Raises:
+        SolError: The rule has no learning rate, or the loss is not finite at any.
+    """
+    if rule.lr is None:
+        raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
+    rates = torch.tensor([float(f"{factor * rule.lr:.3g}") for factor in factors], dtype=torch.float64)
+    losses = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, clock=clock).objective(weight).mean(1)
+    measured = sorted(zip(rates.tolist(), losses.tolist()), key=lambda pair: pair[1])
+    if not measured[0][1] < math.inf:
+        raise SolError(f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {measured}")
+    return measured
 
 
 def tune_learning_rate(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from sol_learner.inner.episodes import Value, objective, run_rule, shares
+from sol_learner.inner.episodes import Outcome, Value, log_objective, objective, run_rule, shares
 from sol_learner.inner.optimizees import Optimizees
+from sol_learner.mixture import TaskMixture, drawn_task
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
 from sol_symbols import UpdateRule
@@ -21,13 +24,13 @@ class TaskSet:
     """One task or several.
 
     Attributes:
-        tasks: The tasks.
+        tasks: The tasks, and mixtures of tasks, whose objective is that of the logarithms of the losses.
         scales: Divisor of each task's losses: with several tasks, the tuned start's objective, so that all tasks count
             the same; else 1.
         weight: Weight of the training loss in the objective.
     """
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task | TaskMixture, ...]
     scales: tuple[float, ...]
     weight: float
 
@@ -39,13 +42,21 @@ class TaskSet:
     @property
     def horizon(self) -> int | None:
         """The horizon of the tasks, ``None`` where they differ."""
-        horizons = {task.horizon for task in self.tasks}
+        horizons = {getattr(task, "horizon", None) for task in self.tasks}
         return horizons.pop() if len(horizons) == 1 else None
 
-    def mean(self, measure: Callable[[Task], Tensor]) -> Tensor:
+    def mean(self, measure: Callable[[Any], Tensor]) -> Tensor:
         """Mean over tasks of ``measure(task)`` divided by the task's scale."""
         values = [measure(task) / scale for task, scale in zip(self.tasks, self.scales)]
         return sum(values[1:], values[0]) / len(values)
+
+    def problems(self, seed: int, stream: Stream, episodes: Sequence[int]) -> Iterator[tuple[Task, Sequence[int]]]:
+        """Each task with its episodes; a mixture draws a task for each episode."""
+        for task in self.tasks:
+            if isinstance(task, TaskMixture):
+                yield from ((drawn_task(task, seed, stream, episode), [episode]) for episode in episodes)
+            else:
+                yield task, episodes
 
     def evaluate(self, optimizees: Optimizees) -> Tensor:
         """Objective [C, S] of trained optimizees of one of the tasks."""
@@ -68,8 +79,13 @@ class TaskSet:
     ) -> Tensor:
         """Objective [C, S] of a rule; see :func:`~sol_learner.inner.run_rule` for the arguments."""
 
-        def measure(task: Task) -> Tensor:
-            outcome = run_rule(task, rule, seed, stream, episodes, lr, values, self.splits, clock=clock)
-            return outcome.objective(self.weight)
+        def measure(task: Task | TaskMixture) -> Tensor:
+            if isinstance(task, TaskMixture):
+                drawn = [(drawn_task(task, seed, stream, episode), episode) for episode in episodes]
+                return torch.cat([log_objective(run(own, [episode]), self.weight) for own, episode in drawn], -1)
+            return run(task, episodes).objective(self.weight)
+
+        def run(task: Task, own: Sequence[int]) -> Outcome:
+            return run_rule(task, rule, seed, stream, own, lr, values, self.splits, clock=clock)
 
         return self.mean(measure)

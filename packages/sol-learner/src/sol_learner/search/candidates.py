@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy
@@ -15,6 +15,7 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
+from sol_learner.search.terms import weighted_sum
 from sol_learner.task import Stream
 from sol_symbols import UpdateRule, symbol
 
@@ -68,23 +69,32 @@ class CandidateEvaluator:
         return range(self._next - count, self._next)
 
     def losses(
-        self, rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: numpy.ndarray, episodes: int
+        self,
+        rule: UpdateRule,
+        units: Sequence[sympy.Expr],
+        coefficients: numpy.ndarray,
+        episodes: int,
+        constants: Mapping[str, numpy.ndarray] | None = None,
     ) -> list[float]:
         """Mean objective of each row of ``coefficients``, [C, k], over new episodes; large if it diverges.
+
+        ``constants`` replace values of the rule, [C] each.
 
         Raises:
             Interrupted: The clock expired or was cancelled.
         """
         names = [f"c{index}" for index in range(1, len(units) + 1)]
         open_rule = UpdateRule(
-            sympy.Add(*(symbol(name) * unit for name, unit in zip(names, units))),
+            weighted_sum([symbol(name) for name in names], units),
             {**rule.values, **dict.fromkeys(names, 1.0)},
             rule.lr,
             vocabulary=rule.vocabulary,
         )
         stretch = self.fresh(episodes)
         self.trainings += len(coefficients) * episodes * len(self.task_set.tasks)
-        measured = partial(self._measured, open_rule, names, torch.from_numpy(coefficients), stretch)
+        names += [*(constants or {})]
+        table = numpy.column_stack([coefficients, *(constants or {}).values()])
+        measured = partial(self._measured, open_rule, names, torch.from_numpy(table), stretch)
         self.clock.check()
         return self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
 

@@ -1,10 +1,9 @@
 r"""Polishing: improve the remaining constants directly on the loss over the whole horizon.
 
 CMA-ES (Hansen 2016, from the package cmaes) needs no gradients, so it has no truncation bias, and it is cheap for a few
-constants. The search runs in coordinates z with c = c_0 + M z, where M whitens the terms on recorded states and is
-scaled to phi: a step of 0.1 in any direction of z changes phi by a tenth of its size, whatever the sizes of the terms.
-Every generation uses new episodes, to avoid overfitting to a seed. The start, some of the search's means and averages
-of them are then evaluated on the validation stream, and the best is kept.
+constants. The search runs in the coordinates of :class:`~sol_learner.search.space.SearchSpace`. Every generation uses
+new episodes, to avoid overfitting to a seed. The start, some of the search's means and averages of them are then
+evaluated on the validation stream, and the best is kept.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from sol_learner.runtime.clock import Interrupted
 from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples
-from sol_learner.search.terms import Fit, combine, split
-from sol_symbols import SolError, UpdateRule
+from sol_learner.search.space import SearchSpace
+from sol_symbols import UpdateRule
 
 __all__ = ["Polished", "polish"]
 
@@ -32,11 +31,15 @@ class Polished:
         rule: The rule with its new constants.
         loss: Mean objective of the rule over the validation stream; ``None`` if there was no time to measure it.
         history: Median objective of each generation's candidates.
+        others: What was validated with it, including the start: (rule, loss), the best first.
+        start: The rule that polishing began with.
     """
 
     rule: UpdateRule
     loss: float | None = None
     history: list[float] = field(default_factory=list)
+    others: tuple[tuple[UpdateRule, float], ...] = ()
+    start: UpdateRule | None = None
 
 
 def polish(
@@ -51,8 +54,9 @@ def polish(
     seed: int,
     phase: Phase,
     progress: Progress,
+    constants: bool = False,
 ) -> Polished:
-    """Improve the coefficients of the rule's additive terms.
+    """Improve the coefficients of the rule's additive terms and, with ``constants``, its constants.
 
     Args:
         rule: The initial rule.
@@ -64,30 +68,27 @@ def polish(
         sigma: Initial step in units of the root mean square of phi.
         seed: Seed of the search.
         phase: The phase that the search belongs to.
+        constants: Whether to search the rule's constants, such as beta1, too.
         progress: Progress reporter. An expired clock ends the search early, and the results so far are used.
 
     Raises:
         SolError: No term is finite and nonzero on the recorded states.
     """
-    units, start = split(rule)
-    fit = Fit(samples, units, (units, start))
-    units, start = [units[j] for j in fit.usable], [start[j] for j in fit.usable]
-    if not units:
-        raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
-    center, matrix = numpy.array(start), fit.whitening(fit.usable).numpy()
+    space = SearchSpace(rule, samples, constants)
     # cmaes requires at least two dimensions; an unused second one does no harm.
-    size = max(len(units), 2)
+    size = max(space.size, 2)
     search = cmaes.CMA(numpy.zeros(size), sigma, population_size=population, seed=seed % 2**32)
     history: list[float] = []
     means: list[numpy.ndarray] = []
-    progress.phase(phase, f"polishing {len(units)} terms", generations)
+    what = f"{len(space.units)} terms" + (f" and {len(space.constants)} constants" if space.constants else "")
+    progress.phase(phase, f"polishing {what}", generations)
     try:
         for generation in range(1, generations + 1):
             points = [search.ask() for _ in range(population)]
-            table = center + numpy.stack(points)[:, : len(units)] @ matrix.T
-            losses = evaluator.losses(rule, units, table, episodes)
+            table, values = space.at([point[: space.size] for point in points])
+            losses = evaluator.losses(rule, space.units, table, episodes, values)
             search.tell(list(zip(points, losses)))
-            means.append(search.mean[: len(units)].copy())
+            means.append(search.mean[: space.size].copy())
             history.append(float(numpy.median(losses)))
             progress.step(generation, loss=history[-1], best=min(losses))
     except Interrupted:
@@ -101,10 +102,10 @@ def polish(
             numpy.mean(means[count * 3 // 4 :], 0),
             numpy.mean(means[count // 2 :], 0),
         ]
-        reached = [combine(rule, units, (center + matrix @ z).tolist()) for z in chosen]
+        reached = [space.rule_at(z) for z in chosen]
     try:
         losses = evaluator.validated([rule, *reached])
     except Interrupted:
         return Polished(reached[1] if reached else rule, None, history)
-    best = int(numpy.argmin(losses))
-    return Polished([rule, *reached][best], losses[best], history)
+    ranked = sorted(zip([rule, *reached], losses), key=lambda pair: pair[1])
+    return Polished(*ranked[0], history, tuple(ranked), rule)

@@ -32,7 +32,7 @@ def prune(
 ) -> list[UpdateRule]:
     """Successively shorter rules, down to ``terms`` terms; empty if ``rule`` has no more than that.
 
-    Once the clock has expired, the terms that add least to the error of the fit are removed, which is cheap.
+    Once the clock has expired, the rule keeps its terms: the error of the fit says little about the loss.
 
     Args:
         rule: The long rule.
@@ -47,7 +47,7 @@ def prune(
     fit = Fit(samples, units, (units, coefficients))
     live, path = fit.usable, list[UpdateRule]()
     progress.phase(phase, f"pruning to {terms} terms", max(len(live) - terms, 0))
-    total, noted = len(live), False
+    total = len(live)
     while len(live) > terms:
         trials = [[j for j in live if j != left_out] for left_out in live]
         table = numpy.zeros((len(live), len(live)))
@@ -56,10 +56,8 @@ def prune(
         try:
             scores = evaluator.losses(rule, [units[j] for j in live], table, episodes)
         except Interrupted:
-            scores = fit.influence(live).tolist()
-            if not noted:
-                progress.note(f"out of time: pruning below {len(live)} terms uses the fit instead of the loss")
-            noted = True
+            progress.note(f"out of time: the rule keeps {len(live)} terms")
+            break
         order = numpy.argsort(scores, kind="stable")
         count = min(2 if len(live) > _TWO_AT_ONCE else 1, len(live) - terms)
         gone = {live[i] for i in order[:count]}

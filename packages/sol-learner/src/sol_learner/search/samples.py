@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sympy
 import torch
@@ -14,6 +14,8 @@ from sol_learner.inner.task_set import TaskSet
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import Vocabulary, feature_evaluator
+from sol_symbols.evaluation import Evaluator
+from sol_symbols.program import lower_features
 
 __all__ = ["Samples", "Trajectories", "record"]
 
@@ -26,11 +28,13 @@ class Trajectories:
         gradients: [T, N], float64.
         parameters: [T, N], float64.
         values: Hyperparameters and horizon.
+        terms: Terms that were evaluated on the way, each [T * N]; those with reductions need whole tensors.
     """
 
     gradients: Tensor
     parameters: Tensor
     values: dict[str, float]
+    terms: dict[sympy.Expr, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Samples:
 
     def evaluate(self, terms: Sequence[sympy.Expr]) -> Tensor:
         """Each term at each step and coordinate, [len(terms), sum of T * N], float64."""
+        if terms and all(term in part.terms for part in self.parts for term in terms):
+            return torch.cat([torch.stack([part.terms[term] for term in terms]) for part in self.parts], 1)
         features = feature_evaluator(terms, self.vocabulary, torch)
         columns = []
         for part in self.parts:
@@ -78,6 +84,7 @@ def record(
     episodes: Sequence[int],
     per_episode: int,
     clock: Clock | None = None,
+    terms: Sequence[sympy.Expr] = (),
 ) -> Samples:
     """Run episodes and record gradients and parameters of some coordinates.
 
@@ -91,19 +98,27 @@ def record(
         episodes: Indices in the training stream.
         per_episode: Coordinates per episode, the same in all episodes.
         clock: Source of interrupts.
+        terms: Terms to evaluate on the way, with whole tensors at hand; needed if they have reductions.
     """
     generator = generator_for(seed, Stream.TRAIN, episodes[0], Substream.RECORDING)
     parts = []
-    for task in task_set.tasks:
+    code = lower_features(tuple(terms), vocabulary) if terms else None
+    for task, own in task_set.problems(seed, Stream.TRAIN, episodes):
         gradients, parameters, chosen = [], [], None
-        for t, optimizees, gradient in run_episodes(task, optimizer, lr, seed, Stream.TRAIN, episodes, clock):
+        known, columns = {**values, "T": float(task.horizon)}, list[Tensor]()
+        for t, optimizees, gradient in run_episodes(task, optimizer, lr, seed, Stream.TRAIN, own, clock):
             if t > task.horizon:
                 break
             if chosen is None:
                 size = gradient.shape[-1]
                 chosen = torch.randperm(size, generator=generator)[: min(per_episode, size)].to(gradient.device)
+                evaluator = Evaluator(code, torch, optimizees.layout) if code else None
+                state = evaluator.init(optimizees.theta) if evaluator else {}
+            if evaluator:
+                outputs, state = evaluator.step(gradient, state, optimizees.theta, t, known)
+                columns.append(torch.stack([x.broadcast_to(gradient.shape)[..., chosen].reshape(-1) for x in outputs]))
             gradients.append(gradient[..., chosen].reshape(-1).double())
             parameters.append(optimizees.theta[..., chosen].reshape(-1).double())
-        known = {**values, "T": float(task.horizon)}
-        parts.append(Trajectories(torch.stack(gradients), torch.stack(parameters), known))
+        found = dict(zip(terms, torch.cat(columns, 1).double())) if columns else {}
+        parts.append(Trajectories(torch.stack(gradients), torch.stack(parameters), known, found))
     return Samples(tuple(parts), vocabulary)

@@ -14,7 +14,7 @@ like Adam's direction; other terms fit the task that they were learned on and ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sympy
 import torch
@@ -50,11 +50,41 @@ def split(rule: UpdateRule) -> tuple[list[sympy.Expr], list[float]]:
     return list(together), list(together.values())
 
 
-def combine(rule: UpdateRule, units: Sequence[sympy.Expr], coefficients: Sequence[float]) -> UpdateRule:
-    """The rule sum_j c_j u_j with the values of ``rule``, each c_j rounded to :data:`DIGITS` significant digits."""
-    rounded = [sympy.Float(float(f"{coefficient:.{DIGITS}g}")) for coefficient in coefficients]
-    expression = sympy.Add(*(c * unit for c, unit in zip(rounded, units, strict=True)))
-    return UpdateRule(expression, rule.values, rule.lr, vocabulary=rule.vocabulary)
+def combine(
+    rule: UpdateRule,
+    units: Sequence[sympy.Expr],
+    coefficients: Sequence[float],
+    constants: Mapping[str, float] | None = None,
+) -> UpdateRule:
+    """The rule sum_j c_j u_j with the values of ``rule`` or ``constants``; numbers have :data:`DIGITS` digits."""
+    numbers = [sympy.Float(rounded(coefficient)) for coefficient in coefficients]
+    values = {**rule.values, **{name: rounded(value) for name, value in (constants or {}).items()}}
+    return UpdateRule(weighted_sum(numbers, units), values, rule.lr, vocabulary=rule.vocabulary)
+
+
+def rounded(value: float) -> float:
+    """``value`` with :data:`DIGITS` significant digits; near 1, of its distance from 1."""
+    if 0.9 < value < 1:
+        return round(1 - float(f"{1 - value:.{DIGITS - 1}g}"), 12)
+    return float(f"{value:.{DIGITS}g}")
+
+
+def weighted_sum(coefficients: Sequence[sympy.Expr], units: Sequence[sympy.Expr]) -> sympy.Expr:
+    """sum_j c_j u_j, with the factors that all terms share in front."""
+    factors = [sympy.Mul.make_args(unit) for unit in units]
+    shared = [factor for factor in (factors[0] if len(factors) > 1 else ()) if all(factor in f for f in factors)]
+    common = sympy.Mul(*shared)
+    groups: dict[sympy.Expr, sympy.Expr] = {}
+    for c, parts in zip(coefficients, factors, strict=True):
+        rest = [part for part in parts if part not in shared]
+        # Terms of one direction together: ad*(2*ld - pd).
+        direction = sympy.Mul(*(part for part in rest if not shared or not _is_decay(part)))
+        groups[direction] = groups.get(direction, 0) + c * sympy.Mul(*rest) / direction
+    return common * sympy.Add(*(direction * decay for direction, decay in groups.items()))
+
+
+def _is_decay(factor: sympy.Expr) -> bool:
+    return {free.name for free in factor.free_symbols} <= {"ld", "cd", "pd", "t", "T", "wu"}
 
 
 class Fit:

@@ -1,0 +1,153 @@
+"""Rules on trainings that they were not learned on, against the best of the panel, tuned on each.
+
+    python benchmarks/generalise.py --json benchmarks/generalise.json --picture docs/generalise.png
+    python benchmarks/generalise.py sol-general runs/mnistnet --targets relu siren
+
+Each rule is used as it is and, as ``RULE x``, with the best of five learning rates, by one training each. AdamW,
+NAdamW, Nesterov momentum and Lion are tuned on each target, with schedule, warm-up and weight decay. All optimizers
+train on ten held-out seeds. A ratio is that of mean final losses to the one of the panel with the lowest training loss.
+
+The targets are in ``generalise_targets.py``; some need ``SOL_DATA``. Rerun it with the same store to continue.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+from generalise_targets import GROUPS, TARGETS, make
+
+from sol_learner import Recipe, Workers
+from sol_learner.comparing import PANEL, compare
+from sol_learner.inner import choose_learning_rate
+from sol_symbols import ZOO, resolve_rule, write_atomically
+
+EXPENSIVE = {"text-transformer": 48, "siren": 48, "autoencoder": 48, "burgers": 32, "cifar10-cnn": 24}
+"""Trainings of each optimizer of the panel, where fewer than by default."""
+
+
+def optimizers_for(task, rules):
+    """Each rule as it is and with its rate chosen, and what the choice measured."""
+    optimizers, chosen = {}, {}
+    for name, rule in rules.items():
+        optimizers[name] = rule
+        chosen[name] = choose_learning_rate(task, rule)
+        optimizers[f"{name} x"] = replace(rule, lr=chosen[name][0][0])
+    return optimizers, chosen
+
+
+def row(comparison, rules):
+    """Losses and ratios of one target."""
+    losses = {}
+    for optimizer in comparison.optimizers:
+        found = {kind: optimizer.quantities(None).get(f"{kind} loss") for kind in ("train", "test")}
+        losses[optimizer.name] = {kind: None if x is None else [float(v) for v in x] for kind, x in found.items()}
+    means = {name: numpy.mean(both["train"]) for name, both in losses.items() if name in PANEL}
+    best = min(means, key=lambda name: means[name] if numpy.isfinite(means[name]) else numpy.inf)
+    ratios = {
+        name: {kind: ratio(losses[name][kind], losses[best][kind]) for kind in ("train", "test")} for name in rules
+    }
+    settings = {o.name: dict(o.settings) for o in comparison.optimizers}
+    return {"best": best, "ratios": ratios, "losses": losses, "settings": settings, "steps": comparison.horizon}
+
+
+def ratio(a, b):
+    """Ratio of means; infinite if a run is lost."""
+    if a is None or b is None:
+        return None
+    value = float(numpy.mean(a) / numpy.mean(b))
+    return value if numpy.isfinite(value) else float("inf")
+
+
+def geometric(rows, name, kind="train"):
+    values = [r["ratios"][name][kind] for r in rows if r["ratios"][name][kind] is not None]
+    return float(numpy.exp(numpy.mean(numpy.log(values)))) if values else float("nan")
+
+
+def table(rows, names):
+    lines = [f"{'target':<20}{'best':<10}" + "".join(f"{name[-18:]:>20}" for name in names)]
+    for target, record in rows.items():
+        cells = [f"{record['ratios'][n]['train']:.2f} / {record['ratios'][n]['test']:.2f}" for n in names]
+        lines.append(f"{target:<20}{record['best']:<10}" + "".join(f"{cell:>20}" for cell in cells))
+    for group, members in {**GROUPS, "sixteen": GROUPS["family"] + GROUPS["far"], "all": TARGETS}.items():
+        some = [rows[target] for target in members if target in rows]
+        if some:
+            cells = []
+            for name in names:
+                worst = max(r["ratios"][name]["train"] for r in some)
+                cells.append(f"{geometric(some, name):.2f} / {geometric(some, name, 'test'):.2f} ({worst:.2f})")
+            lines.append(f"{group + ', ' + str(len(some)):<30}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines) + "\ntraining / held-out loss over the best of the tuned panel; in brackets the worst"
+
+
+def picture(rows, names, path):
+    """A dot for each target."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    order = [target for target in TARGETS if target in rows]
+    figure, axes = pyplot.subplots(figsize=(7, 0.24 * len(order) + 1.2))
+    for name, marker in zip(names, "o^sD"):
+        values = [min(rows[target]["ratios"][name]["train"], 4) for target in order]
+        axes.plot(values, range(len(order)), marker, label=name, alpha=0.8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    ticks = [0.25, 0.5, 0.75, 1, 1.5, 2, 4]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks[:-1]] + ["4 or more"])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(order)), order)
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("training loss over that of the best tuned AdamW, NAdamW, Nesterov or Lion")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("rules", nargs="*", help="zoo names, run folders, files; default sol-general")
+    parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=TARGETS)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trainings", type=int, default=120)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--store", type=Path, default=Path("runs/generalise.sqlite"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--panel-only", action="store_true", help="tune the panel, for a later run")
+    arguments = parser.parse_args()
+    arguments.store.parent.mkdir(parents=True, exist_ok=True)
+    names = [] if arguments.panel_only else arguments.rules or ["sol-general"]
+    rules = {name: ZOO[name] if name in ZOO else resolve_rule(name) for name in names}
+    workers, rows = Workers(arguments.jobs), {}
+    for target in arguments.targets:
+        start = time.monotonic()
+        task = make(target)
+        optimizers, chosen = optimizers_for(task, {n: r.with_horizon(task.horizon) for n, r in rules.items()})
+        comparison = compare(
+            Recipe(make, (target,)),
+            {**optimizers, **{name: name for name in PANEL}},
+            episodes=arguments.seeds,
+            trainings=min(arguments.trainings, EXPENSIVE.get(target, arguments.trainings)),
+            store=arguments.store,
+            workers=workers,
+        )
+        rows[target] = {**row(comparison, optimizers), "rates": chosen}
+        shown = {n: f"{r['train']:.2f}/{r['test']:.2f}" for n, r in rows[target]["ratios"].items()}
+        print(f"{target}: {rows[target]['best']}, {time.monotonic() - start:.0f} s", shown, flush=True)
+        if arguments.json:
+            record = {"rules": {name: str(rule) for name, rule in rules.items()}, "targets": rows}
+            write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
+    workers.close()
+    if rules:
+        print(table(rows, [*optimizers]))
+        if arguments.picture:
+            picture(rows, [*optimizers], arguments.picture)
+
+
+if __name__ == "__main__":
+    main()

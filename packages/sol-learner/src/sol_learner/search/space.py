@@ -1,0 +1,109 @@
+"""The numbers of a rule that a search changes: the coefficients of its terms, and constants such as beta1.
+
+A point z has a coordinate for each of them. Coefficients are c = c_0 + M z, where M whitens the terms on recorded
+states and is scaled to phi: a step of 0.1 in any direction of z changes phi by a tenth of its size. A constant x is
+searched as
+
+    log x            if it is positive,
+    log(1 - x)       if it is between 0 and 1, like beta1,
+    x                otherwise,
+
+and moves by :data:`STEP` for a unit of z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from sol_learner.search.samples import Samples
+from sol_learner.search.terms import Fit, combine, split
+from sol_symbols import SolError, UpdateRule, Vocabulary
+
+__all__ = ["STEP", "SearchSpace", "SearchedConstant", "searched_constants"]
+
+STEP = 2.5
+"""Change of a constant's coordinate for a unit of z; a tenth of the range for constants with one."""
+
+_FIXED = {"T", "eps", "rate_limit"}  # part of the task, or without influence
+
+
+@dataclass(frozen=True)
+class SearchedConstant:
+    """A constant of a rule and its coordinate.
+
+    Attributes:
+        name: Its name.
+        start: Value at z = 0.
+        low, high: Its range.
+    """
+
+    name: str
+    start: float
+    low: float
+    high: float
+
+    def at(self, z: numpy.ndarray) -> numpy.ndarray:
+        """Values at coordinates z, in the range."""
+        if (self.low, self.high) == (0.0, 1.0):
+            return 1 - numpy.minimum((1 - self.start) * numpy.exp(STEP * z), 0.95)
+        if self.low == 0.0:
+            return self.start * numpy.exp(numpy.minimum(STEP * z, 50))
+        width = self.high - self.low
+        return numpy.clip(self.start + (0.1 * width if math.isfinite(width) else STEP) * z, self.low, self.high)
+
+
+def searched_constants(rule: UpdateRule, vocabulary: Vocabulary) -> tuple[SearchedConstant, ...]:
+    """The constants that a search may change: all but T, eps, limits, and those that are 0."""
+    known = vocabulary.hyperparameters
+    found = []
+    for name, value in sorted(rule.values.items()):
+        if value and name not in _FIXED:
+            low, high = (known[name].lower, known[name].upper) if name in known else (-math.inf, math.inf)
+            found.append(SearchedConstant(name, value, low, high))
+    return tuple(found)
+
+
+class SearchSpace:
+    """Coordinates around a rule.
+
+    Args:
+        rule: The rule at z = 0.
+        samples: Recorded states, for the scale of each term.
+        constants: Whether to search constants, too.
+
+    Attributes:
+        units: The terms, without those that are 0 or not finite on the samples.
+        size: Number of coordinates.
+
+    Raises:
+        SolError: No term is finite and nonzero on the recorded states.
+    """
+
+    def __init__(self, rule: UpdateRule, samples: Samples, constants: bool) -> None:
+        units, start = split(rule)
+        fit = Fit(samples, units, (units, start))
+        self.rule, self.units = rule, [units[j] for j in fit.usable]
+        if not self.units:
+            raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
+        self._center = numpy.array([start[j] for j in fit.usable])
+        self._matrix = fit.whitening(fit.usable).numpy()
+        self.constants = searched_constants(rule, rule.vocabulary) if constants else ()
+        self.size = len(self.units) + len(self.constants)
+
+    def at(self, points: Sequence[numpy.ndarray]) -> tuple[numpy.ndarray, dict[str, numpy.ndarray]]:
+        """Coefficients [n, k] and constants, each [n], of points z, [n, size]."""
+        table = numpy.stack(points)
+        terms, rest = table[:, : len(self.units)], table[:, len(self.units) :].T
+        values = {constant.name: constant.at(z) for constant, z in zip(self.constants, rest)}
+        return self._center + terms @ self._matrix.T, values
+
+    def rule_at(self, z: numpy.ndarray) -> UpdateRule:
+        """The rule at a point, its numbers rounded."""
+        (coefficients,), constants = self.at([z])
+        return combine(
+            self.rule, self.units, coefficients.tolist(), {name: float(x[0]) for name, x in constants.items()}
+        )
