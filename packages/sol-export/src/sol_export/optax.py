@@ -120,7 +120,7 @@ class _Writer:
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
-        self.passed = [name for name in (*(a.name for a in own), *scalars) if name in used]
+        self.passed = [name for name in ("t", *(a.name for a in own), *scalars) if name in used]
         self.inputs = ["g", *(f"{name}_prev" for name in self.states), *(["w"] if self.program.uses("w") else [])]
 
     def fields(self) -> list[str]:
@@ -202,11 +202,11 @@ class _Writer:
         phi = renamed(self.program.outputs[0])
         printer = _printer({*self.program.elementwise, *(name for name, _ in body), "x", "y"})
         what = "phi and the new states" if self.states else "phi"
-        lines = ["given = g.dtype", "dtype = _precision(g)"]
+        lines = ["given, dtype = jnp.result_type(g), _precision(g)"]
         if self.passed:
             lines.append("numbers = [x.astype(dtype) if isinstance(x, jax.Array) else x for x in numbers]")
             lines += listed("", self.passed, " = numbers")
-        lines += [f"{name} = {name}.astype(dtype)" for name in ("g", "w") if self.program.uses(name)]
+        lines += ["g = jnp.asarray(g, dtype)", *(["w = jnp.asarray(w, dtype)"] if self.program.uses("w") else [])]
         lines += [f"{name} = {value}" for name, value in _INPUTS.items() if self.program.uses(name)]
         for group in rounds(self.program):
             lines += (

@@ -45,7 +45,8 @@ class Argument:
         if self.default is None:
             return self.name
         if isinstance(self.default, tuple):
-            return f"{self.name}=({', '.join(map(_number, self.default))})"
+            comma = "," if len(self.default) == 1 else ""
+            return f"{self.name}=({', '.join(map(_number, self.default))}{comma})"
         return f"{self.name}={_number(self.default)}"
 
     @property
@@ -64,16 +65,17 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
 
     Args:
         rule: The rule, with named constants.
-        betas: Whether ``beta1`` and ``beta2``, if the rule has both, become one tuple as in ``torch.optim``.
+        betas: Whether ``beta1``, and ``beta2`` if the rule has it, become one tuple as in ``torch.optim``.
     """
     found = [Argument("lr", 1e-3 if rule.lr is None else rule.lr, "learning rate", 0.0)]
-    pair = betas and all(name in rule.values for name in _BETAS)
+    tupled = tuple(name for name in _BETAS if name in rule.values) if betas and _BETAS[0] in rule.values else ()
     for name, value in rule.values.items():
         known = rule.vocabulary.hyperparameters.get(name)
-        if pair and name in _BETAS:
+        if name in tupled:
             if name == _BETAS[0]:
-                values = tuple(float(rule.values[beta] or 0) for beta in _BETAS)
-                found.append(Argument("betas", values, "decay rates of the first and second moments", 0, 1, _BETAS))
+                values = tuple(float(rule.values[beta] or 0) for beta in tupled)
+                moments = "rates of the first and second moments" if len(tupled) > 1 else "rate of the first moment"
+                found.append(Argument("betas", values, f"decay {moments}", 0, 1, tupled))
         elif name == "T":
             found.append(Argument("horizon", value, "number of steps in the schedule", 1.0))
         elif known:

@@ -94,13 +94,22 @@ def reduction_of(value: sympy.Expr) -> Reduction | None:
     return operator if isinstance(operator, Reduction) else None
 
 
-def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, expand: bool = True) -> Program:
+def lower_features(
+    expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, expand: bool = True, clock: str = "t"
+) -> Program:
     """Straight-line code for several expressions over one vocabulary; shared definitions are computed once.
 
-    Without ``expand``, operators with a definition, such as ``inv0``, stay.
+    Args:
+        expressions: The outputs.
+        vocabulary: Defines their names.
+        expand: Whether to replace operators with a definition, such as ``inv0``, by their definitions.
+        clock: Name of the step in schedules, which compare it with the horizon, as in ``t/T``.
     """
     live = vocabulary.live(*expressions)
     definitions = {name: vocabulary.definitions[name] for name in live}
+    if clock != "t":
+        definitions = {name: _clocked(value, symbol(clock)) for name, value in definitions.items()}
+        expressions = tuple(_clocked(value, symbol(clock)) for value in expressions)
     if expand:
         definitions = {name: expanded(value) for name, value in definitions.items()}
         expressions = tuple(map(expanded, expressions))
@@ -141,6 +150,18 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, 
     kinds = {name: kind for name, kind in kinds.items() if kind is not Kind.COORDINATE}
     program = Program(tuple(scalars), tuple(body), outputs, states, kinds)
     return _Reductions(program, taken).program() if _reducing(program) else program
+
+
+def _clocked(value: sympy.Expr, clock: sympy.Symbol) -> sympy.Expr:
+    """``value`` with the name ``clock`` for the step wherever it meets the horizon: in t/T, but not in beta1**t."""
+    t, horizon = symbol("t"), symbol("T")
+    if not {t, horizon} <= value.free_symbols:
+        return value
+    arguments = []
+    for argument in value.args:
+        alone = argument.free_symbols == {t}
+        arguments.append(argument.xreplace({t: clock}) if alone else _clocked(argument, clock))
+    return value.func(*arguments)
 
 
 def _reducing(program: Program) -> bool:

@@ -353,9 +353,13 @@ def _checked_horizon(value: float | None) -> float | None:
     return value
 
 
-def lower(rule: UpdateRule, expand: bool = True) -> Program:
-    """The straight-line code of ``rule``; its only output is phi. Without ``expand``, ``inv0`` and ``step`` stay."""
-    return lower_features((rule.expression,), rule.vocabulary, expand)
+def lower(rule: UpdateRule, expand: bool = True, clock: str = "t") -> Program:
+    """The straight-line code of ``rule``; its only output is phi.
+
+    Without ``expand``, ``inv0`` and ``step`` stay. ``clock`` is the name of the step in schedules, as in ``t/T``; a
+    parameter that is frozen at first counts its own steps ``t`` from its first gradient.
+    """
+    return lower_features((rule.expression,), rule.vocabulary, expand, clock)
 
 
 class RuleEvaluator(Evaluator):
