@@ -189,7 +189,7 @@ def test_python_floats_are_parameters(emitted, text):
 @pytest.mark.parametrize("value", [1.0 + 2.0j, 3, jnp.ones(2, jnp.complex64), jnp.ones(2, jnp.int32)], ids=str)
 def test_numbers_that_are_not_real_floats_are_refused(emitted, text, value):
     optimizer = emitted(UpdateRule.parse(text), "optax").emitted(0.1)
-    with pytest.raises(TypeError, match="real floating-point numbers, not (complex|int)"):
+    with pytest.raises(TypeError, match=r"real floating-point numbers, not (complex|int)"):
         optimizer.update(value, optimizer.init(value), value)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import sympy
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
@@ -223,9 +224,9 @@ class _Writer:
         lines += (
             listed("return ", ["phi.astype(given)", *self.states], "") if self.states else ["return phi.astype(given)"]
         )
-        reduces, how = self.program.reduces, "for one tensor" if self.program.reduces else "elementwise"
+        how = "for one tensor" if self.program.reduces else "elementwise"
         how += "; see ``_run`` for what it yields" if self.totals else ""
-        helped = helpers(self.program, printer) if reduces or self.program.uses("g") else []
+        helped = helpers(self.program, printer)
         return [
             *listed("def _advance(", [*self.inputs, "numbers"], "):", 0, brackets=True),
             f'    """Compute {what}, {how}."""',
@@ -269,8 +270,18 @@ def _run(numbers, updates, *others):
 '''
 
 
+class _JaxPrinter(ArrayPrinter):
+    """Code for JAX; Python's power of a negative number would be complex."""
+
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        base, exponent = expr.args
+        if self.is_array(expr) or exponent.is_Integer or exponent == sympy.S.Half:
+            return super()._print_Pow(expr, rational)
+        return f"jnp.power({self._print(base)}, {self._print(exponent)})"
+
+
 def _printer(arrays: Collection[str]) -> ArrayPrinter:
-    return ArrayPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
+    return _JaxPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
 
 
 _OWN = {

@@ -320,8 +320,12 @@ class _Writer:
         """The function of the step and the hyperparameters."""
         scalars = {a.name: renamed(a.value) for a in self.program.scalars}
         needed = {free.name for value in scalars.values() for free in value.free_symbols} | {*self.passed}
-        calls = {call for value in scalars.values() for call in value.atoms(sympy.Function, sympy.Min, sympy.Pow)}
+        functions = (sympy.Function, sympy.Min, sympy.Max, sympy.Pow)
+        calls = {call for value in scalars.values() for call in value.atoms(*functions)}
         tensors = {free.name for call in calls for free in call.free_symbols}
+        for name, value in reversed(scalars.items()):
+            if name in tensors:
+                tensors |= {free.name for free in value.free_symbols}
         given = [a for a in self.given if not needed.isdisjoint(a.numbers)]
         converted = [a for a in given if not tensors.isdisjoint(a.numbers)]
         times = {"t": "step"} if self.timed else {}

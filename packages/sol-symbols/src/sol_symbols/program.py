@@ -8,7 +8,7 @@ outputs  phi, or several expressions, elementwise
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -117,6 +117,8 @@ def lower_features(
     elementwise |= {symbol(name + suffix) for name in vocabulary.recurrences for suffix in ("", "_prev")}
     scalars: list[Assignment] = []
     body: list[Assignment] = []
+    definitions = {name: _inlined(value, elementwise) for name, value in definitions.items()}
+    expressions = tuple(_inlined(value, elementwise) for value in expressions)
     for name, value in definitions.items():
         if value.free_symbols & elementwise or name in vocabulary.recurrences:
             elementwise.add(symbol(name))
@@ -150,6 +152,18 @@ def lower_features(
     kinds = {name: kind for name, kind in kinds.items() if kind is not Kind.COORDINATE}
     program = Program(tuple(scalars), tuple(body), outputs, states, kinds)
     return _Reductions(program, taken).program() if _reducing(program) else program
+
+
+def _inlined(value: sympy.Expr, elementwise: Collection[sympy.Symbol]) -> sympy.Expr:
+    """``value`` with definitions in place of calls that mix arrays and numbers, which emitted code cannot."""
+    if not value.args:
+        return value
+    arguments = [_inlined(argument, elementwise) for argument in value.args]
+    operator = operator_of(value.func) if value.is_Function else None
+    sorts = {None if x.is_number else not x.free_symbols.isdisjoint(elementwise) for x in arguments}
+    if operator is not None and operator.definition is not None and len(sorts) > 1:
+        return _inlined(operator.definition(*arguments), elementwise)
+    return value if tuple(arguments) == value.args else value.func(*arguments)
 
 
 def _clocked(value: sympy.Expr, clock: sympy.Symbol) -> sympy.Expr:
