@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 from collections.abc import Collection
@@ -16,6 +17,7 @@ __all__ = ["Argument", "arguments", "checked_name", "checked_names", "renamed"]
 # Arguments whose conventional name differs from the name in the rule.
 _NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
 _BETAS = ("beta1", "beta2")
+_BUILTINS = frozenset(dir(builtins))
 _MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
 
 
@@ -94,9 +96,12 @@ def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) ->
         SolError: The rule uses names that the emitted code reserves.
     """
     names = {*rule.values, *rule.live} - {*_NAMES}
-    taken = sorted(name for name in names if name in reserved or name.startswith("_"))
+    taken = sorted(name for name in names if name in reserved or name in _BUILTINS or name.startswith("_"))
     if taken:
-        raise SolError(f"{language} source reserves the name(s) {', '.join(taken)}; rename them in the rule")
+        raise SolError(
+            f"{language} source reserves the name(s) {', '.join(taken)}: its own code, Python or learning-rate "
+            "schedulers use them; rename them in the rule"
+        )
     return rule
 
 
@@ -104,10 +109,17 @@ def checked_name(name: str, language: str) -> str:
     """Return ``name`` if the emitted class or function can use it.
 
     Raises:
-        SolError: It is not a public Python identifier, or the emitted code reserves it.
+        SolError: It is not a public ASCII identifier, or Python or the emitted code uses it.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name in _MODULES or name.startswith("_"):
-        raise SolError(f"{name!r} is not a valid name in {language} source; choose another")
+    reason = ""
+    if not name.isascii():
+        reason = ": letters outside of ASCII can look like others"
+    elif name in _MODULES or name in _BUILTINS:
+        reason = ": the emitted code or Python uses it"
+    elif not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        reason = ": it must be an identifier without a leading underscore"
+    if reason:
+        raise SolError(f"{name!r} is not a valid name in {language} source{reason}; choose another")
     return name
 
 
