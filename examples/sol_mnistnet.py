@@ -41,11 +41,15 @@ import torch
 
 __all__ = ["SolMnistnet"]
 
+_RULE = "905b13140238b669"  # the first digits of its SHA-256; states of other rules are refused
+
 
 class SolMnistnet(torch.optim.Optimizer):
     """Optimizer that implements the formula at the top of this file.
 
     float16 and bfloat16 parameters are updated in float32 arithmetic, with states stored in float32.
+
+    In schedules, as in t/T, t counts the optimizer's steps; elsewhere, a parameter's own, from its first gradient.
 
     Args:
         params: Iterable of parameters, named parameters, or dicts that define parameter groups.
@@ -124,16 +128,20 @@ class SolMnistnet(torch.optim.Optimizer):
             "c11": c11,
             "c12": c12,
             "weight_decay": weight_decay,
+            "clock": 0,  # steps completed
             "maximize": maximize,
             "foreach": foreach,
             "capturable": capturable,
             "differentiable": differentiable,
             "fused": fused,
+            "rule": _RULE,
         }
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group):
         """Add a parameter group, which may override the default hyperparameters."""
+        if self.param_groups:  # the schedule goes on
+            param_group = {"clock": int(self.param_groups[0]["clock"]), **param_group}
         values = {**self.defaults, **param_group}
         _check("lr", values["lr"], 0)
         _check("betas[0]", values["betas"][0], 0, 1)
@@ -142,6 +150,16 @@ class SolMnistnet(torch.optim.Optimizer):
         _check("horizon", values["horizon"], 1)
         _check("weight_decay", values["weight_decay"], 0)
         super().add_param_group(param_group)
+
+    def __setstate__(self, state):
+        """Take over a loaded state."""
+        for group in state["param_groups"]:
+            if group.get("rule") != _RULE:
+                raise ValueError(
+                    f"this is the state of another optimizer or formula: its rule is {group.get('rule')}, "
+                    f"and SolMnistnet's is {_RULE}"
+                )
+        super().__setstate__(state)
 
     def step(self, closure=None):
         """Perform one step.
@@ -157,6 +175,7 @@ class SolMnistnet(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _tick(group)
             with torch.set_grad_enabled(group["differentiable"]):
                 for rows, step in self._batches(group):
                     _advance_all(rows, _numbers(step, **group), group)
@@ -187,24 +206,57 @@ class SolMnistnet(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict):
         """Load a state dict without rounding the float32 states of low-precision parameters."""
-        super().load_state_dict(state_dict)
-        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        given = {}
+        # After all other hooks, and before all others.
+        last = self.register_load_state_dict_pre_hook(lambda _, changed: given.update(changed))
+        first = self.register_load_state_dict_post_hook(lambda _: self._keep_precision(given), prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
+            first.remove()
+
+    def _keep_precision(self, given):
+        """Copy the states of low-precision parameters once more; PyTorch has rounded them."""
+        saved = [i for group in given["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, params):
-            if i in state_dict["state"] and p.dtype != _precision(p):
+            if given["state"].get(i) and p.dtype != _precision(p):
                 for name in ("m", "v"):
-                    self.state[p][name] = state_dict["state"][i][name].to(p.device, _precision(p))
+                    self.state[p][name] = given["state"][i][name].to(p.device, _precision(p))
 
 
-def _numbers(step, *, lr, betas, eps, horizon, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, weight_decay, **_):
+def _numbers(
+    step,
+    *,
+    clock,
+    lr,
+    betas,
+    eps,
+    horizon,
+    c1,
+    c2,
+    c3,
+    c4,
+    c5,
+    c6,
+    c7,
+    c8,
+    c9,
+    c10,
+    c11,
+    c12,
+    weight_decay,
+    **_,
+):
     """Compute the scalars of the formula at this step."""
     # Unlike Python floats, tensors divide by zero without an error.
-    numbers = (step, *betas, horizon)
-    t, beta1, beta2, horizon = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)
+    numbers = (step, clock, *betas, horizon)
+    t, clock, beta1, beta2, horizon = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)
     bc1 = 1 - beta1**t
     bc2 = 1 - beta2**t
-    cd = torch.cos(3.141592653589793 * torch.clamp(t / horizon, max=1)) / 2 + 1 / 2
-    ld = 1 - torch.clamp(t / horizon, max=1)
+    cd = torch.cos(3.141592653589793 * torch.clamp(clock / horizon, max=1)) / 2 + 1 / 2
+    ld = 1 - torch.clamp(clock / horizon, max=1)
     one_minus_beta1 = 1 - beta1
     inv_bc1 = 1 / bc1
     one_minus_beta2 = 1 - beta2
@@ -305,6 +357,18 @@ def _precision(p):
 def _local(x, p):
     """Return this process's shard of ``x``, placed like ``p``. Both are DTensors, as in FSDP2."""
     return x.redistribute(p.device_mesh, p.placements).to_local()
+
+
+def _tick(group):
+    """Count a step of the schedule, the same for all parameters; warn at the first step after its end."""
+    if group["capturable"]:
+        device = next((p.device for p in group["params"]), None)
+        group["clock"] = torch.as_tensor(group["clock"], dtype=torch.float32, device=device)
+        group["clock"] += 1
+        return
+    group["clock"] = int(group["clock"]) + 1
+    if group["horizon"] < group["clock"] <= group["horizon"] + 1:
+        warnings.warn(f"the schedule has ended: step {group['clock']} of {group['horizon']:g}", stacklevel=4)
 
 
 def _check(name, value, low, high=math.inf):

@@ -187,11 +187,10 @@ def sol_mnistnet(
 
 def _advance(g, m_prev, v_prev, numbers):
     """Compute phi and the new states, elementwise."""
-    given = g.dtype
-    dtype = _precision(g)
+    given, dtype = jnp.result_type(g), _precision(g)
     numbers = [x.astype(dtype) if isinstance(x, jax.Array) else x for x in numbers]
     beta1, beta2, eps, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, bc1, bc2, cd, ld = numbers
-    g = g.astype(dtype)
+    g = jnp.asarray(g, dtype)
     m = beta1 * m_prev + (1 - beta1) * g
     m_hat = m / bc1
     v = beta2 * v_prev + (1 - beta2) * g**2
@@ -217,4 +216,7 @@ def _advance(g, m_prev, v_prev, numbers):
 
 def _precision(x):
     """Return the dtype to compute in: float64 for float64 arrays, float32 for all others."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"parameters and gradients must be real floating-point numbers, not {dtype}")
+    return jnp.promote_types(dtype, jnp.float32)

@@ -171,6 +171,28 @@ def test_a_formula_of_the_parameters_asks_for_them(emitted):
         optimizer.update(tree(), optimizer.init(tree()))
 
 
+@pytest.mark.parametrize("text", ["ad", "ad + 0.1*w", "sign(g)", "g*rms(g)*exp(-is_vector)", "b"])
+def test_python_floats_are_parameters(emitted, text):
+    """As arrays without dimensions."""
+    optimizer = emitted(UpdateRule.parse(text), "optax").emitted(0.1)
+    numbers, arrays = ({"a": 0.5, "b": [-2.0]}, {"a": jnp.asarray(0.5), "b": [jnp.asarray(-2.0)]})
+    states = [optimizer.init(params) for params in (numbers, arrays)]
+    for t in range(1, 4):
+        gradients = {"a": 0.3 / t, "b": [-1.5 * t]}
+        updates, states[0] = optimizer.update(gradients, states[0], numbers)
+        expected, states[1] = optimizer.update(jax.tree.map(jnp.asarray, gradients), states[1], arrays)
+        assert_same(updates, expected)
+        numbers, arrays = optax.apply_updates(numbers, updates), optax.apply_updates(arrays, expected)
+
+
+@pytest.mark.parametrize("text", ["ad", "sign(g)", "g*rms(g)", "g + 0.1*w"])
+@pytest.mark.parametrize("value", [1.0 + 2.0j, 3, jnp.ones(2, jnp.complex64), jnp.ones(2, jnp.int32)], ids=str)
+def test_numbers_that_are_not_real_floats_are_refused(emitted, text, value):
+    optimizer = emitted(UpdateRule.parse(text), "optax").emitted(0.1)
+    with pytest.raises(TypeError, match=r"real floating-point numbers, not (complex|int)"):
+        optimizer.update(value, optimizer.init(value), value)
+
+
 REDUCING = UpdateRule.parse(
     "(0.3*la*inv0(rms_v) + 0.05*w*inv0(all_rms(w)))*tensor_rate*exp(0.4*log_spread)*exp(-0.7*is_vector) where lr = 0.01"
 )

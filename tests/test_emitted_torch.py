@@ -50,6 +50,7 @@ def rules():
     yield from ((text[:30], UpdateRule.parse(text)) for text in LEARNED)
 
 
+@pytest.mark.filterwarnings("ignore:the schedule has ended")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in rules()])
 def test_the_emitted_file_is_the_rule(load, rule, dtype):

@@ -151,7 +151,9 @@ def test_resumed_is_never_interrupted(load, dtype, flags, tmp_path):
     second.load_state_dict(state)
     train(second, resumed, 8, start=4)
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed))
-    assert str(second) == str(first)
+    unlike = {"params", "clock"}  # the second has made more steps
+    one, other = ({k: x for k, x in o.param_groups[0].items() if k not in unlike} for o in (first, second))
+    assert one == other
 
 
 def test_pickled_and_copied_optimizers_go_on(load):

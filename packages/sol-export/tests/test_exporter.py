@@ -17,13 +17,33 @@ def test_what_cannot_be_emitted_is_said():
         ("torch", "_Mine"),
         ("optax", "Optax"),
         ("optax", "Lambda"),
+        ("torch", "range"),
+        ("torch", "ValueError"),
+        ("optax", "All"),
+        ("optax", "range"),
+        ("torch", "\N{CYRILLIC CAPITAL LETTER A}dam"),
+        ("torch", "\N{FULLWIDTH LATIN CAPITAL LETTER A}dam"),
+        ("optax", "Ad\N{LATIN SMALL LETTER DOTLESS I}m"),
     ):
         with pytest.raises(SolError, match=f"(?i)'{name}' is not a valid name in {language} source"):
             export_rule(ZOO["adam"], language, name)
-    with pytest.raises(SolError, match=r"torch source reserves the name\(s\) group; rename them in the rule"):
+    with pytest.raises(SolError, match=r"torch source reserves the name\(s\) group: .*; rename them in the rule"):
         export_rule(UpdateRule.parse("group*g where group = 2.5"), "torch")
     with pytest.raises(SolError, match=r"name\(s\) state"):
         export_rule(UpdateRule.parse("state", STANDARD.extended(Feature("state", "2*g"))), "torch")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "max_momentum", "base_momentum", "param_names"),
+        *("betas", "clock", "rule", "foreach", "float", "super", "zip", "isinstance"),
+    ],
+)
+def test_constants_that_others_write_to_are_refused(name):
+    """Schedulers overwrite entries of parameter groups, where constants are kept."""
+    with pytest.raises(SolError, match=rf"reserves the name\(s\) {name}: .*schedulers use them; rename"):
+        export_rule(UpdateRule.parse(f"{name}*g where {name} = 2.5"), "torch")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +54,8 @@ def test_what_cannot_be_emitted_is_said():
         ("", "Learned"),
         ("3d", "Learned"),
         ("none", "Learned"),
+        ("range", "Learned"),
+        ("exception", "Learned"),
     ],
 )
 def test_class_names_are_made_from_rule_names(name, expected):

@@ -51,7 +51,7 @@ def test_source_code_is_not_rounded():
 
 @pytest.mark.parametrize("digits", [0, -3])
 def test_constants_need_a_digit(digits):
-    with pytest.raises(SolError, match=f"digits must be at least 1, got {digits}"):
+    with pytest.raises(SolError, match=f"digits must be from 1 to 17, all that a float64 has, got {digits}"):
         export_rule(LONG, "latex", digits=digits)
 
 

@@ -22,7 +22,8 @@ def test_the_signature_holds_every_number_of_the_rule(rule):
     defaults = {name: ast.literal_eval(value) for name, value in zip(names[first:], arguments.defaults)}
     assert defaults["lr"] == (rule.lr or 1e-3)
     if "betas" in defaults:
-        defaults["beta1"], defaults["beta2"] = defaults["betas"]
+        betas = [name for name in ("beta1", "beta2") if name in rule.values]
+        defaults |= dict(zip(betas, defaults["betas"], strict=True))
     for name, value in rule.with_numbered_constants().values.items():
         name = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}.get(name, name)
         assert (defaults[name] == value) if value is not None else (name in names and name not in defaults)

@@ -71,6 +71,46 @@ def test_what_is_not_the_rule_is_found(right, wrong):
         verify_source(rule, source.replace(right, wrong), "torch")
 
 
+@pytest.mark.parametrize("to", LANGUAGES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("m_hat - g", "la - g", "cos(m_long_prev - v_hat)", "v_hat - g**2", "sign(m_hat - g)", "norm(m_hat - g)*g"),
+        *("exp(30*tanh(m_hat - g))*(m_hat - g)", "sign(m_hat - g) + 0.1*sign(g)", "(m_hat - g)/sqrt(v_hat - g**2)"),
+    ],
+)
+def test_rules_that_amplify_rounding_are_no_faults(text, to, tmp_path, capsys):
+    """m_hat is g at the first step, up to rounding, of which huge gradients make much; the command notes it."""
+    pytest.importorskip(LANGUAGES[to])
+    assert main(["export", text, "--to", to, "-o", str(tmp_path / "emitted.py")]) == 0
+    assert "verified against the rule" in capsys.readouterr().out
+
+
+def test_amplified_rounding_is_noted(tmp_path, capsys):
+    pytest.importorskip("torch")
+    for text, noted in (("m_hat - g", True), ("ad", False)):
+        assert main(["export", text, "--to", "torch", "-o", str(tmp_path / "emitted.py")]) == 0
+        assert ("amplifies rounding errors" in capsys.readouterr().out) == noted
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("m_hat = inv_bc1 * m", "m_hat = inv_bc1 * m + 0.001 * g"),
+        ("bc1 = 1 - beta1**t", "bc1 = 1 - beta1 ** (t + 1)"),
+    ],
+)
+@pytest.mark.parametrize("text", ["m_hat - g", "cos(0.01*(m_hat - g))", "0.1*sign(m_hat - g) + m_hat - g"])
+def test_faults_of_rules_that_amplify_rounding_are_found(right, wrong, text):
+    pytest.importorskip("torch")
+    rule = UpdateRule.parse(text)
+    source = export_rule(rule, "torch")
+    assert right in source
+    verify_source(rule, source, "torch")
+    with pytest.raises(SolError, match="does not match the rule"):
+        verify_source(rule, source.replace(right, wrong), "torch")
+
+
 def test_a_third_party_adds_a_language(plugin, capsys):
     assert "numpy" in exporters()
     assert isinstance(load_exporter("numpy"), Executable)

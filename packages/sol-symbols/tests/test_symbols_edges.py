@@ -193,6 +193,36 @@ def test_mistakes_on_the_command_line_are_said_in_a_line(words, message, capsys)
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "1e308*g",
+            "g + 1e308",
+            "5e-324*g",
+            "1e308*m - 1e308*v",
+            "1e308*inv0(rms(g))*g",
+            "1e308*g*inv0(v)",
+            "-1e308*ad",
+        ),
+        *("1e200*ad + 1e200*sign(m)", "5e-324*g/v", "1e308*t*T*g where T = 1e308"),
+        *("exp(exp(t))", "exp(exp(t))*g", "exp(exp(exp(t)))*m_hat", "exp(exp(m))*exp(-exp(m))*g"),
+        *(
+            "exp(sign(bc2))*g",
+            "cos(sign(bc1))*g",
+            "tanh(exp(sign(bc1)))*m",
+            "log(1 - sign(bc1))*g",
+            "g/(1 - sign(bc1))",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_show_takes_every_formula(text, capsys):
+    """Numbers at the limits of float64, and functions of signs that are known."""
+    assert main(["show", "--", text]) == 0, capsys.readouterr().err
+    assert "range       phi in [" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"], ["-h"]])
 def test_the_overview_lists_the_commands(words, capsys):
     assert main(words) == 0

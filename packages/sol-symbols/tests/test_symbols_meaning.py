@@ -370,10 +370,28 @@ def test_rules_are_found_wherever_a_person_keeps_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "text", ["g/(abs(g)+eps)", "m/v", "-g/2", "1/g", "g/" + "2/" * 90 + "3", "+".join(["m*g"] * 300)]
+)
+def test_a_formula_is_a_formula_with_and_without_blanks(text, tmp_path, monkeypatch):
+    """A slash or a length that no file name has makes no path of it; a file of that name is read."""
+    monkeypatch.chdir(tmp_path)
+    assert resolve_rule(text) == UpdateRule.parse(text)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "v").write_text("sign(g)")
+    assert str(resolve_rule("m/v")) == "sign(g)"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("runs/none", "no such run folder or rule file: runs/none"),
         ("none.json", "no such run folder or rule file"),
+        ("./none", "no such run folder or rule file: ./none; as a formula: not an expression"),
+        ("g/x", "no such run folder or rule file: g/x; as a formula: unknown name 'x'"),
+        ("/x" * 3000, r"no such run folder or rule file: '/x/x.*\.\.\..*/x'; as a formula"),
+        ("g/(abs(g)+x)", "(?s)^unknown name 'x'.*one of: sgd"),
+        ("0.8*sg + m", r"'sg' of the SOL paper is sign\(g\) here; its m and v are m_hat and sqrt\(v_hat\)"),
+        ("g*sm", r"'sm' of the SOL paper is sign\(m_hat\) here"),
         ("empty", "empty has no rule.json"),
         ("binary", "binary is not a text file"),
         ("cut", "cut: not JSON"),

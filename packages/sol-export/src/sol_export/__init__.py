@@ -11,6 +11,7 @@ from sol_symbols.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sol_export.exporter import Exporter, RoundingExporter, export_rule, exporters, load_exporter, verify_source
+    from sol_export.loading import load_optimizer
     from sol_export.verification import Executable, Trajectory
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "export_rule",
     "exporters",
     "load_exporter",
+    "load_optimizer",
     "verify_source",
 ]
 
@@ -34,6 +36,7 @@ _HOME = {
     "export_rule": "exporter",
     "exporters": "exporter",
     "load_exporter": "exporter",
+    "load_optimizer": "loading",
     "verify_source": "exporter",
 }
 """The module of each name."""

@@ -66,13 +66,13 @@ def export_rule(rule: UpdateRule, to: str, name: str | None = None, digits: int 
         digits: Significant digits of constants, for a :class:`RoundingExporter` only.
 
     Raises:
-        SolError: There is no such exporter, it does not round constants, ``digits`` is below 1, or the exporter
-            rejects the rule or the name.
+        SolError: There is no such exporter, it does not round constants, ``digits`` is not from 1 to 17, or the
+            exporter rejects the rule or the name.
     """
     exporter = load_exporter(to)
     if digits is not None:
-        if digits < 1:
-            raise SolError(f"digits must be at least 1, got {digits}")
+        if not 1 <= digits <= 17:
+            raise SolError(f"digits must be from 1 to 17, all that a float64 has, got {digits}")
         if not isinstance(exporter, RoundingExporter):
             raise SolError(f"{to} source keeps constants exact; omit digits")
         exporter = exporter.with_digits(digits)

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import sympy
 
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
@@ -120,7 +121,7 @@ class _Writer:
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
-        self.passed = [name for name in (*(a.name for a in own), *scalars) if name in used]
+        self.passed = [name for name in ("t", *(a.name for a in own), *scalars) if name in used]
         self.inputs = ["g", *(f"{name}_prev" for name in self.states), *(["w"] if self.program.uses("w") else [])]
 
     def fields(self) -> list[str]:
@@ -202,11 +203,11 @@ class _Writer:
         phi = renamed(self.program.outputs[0])
         printer = _printer({*self.program.elementwise, *(name for name, _ in body), "x", "y"})
         what = "phi and the new states" if self.states else "phi"
-        lines = ["given = g.dtype", "dtype = _precision(g)"]
+        lines = ["given, dtype = jnp.result_type(g), _precision(g)"]
         if self.passed:
             lines.append("numbers = [x.astype(dtype) if isinstance(x, jax.Array) else x for x in numbers]")
             lines += listed("", self.passed, " = numbers")
-        lines += [f"{name} = {name}.astype(dtype)" for name in ("g", "w") if self.program.uses(name)]
+        lines += ["g = jnp.asarray(g, dtype)", *(["w = jnp.asarray(w, dtype)"] if self.program.uses("w") else [])]
         lines += [f"{name} = {value}" for name, value in _INPUTS.items() if self.program.uses(name)]
         for group in rounds(self.program):
             lines += (
@@ -223,9 +224,9 @@ class _Writer:
         lines += (
             listed("return ", ["phi.astype(given)", *self.states], "") if self.states else ["return phi.astype(given)"]
         )
-        reduces, how = self.program.reduces, "for one tensor" if self.program.reduces else "elementwise"
+        how = "for one tensor" if self.program.reduces else "elementwise"
         how += "; see ``_run`` for what it yields" if self.totals else ""
-        helped = helpers(self.program, printer) if reduces or self.program.uses("g") else []
+        helped = helpers(self.program, printer)
         return [
             *listed("def _advance(", [*self.inputs, "numbers"], "):", 0, brackets=True),
             f'    """Compute {what}, {how}."""',
@@ -269,8 +270,18 @@ def _run(numbers, updates, *others):
 '''
 
 
+class _JaxPrinter(ArrayPrinter):
+    """Code for JAX; Python's power of a negative number would be complex."""
+
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        base, exponent = expr.args
+        if self.is_array(expr) or exponent.is_Integer or exponent == sympy.S.Half:
+            return super()._print_Pow(expr, rational)
+        return f"jnp.power({self._print(base)}, {self._print(exponent)})"
+
+
 def _printer(arrays: Collection[str]) -> ArrayPrinter:
-    return ArrayPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
+    return _JaxPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
 
 
 _OWN = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 from collections.abc import Collection
@@ -16,6 +17,7 @@ __all__ = ["Argument", "arguments", "checked_name", "checked_names", "renamed"]
 # Arguments whose conventional name differs from the name in the rule.
 _NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
 _BETAS = ("beta1", "beta2")
+_BUILTINS = frozenset(dir(builtins))
 _MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
 
 
@@ -45,7 +47,8 @@ class Argument:
         if self.default is None:
             return self.name
         if isinstance(self.default, tuple):
-            return f"{self.name}=({', '.join(map(_number, self.default))})"
+            comma = "," if len(self.default) == 1 else ""
+            return f"{self.name}=({', '.join(map(_number, self.default))}{comma})"
         return f"{self.name}={_number(self.default)}"
 
     @property
@@ -64,16 +67,17 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
 
     Args:
         rule: The rule, with named constants.
-        betas: Whether ``beta1`` and ``beta2``, if the rule has both, become one tuple as in ``torch.optim``.
+        betas: Whether ``beta1``, and ``beta2`` if the rule has it, become one tuple as in ``torch.optim``.
     """
     found = [Argument("lr", 1e-3 if rule.lr is None else rule.lr, "learning rate", 0.0)]
-    pair = betas and all(name in rule.values for name in _BETAS)
+    tupled = tuple(name for name in _BETAS if name in rule.values) if betas and _BETAS[0] in rule.values else ()
     for name, value in rule.values.items():
         known = rule.vocabulary.hyperparameters.get(name)
-        if pair and name in _BETAS:
+        if name in tupled:
             if name == _BETAS[0]:
-                values = tuple(float(rule.values[beta] or 0) for beta in _BETAS)
-                found.append(Argument("betas", values, "decay rates of the first and second moments", 0, 1, _BETAS))
+                values = tuple(float(rule.values[beta] or 0) for beta in tupled)
+                moments = "rates of the first and second moments" if len(tupled) > 1 else "rate of the first moment"
+                found.append(Argument("betas", values, f"decay {moments}", 0, 1, tupled))
         elif name == "T":
             found.append(Argument("horizon", value, "number of steps in the schedule", 1.0))
         elif known:
@@ -92,9 +96,12 @@ def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) ->
         SolError: The rule uses names that the emitted code reserves.
     """
     names = {*rule.values, *rule.live} - {*_NAMES}
-    taken = sorted(name for name in names if name in reserved or name.startswith("_"))
+    taken = sorted(name for name in names if name in reserved or name in _BUILTINS or name.startswith("_"))
     if taken:
-        raise SolError(f"{language} source reserves the name(s) {', '.join(taken)}; rename them in the rule")
+        raise SolError(
+            f"{language} source reserves the name(s) {', '.join(taken)}: its own code, Python or learning-rate "
+            "schedulers use them; rename them in the rule"
+        )
     return rule
 
 
@@ -102,10 +109,17 @@ def checked_name(name: str, language: str) -> str:
     """Return ``name`` if the emitted class or function can use it.
 
     Raises:
-        SolError: It is not a public Python identifier, or the emitted code reserves it.
+        SolError: It is not a public ASCII identifier, or Python or the emitted code uses it.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name in _MODULES or name.startswith("_"):
-        raise SolError(f"{name!r} is not a valid name in {language} source; choose another")
+    reason = ""
+    if not name.isascii():
+        reason = ": letters outside of ASCII can look like others"
+    elif name in _MODULES or name in _BUILTINS:
+        reason = ": the emitted code or Python uses it"
+    elif not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        reason = ": it must be an identifier without a leading underscore"
+    if reason:
+        raise SolError(f"{name!r} is not a valid name in {language} source{reason}; choose another")
     return name
 
 

@@ -102,7 +102,7 @@ class ArrayPrinter(ExpressionPrinter):
         power = self._print(exponent)
         if precedence(exponent) < PRECEDENCE["Atom"] or not (exponent.is_Integer or exponent.is_Symbol):
             power = f"({power})"
-        text = self.parenthesize(base, PRECEDENCE["Pow"], strict=True)
+        text = self.parenthesize(base, PRECEDENCE["Pow"])  # ** groups from the right
         hug = _SIMPLE.fullmatch(text) and _SIMPLE.fullmatch(power)
         return f"{text}**{power}" if hug else f"{text} ** {power}"
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from importlib import resources
 from pathlib import Path
@@ -28,13 +29,15 @@ __all__ = ["TorchExporter"]
 
 _HELPED = ("x", "y")  # arguments of helper functions
 
-# Names that the emitted code uses; a rule's constants and definitions must have other names.
+# Names that the emitted code uses, and those that PyTorch's schedulers write to a parameter group; a rule's constants
+# and definitions must have other names.
 _RESERVED = frozenset(
     (
         *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
         *("p", "w", "g", "t", "x", "lr", "phi", "new", "betas", "horizon", "weight_decay", "momentum"),
         *("maximize", "foreach", "capturable", "differentiable", "fused", "torch", "math", "warnings"),
-        *("running", "totals", "row"),
+        *("running", "totals", "row", "clock", "rule"),
+        *("initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "max_momentum", "base_momentum", "param_names"),
     )
 )
 
@@ -59,13 +62,17 @@ class TorchExporter:
             states_in_float32=", with states stored in float32" if writer.states else "",
             documentation=indented(8, [a.documentation for a in given]),
             signature=indented(8, [f"{a.signature}," for a in given]),
-            defaults=indented(12, [f'"{a.name}": {a.name},' for a in given]),
+            defaults=indented(12, [f'"{a.name}": {a.name},' for a in given] + writer.unused()),
+            digest=rule.digest[:16],
             checks=indented(8, [line for a in given for line in _checks(a)]),
             foreach=_REDUCING_FOREACH if writer.reduces else _FOREACH,
             fused=_REDUCING_FUSED if writer.reduces else _FUSED,
             fused_raises=_REDUCING_FUSED_RAISES if writer.reduces else _FUSED_RAISES,
             fused_check=indented(8, _REDUCING_FUSED_CHECK if writer.reduces else _FUSED_CHECK),
-            imports="import math\n" if writer.reduces else "import math\nimport warnings\n",
+            imports="import math\nimport warnings\n" if writer.warns else "import math\n",
+            inherit=indented(8, _INHERIT) + "\n" if writer.scheduled else "",
+            clock=_CLOCK if writer.scheduled else "",
+            tick=_TICK.strip("\n") if writer.scheduled else "",
             loop=indented(8, writer.loop()),
             driver=driver.rstrip("\n"),
             collect=indented(4, writer.collect()),
@@ -96,7 +103,9 @@ class TorchExporter:
                     p.data, p.grad = value, gradient
                 if t == len(trajectory.parameters) // 2:  # interrupted and resumed
                     optimizer = _resumed(kind(params, lr=trajectory.lr, **horizon), optimizer)
-                optimizer.step()
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "the schedule has ended")
+                    optimizer.step()
                 found.append(np.concatenate([p.detach().double().numpy().ravel() for p in params]))
             return np.array(found)
 
@@ -118,6 +127,28 @@ def _template(name: str) -> str:
     return resources.files("sol_export").joinpath("templates", name).read_text(encoding="utf-8")
 
 
+_CLOCK = """
+    In schedules, as in t/T, t counts the optimizer's steps; elsewhere, a parameter's own, from its first gradient.
+"""
+
+_INHERIT = [
+    "if self.param_groups:  # the schedule goes on",
+    '    param_group = {"clock": int(self.param_groups[0]["clock"]), **param_group}',
+]
+
+_TICK = '''
+def _tick(group):
+    """Count a step of the schedule, the same for all parameters; warn at the first step after its end."""
+    if group["capturable"]:
+        device = next((p.device for p in group["params"]), None)
+        group["clock"] = torch.as_tensor(group["clock"], dtype=torch.float32, device=device)
+        group["clock"] += 1
+        return
+    group["clock"] = int(group["clock"]) + 1
+    if group["horizon"] < group["clock"] <= group["horizon"] + 1:
+        warnings.warn(f"the schedule has ended: step {group['clock']} of {group['horizon']:g}", stacklevel=4)
+'''
+
 _FOREACH = "Join small tensors and split large ones into chunks of similar size. False: one tensor at a time."
 _FUSED = "Compile the formula into one kernel at the first step. This takes seconds and needs a C++ compiler."
 _FUSED_RAISES = "``fused=True`` is combined with ``foreach=True`` or ``differentiable=True``."
@@ -135,7 +166,7 @@ _REDUCING_FUSED_CHECK = [
 
 
 def _checks(argument: Argument) -> list[str]:
-    names = [f"[{i}]" for i in range(2)] if argument.parts else [""]
+    names = [f"[{i}]" for i in range(len(argument.parts))] or [""]
     bounds = f"{argument.low:g}" + (f", {argument.high:g}" if math.isfinite(argument.high) else "")
     if math.isinf(argument.low):
         return []  # a constant of the formula can be any number
@@ -146,18 +177,20 @@ class _Writer:
     """The parts of the file that depend on the rule's program."""
 
     def __init__(self, rule: UpdateRule, given: list[Argument], name: str) -> None:
-        self.program: Program = hoisted(lower(rule, expand=False))
+        self.program: Program = hoisted(lower(rule, expand=False, clock="clock"))
         self.reduces = self.program.reduces
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t")
+        self.scheduled = self.program.uses("clock")
+        self.warns = self.scheduled or not self.reduces
         self.decays = "wd" not in rule.values  # in addition to the formula
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
         hyper = [number for a in given for number in a.numbers if number not in ("lr", "weight_decay")]
         always = ["lr", "weight_decay"] if self.decays or "weight_decay" in used else ["lr"]
-        self.passed = [*always, *(number for number in (*hyper, *scalars) if number in used)]
+        self.passed = [*always, *(number for number in ("t", "clock", *hyper, *scalars) if number in used)]
 
     @property
     def _names(self) -> str:
@@ -165,6 +198,13 @@ class _Writer:
         return "(" + _tuple([f'"{name}"' for name in self.states]) + ")"
 
     # -- the optimizer's methods ---------------------------------------------------------------------------
+
+    def unused(self) -> list[str]:
+        """The lines of defaults that are not arguments."""
+        cycled = {"betas", "momentum"} & {a.name for a in self.given}
+        momentum = [] if cycled else ['"momentum": 0.0,  # not used; OneCycleLR and CyclicLR write to it']
+        clock = ['"clock": 0,  # steps completed'] if self.scheduled else []
+        return [*momentum, *clock]
 
     def loop(self) -> list[str]:
         """The statements for one parameter group."""
@@ -175,6 +215,7 @@ class _Writer:
         if not self.reduces:
             return [
                 "for group in self.param_groups:",
+                *(["    _tick(group)"] if self.scheduled else []),
                 '    with torch.set_grad_enabled(group["differentiable"]):',
                 f"        for {batch} in self._batches(group):",
                 f"            _advance_all(rows, {call}, group)",
@@ -185,6 +226,7 @@ class _Writer:
             "with torch.set_grad_enabled(differentiable):",
             "    running = []",
             "    for group in self.param_groups:",
+            *(["        _tick(group)"] if self.scheduled else []),
             f"        for {batch} in self._batches(group):",
             f"            numbers = {call}",
             '            if not (group["capturable"] or group["differentiable"]):',
@@ -252,13 +294,24 @@ class _Writer:
             "",
             "def load_state_dict(self, state_dict):",
             '    """Load a state dict without rounding the float32 states of low-precision parameters."""',
-            "    super().load_state_dict(state_dict)",
-            '    saved = [i for group in state_dict["param_groups"] for i in group["params"]]',
+            "    given = {}",
+            "    # After all other hooks, and before all others.",
+            "    last = self.register_load_state_dict_pre_hook(lambda _, changed: given.update(changed))",
+            "    first = self.register_load_state_dict_post_hook(lambda _: self._keep_precision(given), prepend=True)",
+            "    try:",
+            "        super().load_state_dict(state_dict)",
+            "    finally:",
+            "        last.remove()",
+            "        first.remove()",
+            "",
+            "def _keep_precision(self, given):",
+            '    """Copy the states of low-precision parameters once more; PyTorch has rounded them."""',
+            '    saved = [i for group in given["param_groups"] for i in group["params"]]',
             '    params = [p for group in self.param_groups for p in group["params"]]',
             "    for i, p in zip(saved, params):",
-            '        if i in state_dict["state"] and p.dtype != _precision(p):',
+            '        if given["state"].get(i) and p.dtype != _precision(p):',
             f"            for name in {self._names}:",
-            '                self.state[p][name] = state_dict["state"][i][name].to(p.device, _precision(p))',
+            '                self.state[p][name] = given["state"][i][name].to(p.device, _precision(p))',
         ]
 
     # -- the formula ---------------------------------------------------------------------------------------
@@ -267,22 +320,29 @@ class _Writer:
         """The function of the step and the hyperparameters."""
         scalars = {a.name: renamed(a.value) for a in self.program.scalars}
         needed = {free.name for value in scalars.values() for free in value.free_symbols} | {*self.passed}
-        calls = {call for value in scalars.values() for call in value.atoms(sympy.Function, sympy.Min, sympy.Pow)}
+        functions = (sympy.Function, sympy.Min, sympy.Max, sympy.Pow)
+        calls = {call for value in scalars.values() for call in value.atoms(*functions)}
         tensors = {free.name for call in calls for free in call.free_symbols}
+        for name, value in reversed(scalars.items()):
+            if name in tensors:
+                tensors |= {free.name for free in value.free_symbols}
         given = [a for a in self.given if not needed.isdisjoint(a.numbers)]
         converted = [a for a in given if not tensors.isdisjoint(a.numbers)]
-        names = [*(["t"] if self.timed else []), *(number for a in converted for number in a.numbers)]
-        values = [*(["step"] if self.timed else []), *(f"*{a.name}" if a.parts else a.name for a in converted)]
-        printer = _TorchPrinter({*needed, "t", *scalars})
-        what = "Compute the scalars of the formula" + (" at this step" if self.timed else "")
+        times = {"t": "step"} if self.timed else {}
+        times |= {"clock": "clock"} if self.scheduled else {}
+        names = [*times, *(number for a in converted for number in a.numbers)]
+        values = [*times.values(), *(f"*{a.name}" if a.parts else a.name for a in converted)]
+        printer = _TorchPrinter({*needed, *times, *scalars})
+        what = "Compute the scalars of the formula" + (" at this step" if times else "")
         lines = [
-            *(f"{', '.join(a.parts)} = {a.name}" for a in given if a.parts and a not in converted),
+            *(f"{_target(a.parts)} = {a.name}" for a in given if a.parts and a not in converted),
             *(["# Unlike Python floats, tensors divide by zero without an error."] if names else []),
             *self._converted(names, values),
             *(line for name, value in scalars.items() for line in statement(name, printer.doprint(value))),
             *listed("return ", self.passed, ""),
         ]
-        keywords = [*(["step"] if self.timed else []), "*", *(a.name for a in given), "**_"]
+        clock = ["clock"] if self.scheduled else []
+        keywords = [*(["step"] if self.timed else []), "*", *clock, *(a.name for a in given), "**_"]
         return [
             *listed("def _numbers(", keywords, "):", 0, brackets=True),
             f'    """{what}."""',
@@ -292,7 +352,9 @@ class _Writer:
     @staticmethod
     def _converted(names: list[str], values: list[str]) -> list[str]:
         """The statements that convert numbers to float64 tensors."""
-        if len(values) == 1 and len(names) == 1:
+        if len(values) == 1 and values[0].startswith("*"):
+            return [f"{_target(names)} = (torch.as_tensor(x, dtype=torch.float64) for x in {values[0][1:]})"]
+        if len(values) == 1:
             return [f"{names[0]} = torch.as_tensor({values[0]}, dtype=torch.float64)"]
         numbers = listed("numbers = (", values, ")", brackets=len(values) > 1)
         assigned = listed("", names, " = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)")
@@ -451,6 +513,11 @@ class _TorchPrinter(ArrayPrinter):
             else:
                 text = f"torch.clamp({text}, {limit}={printed})"
         return text
+
+
+def _target(names: Sequence[str]) -> str:
+    """The names as what a tuple is assigned to."""
+    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
 
 
 def _tuple(names: Sequence[str]) -> str:

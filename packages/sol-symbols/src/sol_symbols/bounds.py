@@ -96,14 +96,18 @@ def _product(parts: list[Bound]) -> Bound:
             bound,
             linear=_scaled(part.linear, factor),
             energy=_scaled(part.energy, positive),
-            norm=_scaled(part.norm, positive and positive**2),
-            inverse=_scaled(part.inverse, factor and factor**-2),
+            norm=_scaled(part.norm, positive and _squared(positive)),
+            inverse=_scaled(part.inverse, factor and _squared(1 / factor)),
         )
     return bound
 
 
 def _scaled(weights: Weights | None, factor: float | None) -> Weights | None:
     return None if weights is None or factor is None or not math.isfinite(factor) else weights * factor
+
+
+def _squared(x: float) -> float:
+    return x * x  # x**2 raises an error where this is infinite
 
 
 def _paired(parts: list[Bound]) -> Iterator[Bound]:

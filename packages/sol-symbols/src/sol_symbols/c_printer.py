@@ -48,7 +48,7 @@ def format_c(expression: sympy.Expr) -> str:
     >>> format_c(sympy.sign(sympy.Symbol("g"))**2 + 0.5)
     '((signum(v_g))*(signum(v_g))) + ((real)0.5)'
     """
-    text: str = _PRINTER.doprint(expression)
+    text: str = _PRINTER.doprint(expanded(expression))
     return text
 
 
@@ -58,8 +58,6 @@ class _Printer(C99CodePrinter):
         operator = operator_of(expr.func) if getattr(expr, "is_Function", False) else None
         if isinstance(operator, Reduction):
             raise RuleError(f"{operator.name} is a reduction, and this C code is elementwise")
-        if operator is not None and operator.definition is not None:
-            return self._print(expanded(expr))
         if operator is None or not operator.c_name:
             return str(super()._print(expr, **kwargs))
         text, *others = (self._print(argument) for argument in expr.args)

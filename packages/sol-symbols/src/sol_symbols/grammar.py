@@ -112,6 +112,13 @@ def parse_expression(text: str, names: Collection[str]) -> sympy.Expr:
 _PARSING = threading.Lock()  # warning filters, and the parser of Python 3.11, are not thread-safe
 
 
+_OF_THE_PAPER = {
+    "sg": "sign(g) here; its m and v are m_hat and sqrt(v_hat)",
+    "sm": "sign(m_hat) here; its m and v are m_hat and sqrt(v_hat)",
+}
+"""Names that the paper's code has and formulas here lack."""
+
+
 class _Reader:
     """Walks a syntax tree; anything outside the grammar is an error that shows its place."""
 
@@ -199,6 +206,8 @@ class _Reader:
             return symbol(node.id)
         if node.id in calls():
             raise self.fail(f"{quoted(node.id)} is an operator: write its argument(s) in parentheses", node)
+        if node.id in _OF_THE_PAPER:
+            raise self.fail(f"{node.id!r} of the SOL paper is {_OF_THE_PAPER[node.id]}", node)
         near = difflib.get_close_matches(node.id, [*self.names, *calls()], n=1)
         known = f"known: {', '.join(sorted(self.names))}"
         known = known if len(known) < 200 else "`sol glossary` lists the known names"
@@ -275,6 +284,8 @@ class ExpressionPrinter(StrPrinter):
 
     def _print_Float(self, expr: sympy.Float) -> str:
         return repr(float(expr))
+
+    _print_Exp1 = _print_Pi = _print_Float  # numbers that SymPy has names for
 
     def _print_Function(self, expr: sympy.Function) -> str:
         operator = operator_of(type(expr))

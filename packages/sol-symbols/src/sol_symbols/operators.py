@@ -348,7 +348,7 @@ _OPERATORS = _table(
     Operator("add", 2, lambda x, y: x + y, "x + y"),
     Operator("sub", 2, lambda x, y: x - y, "x - y"),
     Operator("mul", 2, lambda x, y: x * y, "x y"),
-    Operator("abs", 1, sympy.Abs, "absolute value", parity="even", degree=1, bounds=_abs),
+    Operator("abs", 1, sympy.Abs, "absolute value", parity="even", degree=1, bounds=_abs, c_name="fabs"),
     Operator("sqrt", 1, sympy.sqrt, "square root; nan below 0"),
     Operator(
         *("log", 1, sympy.log, "natural logarithm; -inf at 0, nan below"),

@@ -8,7 +8,7 @@ outputs  phi, or several expressions, elementwise
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -94,13 +94,22 @@ def reduction_of(value: sympy.Expr) -> Reduction | None:
     return operator if isinstance(operator, Reduction) else None
 
 
-def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, expand: bool = True) -> Program:
+def lower_features(
+    expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, expand: bool = True, clock: str = "t"
+) -> Program:
     """Straight-line code for several expressions over one vocabulary; shared definitions are computed once.
 
-    Without ``expand``, operators with a definition, such as ``inv0``, stay.
+    Args:
+        expressions: The outputs.
+        vocabulary: Defines their names.
+        expand: Whether to replace operators with a definition, such as ``inv0``, by their definitions.
+        clock: Name of the step in schedules, which compare it with the horizon, as in ``t/T``.
     """
     live = vocabulary.live(*expressions)
     definitions = {name: vocabulary.definitions[name] for name in live}
+    if clock != "t":
+        definitions = {name: _clocked(value, symbol(clock)) for name, value in definitions.items()}
+        expressions = tuple(_clocked(value, symbol(clock)) for value in expressions)
     if expand:
         definitions = {name: expanded(value) for name, value in definitions.items()}
         expressions = tuple(map(expanded, expressions))
@@ -108,6 +117,8 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, 
     elementwise |= {symbol(name + suffix) for name in vocabulary.recurrences for suffix in ("", "_prev")}
     scalars: list[Assignment] = []
     body: list[Assignment] = []
+    definitions = {name: _inlined(value, elementwise) for name, value in definitions.items()}
+    expressions = tuple(_inlined(value, elementwise) for value in expressions)
     for name, value in definitions.items():
         if value.free_symbols & elementwise or name in vocabulary.recurrences:
             elementwise.add(symbol(name))
@@ -141,6 +152,30 @@ def lower_features(expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, 
     kinds = {name: kind for name, kind in kinds.items() if kind is not Kind.COORDINATE}
     program = Program(tuple(scalars), tuple(body), outputs, states, kinds)
     return _Reductions(program, taken).program() if _reducing(program) else program
+
+
+def _inlined(value: sympy.Expr, elementwise: Collection[sympy.Symbol]) -> sympy.Expr:
+    """``value`` with definitions in place of calls that mix arrays and numbers, which emitted code cannot."""
+    if not value.args:
+        return value
+    arguments = [_inlined(argument, elementwise) for argument in value.args]
+    operator = operator_of(value.func) if value.is_Function else None
+    sorts = {None if x.is_number else not x.free_symbols.isdisjoint(elementwise) for x in arguments}
+    if operator is not None and operator.definition is not None and len(sorts) > 1:
+        return _inlined(operator.definition(*arguments), elementwise)
+    return value if tuple(arguments) == value.args else value.func(*arguments)
+
+
+def _clocked(value: sympy.Expr, clock: sympy.Symbol) -> sympy.Expr:
+    """``value`` with the name ``clock`` for the step wherever it meets the horizon: in t/T, but not in beta1**t."""
+    t, horizon = symbol("t"), symbol("T")
+    if not {t, horizon} <= value.free_symbols:
+        return value
+    arguments = []
+    for argument in value.args:
+        alone = argument.free_symbols == {t}
+        arguments.append(argument.xreplace({t: clock}) if alone else _clocked(argument, clock))
+    return value.func(*arguments)
 
 
 def _reducing(program: Program) -> bool:

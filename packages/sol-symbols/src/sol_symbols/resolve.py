@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
-from sol_symbols.errors import RuleError, SolError
+from sol_symbols.errors import RuleError, SolError, quoted
 from sol_symbols.rule import UpdateRule
 from sol_symbols.zoo import ZOO
 
 __all__ = ["add_rule_argument", "resolve_rule", "rule_of"]
 
 MAX_BYTES = 10_000_000
+_PATH = re.compile(r"[^\s()*+=,]+")
+"""Text that can be a path and is no formula with operators."""
 
 
 def add_rule_argument(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +63,13 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
             return _read(path)
     except (OSError, ValueError):  # too long for a file name, or with other characters: a rule's text
         pass
-    if text.endswith((".json", ".txt")) or ("/" in text and " " not in text):
-        raise SolError(f"no such run folder or rule file: {text}")
     try:
         return UpdateRule.parse(text)
     except RuleError as error:
+        if _PATH.fullmatch(text) and ("/" in text or text.endswith((".json", ".txt"))):
+            path_or_formula = text if len(text) < 200 else quoted(text)
+            why = str(error).partition("\n")[0]
+            raise SolError(f"no such run folder or rule file: {path_or_formula}; as a formula: {why}") from None
         raise SolError(
             f"{error}\nA rule is a run folder, a rule file, a formula in quotes, or one of: {', '.join(ZOO)}"
         ) from None
@@ -72,9 +77,9 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
 
 def _on_front(folder: Path, complexity: int) -> UpdateRule:
     path = folder / "front.json"
-    if not path.is_file() or not folder.name:
-        raise SolError(f"--complexity needs the folder of a finished run, got {folder}")
     try:
+        if not path.is_file() or not folder.name:
+            raise SolError(f"--complexity needs the folder of a finished run, got {quoted(str(folder))}")
         front = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(front, list) and front):
             raise ValueError("not a list of rules")
@@ -86,7 +91,7 @@ def _on_front(folder: Path, complexity: int) -> UpdateRule:
             )
         return UpdateRule.from_json(json.dumps(min(short, key=lambda point: point[1])[2]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise SolError(f"cannot read {path}: {error}") from None
+        raise SolError(f"cannot read {quoted(str(path))}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read(path: Path) -> UpdateRule:

@@ -11,6 +11,7 @@ Rules are immutable values. Their text form is an expression, followed by the va
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import keyword
@@ -191,7 +192,8 @@ class UpdateRule:
         """
         words = re.findall(r"[A-Za-z0-9]+", self.name)
         name = "".join(word[0].upper() + word[1:] for word in words)
-        return name if name.isidentifier() and not keyword.iskeyword(name) else "Learned"
+        taken = keyword.iskeyword(name) or hasattr(builtins, name) or hasattr(builtins, name.lower())
+        return name if name.isidentifier() and not taken else "Learned"
 
     def with_horizon(self, horizon: float) -> UpdateRule:
         """The same rule with its schedule over ``horizon`` steps; the rule itself if it has no schedule."""
@@ -353,9 +355,13 @@ def _checked_horizon(value: float | None) -> float | None:
     return value
 
 
-def lower(rule: UpdateRule, expand: bool = True) -> Program:
-    """The straight-line code of ``rule``; its only output is phi. Without ``expand``, ``inv0`` and ``step`` stay."""
-    return lower_features((rule.expression,), rule.vocabulary, expand)
+def lower(rule: UpdateRule, expand: bool = True, clock: str = "t") -> Program:
+    """The straight-line code of ``rule``; its only output is phi.
+
+    Without ``expand``, ``inv0`` and ``step`` stay. ``clock`` is the name of the step in schedules, as in ``t/T``; a
+    parameter that is frozen at first counts its own steps ``t`` from its first gradient.
+    """
+    return lower_features((rule.expression,), rule.vocabulary, expand, clock)
 
 
 class RuleEvaluator(Evaluator):

@@ -78,7 +78,8 @@ def simplify(rule: UpdateRule, digits: int | None = None) -> Simplification:
         raise RuleError(f"digits must be at least 1, got {digits}")
     probes = trajectories()
     reference, *terms = measure(rule, [rule.expression, *sympy.Add.make_args(rule.expression)], *probes)
-    size = numpy.abs(terms).sum(0)
+    with numpy.errstate(all="ignore"):
+        size = numpy.abs(terms).sum(0)
 
     def values(other: UpdateRule) -> numpy.ndarray:
         return measure(other, [other.expression], *probes)[0]
@@ -128,6 +129,8 @@ def _shorter(rule: UpdateRule) -> UpdateRule:
         expression = _rewritten(expression, _bounds(expression, rule))
         if expression == before:
             break
+    if expression.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan):  # log(1 - sign(bc1)): no formula has these
+        return rule
     short = replace(rule, expression=expression)
     longer = _nodes(short.expression) > _nodes(rule.expression) or len(str(short)) > len(str(rule))
     return rule if longer else short

@@ -172,11 +172,13 @@ def probed_scaling_degree(rule: UpdateRule) -> float | None:
     value, scaled = (
         measure(rule, [rule.expression], c * gradients, w)[0] for c, w in ((1, parameters), (_FACTOR, -2 * parameters))
     )
-    fitting = [k / 2 for k in range(-8, 9) if _close(scaled, _FACTOR ** (k / 2) * value)]
+    with numpy.errstate(all="ignore"):
+        fitting = [k / 2 for k in range(-8, 9) if _close(scaled, _FACTOR ** (k / 2) * value)]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _close(x: numpy.ndarray, y: numpy.ndarray) -> bool:
     """Whether finite values are equal; 1/0 has no meaningful sign."""
     finite = numpy.isfinite(x) & numpy.isfinite(y)
-    return bool(finite.any() and numpy.allclose(x[finite], y[finite], rtol=1e-3, atol=0))
+    with numpy.errstate(all="ignore"):
+        return bool(finite.any() and numpy.allclose(x[finite], y[finite], rtol=1e-3, atol=0))
