@@ -129,6 +129,8 @@ TASKS: dict[str, Make] = dict(
             "fine_tuning:instruction_tuning",
             extra="text",
         ),
+        _task("siren", "A SIREN, 2 x 32 units, for a picture of 32 x 32 pixels an episode; T = 200.", "fits:siren"),
+        _task("burgers", "A tanh network, 3 x 20, that solves Burgers' equation (PINN); T = 200.", "fits:burgers"),
         _task("quadratic", "A quadratic bowl, 20 coordinates, condition 100, known optimum; T = 60.", "toys:quadratic"),
         _task("rosenbrock", "Rosenbrock's valley, 10 coordinates, known optimum; T = 200.", "toys:rosenbrock"),
     ]
