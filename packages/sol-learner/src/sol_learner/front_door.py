@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from sol_learner.config import LearnConfig
-from sol_learner.loaders import LoaderTask, from_loaders
+from sol_learner.loaders import from_loaders
 from sol_learner.pipeline import Learner, LearnResult, suitable_jobs
 from sol_learner.run_folder import prepare_folder, write_run
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.progress import Progress, open_progress
 from sol_learner.runtime.workers import Workers, shared_threads
+from sol_learner.task import Task
 from sol_learner.user_code import from_file
 from sol_symbols import SolError, UpdateRule
 
@@ -39,7 +40,7 @@ class LearnedOptimizer:
 
     optimizer_class: type[torch.optim.Optimizer]
     result: LearnResult
-    task: LoaderTask
+    task: Task
     folder: Path
 
     @property

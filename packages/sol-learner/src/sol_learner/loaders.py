@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
-from sol_learner.task import SPLITS, Batch, build_seeded
+from sol_learner.task import SPLITS, Batch, Task, build_seeded
 from sol_symbols import SolError
 
-__all__ = ["LoaderTask", "from_loaders"]
+__all__ = ["from_loaders"]
 
 Metrics = Mapping[str, Callable[[Any, Any], Any]]
 
@@ -155,7 +155,7 @@ def from_loaders(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     sample: int = 5000,
-) -> LoaderTask:
+) -> Task:
     """A task from what a training script has.
 
     Data is a :class:`~torch.utils.data.DataLoader`, of which the data set, the batch size and the collation are taken;

@@ -38,7 +38,10 @@ __all__ = [
 ]
 
 Batch = Any
-"""A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step."""
+"""A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step.
+
+Other values in it are carried along, and shapes may differ, where models are trained one after another.
+"""
 
 SPLITS = ("train", "valid", "test")
 
