@@ -31,3 +31,18 @@ def test_the_script_trains(script, tmp_path):
     learned, adam = (float(number) for number in re.findall(r"test accuracy ([\d.]+)", done.stdout))
     assert learned > 0.8
     assert adam > 0.8
+
+
+def test_the_way_from_a_training_script_to_a_verdict(tmp_path):
+    """With a fraction of its budget; 25 lines."""
+    source = (EXAMPLES / "digits_learn.py").read_text()
+    assert len(source.splitlines()) <= 25
+    settings = re.search(r"quick = (\{.*\})", source)[1]
+    few = {"baselines": ("sgd",), "baseline_trainings": 2, "evaluation_episodes": 2, "episodes": 1, "meta_batch": 2}
+    few |= {"validation_episodes": 1, "generations": 1, "library_generations": 1, "population": 4, "front": False}
+    (tmp_path / "script.py").write_text(source.replace(settings, repr(few)))
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"DigitsOptimizer \(\nParameter Group 0", done.stdout)
+    assert "trainings against" in done.stdout
+    assert (tmp_path / "runs" / "digits" / "report.html").is_file()

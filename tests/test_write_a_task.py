@@ -35,9 +35,9 @@ def test_the_guides_code_runs(run_page):
 
 def test_the_guides_task_is_that_of_the_example_and_has_thirty_lines():
     source = (EXAMPLE / "src" / "sol_task_example" / "__init__.py").read_text()
-    assert BLOCKS[0] in source
-    assert BLOCKS[3] in source
-    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 30
+    assert BLOCKS[1] in source
+    assert BLOCKS[4] in source
+    assert len([line for line in BLOCKS[1].splitlines() if line.strip()]) <= 30
     line = re.search(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[1]
     assert line in (EXAMPLE / "pyproject.toml").read_text()
 

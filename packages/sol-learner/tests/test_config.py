@@ -1,10 +1,12 @@
 """Settings, from Python, TOML and the command line."""
 
 import dataclasses
+import inspect
 
 import pytest
 
-from sol_learner import LearnConfig, Learner
+from sol_learner import CompareConfig, LearnConfig, Learner
+from sol_learner.baselines.distillation import DistilSettings
 from sol_symbols import SolError
 
 # -- configuration ---------------------------------------------------------------------------------------------
@@ -90,3 +92,21 @@ def test_wrong_files_are_named(tmp_path, content):
         LearnConfig.from_toml(path)
     with pytest.raises(SolError, match="cannot read"):
         LearnConfig.from_toml(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "near"),
+    [
+        (LearnConfig, "generation", "generations"),
+        (LearnConfig, "validation_epsiodes", "validation_episodes"),
+        (CompareConfig, "episode", "episodes"),
+        (DistilSettings, "seeds", "seed"),
+    ],
+)
+def test_a_wrong_keyword_names_the_nearest(cls, name, near):
+    with pytest.raises(SolError, match=f"^no setting '{name}'; did you mean '{near}'\\?$"):
+        cls(**{name: 1})
+    if cls is LearnConfig:
+        with pytest.raises(SolError, match=f"^no setting '{name}'; did you mean '{near}'\\?$"):
+            cls.from_mapping({name: 1})
+        assert inspect.signature(cls).parameters["seed"].default == 0

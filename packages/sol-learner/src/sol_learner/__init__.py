@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sol_learner.comparing.store import Store
     from sol_learner.comparing.suite import Suite, compare_tasks
     from sol_learner.config import LearnConfig
+    from sol_learner.front_door import LearnedOptimizer, learn_optimizer
+    from sol_learner.loaders import from_loaders
     from sol_learner.pipeline import Learner, LearnResult, learn
     from sol_learner.run_folder import write_run
     from sol_learner.runtime.checkpoints import Checkpoints
@@ -39,6 +41,7 @@ __all__ = [
     "Comparison",
     "LearnConfig",
     "LearnResult",
+    "LearnedOptimizer",
     "Learner",
     "Progress",
     "Recipe",
@@ -50,7 +53,9 @@ __all__ = [
     "compare",
     "compare_tasks",
     "find_tasks",
+    "from_loaders",
     "learn",
+    "learn_optimizer",
     "load_task",
     "open_progress",
     "resolve_optimizer",
@@ -65,6 +70,7 @@ _HOME = {
     "Comparison": "comparing.comparison",
     "LearnConfig": "config",
     "LearnResult": "pipeline",
+    "LearnedOptimizer": "front_door",
     "Learner": "pipeline",
     "Progress": "runtime.progress",
     "Recipe": "task_registry",
@@ -77,7 +83,9 @@ _HOME = {
     "compare": "comparing.protocol",
     "compare_tasks": "comparing.suite",
     "find_tasks": "task_registry",
+    "from_loaders": "loaders",
     "learn": "pipeline",
+    "learn_optimizer": "front_door",
     "load_task": "task_registry",
     "open_progress": "runtime.progress",
     "resolve_optimizer": "comparing.optimizer_specs",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must no
     from sol_learner.runtime.clock import Clock
     from sol_learner.runtime.ranks import Ranks
 
-__all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks", "Tune"]
+__all__ = ["Check", "Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks", "Tune"]
 
 
 def _count(text: str) -> int:
@@ -67,7 +67,7 @@ class Learn:
         """Declare options and operands; every field of :class:`LearnConfig` becomes an option."""
         from sol_learner.config import LearnConfig
 
-        parser.add_argument("tasks", metavar="TASK", nargs="+", help="one or more task names; see sol tasks")
+        parser.add_argument("tasks", metavar="TASK", nargs="+", help="tasks: names of sol tasks, or FILE.py:CLASS")
         parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/TASK)")
         parser.add_argument(
             "--budget", metavar="TIME", help="time limit for meta-training and polishing: 90s, 5min, 1h"
@@ -113,16 +113,19 @@ class Learn:
         from sol_learner.runtime.clock import Clock, Interrupted
         from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
         from sol_learner.runtime.workers import Workers, shared_threads
-        from sol_learner.task_registry import load_task
+        from sol_learner.task_registry import load_task, short_name
+        from sol_learner.user_code import file_digest, parts_of
 
         if arguments.budget and ranks.size > 1:
             raise SolError("--budget is not supported with several processes; set --episodes and --generations instead")
         clock = Clock(arguments.budget, ranks)
-        out: Path = arguments.out or Path("runs", "-".join(arguments.tasks))
+        out: Path = arguments.out or Path("runs", "-".join(map(short_name, arguments.tasks)))
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
         jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
+        files = [parts[0] for parts in map(parts_of, arguments.tasks) if parts is not None]
+        identity |= {"files": [file_digest(path) for path in files]} if files else {}
         # Validate the tasks and settings before writing anything.
         learner = Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend))
         try:
@@ -190,7 +193,7 @@ class LearnLSTM:
         from sol_learner.baselines.lstm_learning import LSTM_LR, LSTM_SETTINGS
         from sol_learner.config import LearnConfig
 
-        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument("task", metavar="TASK", help="name of sol tasks, or FILE.py:CLASS")
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
         parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"learning rate (default {LSTM_LR})")
         parser.add_argument("--budget", metavar="TIME", help="time budget for meta-training: 90s, 5min, 1h")
@@ -351,7 +354,10 @@ class Compare:
         from sol_learner.comparing.config import CRITERIA, TUNING
 
         parser.add_argument(
-            "tasks", metavar="TASK", type=_names, help="task, or tasks separated by commas; see sol tasks"
+            "tasks",
+            metavar="TASK",
+            type=_names,
+            help="tasks, separated by commas:\nnames of sol tasks, or FILE.py:CLASS",
         )
         parser.add_argument("optimizers", metavar="OPT", nargs="+", help="optimizers, the one of interest first")
         parser.add_argument("--seeds", type=_count, default=10, metavar="N", help="held-out seeds (default 10)")
@@ -469,6 +475,36 @@ def _trainings(arguments: argparse.Namespace) -> int:
     if arguments.trainings is not None:
         raise SolError("--trainings and --budget-of are mutually exclusive")
     return trainings_of(arguments.budget_of)
+
+
+class Check:
+    """Check that a task keeps the promises that learning relies on."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and operands."""
+        parser.add_argument("task", metavar="TASK", help="name of sol tasks, or FILE.py:CLASS")
+        _add_data_options(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run the command and return the exit status: 1 if a promise is broken."""
+        from sol_learner.inner.side_by_side import obstacle
+        from sol_learner.task import Stream, build_optimizee, task_for, trainable
+        from sol_learner.task_registry import load_task, parse_device
+        from sol_learner.testing import check_task
+
+        task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
+        try:
+            check_task(task)
+        except AssertionError as error:
+            raise SolError(f"{arguments.task}: {error}") from None
+        model = build_optimizee(task_for(task, Stream.TRAIN), 0, Stream.TRAIN, 0)
+        count = sum(parameter.numel() for parameter in trainable(model))
+        print(f"{task.name}: a task; {count:,} parameters to train, T = {task.horizon} steps")
+        declared = not getattr(task, "vectorizable", True)
+        fault = None if declared else obstacle(task)
+        why = "vectorizable = False" if declared else fault.reason if fault is not None else None
+        print("models are trained side by side" if why is None else f"models are trained one after another: {why}")
+        return 0
 
 
 class Report:

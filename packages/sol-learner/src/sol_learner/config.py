@@ -16,7 +16,7 @@ from sol_learner.inner.optimizees import PRECISIONS
 from sol_learner.networks.base import KERNELS
 from sol_learner.networks.eql import FEATURES, UNITS
 from sol_learner.search.terms import DECAYS, DIRECTIONS
-from sol_learner.settings import converted, explanations, settings_from
+from sol_learner.settings import converted, explanations, names_checked, settings_from
 from sol_symbols import ZOO, SolError
 
 __all__ = ["LearnConfig"]
@@ -37,6 +37,7 @@ _MAY_BE_ZERO = {
 _AT_LEAST = {"population": 4}  # minimum for CMA-ES
 
 
+@names_checked
 @dataclass(frozen=True)
 class LearnConfig:
     """All settings of a run.

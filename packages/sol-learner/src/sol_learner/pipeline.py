@@ -21,7 +21,7 @@ from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import RATE_FACTORS, Optimizer, RuleOptimizer, learning_rates, tune_learning_rate
-from sol_learner.inner.optimizees import vectorizes
+from sol_learner.inner.side_by_side import obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
 from sol_learner.mixture import TaskMixture, drawn_task
@@ -106,7 +106,7 @@ def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
     threads. Tasks that cannot be pickled stay in this process.
     """
     for task in tasks:
-        if device_of(task).type != "cpu" or not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+        if device_of(task).type != "cpu" or not vectorizes(task):
             return 1
         try:
             cloudpickle.dumps(task)
@@ -187,6 +187,10 @@ class Learner:
             Interrupted: The clock was cancelled before there was any result.
         """
         config = self.config
+        for task in self.tasks:
+            fault = obstacle(task) if getattr(task, "vectorizable", True) else None
+            if fault is not None:
+                self.progress.note(f"training models of {task.name} one after another: {fault.reason}")
         with self._phase(Phase.TUNE):
             task_set, lr, tunings = self.tune()
         evaluator = self._candidate_evaluator(task_set)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from sol_symbols import SolError
 
-__all__ = ["as_text", "converted", "explanations", "settings_from"]
+__all__ = ["as_text", "converted", "explanations", "names_checked", "settings_from"]
 
 Settings = TypeVar("Settings")
 
@@ -20,6 +21,36 @@ def explanations(cls: type) -> dict[str, str]:
     """What each setting of a dataclass means, one line each, by name; from its docstring."""
     section = (inspect.getdoc(cls) or "").partition("Attributes:")[2].partition("Raises:")[0]
     return {name: " ".join(text.split()) for name, text in re.findall(r"(\w+): ((?:.|\n {8})+)", section)}
+
+
+def names_checked(cls: type[Settings]) -> type[Settings]:
+    """Decorate a dataclass of settings: an unknown keyword is a :class:`~sol_symbols.SolError` that names the nearest.
+
+    >>> @names_checked
+    ... @dataclasses.dataclass
+    ... class Size:
+    ...     width: int = 1
+    >>> Size(widht=2)
+    Traceback (most recent call last):
+    sol_symbols.errors.SolError: no setting 'widht'; did you mean 'width'?
+    """
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    original = cls.__init__
+
+    @functools.wraps(original)
+    def checked(self: Settings, *args: Any, **settings: Any) -> None:
+        for name in settings:
+            _require_known(name, fields)
+        original(self, *args, **settings)
+
+    cls.__init__ = checked  # type: ignore[method-assign, assignment]
+    return cls
+
+
+def _require_known(name: str, fields: Collection[str]) -> None:
+    if name not in fields:
+        near = difflib.get_close_matches(name, fields, n=1)
+        raise SolError(f"no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
@@ -33,8 +64,7 @@ def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
     for key, value in settings.items():
         name = key.replace("-", "_")
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            raise SolError(f"no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            _require_known(key, fields)
         if name in values:
             raise SolError(f"the setting {name!r} is set twice")
         values[name] = converted(name, value, fields[name].default)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import numbers
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum, unique
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from sol_symbols import SolError
 
@@ -20,18 +23,25 @@ __all__ = [
     "Stream",
     "Substream",
     "Task",
+    "batch_leaves",
     "build_optimizee",
     "build_seeded",
     "device_of",
     "draw_batches",
     "generator_for",
+    "measured",
+    "prepared",
     "require_task",
     "task_for",
+    "trainable",
     "with_horizon",
 ]
 
 Batch = Any
-"""A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step."""
+"""A pytree of tensors (a tensor, a tuple, a dict, ...), the same structure and shapes at every step.
+
+Other values in it are carried along, and shapes may differ, where models are trained one after another.
+"""
 
 SPLITS = ("train", "valid", "test")
 
@@ -40,12 +50,13 @@ SPLITS = ("train", "valid", "test")
 class Task(Protocol):
     """Something to train again and again: a model, its data and its loss.
 
-    Any object with these members is a task; no base class is needed. Four optional members are used where present:
+    Any object with these members is a task; no base class is needed. Five optional members are used where present:
     ``vectorizable: bool`` (default true) says whether the loss may be mapped over stacked parameters by
     :func:`torch.vmap`; ``unroll: int`` is the window of meta-training that suits the task (default 20);
     ``project(model)`` is called after every inner step and moves the parameters back into their constraint set;
     ``pool(split)`` is for tasks where every episode is a separate problem, such as the images under attack, and returns
-    the same task over the problems of a split (see :func:`task_for`).
+    the same task over the problems of a split (see :func:`task_for`); ``single_domain = True`` says that the splits are
+    meant to be the same data, as for the points of an equation or a function with a known optimum.
     """
 
     name: str
@@ -153,6 +164,65 @@ def draw_batches(task: Task, split: str, seed: int, stream: Stream, episode: int
     return task.batches(split, generator_for(seed, stream, episode, substream))
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that require a gradient, each once."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def prepared(model: nn.Module) -> nn.Module:
+    """A fresh model as it is trained: in training mode, but for parts that ``build`` has put into evaluation mode.
+
+    A model that is in evaluation mode as a whole, as pretrained ones are, is put into training mode as a whole.
+    """
+    return model if model.training else model.train()
+
+
+def measured(task: Task, model: nn.Module, split: str) -> dict[str, float]:
+    """``task.evaluate`` of a model in evaluation mode, as floats; the modes of its parts are restored afterwards.
+
+    There are no gradients, unless ``evaluate`` needs them, as for the residual of a differential equation.
+
+    Raises:
+        SolError: It returns no dict with a loss, or a metric that is no number.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        try:
+            with torch.no_grad():
+                values = task.evaluate(model, split)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            with torch.enable_grad():
+                values = task.evaluate(model, split)
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(values, Mapping) or "loss" not in values:
+        raise SolError(f"evaluate of {task.name} must return a dict of metrics with a loss, got {values!r}")
+    return {name: _number(task, name, value) for name, value in values.items()}
+
+
+def _number(task: Task, name: str, value: object) -> float:
+    if isinstance(value, Tensor | numpy.ndarray | numpy.generic) and value.shape in ((), (1,)):
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise SolError(f"evaluate of {task.name} must return numbers, got {name} = {value!r}")
+    return float(value)
+
+
+def batch_leaves(batch: Batch) -> list[Any]:
+    """The values in a batch, also in mappings that PyTorch does not know, such as the BatchEncoding of a tokenizer."""
+    leaves = []
+    for leaf in pytree.tree_leaves(batch):
+        leaves += batch_leaves(list(leaf.values())) if isinstance(leaf, Mapping) else [leaf]
+    return leaves
+
+
+_PATIENCE = 20  # steps in which a parameter may be skipped, as by LayerDrop, before it counts as unused
+
+
 def require_task(task: object) -> None:
     """Check a task with one model and one batch, before any other work.
 
@@ -167,6 +237,8 @@ def require_task(task: object) -> None:
         if not holds:
             raise SolError(f"not a task: {fault}")
 
+    if isinstance(task, type):
+        raise SolError(f"not a task: {task.__name__} is a class; pass an object, {task.__name__}(...)")
     absent = [name for name in ("name", "horizon", "build", "batches", "loss", "evaluate") if not hasattr(task, name)]
     require(not absent, f"{type(task).__name__} has no {', '.join(absent)}")
     assert isinstance(task, Task)
@@ -183,21 +255,33 @@ def require_task(task: object) -> None:
     require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {model!r}")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     require(bool(named), f"the model of {task.name} has no trainable parameters")
+    for name, parameter in named:
+        lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
+        require(not lazy, f"build of {task.name} must call the model once: {name} has no shape yet")
+        require(not parameter.is_complex(), f"the parameter {name} of {task.name} is complex; learn on its real parts")
+    devices = {str(parameter.device) for _, parameter in named}
+    require(len(devices) == 1, f"the model of {task.name} must be on one device, got {', '.join(sorted(devices))}")
     stream = draw_batches(own, "train", 0, Stream.TRAIN, 0)
     require(
         isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {type(stream).__name__}"
     )
-    batch = next(stream, None)
-    require(batch is not None, f"batches('train') of {task.name} is empty")
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        loss = own.loss(model.train(), batch)
-    found = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-    require(
-        isinstance(loss, Tensor) and loss.shape == (), f"loss of {task.name} must return a scalar tensor, got {found}"
-    )
-    require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached")
-    gradients = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
-    unused = [name for (name, _), gradient in zip(named, gradients) if gradient is None]
+    model, unused = prepared(model), dict(named)
+    for batch in itertools.islice(stream, _PATIENCE):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
+            loss = own.loss(model, batch)
+        found = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        scalar = isinstance(loss, Tensor) and loss.shape == ()
+        require(scalar, f"loss of {task.name} must return a scalar tensor, got {found}")
+        require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached")
+        gradients = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
+        sparse = [name for (name, _), gradient in zip(named, gradients) if gradient is not None and gradient.is_sparse]
+        require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
+        for (name, _), gradient in zip(named, gradients):
+            if gradient is not None:
+                unused.pop(name, None)
+        if not unused:
+            return
+    require(len(unused) < len(named), f"batches('train') of {task.name} is empty")
     require(not unused, f"loss of {task.name} does not depend on the parameters {', '.join(unused)}")
 
 

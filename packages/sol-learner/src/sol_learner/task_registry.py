@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.util
+import inspect
 import shlex
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from sol_learner.user_code import from_file, parts_of
 from sol_symbols import SolError
 from sol_symbols.plugins import TASKS, find_plugins, load_plugin
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:  # sol tasks does not load PyTorch
 
     from sol_learner.task import Task
 
-__all__ = ["Recipe", "describe", "find_tasks", "install_line", "load_task", "missing", "parse_device"]
+__all__ = ["Recipe", "describe", "find_tasks", "install_line", "load_task", "missing", "parse_device", "short_name"]
 
 
 def find_tasks() -> dict[str, metadata.EntryPoint]:
@@ -63,29 +65,51 @@ def describe(point: metadata.EntryPoint) -> tuple[str, bool]:
 
 
 def load_task(name: str, data: str | Path | None = None, device: torch.device | str = "cpu") -> Task:
-    """Make the task that is registered as ``name``.
+    """Make the task that is registered as ``name``, or one of a file.
 
     Args:
-        name: As in ``sol tasks``.
+        name: As in ``sol tasks``, or ``FILE.py:NAME``: a class or a function that makes the task, with ``data`` and
+            ``device`` where it takes them, or the task itself.
         data: Folder with data sets; the task's own default data without it.
         device: Where models and data live.
 
     Raises:
         SolError: Unknown task, a package that it needs is not installed, or its data cannot be read.
     """
-    known = find_tasks()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        listed = ", ".join(known) or "none; install sol-tasks"
-        raise SolError(f"no task {name!r}{hint} Tasks: {listed}")
     data = None if data is None else Path(data)
     if data is not None and not data.is_dir():
         raise SolError(f"no such data folder: {data}")
+    parts = parts_of(name)
+    if parts is not None:
+        return _of_file(*parts, data, device)
+    known = find_tasks()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        raise SolError(f"no task {name!r}{hint} sol tasks lists the installed ones; FILE.py:CLASS names one of yours")
     absent = missing(known[name])
     if absent:
         raise SolError(f"the task {name!r} needs more packages: {install_line(absent)}")
     return load_plugin(TASKS, known[name])(data=data, device=parse_device(str(device)))
+
+
+def _of_file(path: Path, name: str, data: Path | None, device: torch.device | str) -> Task:
+    found = from_file(path, name)
+    if not isinstance(found, type) and hasattr(found, "build"):
+        return cast("Task", found)
+    if not callable(found):
+        raise SolError(f"{path}:{name} must be a task, or a class or function that makes one, got {found!r}")
+    offered = {"data": data, "device": parse_device(str(device))}
+    try:
+        taken = inspect.signature(found).parameters
+        return cast("Task", found(**{key: value for key, value in offered.items() if key in taken}))
+    except Exception as error:  # code of users can raise anything
+        raise SolError(f"{path}:{name} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def short_name(task: str) -> str:
+    """A task's name as a folder: of ``FILE.py:NAME``, the NAME."""
+    return task.rpartition(":")[2]
 
 
 def parse_device(text: str | None) -> torch.device:

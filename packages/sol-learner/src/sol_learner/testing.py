@@ -5,26 +5,34 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from sol_learner.inner.optimizees import Optimizees, vectorizes
+from sol_learner.inner.side_by_side import obstacle, seeded
 from sol_learner.task import (
     SPLITS,
     Batch,
     Stream,
     Substream,
     Task,
+    batch_leaves,
     build_optimizee,
     draw_batches,
     generator_for,
+    measured,
+    prepared,
     require_task,
+    trainable,
 )
 from sol_symbols import SolError
 
 __all__ = ["check_task"]
+
+_NEW = "make a new model in every call"
+_SEEDED = "draw the initial weights from it, or use sol_learner.build_seeded(constructor, generator)"
 
 
 def check_task(task: Task) -> None:
@@ -45,68 +53,80 @@ def check_task(task: Task) -> None:
         raise AssertionError(str(error)) from None
 
     model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
-    _require({*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())), "build: models share parameters")
     _require(
-        torch.equal(_parameters(model), _parameters(again)), "build: the same generator state gives different models"
+        {*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())),
+        f"build: models share parameters; {_NEW}",
     )
-    _require(not torch.equal(_parameters(model), _parameters(other)), "build: the generator has no effect")
+    _require(
+        torch.equal(_parameters(model), _parameters(again)),
+        f"build: the same generator state gives different models; {_SEEDED}",
+    )
+    _require(not torch.equal(_parameters(model), _parameters(other)), f"build: the generator has no effect; {_SEEDED}")
 
     first: dict[str, list[Batch]] = {}
     for split in SPLITS:
         first[split] = _take(task, split, 0)
         _require(
             _same(first[split], _take(task, split, 0)),
-            f"batches({split!r}): the same generator gives different streams",
+            f"batches({split!r}): the same generator gives different streams; draw from it alone",
         )
-        shapes = [[leaf.shape for leaf in pytree.tree_leaves(batch)] for batch in first[split]]
-        _require(all(shape == shapes[0] for shape in shapes), f"batches({split!r}): shapes differ between batches")
+        leaves = [[leaf for leaf in batch_leaves(batch) if isinstance(leaf, Tensor)] for batch in first[split]]
+        nan = any(bool(leaf.isnan().any()) for row in leaves for leaf in row)
+        _require(not nan, f"batches({split!r}): a batch holds NaN; clean the data")
+        shapes = [[leaf.shape for leaf in row] for row in leaves]
+        _require(
+            all(shape == shapes[0] for shape in shapes) or not getattr(task, "vectorizable", True),
+            f"batches({split!r}): shapes differ between batches; pad them, or set vectorizable = False",
+        )
     pool, parts = getattr(task, "pool", None), first
     if pool is not None:
         parts = {split: [build_optimizee(pool(split), 0, Stream.TRAIN, 0).state_dict()] for split in SPLITS}
-    for left, right in itertools.combinations(SPLITS, 2):
-        _require(not _same(parts[left], parts[right]), f"batches: the splits {left!r} and {right!r} are equal")
+    for left, right in itertools.combinations(() if getattr(task, "single_domain", False) else SPLITS, 2):
+        _require(
+            not _same(parts[left], parts[right]),
+            f"batches: the splits {left!r} and {right!r} are equal; divide the data, "
+            "or set single_domain = True if they are meant to be",
+        )
 
     train = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
-    _require(count == task.horizon + 1, f"batches('train') ended after {count}; it must be endless")
+    _require(count == task.horizon + 1, f"batches('train') ended after {count}; it must be endless: while True")
 
-    loss = task.loss(model, first["train"][0])
-    _require(bool(torch.isfinite(loss)), f"loss = {float(loss.detach())} at the start")
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(loss, trainable)
-    _require(any(bool((g != 0).any()) for g in gradients), "every gradient is zero at the start")
+    prepared(model)
+    with seeded(0):
+        loss = task.loss(model, first["train"][0])
+    _require(
+        bool(torch.isfinite(loss)),
+        f"loss = {float(loss.detach())} at the start; scale inputs or weights",
+    )
+    gradients = torch.autograd.grad(loss, trainable(model), allow_unused=True, materialize_grads=True)
+    _require(
+        any(bool((g != 0).any()) for g in gradients),
+        "every gradient is zero at the start; start elsewhere",
+    )
 
-    model.eval()
     before = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
     for split in SPLITS:
-        with torch.no_grad():
-            metrics = task.evaluate(model, split)
-        _require(isinstance(metrics, dict) and "loss" in metrics, f"evaluate({split!r}) has no 'loss'")
-        _require(all(isinstance(v, float) for v in metrics.values()), f"evaluate({split!r}): a metric is not a float")
+        try:
+            metrics = measured(task, model, split)
+        except SolError as error:
+            raise AssertionError(f"evaluate({split!r}): {error}") from None
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
     changed = [name for name, tensor in _tensors(model) if not torch.equal(before[name], tensor)]
-    _require(not changed, f"evaluate changes the model: {', '.join(changed)}")
-    _require(not any(module.training for module in model.modules()), "evaluate changes the model: its training mode")
-    model.train()
+    _require(not changed, f"evaluate changes the model: {', '.join(changed)}; leave it as it is")
 
-    both = Optimizees(task, 0, Stream.TRAIN, range(2))
-    if not vectorizes(task, model) or torch.equal(loss, task.loss(model, first["train"][0])):  # else dropout differs
-        single = [Optimizees(task, 0, Stream.TRAIN, [index]).losses_and_gradients()[1][0, 0] for index in range(2)]
-        try:
-            together = both.losses_and_gradients()[1][0]
-        except RuntimeError as error:
-            raise AssertionError(f"the loss fails under torch.vmap; set vectorizable = False: {error}") from error
-        _require(
-            torch.allclose(together, torch.stack(single), rtol=1e-3, atol=1e-6),
-            "gradients under torch.vmap differ; set vectorizable = False",
-        )
+    fault = obstacle(task) if getattr(task, "vectorizable", True) else None
+    _require(fault is None or not fault.broken, f"{fault.reason if fault else ''}; set vectorizable = False")
 
     project = getattr(task, "project", None)
     if project is not None:
         project(model)
         once = _parameters(model).clone()
         project(model)
-        _require(torch.allclose(once, _parameters(model)), "project: a second call moves the parameters again")
+        _require(
+            torch.allclose(once, _parameters(model)),
+            "project: a second call moves the parameters again; project once",
+        )
 
 
 def _require(holds: bool, message: str) -> None:
@@ -125,10 +145,20 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
     generator = generator_for(seed, Stream.TRAIN, 0, Substream.BATCHES)  # the same numbers for every split
     batches = list(itertools.islice(task.batches(split, generator), count))
-    _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless")
+    _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless: while True")
     return batches
 
 
 def _same(left: list[Batch], right: list[Batch]) -> bool:
-    pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right))
-    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    """Whether all values that can be compared are equal: tensors, arrays, numbers and text."""
+    pairs = [pair for pair in zip(batch_leaves(left), batch_leaves(right)) if isinstance(pair[0], _COMPARED)]
+    return all(a is b or _equal(a, b) for a, b in pairs)
+
+
+_COMPARED = (Tensor, numpy.ndarray, numpy.generic, int, float, str, bytes)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if not isinstance(left, Tensor):
+        return type(left) is type(right) and bool(numpy.array_equal(left, right))
+    return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)

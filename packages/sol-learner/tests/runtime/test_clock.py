@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 
 import pytest
 
@@ -39,3 +40,15 @@ def test_durations(text, seconds):
 def test_wrong_durations(text):
     with pytest.raises(SolError, match="not a time"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("budget", [True, [60], b"60", timedelta(seconds=3)], ids=str)
+def test_a_budget_of_another_type_is_refused(budget):
+    with pytest.raises(SolError, match="budget must be seconds or text such as '5min', got "):
+        Clock(budget)
+
+
+@pytest.mark.parametrize("budget", [0, -1, float("nan"), "0s", "soon"])
+def test_a_budget_is_a_time(budget):
+    with pytest.raises(SolError, match=r"is not a time|must be more than 0 seconds"):
+        Clock(budget)

@@ -101,6 +101,21 @@ def test_processes_are_for_small_tasks_that_can_be_sent(task):
         assert suitable_jobs([task], 8) == 1
 
 
+@pytest.mark.parametrize("held", [threading.Lock(), (x for x in "a generator")], ids=lambda o: type(o).__name__)
+def test_what_cannot_be_sent_to_other_processes_is_named(task, held):
+    task.held = held
+    workers = Workers(2)
+    with pytest.raises(SolError, match=r"^cannot send regression to other processes: .*; use one process \(--jobs 1"):
+        workers.constant(task)
+    assert Workers(2, "threading").constant(task).value is task
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2", True, None])
+def test_jobs_are_a_count(jobs):
+    with pytest.raises(SolError, match="jobs must be a number of processes of at least 1, got "):
+        Workers(jobs)
+
+
 def test_processes_share_the_threads():
     before = torch.get_num_threads()
     with shared_threads(before + 1):

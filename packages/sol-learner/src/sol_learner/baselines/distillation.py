@@ -36,6 +36,7 @@ from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import DIGITS, combine, split_unit
+from sol_learner.settings import names_checked
 from sol_symbols import OPERATORS, STANDARD, RuleError, SolError, UpdateRule, round_constants
 from sol_symbols.evaluation import array_function
 
@@ -60,6 +61,7 @@ INPUTS = (
 _RIDGE = 1e-6  # of the least squares, relative to a term's size
 
 
+@names_checked
 @dataclass(frozen=True)
 class DistilSettings:
     """All settings of a distillation.

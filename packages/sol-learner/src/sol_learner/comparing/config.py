@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sol_learner.inner.episodes import shares
+from sol_learner.settings import names_checked
 from sol_symbols import SolError
 
 __all__ = ["CRITERIA", "TUNING", "CompareConfig"]
@@ -16,6 +17,7 @@ CRITERIA = ("objective", "train", "valid")
 """What tuning minimizes: the objective that rules are learned for, or the loss on one split."""
 
 
+@names_checked
 @dataclass(frozen=True)
 class CompareConfig:
     """All settings of a comparison.

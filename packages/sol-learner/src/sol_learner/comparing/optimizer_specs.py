@@ -16,7 +16,6 @@ others are tuned over their :func:`~OptimizerSpec.space`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -34,6 +33,7 @@ from sol_learner.inner.optimizees import Optimizees
 from sol_learner.networks.base import State
 from sol_learner.networks.trained_lstm import LSTM_FILE, LSTM_WEIGHTS, TrainedLSTM
 from sol_learner.task_registry import install_line
+from sol_learner.user_code import file_digest, from_file
 from sol_symbols import ZOO, Layout, RuleEvaluator, SolError, UpdateRule, evaluator, resolve_rule, symbol
 
 __all__ = [
@@ -367,7 +367,7 @@ class LSTMSpec:
 
 @functools.lru_cache(maxsize=16)
 def _load_lstm(folder: str, digest: str) -> TrainedLSTM:
-    if _digest(Path(folder, LSTM_WEIGHTS)) != digest:
+    if file_digest(Path(folder, LSTM_WEIGHTS)) != digest:
         raise SolError(f"the LSTM in {folder} changed during the comparison; run it again")
     return TrainedLSTM.load(folder)
 
@@ -377,27 +377,9 @@ def _load(source: str, name: str, digest: str) -> type[torch.optim.Optimizer]:
     if not source.endswith(".py"):
         return getattr(importlib.import_module(source), name)
     path = Path(source)
-    if _digest(path) != digest:
+    if file_digest(path) != digest:
         raise SolError(f"{path} changed during the comparison; run it again")
-    spec = importlib.util.spec_from_file_location(f"sol_compared_{digest[:16]}", path)
-    if spec is None or spec.loader is None:
-        raise SolError(f"cannot import {path}")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # third-party files can raise anything
-        raise SolError(f"cannot import {path}: {type(error).__name__}: {error}") from None
-    if not hasattr(module, name):
-        kinds = [key for key, value in vars(module).items() if inspect.isclass(value)]
-        raise SolError(f"{path} has no class {name!r}; available: {', '.join(kinds) or 'none'}")
-    return getattr(module, name)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise SolError(f"cannot read {path}: {error.strerror}") from None
+    return from_file(path, name)
 
 
 _LIBRARIES = {"torch": "torch.optim", "torch.optim": "torch.optim"}
@@ -421,7 +403,7 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
     if source in _LIBRARIES:
         return _of_library(_LIBRARIES[source], name)
     if source.endswith(".py"):
-        spec = TorchSpec(str(Path(source).resolve()), name, _digest(Path(source)))
+        spec = TorchSpec(str(Path(source).resolve()), name, file_digest(Path(source)))
         spec.optimizer_class  # noqa: B018  (report import errors early)
         return spec
     if text.lower() in ZOO:
@@ -429,7 +411,7 @@ def resolve_optimizer(text: str) -> OptimizerSpec:
     if text.lower() in (known.lower() for known in _classes("torch.optim")):
         return _of_library("torch.optim", text)
     if Path(text, LSTM_FILE).is_file():
-        return LSTMSpec(str(Path(text).resolve()), _digest(Path(text, LSTM_WEIGHTS)))
+        return LSTMSpec(str(Path(text).resolve()), file_digest(Path(text, LSTM_WEIGHTS)))
     try:
         return RuleSpec(resolve_rule(text))
     except SolError as error:

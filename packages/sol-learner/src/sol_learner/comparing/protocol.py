@@ -29,7 +29,7 @@ from sol_learner.comparing.store import Store
 from sol_learner.comparing.trials import Trial, TrialBatch, fingerprint, loaded_task, run_batch, run_trial, versions
 from sol_learner.comparing.tuning import Request, tune_side_by_side
 from sol_learner.inner.episodes import Outcome
-from sol_learner.inner.optimizees import vectorizes
+from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import NullProgress, Phase, Progress
@@ -242,7 +242,7 @@ class _Runs:
     def _size(self) -> tuple[bool, int]:
         """Whether models train side by side, and the parameters of one; only tuning needs to build one for this."""
         model = build_optimizee(task_for(self._task, Stream.TUNE), self._seed, Stream.TUNE, 0)
-        return vectorizes(self._task, model), sum(parameter.numel() for parameter in model.parameters())
+        return vectorizes(self._task), sum(parameter.numel() for parameter in model.parameters())
 
     @property
     def vectorizable(self) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from sol_learner.comparing.optimizer_specs import OptimizerSpec, RuleSpec
 from sol_learner.comparing.schedules import schedule_factor
@@ -26,7 +25,17 @@ from sol_learner.inner.episodes import run_rule
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.workers import Constant, threads
-from sol_learner.task import SPLITS, Stream, Task, build_optimizee, device_of, draw_batches, task_for
+from sol_learner.task import (
+    SPLITS,
+    Stream,
+    Task,
+    batch_leaves,
+    build_optimizee,
+    device_of,
+    draw_batches,
+    measured,
+    task_for,
+)
 from sol_learner.task_registry import Recipe
 
 __all__ = ["PeakMemory", "Trial", "TrialBatch", "fingerprint", "loaded_task", "run_batch", "run_trial", "versions"]
@@ -263,12 +272,12 @@ def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
             _add(digest, parameter)
         for split in splits:
             batch = next(iter(draw_batches(part, split, 0, stream, 0)))
-            for leaf in pytree.tree_leaves(batch):
+            for leaf in batch_leaves(batch):
                 _add(digest, leaf)
             with torch.no_grad():
                 loss = float(part.loss(model, batch))
-                measured = part.evaluate(model, split) if stream is Stream.EVALUATE else {}
-            measurements = {"loss of the batch": loss, **measured}
+                found = measured(part, model, split) if stream is Stream.EVALUATE else {}
+            measurements = {"loss of the batch": loss, **found}
             _add(digest, [(name, f"{value:.6g}") for name, value in measurements.items()])
         optimizees = Optimizees(task, 0, stream, [0])
         for length in (1e-3, 1.0):

@@ -12,12 +12,14 @@ from sol_learner.inner.episodes import (
     run_rule,
     tune_learning_rate,
 )
-from sol_learner.inner.optimizees import PRECISIONS, Optimizees, vectorizes
+from sol_learner.inner.optimizees import PRECISIONS, Optimizees
+from sol_learner.inner.side_by_side import Obstacle, obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 
 __all__ = [
     "PRECISIONS",
     "RATE_FACTORS",
+    "Obstacle",
     "Optimizees",
     "Optimizer",
     "Outcome",
@@ -26,6 +28,7 @@ __all__ = [
     "choose_learning_rate",
     "learning_rates",
     "objective",
+    "obstacle",
     "run_episodes",
     "run_rule",
     "tune_learning_rate",

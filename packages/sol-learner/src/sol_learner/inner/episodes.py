@@ -10,7 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sol_learner.inner.optimizees import Optimizees, vectorizes
+from sol_learner.inner.optimizees import Optimizees
+from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.networks.base import State
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
@@ -205,7 +206,7 @@ def run_rule(
         raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
     horizon = task.horizon if horizon is None else horizon
     candidates = max([1, *(len(v) for v in (given, *(values or {}).values()) if isinstance(v, Tensor) and v.ndim)])
-    if candidates * len(episodes) > 1 and not vectorizes(task, task.build(torch.Generator().manual_seed(0))):
+    if candidates * len(episodes) > 1 and not vectorizes(task):
 
         def alone(c: int, episode: int) -> Outcome:
             own = {name: _of_candidate(value, c) for name, value in (values or {}).items()}

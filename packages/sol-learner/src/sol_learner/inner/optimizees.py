@@ -7,18 +7,28 @@ copied for them.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from sol_learner.task import Batch, Stream, Substream, Task, build_optimizee, draw_batches, generator_for, task_for
+from sol_learner.inner.side_by_side import LossFunction, SideBySide, flat, one_step, seeded, turn, vectorizes
+from sol_learner.task import (
+    Batch,
+    Stream,
+    Substream,
+    Task,
+    build_optimizee,
+    draw_batches,
+    generator_for,
+    measured,
+    prepared,
+    task_for,
+    trainable,
+)
 from sol_symbols import Layout, SolError
 
-__all__ = ["PRECISIONS", "Optimizees", "vectorizes"]
+__all__ = ["PRECISIONS", "Optimizees"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 """Autocast type of the forward pass, by name; parameters and rules keep their own type."""
@@ -26,43 +36,6 @@ PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 
 Drawn = tuple[list[Batch], list[int]]
 """A batch of each episode, and the seed of its dropout masks."""
-
-
-class _Loss(nn.Module):
-    """``task.loss`` as a module, so that it can be called with parameters other than the model's."""
-
-    def __init__(self, task: Task, model: nn.Module) -> None:
-        super().__init__()
-        self.task, self.model = task, model
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.task.loss(self.model, batch)
-
-
-_turn = threading.Lock()
-"""Held by the thread that uses PyTorch's own random numbers, of which a process has one stream."""
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers of layers (dropout) from ``seed``; the caller's stream continues afterwards as if unused."""
-    cuda = torch.cuda.is_available()
-    with _turn:
-        before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
-        torch.random.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed_all(seed)
-        try:
-            yield
-        finally:
-            torch.set_rng_state(before[0])
-            if cuda:
-                torch.cuda.set_rng_state_all(before[1])
-
-
-def vectorizes(task: Task, model: nn.Module) -> bool:
-    """Whether the losses of several such models can be mapped: the task allows it, and the models have no buffers."""
-    return getattr(task, "vectorizable", True) and not any(True for _ in model.buffers())
 
 
 class Optimizees:
@@ -80,7 +53,8 @@ class Optimizees:
             keeps a rule from relying on the sizes of this task's gradients. Source: Lv, Jiang, Li, ICML 2017.
 
     Attributes:
-        theta: Parameters, shape [C, S, P], on the device of the models that the task builds.
+        theta: Parameters, shape [C, S, P], on the device of the models that the task builds; float32, also of models
+            in a lower precision, or float64 if a parameter is.
 
     Raises:
         SolError: ``scaling`` is set for a task that projects its parameters.
@@ -99,12 +73,10 @@ class Optimizees:
         self.task = task = task_for(task, stream)
         self._seed, self._stream, self._episodes = seed, stream, list(episodes)
         models = [self._fresh(episode) for episode in episodes]
-        self._template = models[0]
-        named = [(n, p) for n, p in _Loss(task, self._template).named_parameters() if p.requires_grad]
-        self._names = [name for name, _ in named]
-        self._shapes = [p.shape for _, p in named]
-        self._sizes = [p.numel() for _, p in named]
-        theta = torch.stack([torch.cat([p.detach().reshape(-1) for p in _trainable(model)]) for model in models])
+        parameters = trainable(models[0])
+        self._shapes = [p.shape for p in parameters]
+        self._sizes = [p.numel() for p in parameters]
+        theta = torch.stack([flat(model) for model in models])
         self._project: Callable[[nn.Module], None] | None = getattr(task, "project", None)
         self._scales = self._draw_scales(theta, scaling) if scaling else None
         if self._scales is not None:
@@ -114,20 +86,17 @@ class Optimizees:
         self._randomness = [generator_for(seed, stream, episode, Substream.LAYERS) for episode in self._episodes]
         self._autocast = PRECISIONS[precision]
         several = candidates * len(self._episodes) > 1  # one alone is faster without vmap
-        self._vectorized = several and vectorizes(task, models[0])
-        self._stacked: dict[object, list[Tensor]] = {}
-        if self._vectorized:
-            module = _Loss(task, self._template)
-            self._mapped = torch.vmap(lambda views, batch: self._loss(module, views, batch), randomness="different")
-            if candidates > 1:
-                self._mapped = torch.vmap(self._mapped, in_dims=(0, None), randomness="same")
-        else:
-            # Every optimizee keeps its own module, because modules may have state other than parameters.
-            self._models = [models, *([self._fresh(e) for e in episodes] for _ in range(candidates - 1))]
+        self._together = SideBySide(self.task, models, candidates) if several and vectorizes(task) else None
+        # Else every optimizee keeps its own module, because modules may have state other than parameters.
+        self._models = [] if self._together else [models, *(self._again() for _ in range(candidates - 1))]
+        self._functional = False
+
+    def _again(self) -> list[nn.Module]:
+        return [self._fresh(episode) for episode in self._episodes]
 
     def _fresh(self, episode: int) -> nn.Module:
-        with _turn:  # constructors of layers draw random numbers that are overwritten
-            return build_optimizee(self.task, self._seed, self._stream, episode).train()
+        with turn:  # constructors of layers draw random numbers that are overwritten
+            return prepared(build_optimizee(self.task, self._seed, self._stream, episode))
 
     def _draw_scales(self, theta: Tensor, scaling: float) -> Tensor:
         if self._project is not None:
@@ -141,15 +110,10 @@ class Optimizees:
     def _casting(self) -> torch.autocast:
         return torch.autocast(self.theta.device.type, self._autocast, enabled=self._autocast is not None)
 
-    def _loss(self, module: nn.Module, views: list[Tensor], batch: Batch) -> Tensor:
-        with self._casting():
-            loss = torch.func.functional_call(module, dict(zip(self._names, views)), (batch,))
-        return loss.to(self.theta.dtype)  # which targets of another precision may have changed
-
     def views(self, weights: Tensor) -> list[Tensor]:
         """Parameters of each name, ``[..., *shape]``, of weights ``[..., P]``; no copies."""
         pieces = zip(weights.split(self._sizes, -1), self._shapes)
-        return [piece.view(*piece.shape[:-1], *shape) for piece, shape in pieces]
+        return [piece.view(piece.shape[:-1] + shape) for piece, shape in pieces]
 
     @property
     def layout(self) -> Layout:
@@ -157,10 +121,10 @@ class Optimizees:
         return Layout(tuple(tuple(shape) for shape in self._shapes))
 
     def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
-        """Turn the model's parameters into views of ``row``, [P], without a copy, and return them."""
-        parameters = _trainable(model)
+        """Turn the model's parameters into views of ``row``, [P], without a copy unless their types differ."""
+        parameters = trainable(model)
         for parameter, view in zip(parameters, self.views(row.detach())):
-            parameter.data = view
+            parameter.data = view.to(parameter.dtype)
         return parameters
 
     def _weights(self, theta: Tensor) -> Tensor:
@@ -169,7 +133,7 @@ class Optimizees:
 
     def _module(self, candidate: int, episode: int) -> nn.Module:
         """The module of one optimizee with its current parameters loaded."""
-        model = self._template if self._vectorized else self._models[candidate][episode]
+        model = self._together.load(episode) if self._together else self._models[candidate][episode]
         row = self._weights(self.theta[candidate : candidate + 1])[0, episode]
         self._load(model, row.clone())  # projections change it in place
         return model
@@ -190,58 +154,61 @@ class Optimizees:
         """Losses [C, S] at ``theta`` [C, S, P] on what :meth:`draw` gave; differentiable in ``theta``."""
         batches, seeds = drawn
         weights = self._weights(theta)
-        if not self._vectorized:
-            rows = [
-                [self._alone(m, self.views(w), *drawn) for m, w, *drawn in zip(models, row, batches, seeds)]
-                for models, row in zip(self._models, weights)
-            ]
-            return torch.stack([torch.stack(row) for row in rows])
-        stacked = pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
-        return self._mapped_losses(self.views(weights), stacked, seeds)
+        if self._together is not None:
+            losses = self._together.losses(self.views(weights), batches, seeds[0], self._casting())
+            return losses.to(theta.dtype)
+        if not self._functional:
+            self._require_functional(weights[0, 0].detach(), batches[0], seeds[0])
+        rows = [
+            [self._alone(m, self.views(w), *drawn) for m, w, *drawn in zip(models, row, batches, seeds)]
+            for models, row in zip(self._models, weights)
+        ]
+        return torch.stack([torch.stack(row) for row in rows])
 
-    def _mapped_losses(self, views: list[Tensor], stacked: Batch, seeds: list[int]) -> Tensor:
-        with _seeded(seeds[0]):
-            if len(self.theta) == 1:
-                return self._mapped([view.squeeze(0) for view in views], stacked).unsqueeze(0)
-            return self._mapped(views, stacked)
-
-    def _stack(self, batches: list[Batch]) -> Batch:
-        """Batches stacked into memory that is reused at every step: fresh memory of that size causes page faults."""
-        leaves, structure = zip(*(pytree.tree_flatten(batch) for batch in batches))
-        columns = list(zip(*leaves))
-        key = tuple((column[0].shape, column[0].dtype) for column in columns)
-        if key not in self._stacked:
-            self._stacked[key] = [column[0].new_empty((len(column), *column[0].shape)) for column in columns]
-        filled = [torch.stack(column, out=buffer) for column, buffer in zip(columns, self._stacked[key])]
-        return pytree.tree_unflatten(filled, structure[0])
+    def _require_functional(self, row: Tensor, batch: Batch, seed: int) -> None:
+        """Check that the loss of a model depends on the parameters that it is called with."""
+        model = self._fresh(self._episodes[0])
+        self._load(model, row.clone())
+        step = one_step(self.task, model, batch, seed)
+        views = [view.requires_grad_() for view in self.views(row.clone())]
+        loss = self._alone(model, views, batch, seed)
+        gradients = torch.autograd.grad(loss, views, allow_unused=True, materialize_grads=True)
+        if self._autocast is None and not step.agrees(loss, gradients):
+            raise SolError(
+                f"cannot differentiate through the training of {self.task.name}: its loss uses parameters that are "
+                "kept outside of modules, as in a list; take them from the modules, or set estimator = first-order"
+            )
+        self._functional = True
 
     def _alone(self, model: nn.Module, views: list[Tensor], batch: Batch, seed: int) -> Tensor:
-        with _seeded(seed):
-            return self._loss(_Loss(self.task, model), views, batch)
+        function = LossFunction(self.task, model)
+        with seeded(seed), self._casting():
+            return function(views, {}, batch).to(self.theta.dtype)  # which targets may have changed
 
     def losses_and_gradients(self, drawn: Drawn | None = None) -> tuple[Tensor, Tensor]:
         """Losses [C, S] at ``theta`` and their gradients [C, S, P], on ``drawn`` or else each episode's next batch."""
         batches, seeds = self.draw() if drawn is None else drawn
         weights, gradients = self._weights(self.theta), torch.empty_like(self.theta)
-        if self._vectorized:
+        if self._together is not None:
             # Not views of one tensor, whose gradients would be joined in fresh memory.
             leaves = [view.detach().requires_grad_() for view in self.views(weights)]
-            losses = self._mapped_losses(leaves, self._stack(batches), seeds)
+            losses = self._together.losses(leaves, batches, seeds[0], self._casting(), reuse=True).to(weights.dtype)
             self._differentiate(losses, leaves, gradients)
         else:  # one after the other, so that only one graph is alive at a time
             losses = torch.empty_like(self.theta[..., 0])
             for c, models in enumerate(self._models):
                 for s, (model, batch, seed) in enumerate(zip(models, batches, seeds)):
                     parameters = self._load(model, weights[c, s])
-                    with _seeded(seed), self._casting():
+                    with seeded(seed), self._casting():
                         loss = self.task.loss(model, batch)
                     self._differentiate(loss, parameters, gradients[c, s])
                     losses[c, s] = loss.detach()
         return losses.detach(), gradients if self._scales is None else gradients * self._scales
 
     def _differentiate(self, losses: Tensor, leaves: Sequence[Tensor], gradients: Tensor) -> None:
-        """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``."""
-        for part, view in zip(torch.autograd.grad(losses.sum(), leaves), self.views(gradients)):
+        """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``: 0 for leaves that they skip."""
+        parts = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True)
+        for part, view in zip(parts, self.views(gradients)):
             view.copy_(part)
 
     def descend(self, phi: Tensor, lr: float | Tensor) -> None:
@@ -256,20 +223,13 @@ class Optimizees:
         for c, s in self._indices():
             model = self._module(c, s)
             self._project(model)
-            self.theta[c, s] = torch.cat([p.detach().reshape(-1) for p in _trainable(model)])
+            self.theta[c, s] = flat(model)
 
     def evaluate(self, split: str) -> dict[str, Tensor]:
         """The task's metrics at ``theta`` over a whole split, each of shape [C, S], float64 on the CPU."""
         metrics: dict[str, Tensor] = {}
         for c, s in self._indices():
-            model = self._module(c, s).eval()
-            with torch.no_grad():
-                values = self.task.evaluate(model, split)
-            if not isinstance(values, dict) or "loss" not in values:
-                raise SolError(
-                    f"evaluate of {self.task.name} must return a dict of metrics with a loss, got {values!r}"
-                )
-            model.train()
+            values = measured(self.task, self._module(c, s), split)
             for name, value in values.items():
                 table = metrics.setdefault(name, torch.full(self.theta.shape[:2], torch.nan, dtype=torch.float64))
                 table[c, s] = value
@@ -277,7 +237,3 @@ class Optimizees:
 
     def _indices(self) -> list[tuple[int, int]]:
         return [(c, s) for c in range(self.theta.shape[0]) for s in range(self.theta.shape[1])]
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

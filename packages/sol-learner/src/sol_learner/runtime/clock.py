@@ -45,6 +45,8 @@ class Clock:
 
     def __init__(self, budget: float | str | None = None, ranks: Ranks | None = None) -> None:
         budget = parse_duration(budget) if isinstance(budget, str) else budget
+        if isinstance(budget, bool) or not isinstance(budget, int | float | None):
+            raise SolError(f"budget must be seconds or text such as '5min', got {budget!r}")
         if budget is not None and not budget > 0:
             raise SolError(f"budget must be more than 0 seconds, got {budget}")
         self.budget, self._ranks, self._asked = budget, ranks, False

@@ -14,6 +14,7 @@ from importlib import import_module
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
+import cloudpickle
 import joblib
 import torch
 from joblib.externals.loky import get_reusable_executor
@@ -74,11 +75,13 @@ class Workers:
             has registered with joblib.
 
     Raises:
-        SolError: The backend's package is not installed, or joblib does not know it.
+        SolError: ``jobs`` is no count, the backend's package is not installed, or joblib does not know it.
     """
 
     def __init__(self, jobs: int = 1, backend: str = "loky") -> None:
-        self.jobs = jobs
+        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+            raise SolError(f"jobs must be a number of processes of at least 1, got {jobs!r}")
+        self.jobs, self._backend = jobs, backend
         self._pool: joblib.Parallel | None = None
         self._last: threading.Thread | None = None
         if jobs == 1:
@@ -103,8 +106,22 @@ class Workers:
             del self._unordered["return_as"]
 
     def constant(self, value: T) -> Constant[T]:
-        """Return ``value`` for functions passed to :meth:`map`; running processes are replaced."""
-        if self.jobs == 1 or not self._own:
+        """Return ``value`` for functions passed to :meth:`map`; running processes are replaced.
+
+        Raises:
+            SolError: It cannot be sent to other processes.
+        """
+        if self.jobs == 1 or self._backend == "threading":
+            return Constant(value)
+        try:
+            cloudpickle.dumps(value)
+        except Exception as error:  # objects of others can raise anything
+            name = getattr(value, "name", type(value).__name__)
+            raise SolError(
+                f"cannot send {name} to other processes: {error}; use one process (--jobs 1, Workers(1)), or create "
+                "what it holds on first use"
+            ) from None
+        if not self._own:
             return Constant(value)
         key = len(self._constants)
         self._constants[key] = value

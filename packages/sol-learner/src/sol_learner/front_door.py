@@ -1,0 +1,126 @@
+"""From a training script to an optimizer and a verdict, in one call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sol_learner.config import LearnConfig
+from sol_learner.loaders import from_loaders
+from sol_learner.pipeline import Learner, LearnResult, suitable_jobs
+from sol_learner.run_folder import prepare_folder, write_run
+from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.progress import Progress, open_progress
+from sol_learner.runtime.workers import Workers, shared_threads
+from sol_learner.task import Task
+from sol_learner.user_code import from_file
+from sol_symbols import SolError, UpdateRule
+
+__all__ = ["LearnedOptimizer", "learn_optimizer"]
+
+_EMITTED = "optimizer.py"
+
+
+@dataclass(frozen=True)
+class LearnedOptimizer:
+    """What :func:`learn_optimizer` returns.
+
+    Attributes:
+        optimizer_class: The emitted optimizer, a :class:`torch.optim.Optimizer`.
+        result: The run.
+        task: The task that it was learned on.
+        folder: The run folder, with ``optimizer.py`` and ``report.html``.
+    """
+
+    optimizer_class: type[torch.optim.Optimizer]
+    result: LearnResult
+    task: Task
+    folder: Path
+
+    @property
+    def rule(self) -> UpdateRule:
+        """The learned rule."""
+        return self.result.rule
+
+    @property
+    def verdict(self) -> str:
+        """Whether the rule is better than the best tuned baseline on held-out seeds, in one line."""
+        verdicts = [comparison.verdict() for comparison in self.result.comparisons]
+        lines = [verdict.line for verdict in verdicts if verdict is not None]
+        return lines[0] if lines else "no verdict: the run ended before the comparison"
+
+    def optimizer(self, params: Iterable[Any], **options: Any) -> torch.optim.Optimizer:
+        """The optimizer for ``params``; its decay, if it has one, ends at the steps that it was learned for.
+
+        Args:
+            params: As for every optimizer of PyTorch.
+            options: Arguments of the class, such as ``lr``.
+        """
+        if "horizon" in inspect.signature(self.optimizer_class).parameters and self.rule.horizon is not None:
+            options = {"horizon": self.rule.horizon, **options}
+        return self.optimizer_class(params, **options)
+
+
+def learn_optimizer(
+    name: str,
+    model_fn: Callable[[], nn.Module],
+    train: Any,
+    valid: Any = None,
+    test: Any = None,
+    *,
+    steps: int,
+    out: str | Path,
+    loss_fn: Callable[..., Any] | None = None,
+    metrics: Any = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    budget: float | str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> LearnedOptimizer:
+    """Learn an optimizer for a model and its data, compare it with tuned baselines, and write the run folder.
+
+    Args:
+        name, model_fn, train, valid, test, steps, loss_fn, metrics, batch_size, device: As of
+            :func:`~sol_learner.from_loaders`.
+        out: Folder of the run, which holds no other run.
+        budget: Time limit, in seconds or as text (``"5min"``); unlimited by default.
+        progress: Progress reporter; on standard error by default.
+        settings: Settings of :class:`~sol_learner.LearnConfig`.
+
+    Raises:
+        SolError: As of :func:`~sol_learner.from_loaders`, :func:`~sol_learner.learn` and
+            :func:`~sol_learner.write_run`, or sol-export is not installed.
+
+    Example::
+
+        learned = learn_optimizer("digits", Net, (x, y), steps=200, loss_fn=nn.CrossEntropyLoss(), out="runs/digits")
+        print(learned.verdict)
+        optimizer = learned.optimizer(model.parameters())
+    """
+    folder, config, clock = Path(out), LearnConfig.from_mapping(settings), Clock(budget)
+    options: dict[str, Any] = {"loss_fn": loss_fn, "metrics": metrics, "batch_size": batch_size, "device": device}
+    task = from_loaders(name, model_fn, train, valid, test, steps=steps, **options)
+    jobs = suitable_jobs([task], config.population)
+    learner = Learner([task], config, clock=clock, workers=Workers(jobs))
+    prepare_folder(folder)
+    with shared_threads(jobs):
+        if progress is None:
+            with open_progress() as learner.progress:
+                result = learner.run()
+        else:
+            learner.progress = progress
+            result = learner.run()
+    files = write_run(result, folder)
+    if _EMITTED not in files:
+        raise SolError(
+            f"wrote {folder}, but no {_EMITTED}: pip install sol-export, then sol export {folder} --to torch"
+        )
+    found = from_file(folder / _EMITTED, result.rule.class_name)
+    return LearnedOptimizer(found, result, task, folder)

@@ -1,0 +1,204 @@
+"""A task from loaders trains as the script would, whatever the data is; learning on it gives an optimizer."""
+
+import numpy
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from sol_learner import from_loaders, learn_optimizer
+from sol_learner.inner import obstacle, run_rule
+from sol_learner.loaders import _Tensors
+from sol_learner.task import SPLITS, Stream
+from sol_learner.testing import check_task
+from sol_symbols import ZOO, SolError
+
+X = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+Y = (X.sum(1) > 0).long()
+
+
+def network():
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+class Rows(Dataset):
+    """A data set of examples; of random ones with ``noise``, of unequal lengths with ``ragged``."""
+
+    def __init__(self, noise=0.0, ragged=False, mapping=False):
+        self.noise, self.ragged, self.mapping = noise, ragged, mapping
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, row):
+        if row >= len(X):
+            raise IndexError
+        x = X[row] + self.noise * torch.randn(5)
+        x = x[: 2 + row % 3] if self.ragged else x
+        return {"x": x, "y": Y[row]} if self.mapping else (x, int(Y[row]))
+
+
+def padded(items):
+    return nn.utils.rnn.pad_sequence([x for x, _ in items], batch_first=True), torch.tensor([y for _, y in items])
+
+
+class Means(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 2)
+
+    def forward(self, x):
+        return self.head(x.mean(1, keepdim=True))
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x, y):
+        logits = self.net(x)
+        return type("Output", (), {"loss": nn.functional.cross_entropy(logits, y), "logits": logits})
+
+
+CROSS = nn.CrossEntropyLoss()
+CASES = {
+    "tensors": (network, (X, Y), CROSS, True),
+    "arrays": (network, (X.numpy(), Y.numpy()), CROSS, True),
+    "tensor data set": (network, TensorDataset(X, Y), CROSS, True),
+    "loader": (network, DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True), CROSS, True),
+    "examples": (network, [(x, int(y)) for x, y in zip(X, Y)], CROSS, True),
+    "data set": (network, Rows(), CROSS, True),
+    "random transforms": (network, DataLoader(Rows(noise=0.1), batch_size=16), CROSS, True),
+    "collated": (Means, DataLoader(Rows(ragged=True), batch_size=16, collate_fn=padded), CROSS, True),
+    "dictionaries": (Named, Rows(mapping=True), None, True),
+    "dictionary": (Named, {"x": X, "y": Y}, None, True),
+    "loss of the batch": (Named, {"x": X, "y": Y}, lambda outputs, batch: CROSS(outputs.logits, batch["y"]), True),
+    "loss of the model": (network, (X, Y), lambda model, batch: CROSS(model(batch[0]), batch[1]), True),
+    "autoencoder": (lambda: nn.Linear(5, 5), X, nn.MSELoss(), True),
+    "batch norm": (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), (X, Y), CROSS, False),
+    "dropout": (lambda: nn.Sequential(*network(), nn.Dropout(0.1)), (X, Y), CROSS, True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_data_is_a_task(name):
+    model_fn, data, loss_fn, side_by_side = CASES[name]
+    task = from_loaders("mine", model_fn, data, steps=12, loss_fn=loss_fn, device="cpu", batch_size=16)
+    check_task(task)
+    assert (obstacle(task) is None) == side_by_side
+    outcome = run_rule(task, ZOO["adam"], 0, Stream.TRAIN, range(2), lr=0.05)
+    start = run_rule(task, ZOO["adam"], 0, Stream.TRAIN, range(2), lr=0.0)
+    assert (outcome.metrics["train"]["loss"] < start.metrics["train"]["loss"]).all()
+
+
+def rows_of(task, split):
+    return {int(row) for row in task._rows[split][1]}
+
+
+def test_missing_splits_are_taken_from_training_data():
+    task = from_loaders("mine", network, (X, Y), steps=5, loss_fn=CROSS, device="cpu")
+    parts = [rows_of(task, split) for split in SPLITS]
+    assert [len(part) for part in parts] == [80, 10, 10]
+    assert set.union(*parts) == set(range(100))
+    again = from_loaders("mine", network, (X, Y), steps=5, loss_fn=CROSS, device="cpu")
+    assert [rows_of(again, split) for split in SPLITS] == parts
+
+
+def test_test_data_is_half_of_validation_data():
+    task = from_loaders("mine", network, (X, Y), (X[:20], Y[:20]), steps=5, loss_fn=CROSS, device="cpu")
+    assert [len(rows_of(task, split)) for split in SPLITS] == [100, 10, 10]
+    assert not rows_of(task, "valid") & rows_of(task, "test")
+    given = from_loaders("mine", network, (X, Y), test=(X[:20], Y[:20]), steps=5, loss_fn=CROSS, device="cpu")
+    assert [len(rows_of(given, split)) for split in SPLITS] == [90, 10, 20]
+
+
+def test_an_epoch_has_every_row_once_in_full_batches():
+    task = from_loaders("mine", network, (X, Y), (X, Y), (X, Y), steps=5, loss_fn=CROSS, batch_size=16, device="cpu")
+    stream = task.batches("train", torch.Generator().manual_seed(0))
+    epoch = [next(stream) for _ in range(6)]
+    assert all(x.shape == (16, 5) for x, _ in epoch)
+    rows = torch.cat([x for x, _ in epoch])
+    assert len(rows.unique(dim=0)) == 96
+    following = torch.cat([next(stream)[0] for _ in range(6)])
+    assert not torch.equal(rows, following)
+
+
+def test_what_is_random_is_drawn_again_from_the_generator():
+    loader = DataLoader(Rows(noise=0.1), batch_size=16)
+    task = from_loaders("mine", network, loader, steps=5, loss_fn=CROSS, device="cpu")
+    assert task.batch_size == 16
+    assert not isinstance(task._rows["train"][0], _Tensors)
+    streams = [task.batches("train", torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    one, same, other = (next(stream)[0] for stream in streams)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    model = task.build(torch.Generator().manual_seed(0))
+    assert task.evaluate(model, "valid") == task.evaluate(model, "valid")
+
+
+def test_metrics_are_means_over_rows():
+    def accuracy(outputs, targets):
+        return (outputs.argmax(1) == targets).float().mean()
+
+    options = {"steps": 5, "loss_fn": CROSS, "batch_size": 16, "device": "cpu"}
+    options["metrics"] = {"accuracy": accuracy, "rows": lambda outputs, targets: numpy.float32(len(targets))}
+    task = from_loaders("mine", network, Rows(noise=1e-9), (X[:37], Y[:37]), (X, Y), **options)
+    model = task.build(torch.Generator().manual_seed(0))
+    found = task.evaluate(model, "valid")
+    assert found["accuracy"] == pytest.approx(accuracy(model(X[:37]), Y[:37]).item())
+    assert found["loss"] == pytest.approx(CROSS(model(X[:37]), Y[:37]).item(), rel=1e-5)
+    by_items = task.evaluate(model, "train")  # batches of 16 and one of 4
+    assert by_items["loss"] == pytest.approx(CROSS(model(X), Y).item(), rel=1e-4)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield X[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model_fn": network()},
+            r"model_fn must make a fresh model in every call, got a Sequential; pass lambda: S",
+        ),
+        ({"model_fn": 3}, "model_fn must make a fresh model in every call, got a int"),
+        ({"model_fn": lambda: 3}, "model_fn of mine must return a module, got int"),
+        ({"train": None}, "pass training data"),
+        ({"train": Endless()}, r"the train data has no length or no order \(Endless\)"),
+        ({"train": iter([1])}, r"the train data has no length or no order"),
+        ({"valid": []}, "the valid data is empty"),
+        ({"train": (X, Y[:3])}, r"the tensors of the train data must have as many rows, at least one, got \[3, 100\]"),
+        ({"train": (X[:1], Y[:1])}, "1 rows are too few to set some aside for valid; pass valid data"),
+        ({"steps": 0}, "steps must be a number of steps of at least 1, got 0"),
+        ({"loss_fn": None}, "mine has no loss, got None: pass loss_fn"),
+        ({"loss_fn": lambda outputs, targets: 1.0}, "mine has no loss, got 1.0: pass loss_fn"),
+    ],
+)
+def test_what_is_wrong_is_said(change, message):
+    given = {"model_fn": network, "train": (X, Y), "steps": 5, "loss_fn": CROSS, "device": "cpu"} | change
+    with pytest.raises(SolError, match=message):
+        learn_optimizer("mine", out="never", **given)
+
+
+def test_learning_gives_an_optimizer_and_a_verdict(tmp_path):
+    few = {"episodes": 1, "meta_batch": 2, "generations": 1, "library_generations": 1, "population": 4, "front": False}
+    few |= {"tuning_episodes": 1, "validation_episodes": 2, "baselines": ("adam",), "baseline_trainings": 4}
+    few |= {"evaluation_episodes": 2, "decays": ("1", "ld")}
+    pytest.importorskip("sol_export")
+    few |= {"steps": 12, "loss_fn": CROSS, "device": "cpu", "out": tmp_path / "run"}
+    learned = learn_optimizer("mine", network, (X, Y), **few)
+    assert {"optimizer.py", "report.html", "rule.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert "adam" in learned.verdict
+    model = network()
+    optimizer = learned.optimizer(model.parameters())
+    before = CROSS(model(X), Y).item()
+    for _ in range(12):
+        optimizer.zero_grad()
+        CROSS(model(X), Y).backward()
+        optimizer.step()
+    assert CROSS(model(X), Y).item() < before
+    with pytest.raises(SolError, match="already contains a run"):
+        learn_optimizer("mine", network, (X, Y), **few)
