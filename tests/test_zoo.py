@@ -224,7 +224,14 @@ def test_zoo_rules_are_the_optimizers_of_libraries(name, reference):
 def test_every_rule_that_names_a_twin_is_compared_with_it():
     compared = {name for name, _ in REFERENCES}
     assert {name for name, rule in ZOO.items() if "same as" in rule.provenance} <= compared
-    assert {*ZOO} - compared == {"powersign-ld", "powersign-cd", "addsign-ld", "addsign-cd", "sol-mnistnet"}
+    assert {*ZOO} - compared == {
+        "powersign-ld",
+        "powersign-cd",
+        "addsign-ld",
+        "addsign-cd",
+        "sol-mnistnet",
+        "sol-general",
+    }
 
 
 def test_pytorchs_schedule_of_nadam_is_a_rule_with_a_state_more():

@@ -138,10 +138,10 @@ _TABLE = (
     ("addsign-cd", "(1 + cd*sign(g)*sign(m))*g", "Bello et al. 2017", "", "alpha = 1, cosine decay without restarts"),
     (
         "sol-general",
-        "tensor_rate*tensor_scale*wu*(ad*(1.95*ld - 2.81*pd + 0.292) + g_n*(-0.469*ld + 0.109*pd -"
-        " 0.0275) + la_n*(4.34*ld - 2.92*pd - 0.283) + rs*(0.564*ld - 0.317*pd + 0.497)) where lr ="
-        " 0.0164, beta1 = 0.816, beta2 = 0.9501, rate_gain = 0.0588, rate_target = -0.0283, warmup ="
-        " 4.79, decay_power = 1.91, fan_in_power = 0.315, vector_gain = -0.484",
+        "tensor_rate*tensor_scale*wu*(ad*(4.78*ld - 5.76*pd + 0.264) + g_n*(-0.963*ld + 1.33*pd -"
+        " 0.0623) + la_n*(7.07*ld - 6.49*pd - 0.313) + rs*(-1.91*ld + 1.69*pd + 1.02)) where lr ="
+        " 0.00913, beta1 = 0.797, beta2 = 0.9478, rate_gain = 0.0572, rate_target = -0.0237, warmup ="
+        " 4.65, decay_power = 2.25, fan_in_power = 0.352, vector_gain = -0.454",
         "learned by sol on a mixture of small trainings, seed 0",
         "",
         "for trainings that it was not learned on; set horizon, and lr to the best of lr x {1/4, 1/2, 1, 2, 4}",
