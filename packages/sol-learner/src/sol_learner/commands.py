@@ -299,7 +299,8 @@ class Distil:
 class Compare:
     """Compare optimizers on one or more tasks; those without a fixed learning rate are tuned first.
 
-    OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
+    OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS,
+    which runs the code of FILE.py. Run folders, rule files, stores and data are read without running anything.
     tune:OPT tunes an optimizer although it has a learning rate. The first one is compared with all the others; given
     alone, with the panel: AdamW, NAdamW, Nesterov momentum and Lion, each tuned with its schedule.
     """
