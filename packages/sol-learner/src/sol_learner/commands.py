@@ -8,10 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sol_symbols import SolError, write_atomically
+from sol_symbols.errors import printable
+from sol_symbols.files import check_target, file_name, is_regular, lock_folder
 
 if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must not load PyTorch
     import torch
@@ -107,19 +110,35 @@ class Learn:
             return self._run(arguments, config, device, ranks)
 
     def _run(self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks) -> int:
-        from sol_learner.pipeline import Learner, suitable_jobs
         from sol_learner.run_folder import prepare_folder
-        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
-        from sol_learner.runtime.clock import Clock, Interrupted
-        from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
-        from sol_learner.runtime.workers import Workers, shared_threads
-        from sol_learner.task_registry import load_task
+        from sol_learner.runtime.clock import Clock
 
         if arguments.budget and ranks.size > 1:
             raise SolError("--budget is not supported with several processes; set --episodes and --generations instead")
         clock = Clock(arguments.budget, ranks)
-        out: Path = arguments.out or Path("runs", "-".join(arguments.tasks))
+        out: Path = arguments.out or Path("runs", file_name("-".join(arguments.tasks)))
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
+        with ExitStack() as held:
+            ranks.shared(lambda: held.enter_context(lock_folder(out)))
+            return self._learn(arguments, config, device, ranks, clock, out)
+
+    def _learn(
+        self,
+        arguments: argparse.Namespace,
+        config: LearnConfig,
+        device: torch.device,
+        ranks: Ranks,
+        clock: Clock,
+        out: Path,
+    ) -> int:
+        from sol_learner.pipeline import Learner, suitable_jobs
+        from sol_learner.run_folder import METRICS
+        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
+        from sol_learner.runtime.clock import Interrupted
+        from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
+        from sol_learner.runtime.workers import Workers, shared_threads
+        from sol_learner.task_registry import load_task
+
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
         jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
@@ -127,7 +146,7 @@ class Learn:
         learner = Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend))
         try:
             with open_progress() as shown, clock.catching_interrupts(), shared_threads(jobs):
-                reporters = [shown, MetricsFile(out / "metrics.jsonl")] if ranks.rank == 0 else []
+                reporters = [shown, MetricsFile(out / METRICS)] if ranks.rank == 0 else []
                 if arguments.tensorboard and ranks.rank == 0:
                     reporters.append(TensorBoard(out / "tensorboard"))
                 learner.progress = progress = MultiProgress(*reporters)
@@ -155,7 +174,7 @@ class Learn:
         print(f"\n  θ ← θ - lr · φ,   φ = {result.rule}\n")
         print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")
         for comparison in result.comparisons:
-            print(f"{comparison.table()}\n")
+            print(printable(f"{comparison.table()}\n"))
         print(f"wrote to {out}/: {', '.join(files)}")
         print(f"full report: open {out / REPORT} in a browser")
         if "optimizer.py" not in files:
@@ -202,7 +221,7 @@ class LearnLSTM:
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
         from sol_learner.baselines.lstm_learning import learn_lstm, lstm_config
-        from sol_learner.run_folder import prepare_folder
+        from sol_learner.run_folder import METRICS, prepare_folder
         from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
         from sol_learner.runtime.clock import Clock
         from sol_learner.runtime.progress import MetricsFile, MultiProgress, open_progress
@@ -213,8 +232,8 @@ class LearnLSTM:
         prepare_folder(out, arguments.overwrite, arguments.resume)
         task = load_task(arguments.task, arguments.data, device)
         identity = {"lstm": task.name, "data": str(arguments.data), "device": device.type, "lr": arguments.lr}
-        with open_progress() as shown, clock.catching_interrupts():
-            progress = MultiProgress(shown, MetricsFile(out / "metrics.jsonl"))
+        with lock_folder(out), open_progress() as shown, clock.catching_interrupts():
+            progress = MultiProgress(shown, MetricsFile(out / METRICS))
             checkpoints = Checkpoints(
                 out / CHECKPOINTS,
                 {**identity, **dataclasses.asdict(config)},
@@ -281,7 +300,7 @@ class Distil:
         task_set = TaskSet(tasks, (1.0,) * len(tasks), float(trained.provenance["objective"]))
         trained.network.to(device)
         try:
-            with open_progress() as progress, clock.catching_interrupts():
+            with lock_folder(arguments.out), open_progress() as progress, clock.catching_interrupts():
                 found = distil(trained, task_set, settings, progress, clock)
         except Interrupted:
             raise KeyboardInterrupt from None
@@ -381,6 +400,9 @@ class Compare:
             target=arguments.target,
             threads=arguments.threads,
         )
+        for target in (arguments.json, arguments.csv):
+            if target is not None:
+                check_target(target)
         clock, names = Clock(), arguments.optimizers
         optimizers, references = against_panel(names[0]) if len(names) == 1 else (names, ())
         workers = Workers(arguments.jobs, arguments.backend)
@@ -408,7 +430,7 @@ class Compare:
             write_atomically(arguments.json, json.dumps(comparison.record(statistics=True), indent=1) + "\n")
         if arguments.csv is not None:
             write_atomically(arguments.csv, comparison.csv())
-        print(comparison.report(statistics=True))
+        print(printable(comparison.report(statistics=True)))
         lost = [*comparison.failures, *(f for c in suite.comparisons for f in c.protocol.get("tuning_failures", []))]
         if lost:
             print(
@@ -450,11 +472,16 @@ class Report:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
-        from sol_learner.report.page import write_report
+        from sol_learner.report.page import is_report, write_report
         from sol_learner.run_folder import REPORT
 
         source: Path = arguments.source
         target = arguments.output or (source / REPORT if source.is_dir() else source.with_suffix(".html"))
+        if source.exists() and target.exists() and target.samefile(source):
+            raise SolError(f"the report of {source} would replace it; choose another file: -o FILE")
+        if arguments.output is None and not source.is_dir() and is_regular(target) and not is_report(target):
+            raise SolError(f"{target} exists and is no report; to replace it, pass -o {target}")
+        check_target(target)
         write_report(source, target)
         print(f"wrote {target}")
         return 0

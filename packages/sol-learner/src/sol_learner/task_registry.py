@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sol_symbols import SolError
+from sol_symbols.errors import printable
 from sol_symbols.plugins import TASKS, find_plugins, load_plugin
 
 if TYPE_CHECKING:  # sol tasks does not load PyTorch
@@ -56,9 +57,9 @@ def describe(point: metadata.EntryPoint) -> tuple[str, bool]:
     """The first line of a task's docstring, or why it is unavailable; and whether it can be built here."""
     try:
         absent = missing(point)
-        summary = (load_plugin(TASKS, point).__doc__ or "").strip().partition("\n")[0]
-    except Exception as error:  # a task that cannot be loaded must not hide the others
-        return str(error), False
+        summary = printable(str(load_plugin(TASKS, point).__doc__ or "")).strip().partition("\n")[0]
+    except (Exception, SystemExit) as error:  # a task that cannot be loaded must not hide the others
+        return printable(str(error)).partition("\n")[0], False
     return (f"{summary} Needs: {install_line(absent)}", False) if absent else (summary, True)
 
 
@@ -85,7 +86,10 @@ def load_task(name: str, data: str | Path | None = None, device: torch.device | 
     absent = missing(known[name])
     if absent:
         raise SolError(f"the task {name!r} needs more packages: {install_line(absent)}")
-    return load_plugin(TASKS, known[name])(data=data, device=parse_device(str(device)))
+    try:
+        return load_plugin(TASKS, known[name])(data=data, device=parse_device(str(device)))
+    except SystemExit as error:
+        raise SolError(f"the task {name!r} cannot be made: it called sys.exit({error.code!r})") from error
 
 
 def parse_device(text: str | None) -> torch.device:

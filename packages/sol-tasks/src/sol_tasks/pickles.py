@@ -105,7 +105,7 @@ class _Type(_Record):
         )
         if name not in _TYPES or order not in ("<", ">", "|", "="):
             raise SolError(f"its array has the type {order}{name}; allowed: {', '.join(_TYPES)}")
-        return numpy.dtype(name).newbyteorder(order)
+        return numpy.dtype(f"{order}{name}")
 
 
 class _Sparse(_Record):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sol_learner.runtime.ranks import Ranks
 from sol_symbols import SolError, write_atomically
+from sol_symbols.files import is_regular
 
 __all__ = ["CHECKPOINTS", "Checkpoints", "checkpoints_in"]
 
@@ -35,7 +36,7 @@ _NAMES = "[0-9]" * 8 + ".safetensors"
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, if there is one, oldest first."""
-    return sorted(folder.glob(_NAMES))
+    return [] if folder.is_symlink() else sorted(path for path in folder.glob(_NAMES) if is_regular(path))
 
 
 class Checkpoints:
