@@ -294,6 +294,7 @@ class Distil:
 
         settings, clock = settings_from(DistilSettings, _given_settings(arguments)), Clock()
         trained = TrainedLSTM.load(arguments.lstm)
+        _check_origin(trained.provenance, arguments.lstm)
         prepare_folder(arguments.out, arguments.overwrite)
         device = parse_device(arguments.device)
         tasks = tuple(load_task(name, arguments.data, device) for name in trained.provenance["tasks"])
@@ -313,6 +314,20 @@ class Distil:
             print(f"  the LSTM itself     objective {trained.provenance['loss']:.4f}")
         print(f"\nwrote to {arguments.out}/: {', '.join(files)}")
         return 130 if clock.cancelled else 0
+
+
+def _check_origin(origin: Mapping[str, Any], lstm: Path) -> None:
+    """Check what :class:`Distil` needs of a trained LSTM's provenance."""
+    tasks, numbers = origin.get("tasks"), [origin.get(name) for name in ("seed", "spent")]
+    whole = isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)
+    objective, loss = origin.get("objective"), origin.get("loss")
+    if not (
+        whole
+        and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+        and (type(objective) in (int, float) and 0 <= objective <= 1)
+        and (loss is None or isinstance(loss, float))
+    ):
+        raise SolError(f"{lstm} does not say what its LSTM was trained on; it was not written by sol learn-lstm")
 
 
 class Compare:

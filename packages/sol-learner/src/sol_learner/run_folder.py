@@ -205,7 +205,7 @@ def trainings_of(folder: str | Path) -> int:
     try:
         counts = json.loads(path.read_text(encoding="utf-8"))["trainings"]
         return sum(int(count) for count in counts.values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
         raise SolError(f"{path} does not say how many trainings the run spent; pass --trainings instead") from None
 
 

@@ -70,8 +70,8 @@ def _part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     images, labels = _idx(folder / f"{part}-images-idx3-ubyte", 3), _idx(folder / f"{part}-labels-idx1-ubyte", 1)
     if images.shape[1:] != (28, 28) or len(images) != len(labels) or len(labels) < 2 or int(labels.max()) > 9:
         raise SolError(
-            f"{folder} is damaged: {part} has {len(images)} images of {images.shape[1]} x {images.shape[2]} pixels, which "
-            f"must be 28 x 28, and {len(labels)} labels, which must be 0 to 9; {_how_to_get(folder.parents[1])}"
+            f"{folder} is damaged: {part} has {len(images)} images of {tuple(images.shape[1:])} pixels, which "
+            f"must be (28, 28), and {len(labels)} labels, which must be 0 to 9; {_how_to_get(folder.parents[1])}"
         )
     return images.flatten(1).float() / 255, labels.long()
 

@@ -2,8 +2,8 @@
 
 Each row is one run. Its key is the hash of everything that determines the run's numbers (see
 :meth:`sol_learner.comparing.trials.Trial.identity`), so after a change of task, optimizer, setting or version the old
-row is not found. Each row has a digest of its key and result; a damaged one counts as absent and is computed again. Several processes can share a file. If two compute the same run concurrently, the first row is kept
-and both return it.
+row is not found. Each row has a digest of its key and result: a damaged row counts as absent and is computed again.
+Several processes can share a file. If two compute the same run concurrently, the first row is kept and both return it.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class Checkpoints:
         for path in reversed(paths):
             try:
                 record, tensors = _read(path)
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
                 more = "" if path == paths[0] else "; using the one before it"
                 report(f"{path} is damaged ({error}){more}")
                 continue
@@ -175,4 +175,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     if _digest(header["record"], tensors) != header["sha256"]:
         raise ValueError("its content does not match its hash")
-    return json.loads(header["record"]), tensors
+    record = json.loads(header["record"])
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), dict) for name in ("identity", "journal"))
+    if not whole or type(record.get("elapsed")) not in (int, float) or not 0 <= record["elapsed"] < 1e12:
+        raise ValueError("its record is not that of a run")
+    return record, tensors
