@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sol_symbols import SolError, write_atomically
-from sol_symbols.errors import printable
+from sol_symbols.errors import printable, quoted
 from sol_symbols.files import check_target, file_name, is_regular, lock_folder
 
 if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must not load PyTorch
@@ -28,9 +29,12 @@ if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must no
 __all__ = ["Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks"]
 
 
+_MOST = 1_000_000  # seeds, trainings, steps: more is a typing error
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    if not text.isdecimal() or not 1 <= _whole(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {_MOST:,}, got {quoted(text)}")
     return int(text)
 
 
@@ -43,9 +47,32 @@ def _names(text: str) -> list[str]:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
+    if not text.isdecimal() or _whole(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to {2**32 - 1}, got {quoted(text)}")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    """The number that decimal digits are; Python refuses to read more than a few thousand of them."""
+    return int(text) if len(text) < 30 else 10**30
+
+
+def _processes(text: str) -> int:
+    """A number of processes or threads that one machine or a small cluster can run."""
+    most = 16 * max(os.cpu_count() or 1, 16)
+    if not text.isdecimal() or not 1 <= _whole(text) <= most:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {most}, got {quoted(text)}")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {quoted(text)}")
+    return value
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +107,7 @@ class Learn:
         _add_data_options(parser)
         parser.add_argument(
             "--jobs",
-            type=_count,
+            type=_processes,
             metavar="N",
             help="worker processes for polishing (default: one per core for small tasks on the CPU, else 1)",
         )
@@ -323,8 +350,8 @@ def _check_origin(origin: Mapping[str, Any], lstm: Path) -> None:
     objective, loss = origin.get("objective"), origin.get("loss")
     if not (
         whole
-        and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
-        and (type(objective) in (int, float) and 0 <= objective <= 1)
+        and all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers)
+        and (isinstance(objective, int | float) and 0 <= objective <= 1)
         and (loss is None or isinstance(loss, float))
     ):
         raise SolError(f"{lstm} does not say what its LSTM was trained on; it was not written by sol learn-lstm")
@@ -383,14 +410,14 @@ class Compare:
         )
         parser.add_argument(
             "--target",
-            type=float,
+            type=_finite,
             metavar="LOSS",
             help="count steps to this loss\n(default: final loss of the best baseline)",
         )
         parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file that caches finished runs")
-        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="worker processes (default 1)")
+        parser.add_argument("--jobs", type=_processes, default=1, metavar="N", help="worker processes (default 1)")
         parser.add_argument("--backend", default="loky", metavar="B", help="joblib backend: loky, ray, dask, ...")
-        parser.add_argument("--threads", type=_count, default=1, metavar="N", help="threads per run (default 1)")
+        parser.add_argument("--threads", type=_processes, default=1, metavar="N", help="threads per run (default 1)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
         parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run as CSV")
         _add_data_options(parser)

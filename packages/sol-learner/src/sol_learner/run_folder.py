@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,16 @@ def write_run(result: LearnResult, folder: str | Path, report: Callable[[str], N
     files["summary.json"] = _summary(result, {}, ())
     for comparison in result.comparisons:
         name = _curves(comparison.task, len(result.comparisons))
-        _add(files, name, lambda comparison=comparison: curves_png(comparison, result.rule), omit)
+        _add(files, name, partial(curves_png, comparison, result.rule), omit)
     if result.front:
         files["front.json"] = json.dumps([_entry(point) for point in result.front], indent=1) + "\n"
-        _add(files, "front.png", lambda: front_png(result.front, result.rule), omit)
+        _add(files, "front.png", partial(front_png, result.front, result.rule), omit)
     _write(files, folder)
     offered = {"rule.json": "the rule at full precision, for use with sol", "summary.json": "all numbers of the run"}
     emitted: dict[str, str | bytes] = {}
     for name, exporter in _exporters(omit):
         (folder / exporter.filename).unlink(missing_ok=True)  # of an earlier run
-        _add(emitted, exporter.filename, lambda e=exporter: e.export(result.rule, result.rule.class_name), omit, name)
+        _add(emitted, exporter.filename, partial(exporter.export, result.rule, result.rule.class_name), omit, name)
         source = emitted.get(exporter.filename)
         if source is not None:
             write_atomically(folder / exporter.filename, source)

@@ -111,6 +111,11 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:  # a path that is too long, goes in a circle, or is not ours: not a fault of this project
+        if error.filename is None:
+            raise
+        print(f"sol: error: {quoted(os.fsdecode(error.filename))}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sol: interrupted", file=sys.stderr)
         return 130
