@@ -143,7 +143,19 @@ def test_control_c_keeps_what_was_reached(tmp_path, phase):
         (["learn", "mnistnet", "--out", "x", "--fast"], "unrecognized arguments: --fast"),
         (["compare", "mnistnet", "adma"], "did you mean"),
         (["compare", "mnistnet", "adam", "adam"], "duplicate optimizer"),
-        (["compare", "mnistnet", "adam", "--seeds", "0"], "must be an integer of at least 1, got '0'"),
+        (["compare", "mnistnet", "adam", "--seeds", "0"], "must be an integer from 1 to 1,000,000, got '0'"),
+        (["compare", "mnistnet", "adam", "--seeds", "1" * 5000], "must be an integer from 1 to 1,000,000"),
+        (["compare", "mnistnet", "adam", "--seed", str(2**32)], "must be an integer from 0 to 4294967295"),
+        (["compare", "mnistnet", "adam", "--seed", "-1"], "must be an integer from 0"),
+        (["compare", "mnistnet", "adam", "--target", "nan"], "must be a finite number, got 'nan'"),
+        (["compare", "mnistnet", "adam", "--jobs", "100000"], "must be an integer from 1 to"),
+        (["compare", "mnistnet", "adam", "--threads", "100000"], "must be an integer from 1 to"),
+        (["learn", "mnistnet", "--out", "x", "--jobs", "1" * 30], "must be an integer from 1 to"),
+        (["learn", "mnistnet", "--out", "x", "--device", "meta"], "cannot use the device 'meta'"),
+        (["learn", "mnistnet", "--out", "x" * 300], "File name too long"),
+        (["learn", "mnistnet", "--out", "x", "--data", "y" * 300], "File name too long"),
+        (["report", "x" * 300], "File name too long"),
+        (["export", "adam", "--to", "latex", "--digits", "-1"], "digits must be at least 1, got -1"),
         (["compare", "mnistnet", "runs/none"], "no such run folder or rule file: runs/none"),
         (["export", "adam", "--to", "cobol"], "invalid choice: 'cobol'"),
         (["export", "adam", "--to", "torch", "-o", "nowhere/file.py"], "cannot write"),
@@ -162,6 +174,12 @@ def test_nonsense_gets_one_clear_message(words, message, capsys, tmp_path, monke
     assert printed.err.startswith("sol: error: ")
     assert printed.out == ""
     assert not list(tmp_path.glob("x/*"))  # nothing that a corrected command would trip over
+
+
+def test_a_number_of_processes_that_is_none_is_said(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    assert main(["learn", "quadratic", "--out", str(tmp_path / "x")]) == 2
+    assert "WORLD_SIZE must be the number of processes that torchrun started, got 'abc'" in capsys.readouterr().err
 
 
 def test_a_hostile_rule_file_is_refused_and_not_run(tmp_path, capsys):

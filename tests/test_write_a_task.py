@@ -74,8 +74,9 @@ def plug(folder, name, body, entries):
 def test_two_packages_with_one_task_name_are_both_named(tmp_path, monkeypatch):
     for name in ("left", "right"):
         monkeypatch.syspath_prepend(plug(tmp_path, name, "def make(data, device): ...", {"same": f"{name}:make"}))
-    with pytest.raises(SolError, match=r"(left and right|right and left) both offer 'same'"):
-        find_tasks()
+    assert {"same", "mnistnet"} <= {*find_tasks()}
+    with pytest.raises(SolError, match=r"(left and right|right and left) both offer 'same'.*uninstall one of them"):
+        load_task("same")
 
 
 def test_a_broken_or_unready_task_is_listed_and_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
@@ -93,3 +94,25 @@ def test_a_broken_or_unready_task_is_listed_and_does_not_hide_the_others(tmp_pat
     assert "pip install 'no-such[thing]'" in capsys.readouterr().err
     with pytest.raises(SolError, match="offered by plugged"):
         load_task("broken")
+
+
+@pytest.mark.parametrize("body", ["raise RuntimeError('broken')", "import sys; sys.exit(0)", "1 / 0", "def make(:"])
+def test_a_package_that_breaks_at_import_costs_only_itself(body, tmp_path, monkeypatch, capsys):
+    from sol_symbols.cli import main
+
+    folder = plug(tmp_path, "breaks", body, {"breaks": "breaks:make"})
+    points = tmp_path / "breaks" / "breaks-1.0.dist-info" / "entry_points.txt"
+    points.write_text("".join(f"[sol.{kind}]\nbreaks = breaks:make\n" for kind in ("tasks", "commands", "exporters")))
+    monkeypatch.syspath_prepend(folder)
+    for words in (["--help"], ["tasks"], ["export", "adam", "--to", "latex"], ["show", "adam"]):
+        assert main(words) == 0
+        assert "Traceback" not in capsys.readouterr().err
+    for words in (["breaks"], ["learn", "breaks", "--out", "x"], ["export", "adam", "--to", "breaks"]):
+        assert main(words) == 2
+        assert "offered by breaks, cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_name_of_this_project_stays_its_own(tmp_path, monkeypatch):
+    folder = plug(tmp_path, "squats", "def make(data, device): ...", {"mnistnet": "squats:make"})
+    monkeypatch.syspath_prepend(folder)
+    assert find_tasks()["mnistnet"].value.startswith("sol_tasks.")

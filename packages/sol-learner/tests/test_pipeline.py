@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -191,17 +192,115 @@ def test_a_run_killed_while_it_wrote_its_files_goes_on(tmp_path):
         prepare_folder(tmp_path, resume=True)
 
 
-def test_an_exporter_that_fails_loses_nothing(result, tmp_path, monkeypatch):
-    class FrontPoint:
-        dist, value, name = None, "broken:Exporter", "broken"
+class Plugin:
+    """An entry point for ``load``, of another package."""
 
-        def load(self):
-            raise ImportError("no such thing")
+    dist, name = None, "other"
+    value = "other:Exporter"
 
-    monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: {"broken": FrontPoint()})
-    with pytest.raises(SolError, match=r"wrote rule.json, .*exporters failed: broken.*no such thing"):
-        write_run(result, tmp_path)
-    assert resolve_rule(str(tmp_path)) == result.rule
+    def __init__(self, load):
+        self.load = load
+
+
+class Exporter:
+    filename, description = "other.txt", "other"
+
+    def export(self, rule, name):
+        return "text"
+
+
+def test_exporters_that_break_or_clash_cost_their_own_file_alone(result, tmp_path, monkeypatch):
+    def missing():
+        raise ImportError("no such thing")
+
+    def broken():
+        raise RuntimeError("broken at import")
+
+    class Exits(Exporter):
+        filename = "exits.txt"
+
+        def export(self, rule, name):
+            raise SystemExit(0)
+
+    class Outside(Exporter):
+        filename = "../outside.txt"
+
+    class Clash(Exporter):
+        filename = "summary.json"
+
+    class Number(Exporter):
+        filename = "number.txt"
+
+        def export(self, rule, name):
+            return 7
+
+    def twice():
+        return Exporter
+
+    loads = {"missing": missing, "broken": broken, "fine": lambda: Exporter, "second": twice}
+    loads |= {cls.__name__: (lambda cls=cls: cls) for cls in (Exits, Outside, Clash, Number)}
+    plugins = {name: Plugin(load) for name, load in loads.items()}
+    monkeypatch.setattr("sol_learner.run_folder.find_plugins", lambda group: plugins)
+    said = []
+    files = write_run(result, tmp_path / "run", said.append)
+    assert (tmp_path / "run" / "other.txt").read_text() == "text"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*files}
+    assert [*tmp_path.iterdir()] == [tmp_path / "run"]
+    assert resolve_rule(str(tmp_path / "run")) == result.rule
+    omitted = json.loads((tmp_path / "run" / "summary.json").read_text())["omitted"]
+    assert omitted == said
+    for name, word in {
+        "missing": "no such thing",
+        "broken": "RuntimeError: broken at import",
+        "second": "it writes other.txt, as the exporter 'fine' does",
+        "Exits": "exits.txt",
+        "Outside": "a file of the name '../outside.txt'",
+        "Clash": "a file of the name 'summary.json'",
+        "Number": "expected text, got int",
+    }.items():
+        assert any(name in line and word in line for line in said), (name, said)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "report.html", "rule.txt", "metrics.jsonl"])
+def test_files_that_are_of_no_run_are_not_replaced(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "curves-mine.png").write_text("mine")
+    with pytest.raises(SolError, match=rf"contains {name}, but no run; choose another folder or pass --overwrite"):
+        prepare_folder(tmp_path)
+    prepare_folder(tmp_path, overwrite=True)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_the_log_of_a_run_that_ended_at_once_is_not_in_the_way(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "tune", "title": "tuning", "step": 1, "seconds": 0.1}\n')
+    prepare_folder(tmp_path)
+
+
+def test_pictures_of_others_stay_when_a_run_is_replaced(result, tmp_path):
+    write_run(result, tmp_path)
+    (tmp_path / "curves-mine.png").write_text("mine")
+    write_run(result, tmp_path)
+    assert (tmp_path / "curves-mine.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["rule.json", "metrics.jsonl", "rule.txt", "curves.png", "report.html", "checkpoints"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "device"])
+def test_links_and_pipes_in_a_run_folder_are_neither_followed_nor_replaced(name, kind, result, tmp_path):
+    target, folder = tmp_path / "target", tmp_path / "run"
+    folder.mkdir()
+    target.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to(target if kind == "link" else "/dev/zero")
+    with pytest.raises(SolError, match=rf"{name}( |: it )is (not a folder|a symbolic link|a pipe|a device)"):
+        prepare_folder(folder, overwrite=True)
+    with pytest.raises(SolError):
+        prepare_folder(folder)
+    with pytest.raises(SolError):
+        write_run(result, folder)
+    assert target.read_text() == "mine"
+    assert [path.name for path in folder.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(

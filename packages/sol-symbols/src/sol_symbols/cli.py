@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Protocol
 
-from sol_symbols.errors import SolError, quoted
+from sol_symbols.errors import SolError, printable, quoted
 from sol_symbols.plugins import COMMANDS, find_plugins, load_plugin
 
 __all__ = ["Command", "main"]
@@ -46,8 +47,8 @@ def _summary(plugin: metadata.EntryPoint) -> str:
     try:
         command = load_plugin(COMMANDS, plugin)
     except SolError as error:  # one broken package must not break the others
-        return f"({error})"
-    return (command.__doc__ or "").strip().partition("\n")[0]
+        return f"({printable(str(error)).partition(chr(10))[0]})"
+    return printable(str(command.__doc__ or "")).strip().partition("\n")[0]
 
 
 def _overview(plugins: dict[str, metadata.EntryPoint]) -> str:
@@ -85,7 +86,11 @@ def _dispatch(words: Sequence[str]) -> int:
     command: Command = kind()
     parser = _Parser(prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter)
     command.add_arguments(parser)
-    return command.run(parser.parse_args(list(words[1:])))
+    arguments = parser.parse_args(list(words[1:]))
+    try:
+        return command.run(arguments)
+    except SystemExit as error:  # not a result, whatever its code
+        raise SolError(f"sol {name} was ended by code that called sys.exit({error.code!r})") from error
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -96,13 +101,21 @@ def main(words: Sequence[str] | None = None) -> int:
     # Waiting OpenMP threads release their core soon. With the default, a long spin, a learning step takes 2-4 times as
     # long on a busy machine, and is no faster on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for stream in (sys.stdout, sys.stderr):  # a formula or a file name must not fail on a terminal without Unicode
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(sys.argv[1:] if words is None else words)
     except SolError as error:
-        print(f"sol: error: {error}", file=sys.stderr)
+        print(f"sol: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:  # a path that is too long, goes in a circle, or is not ours: not a fault of this project
+        if error.filename is None:
+            raise
+        print(f"sol: error: {quoted(os.fsdecode(error.filename))}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sol: interrupted", file=sys.stderr)
         return 130

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sol_symbols.errors import SolError
+from sol_symbols.errors import SolError, printable
 from sol_symbols.files import write_atomically
 
 if TYPE_CHECKING:  # imported where they are used: sol --help loads neither SymPy nor NumPy
@@ -53,7 +53,7 @@ class Show:
 
         rule = rule_of(arguments)
         if rule.name:
-            print(f"name        {rule.name}")
+            print(f"name        {printable(rule.name)}")
         print(f"update      {rule}")
         short = simplify(rule).rule
         if short != rule:
@@ -74,7 +74,7 @@ class Show:
         for warning in ranges.warnings:
             print(f"  warning   {warning}")
         for key, value in rule.provenance.items():
-            print(f"{key:<11} {value}")
+            print(printable(f"{key:<11} {value}"))
         if arguments.plot:
             plot(rule, arguments.plot, arguments.scale)
             print(f"wrote {arguments.plot}")

@@ -6,7 +6,7 @@ status 2. Any other exception is a bug in this project and keeps its traceback.
 
 import reprlib
 
-__all__ = ["RuleError", "SolError", "quoted"]
+__all__ = ["RuleError", "SolError", "printable", "quoted"]
 
 _QUOTES = reprlib.Repr()
 _QUOTES.maxstring = _QUOTES.maxother = _QUOTES.maxlong = 60
@@ -19,6 +19,15 @@ def quoted(value: object) -> str:
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     return _QUOTES.repr(value)
+
+
+def printable(text: str) -> str:
+    """``text`` of others for a terminal: control sequences, invisible and undecodable characters as escapes.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\\\\x1b[2Jb\\n'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t\xa0" else c.encode("unicode_escape").decode() for c in text)
 
 
 class SolError(Exception):

@@ -35,6 +35,7 @@ __all__ = [
     "Attack",
     "attack_cifar10",
     "attack_robustbench",
+    "check_images",
     "dlr",
     "project_l2",
     "project_linf",
@@ -96,6 +97,31 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _cross_entropy, "
 """What an attack maximises, by name: maps logits [N, classes] and labels [N] to losses [N]."""
 
 
+def check_images(images: Tensor, labels: Tensor, where: str = "") -> None:
+    """Check what an attack needs of its images and labels.
+
+    Raises:
+        SolError: There are no images, they are not floats in [0, 1], or the labels are not integers from 0, [N].
+    """
+    if labels.ndim != 1 or len(labels) != len(images) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise SolError(
+            f"{where}labels must be integers, one for each of {len(images)} images, [N]; got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
+    if not len(images):
+        raise SolError(f"{where}no images to attack: the batch or split is empty")
+    if int(labels.min()) < 0:
+        raise SolError(f"{where}labels must be at least 0, got {int(labels.min())}")
+    if not images.is_floating_point():
+        raise SolError(f"{where}images must be floats in [0, 1], got {images.dtype}; divide bytes by 255")
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise SolError(
+            f"{where}images must be in [0, 1], got values from {low:.3g} to {high:.3g}; give images before their "
+            "normalisation, and put the normalisation into the victim"
+        )
+
+
 def random_start(images: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
     """A random delta in the ball that keeps the images in [0, 1]; ``generator`` is a CPU generator.
 
@@ -144,7 +170,8 @@ class Attack:
         split: Which images to attack; see :meth:`pool`.
 
     Raises:
-        SolError: The norm or the loss is unknown.
+        SolError: The norm or the loss is unknown, the radius is not positive, or a split has no images, images outside
+            of [0, 1], integers other than bytes, or labels that are not classes.
     """
 
     vectorizable = False
@@ -165,6 +192,11 @@ class Attack:
         if norm not in BALLS or loss not in LOSSES:
             allowed = f"norms: {', '.join(BALLS)}; losses: {', '.join(LOSSES)}"
             raise SolError(f"unknown norm {norm!r} or loss {loss!r}; {allowed}")
+        if not (radius > 0 and horizon >= 1 and images >= 1):
+            raise SolError(f"radius, horizon and images must be positive, got {radius}, {horizon} and {images}")
+        for part, (given, labels) in data.items():
+            whole = torch.zeros(len(given)) if given.dtype == torch.uint8 else given  # all bytes are in range
+            check_images(whole, labels, f"{part}: ")
         self.name, self.norm, self.radius, self.objective, self.horizon = name, norm, radius, loss, horizon
         self.victim = victim.to(device).eval().requires_grad_(False)
         self._data, self._images, self._device, self._split = data, images, device, split

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 from sol_symbols import SolError
 from sol_tasks.data_folder import Splits, cache_folder, find_data
 from sol_tasks.extras import import_extra
+from sol_tasks.pickles import read_pickle
 
 __all__ = ["load_cifar10"]
 
@@ -50,7 +49,7 @@ def load_cifar10(data: Path | None = None) -> Splits:
     read = readers[folder.name]
     try:
         train, test = (_checked(folder, read(folder, split)) for split in ("train", "test"))
-    except (OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SolError(f"cannot read CIFAR-10 in {folder}: {error}") from error
     held = len(train[1]) - _VALID if len(train[1]) > _VALID else len(train[1]) // 2
     return {
@@ -84,36 +83,11 @@ def _binary(folder: Path, split: str) -> Part:
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
-class _ArrayReader(pickle.Unpickler):
-    """Reads pickles of plain containers and NumPy arrays, and refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it loads {module}.{name}, which no CIFAR-10 file needs")
-        return _ALLOWED[module, name]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Protocol 2 pickles of Python 3 store bytes as Latin-1 text, so ``encoding`` is ignored."""
-    return text.encode("latin1")
-
-
-_RECONSTRUCT = numpy.zeros(1).__reduce__()[0]
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): numpy.ndarray,
-    ("numpy", "dtype"): numpy.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("_codecs", "encode"): _latin1,
-}
-
-
 def _pickled(folder: Path, split: str) -> Part:
     names = [f"data_batch_{number}" for number in range(1, 6)] if split == "train" else ["test_batch"]
     images, labels = [], []
     for name in names:
-        with (folder / name).open("rb") as file:
-            content = _ArrayReader(file, encoding="bytes").load()
+        content = read_pickle(folder / name)
         images.append(content[b"data"].reshape(-1, 3, 32, 32))
         labels.append(numpy.array(content[b"labels"], numpy.uint8))
     return numpy.concatenate(images), numpy.concatenate(labels)

@@ -50,7 +50,8 @@ class FineTuning:
             and ``logits``.
         fresh: Names of the parameters that every build initialises again: weights from a normal distribution with
             standard deviation ``spread``, biases to 0.
-        data: Rows of ``train``, ``valid`` and ``test``, padded on the right.
+        data: Rows of ``train``, ``valid`` and ``test``, padded to one width: ``input_ids`` and ``attention_mask``
+            [N, L], ``labels`` [N], [N, 1] or one a token, [N, L'], with -100 where there is none, and any others.
         horizon: Inner steps of an episode, T.
         batch_size: Texts per batch.
         device: Device of the models and the data.
@@ -58,6 +59,10 @@ class FineTuning:
         dtype: Autocast precision of the forward pass, such as ``torch.bfloat16``.
         metrics: Maps logits [N, classes] and labels [N] to additional metrics; for classifiers.
         sample: Number of rows that ``evaluate("train")`` uses, from the first; by default all.
+
+    Raises:
+        SolError: A split has no rows, lacks a column, has columns of different lengths or a row without a label, or
+            ``metrics`` are given for labels of tokens.
     """
 
     vectorizable = False
@@ -79,7 +84,11 @@ class FineTuning:
         self.name, self.horizon, self.batch_size = name, horizon, batch_size
         self.device, self._pretrained, self._fresh = torch.device(device), pretrained, fresh
         self._spread, self._dtype, self._metrics, self._sample = spread, dtype, metrics, sample
-        self._data = {split: {k: v.to(self.device) for k, v in rows.items()} for split, rows in data.items()}
+        self._shifted: bool | None = None
+        tables = {split: _checked(split, rows) for split, rows in data.items()}
+        if metrics is not None and any(rows["labels"].ndim > 1 for rows in tables.values()):
+            raise SolError("metrics take one label a row, [N]; for labels of tokens leave them out")
+        self._data = {split: {k: v.to(self.device) for k, v in rows.items()} for split, rows in tables.items()}
 
     def build(self, generator: torch.Generator) -> nn.Module:
         """A copy of the pretrained model with a new head.
@@ -130,7 +139,7 @@ class FineTuning:
             part = {name: table[chosen] for name, table in rows.items()}
             output = self._call(model, part)
             losses.append(output.loss.double())
-            weights.append((part["labels"][:, 1:] if part["labels"].ndim > 1 else part["labels"]).ne(IGNORED).sum())
+            weights.append(self._counted(output, part["labels"]))
             logits.append(output.logits.float() if self._metrics is not None else output.loss)
         weight = torch.stack(weights).double()
         result = {"loss": float((torch.stack(losses) * weight).sum() / weight.sum())}
@@ -140,11 +149,59 @@ class FineTuning:
             result |= self._metrics(scores, labels)
         return result
 
+    def _counted(self, output: Any, labels: Tensor) -> Tensor:
+        """The number of labels in a loss. Causal language models shift them, so the first of a row does not count."""
+        if labels.ndim == 1:
+            return labels.ne(IGNORED).sum()
+        if self._shifted is None:
+            self._shifted = _shifts(output, labels)
+        return (labels[:, 1:] if self._shifted else labels).ne(IGNORED).sum()
+
+
+def _shifts(output: Any, labels: Tensor) -> bool:
+    """Whether a model's loss is nearer to that of the next token than to that of the same token."""
+    logits, width = output.logits.float(), output.logits.shape[1]  # a classifier's have two dimensions
+    if logits.ndim != 3 or labels[:, width:].ne(IGNORED).any():
+        return False
+    labels = labels[:, :width]
+    same = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    following = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    return bool((following - output.loss).abs() <= (same - output.loss).abs())
+
+
+def _checked(split: str, rows: Rows) -> Rows:
+    """The rows, with labels in a column as [N]."""
+    absent = {"input_ids", "attention_mask", "labels"} - {*rows}
+    if absent:
+        raise SolError(f"the rows of {split!r} have no {', '.join(sorted(absent))}")
+    counts = {name: len(table) for name, table in rows.items()}
+    if len({*counts.values()}) > 1 or not len(rows["input_ids"]):
+        raise SolError(f"every column of {split!r} must have the same number of rows, at least 1; got {counts}")
+    if rows["input_ids"].ndim != 2 or rows["input_ids"].shape != rows["attention_mask"].shape:
+        shapes = " and ".join(str(tuple(rows[name].shape)) for name in ("input_ids", "attention_mask"))
+        raise SolError(f"input_ids and attention_mask of {split!r} must have one shape, [N, L]; got {shapes}")
+    labels = rows["labels"]
+    if labels.ndim == 2 and labels.shape[1] == 1 and rows["input_ids"].shape[1] > 1:
+        labels = labels.squeeze(1)
+    if labels.ndim not in (1, 2):
+        raise SolError(f"labels of {split!r} must be [N] or one a token, [N, L], got the shape {tuple(labels.shape)}")
+    unlabelled = int(labels.view(len(labels), -1).eq(IGNORED).all(1).sum())
+    if unlabelled:
+        raise SolError(f"{unlabelled} rows of {split!r} have no label: every label is {IGNORED}; leave these rows out")
+    return {**rows, "labels": labels}
+
 
 def _trimmed(rows: Rows) -> Rows:
-    """Drop trailing columns that are padding in all rows."""
-    width = int(rows["attention_mask"].sum(1).max())
-    return {name: table[:, :width] if table.ndim > 1 else table for name, table in rows.items()}
+    """Drop trailing columns that are padding in all rows. What a decoder reads has a width of its own."""
+    full, used = rows["input_ids"].shape[1], rows["attention_mask"].bool().any(0)
+    width = int(used.nonzero().max()) + 1 if bool(used.any()) else full
+    labels = rows.get("labels")
+    kept = {name for name, table in rows.items() if table.ndim < 2 or table.shape[1] != full or "decoder" in name}
+    if any("decoder" in name for name in rows) or (
+        labels is not None and labels.ndim > 1 and labels[:, width:].ne(IGNORED).any()
+    ):
+        kept.add("labels")
+    return {name: table if name in kept else table[:, :width].contiguous() for name, table in rows.items()}
 
 
 def bert_glue(

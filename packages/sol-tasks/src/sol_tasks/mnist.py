@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sol_tasks.data_folder import Splits, find_data
 __all__ = ["load_mnist"]
 
 _SPLIT_SEED = 20_240_929
+_VALID = 5_000
 
 
 def load_mnist(data: Path | None = None) -> Splits:
@@ -55,14 +57,23 @@ def _shipped() -> Splits:
 
 def _original(data: Path) -> Splits:
     folder = find_data("MNIST", data, "vision", "MNIST/raw", advice=_how_to_get(data))
-    images, labels = _idx(folder / "train-images-idx3-ubyte", 3), _idx(folder / "train-labels-idx1-ubyte", 1)
-    test = _idx(folder / "t10k-images-idx3-ubyte", 3), _idx(folder / "t10k-labels-idx1-ubyte", 1)
-    train = (images[:55_000], labels[:55_000])
-    valid = (images[55_000:], labels[55_000:])
+    images, labels = _part(folder, "train")
+    held = len(labels) - _VALID if len(labels) > _VALID else len(labels) // 2
     return {
-        name: (x.flatten(1).float() / 255, y.long())
-        for name, (x, y) in {"train": train, "valid": valid, "test": test}.items()
+        "train": (images[:held], labels[:held]),
+        "valid": (images[held:], labels[held:]),
+        "test": _part(folder, "t10k"),
     }
+
+
+def _part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    images, labels = _idx(folder / f"{part}-images-idx3-ubyte", 3), _idx(folder / f"{part}-labels-idx1-ubyte", 1)
+    if images.shape[1:] != (28, 28) or len(images) != len(labels) or len(labels) < 2 or int(labels.max()) > 9:
+        raise SolError(
+            f"{folder} is damaged: {part} has {len(images)} images of {tuple(images.shape[1:])} pixels, which "
+            f"must be (28, 28), and {len(labels)} labels, which must be 0 to 9; {_how_to_get(folder.parents[1])}"
+        )
+    return images.flatten(1).float() / 255, labels.long()
 
 
 def _how_to_get(root: Path) -> str:
@@ -77,7 +88,7 @@ def _idx(path: Path, dimensions: int) -> Tensor:
     except OSError as error:
         raise SolError(f"cannot read {path}: {error.strerror}; {_how_to_get(path.parents[2])}") from error
     header = 4 + 4 * dimensions
-    sizes = numpy.frombuffer(content[4:header], ">i4")
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + int(numpy.prod(sizes)):
+    sizes = [int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4)]
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + math.prod(sizes):
         raise SolError(f"{path} is truncated or is not an IDX file with {dimensions} dimension(s)")
     return torch.from_numpy(numpy.frombuffer(content, numpy.uint8, offset=header).reshape(sizes).copy())

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sol_learner.task import build_seeded
+from sol_symbols import SolError
 from sol_tasks.graph_networks import GAT, JKNet
 from sol_tasks.planetoid import load_planetoid
 from sol_tasks.sparse_graph import Graph
@@ -24,11 +26,15 @@ class NodeClassification:
         name: Name of the task.
         model: Returns a fresh model for a graph: a module that maps a :class:`Graph` to logits [N, classes].
         graph: The graph; :meth:`Graph.of` makes one.
-        hops: How many hops away a node can be and still affect the model's output: its number of layers. The model is
-            then called with the neighbourhoods of the splits only; by default with the whole graph.
+        hops: How many hops away a node can be and still affect the model's output: its number of layers, and one more
+            for layers that count degrees themselves, as PyTorch Geometric's ``GCNConv`` does. The model is then called
+            with the neighbourhoods of the splits only; by default with the whole graph.
         horizon: Inner steps of an episode, T.
         device: Device of the model and the graph.
         decay: lambda of the penalty lambda/2 |theta|^2 in the training loss, as in the published settings.
+
+    Raises:
+        SolError: With ``hops``, a model's outputs at the nodes of a split are not those of the whole graph.
     """
 
     vectorizable = False
@@ -48,6 +54,24 @@ class NodeClassification:
         self._model, self.graph = model, graph.to(device)
         nodes = self.graph.nodes.items()
         self._parts = {} if hops is None else {split: self.graph.around(rows, hops) for split, rows in nodes}
+        if hops is not None:
+            self._check_hops(hops)
+
+    @torch.no_grad()
+    def _check_hops(self, hops: int) -> None:
+        model = self.build(torch.Generator().manual_seed(0))
+        norm = next((name for name, module in model.named_modules() if isinstance(module, _BatchNorm)), None)
+        if norm is not None:
+            raise SolError(f"{norm} normalises over all nodes that the model is called with; use hops = None")
+        whole = model.eval()(self.graph)
+        for split, rows in self.graph.nodes.items():
+            difference = float((model(self._parts[split])[: len(rows)] - whole[rows]).abs().max())
+            if not difference <= 1e-3 * float(whole[rows].abs().max()):
+                raise SolError(
+                    f"hops = {hops} is too few: outputs at the nodes of {split!r} differ from those of the whole graph "
+                    f"by {difference:.2g}; use hops = {hops + 1} for layers that count degrees themselves, as GCNConv "
+                    "does, or hops = None"
+                )
 
     def build(self, generator: torch.Generator) -> nn.Module:
         """A fresh model with the default initialisation of its layers."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack as _TorchAttack
 
 from sol_symbols import Layout, SolError, UpdateRule, evaluator
-from sol_tasks.attack import BALLS, LOSSES, random_start
+from sol_tasks.attack import BALLS, LOSSES, check_images, random_start
 
 __all__ = ["RuleAttack"]
 
@@ -30,7 +30,8 @@ class RuleAttack(_TorchAttack):
         seed: Seed of the random start.
 
     Raises:
-        SolError: There is no learning rate, or ``norm``, ``loss`` or ``keep`` is unknown.
+        SolError: There is no learning rate, or ``norm``, ``loss`` or ``keep`` is unknown, or ``eps`` or ``steps`` is
+            not positive.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class RuleAttack(_TorchAttack):
         for what, given, known in (("norm", norm, BALLS), ("loss", loss, LOSSES), ("keep", keep, ("last", "best"))):
             if given not in known:
                 raise SolError(f"{what} must be one of {', '.join(known)}, got {given!r}")
+        if not (eps > 0 and steps >= 1):
+            raise SolError(f"eps and steps must be positive, got {eps} and {steps}")
         rate = rule.lr if lr is None else lr
         if rate is None:
             raise SolError(f"the rule {rule} has no learning rate; pass lr, or append one to the rule: where lr = ...")
@@ -57,7 +60,12 @@ class RuleAttack(_TorchAttack):
         self.supported_mode = ["default", "targeted"]
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Adversarial images, [N, C, H, W]."""
+        """Adversarial images, [N, C, H, W].
+
+        Raises:
+            SolError: ``images`` are none, or not floats in [0, 1]; or ``labels`` are not classes, [N].
+        """
+        check_images(images, labels)
         images, labels = images.detach().to(self.device), labels.detach().to(self.device)
         sign = 1.0
         if self.targeted:

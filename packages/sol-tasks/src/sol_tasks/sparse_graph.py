@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,9 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sol_symbols import SolError
 from sol_tasks.extras import import_extra
 
 __all__ = ["Graph"]
+
+_SPLITS = ("train", "valid", "test")
 
 
 class _Product(torch.autograd.Function):
@@ -66,18 +70,21 @@ class Graph:
     within: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: dict[str, Tensor]) -> Graph:
+    def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: Mapping[str, Tensor]) -> Graph:
         """Make a graph.
 
         Args:
-            features: Dense, [N, F].
+            features: Dense floats, [N, F].
             edges: Source and target of each edge, [2, E]; an undirected edge is listed in both directions.
-            labels: int64 from 0, [N].
-            nodes: Indices of the nodes of the splits ``train``, ``valid`` and ``test``.
+            labels: Integers from 0, [N] or [N, 1].
+            nodes: The nodes of the splits ``train``, ``valid`` and ``test``: indices, each once, or boolean masks [N].
 
         Raises:
-            SolError: PyTorch Geometric is not installed.
+            SolError: An argument is not as above, or PyTorch Geometric is not installed.
         """
+        labels = _checked_labels(labels, features)
+        _check_edges(edges, len(labels))
+        nodes = _checked_nodes(nodes, len(labels))
         normalise = import_extra("torch_geometric.nn.conv.gcn_conv", "graph").gcn_norm
         normalised = normalise(edges, None, len(labels), dtype=features.dtype)
         return cls(_sparse(features), edges, normalised, labels, nodes, int(labels.max()) + 1)
@@ -167,6 +174,56 @@ class Graph:
             s, t, w = sources[:count], targets[:count], weights[:count]
             matrices.append((_matrix(t, s, w, (into, of))[0], _matrix(s, t, w, (of, into))[0]))
         return matrices
+
+
+def _checked_labels(labels: Tensor, features: Tensor) -> Tensor:
+    if features.ndim != 2 or features.layout != torch.strided or not features.is_floating_point() or not len(features):
+        raise SolError(
+            f"features must be a dense matrix of floats, [N, F], got {features.dtype} of shape {tuple(features.shape)}"
+        )
+    flat = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.ndim != 1 or len(flat) != len(features) or flat.is_floating_point() or flat.dtype == torch.bool:
+        raise SolError(
+            f"labels must be integers, one for each of {len(features)} nodes, [N]; got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
+    if int(flat.min()) < 0:
+        raise SolError(f"labels must be at least 0, got {int(flat.min())}; leave unlabelled nodes out of the splits")
+    return flat.long()
+
+
+def _check_edges(edges: Tensor, count: int) -> None:
+    if edges.ndim != 2 or edges.shape[0] != 2 or edges.dtype != torch.int64:
+        hint = "; transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else ""
+        raise SolError(f"edges must be int64, [2, E], got {edges.dtype} of shape {tuple(edges.shape)}{hint}")
+    if edges.numel() and not (int(edges.min()) >= 0 and int(edges.max()) < count):
+        raise SolError(f"edges must join nodes 0 to {count - 1}, got {int(edges.min())} to {int(edges.max())}")
+
+
+def _checked_nodes(nodes: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    if {*nodes} != {*_SPLITS}:
+        hint = "; rename 'val' to 'valid'" if "val" in nodes else ""
+        raise SolError(f"nodes must have the splits {', '.join(_SPLITS)}, got {', '.join(map(str, nodes))}{hint}")
+    return {split: _checked_split(split, given, count) for split, given in nodes.items()}
+
+
+def _checked_split(split: str, given: Tensor, count: int) -> Tensor:
+    if given.dtype == torch.bool and given.shape == (count,):
+        given = given.nonzero().squeeze(1)
+    if given.ndim != 1 or given.is_floating_point() or given.is_complex() or given.dtype in (torch.bool, torch.uint8):
+        raise SolError(
+            f"nodes of {split!r} must be indices or a boolean mask of {count} nodes, got {given.dtype} of shape "
+            f"{tuple(given.shape)}"
+        )
+    if not len(given):
+        raise SolError(f"the split {split!r} has no nodes")
+    if not (int(given.min()) >= 0 and int(given.max()) < count):
+        raise SolError(
+            f"nodes of {split!r} must be from 0 to {count - 1}, got {int(given.min())} to {int(given.max())}"
+        )
+    if len(given.unique()) != len(given):
+        raise SolError(f"nodes of {split!r} are given twice: {len(given)} indices of {len(given.unique())} nodes")
+    return given.long()
 
 
 def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

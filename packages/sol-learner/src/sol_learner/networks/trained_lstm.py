@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sol_learner.networks.lstm import LSTMNetwork
 from sol_symbols import SolError, write_atomically
+from sol_symbols.errors import quoted
 
 __all__ = ["LSTM_FILE", "LSTM_WEIGHTS", "LSTMOptimizer", "TrainedLSTM"]
 
@@ -79,10 +80,18 @@ class TrainedLSTM:
                 raise ValueError(f"schema {record['schema']}, this version reads {_SCHEMA}")
             if hashlib.sha256(content).hexdigest() != record["sha256"]:
                 raise ValueError("the weights are not those that were saved with it")
-            network = LSTMNetwork(int(record["units"]), int(record["layers"]))
+            units, layers, lr, provenance = (record[name] for name in ("units", "layers", "lr", "provenance"))
+            if not (type(units) is type(layers) is int and 0 < units <= 4096 and 0 < layers <= 64):
+                raise ValueError(f"{quoted(units)} units in {quoted(layers)} layers")
+            if not (type(lr) in (int, float) and 0 < lr < 1e100 and isinstance(provenance, dict)):
+                raise ValueError(f"the learning rate {quoted(lr)}, or its provenance")
+            network = LSTMNetwork(units, layers)
             network.load_state_dict(safetensors.torch.load(content))
-            return cls(network, float(record["lr"]), dict(record["provenance"]))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+            return cls(network, float(lr), provenance)
+        except (
+            *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError),
+            safetensors.SafetensorError,
+        ) as error:
             raise SolError(f"cannot read {path}: {error}") from None
 
 

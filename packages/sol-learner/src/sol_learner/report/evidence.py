@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy
 
-from sol_learner.comparing.verdict import OUTCOMES, Contrast, Side, Verdict, judge, standing
+from sol_learner.comparing.verdict import Contrast, Side, Verdict, judge, standing
+from sol_learner.report.schema import COMPARISON, FRONT, LOG_LINE, STUDY, SUITE, SUMMARY, TABLES, check, read_json
 from sol_learner.runtime.checkpoints import CHECKPOINTS
 from sol_symbols import RuleError, SolError, UpdateRule, resolve_rule
+from sol_symbols.files import is_regular, read_regular
 from sol_symbols.resolve import MAX_BYTES
 
 __all__ = [
@@ -207,7 +210,7 @@ def read_evidence(source: Path) -> Evidence:
         return _read_run(source)
     if not source.is_file():
         raise SolError(f"{source} does not exist; pass a run folder or a JSON file written by sol compare --json")
-    record = _json(source)
+    record = read_json(source)
     table = record if isinstance(record, Mapping) else {}
     shown = table.get("tables")
     studied = table.get("comparisons", table.get("comparison", None if shown is None else []))
@@ -219,25 +222,22 @@ def read_evidence(source: Path) -> Evidence:
     if studied is None or "suite" in table:
         suite = _suite(table["suite"], source) if "suite" in table else None
         return Evidence(source.stem, "comparison", comparisons=_comparisons(records, source), suite=suite)
-    study = table.get("study", {})
     rules = table.get("rules", {"learned": table["rule"]} if "rule" in table else {})
-    if not (isinstance(study, Mapping) and isinstance(rules, Mapping)):
+    if not (isinstance(table.get("study", {}), Mapping) and isinstance(rules, Mapping)):
         raise SolError(f"{source} is not a valid study file: 'study' and 'rules' must be tables")
     return Evidence(
         source.stem,
         "study",
         rules={str(name): UpdateRule.parse(str(text)) for name, text in rules.items()},
-        study=study,
+        study=check(STUDY, table.get("study", {}), source, "study"),
         tables=_tables(shown or [], source),
         comparisons=_comparisons(records, source),
     )
 
 
 def _tables(records: Any, path: Path) -> tuple[Table, ...]:
-    try:
-        tables = [Table(str(t["title"]), tuple(map(str, t["head"])), tuple(map(_row, t["rows"]))) for t in records]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SolError(f"{path} is not a valid study file: 'tables' is malformed ({error!r})") from None
+    check(TABLES, records, path, "study, 'tables'")
+    tables = [Table(t["title"], tuple(t["head"]), tuple(map(_row, t["rows"]))) for t in records]
     if any(len(row) != len(table.head) for table in tables for row in table.rows):
         raise SolError(f"{path} is not a valid study file: every row of a table must be as long as its head")
     return tuple(tables)
@@ -249,22 +249,19 @@ def _row(cells: Sequence[Any]) -> tuple[str | float, ...]:
 
 
 def _read_run(folder: Path) -> Evidence:
-    finished, started = (folder / "rule.json").is_file(), (folder / "metrics.jsonl").is_file()
+    finished, started = os.path.lexists(folder / "rule.json"), os.path.lexists(folder / "metrics.jsonl")
     if not (finished or started or (folder / CHECKPOINTS).is_dir()):
         raise SolError(f"{folder} is not a run folder: it contains neither rule.json nor metrics.jsonl")
     log = _log(folder / "metrics.jsonl") if started else ()
     name = folder.resolve().name
     if not finished:
         return Evidence(name, "unfinished", log=log)
+    read_regular(folder / "rule.json", MAX_BYTES)  # a link is not followed
     path, front = folder / "summary.json", folder / "front.json"
-    summary = _json(path) if path.is_file() else {}
+    summary = read_json(path) if os.path.lexists(path) else {}
     if not isinstance(summary, Mapping):
         raise SolError(f"{path} is not a run summary: it must contain a JSON object")
-    for key in ("config", "seconds", "versions"):
-        if not isinstance(summary.get(key, {}), Mapping):
-            raise SolError(f"{path} is corrupted: {key!r} must be a table")
-    if not all(isinstance(value, int | float) for value in summary.get("seconds", {}).values()):
-        raise SolError(f"{path} is corrupted: 'seconds' must contain only numbers")
+    check(SUMMARY, summary, path, "summary")
     described = _described(summary, path)
     return Evidence(
         name,
@@ -272,9 +269,9 @@ def _read_run(folder: Path) -> Evidence:
         resolve_rule(str(folder)),
         summary=summary,
         comparisons=_comparisons(summary.get("comparison", []), path),
-        front=_front(front) if front.is_file() else (),
+        front=_front(front) if os.path.lexists(front) else (),
         log=log,
-        files={name: (folder / name).read_bytes() for name in described if _is_plain(folder / name)},
+        files={name: _embedded(folder / name) for name in described if _is_plain(folder / name)},
         described=described,
     )
 
@@ -289,43 +286,29 @@ def _described(summary: Mapping[str, Any], path: Path) -> dict[str, str]:
 
 def _is_plain(path: Path) -> bool:
     """Whether a file may be embedded: not a symbolic link, and small enough for the page."""
-    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES
+    return is_regular(path) and path.stat().st_size <= MAX_BYTES
 
 
-def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > 10 * MAX_BYTES:
-            raise SolError(f"{path} is too large: the limit is {10 * MAX_BYTES:,} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SolError(f"cannot read {path}: {error}") from None
+def _embedded(path: Path) -> bytes:
+    return read_regular(path, MAX_BYTES)
 
 
 def _comparisons(records: Any, path: Path) -> tuple[ComparisonRecord, ...]:
-    try:
-        return tuple(_comparison(record) for record in records)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SolError(f"{path} is corrupted: invalid comparison ({error!r})") from None
+    return tuple(_comparison(check(COMPARISON, record, path, "comparison")) for record in records)
 
 
 def _suite(record: Mapping[str, Any], path: Path) -> SuiteRecord:
-    try:
-        if record["outcome"] not in OUTCOMES:
-            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {record['outcome']!r}")
-        rows = tuple(_problem(row) for row in record["problems"])
-        profile = {
-            str(name): tuple((float(tau), float(fraction)) for tau, fraction in points)
-            for name, points in record["profile"].items()
-        }
-        return SuiteRecord(str(record["first"]), str(record["line"]), record["outcome"], rows, profile)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SolError(f"{path} is corrupted: invalid suite ({error!r})") from None
+    check(SUITE, record, path, "suite")
+    rows = tuple(_problem(row) for row in record["problems"])
+    profile = {
+        name: tuple((float(tau), float(fraction)) for tau, fraction in points)
+        for name, points in record["profile"].items()
+    }
+    return SuiteRecord(record["first"], record["line"], record["outcome"], rows, profile)
 
 
 def _problem(row: Mapping[str, Any]) -> tuple[str, int, str, str, Contrast | None, Contrast | None, float | None]:
     train, test = (None if row[name] is None else Contrast.from_record(row[name]) for name in ("train", "test"))
-    if row["outcome"] not in OUTCOMES:
-        raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {row['outcome']!r}")
     names = str(row["task"]), int(row["steps"]), str(row["outcome"]), str(row["baseline"])
     return (*names, train, test, _number(row["p_holm"]))
 
@@ -393,8 +376,6 @@ def _result(record: Mapping[str, Any]) -> OptimizerRecord:
     remarks = [f"diverged: {', '.join(diverged)}"] if diverged else []
     remarks += [f"seed {seed} failed: {error}" for seed, error in (record.get("failed") or {}).items()]
     curve, spread = (_numbers(record[key]) if record.get(key) else None for key in ("batch_loss", "batch_loss_std"))
-    if curve is not None and spread is not None and len(curve) != len(spread):
-        raise ValueError("batch_loss and batch_loss_std must have the same length")
     return OptimizerRecord(
         str(record["name"]),
         str(record.get("rule") or ""),
@@ -414,43 +395,45 @@ def _number(value: Any) -> float | None:
 
 
 def _numbers(values: Sequence[Any]) -> numpy.ndarray:
+    """Numbers of runs; nan where there is none, or one that is too large to mean anything."""
     numbers = numpy.asarray(values, float)
-    if numbers.ndim != 1:
-        raise ValueError(f"expected a flat list of numbers, got shape {numbers.shape}")
-    return numbers
+    return numpy.where(abs(numbers) < 1e100, numbers, numpy.nan)
 
 
 def _front(path: Path) -> tuple[FrontRecord, ...]:
+    points = check(FRONT, read_json(path), path, "front")
     try:
-        points = [
-            FrontRecord(int(point["terms"]), float(point["loss"]), UpdateRule.from_json(json.dumps(point["rule"])))
-            for point in _json(path)
+        found = [
+            FrontRecord(point["terms"], float(point["loss"]), UpdateRule.from_json(json.dumps(point["rule"])))
+            for point in points
+            if point["loss"] is not None and abs(point["loss"]) < 1e100
         ]
-    except (KeyError, TypeError, ValueError, OverflowError, RuleError) as error:
-        raise SolError(f"{path} is corrupted: {error!r}") from None
-    return tuple(sorted((point for point in points if numpy.isfinite(point.loss)), key=lambda p: (p.terms, p.loss)))
+    except RuleError as error:
+        raise SolError(f"{path} is corrupted: {error}") from None
+    return tuple(sorted(found, key=lambda point: (point.terms, point.loss)))
 
 
 def _log(path: Path) -> tuple[LogLine, ...]:
     """Every complete line; an interrupted run may end with a partial one."""
     lines = []
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
-        for number, text in enumerate(texts, 1):
-            try:
-                record = json.loads(text)
-                if "step" in record:
-                    lines.append(_log_line(record))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                if number < len(texts):
-                    raise SolError(f"{path} is corrupted in line {number}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        texts = read_regular(path, 10 * MAX_BYTES).decode().splitlines()
+    except UnicodeDecodeError as error:
         raise SolError(f"cannot read {path}: {error}") from None
+    for number, text in enumerate(texts, 1):
+        try:
+            record = json.loads(text)
+            if not isinstance(record, dict):
+                raise SolError("not a table")
+            if "step" in record:
+                lines.append(_log_line(check(LOG_LINE, record, path, "line")))
+        except (ValueError, RecursionError, SolError) as error:
+            if number < len(texts):
+                raise SolError(f"{path} is corrupted in line {number}: {error}") from None
     return tuple(lines)
 
 
 def _log_line(record: Mapping[str, Any]) -> LogLine:
     given = {name: value for name, value in record.items() if name not in ("phase", "title", "step", "seconds")}
-    numbers = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}
-    finite = {name: value for name, value in numbers.items() if numpy.isfinite(value)}
-    return LogLine(str(record["phase"]), str(record["title"]), int(record["step"]), float(record["seconds"]), finite)
+    shown = {name: float(value) for name, value in given.items() if type(value) in (int, float) and abs(value) < 1e100}
+    return LogLine(record["phase"], record["title"], record["step"], float(record["seconds"]), shown)

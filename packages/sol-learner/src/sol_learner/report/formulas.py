@@ -14,29 +14,35 @@ __all__ = ["Formulas", "rounded"]
 
 
 class Formulas:
-    """Renders the formulas of a page."""
+    """Renders the formulas of a page. Where the exporter fails, plain text takes the place of what it lacks."""
 
     def __init__(self) -> None:
         point = find_plugins(EXPORTERS).get("mathml")
-        exporter = load_plugin(EXPORTERS, point)() if point else None
-        self._exporter = exporter if hasattr(exporter, "formula") and hasattr(exporter, "symbols") else None
+        try:
+            self._exporter = load_plugin(EXPORTERS, point)() if point else None
+        except Exception:  # of another package
+            self._exporter = None
+
+    def _rendered(self, part: str, rule: UpdateRule) -> Markup | None:
+        try:
+            return Markup(getattr(self._exporter, part)(rule))
+        except Exception:  # it cannot express this rule, or there is none
+            return None
 
     def formula(self, rule: UpdateRule) -> Markup:
         """phi of a rule."""
-        if self._exporter:
-            return Markup(self._exporter.formula(rule))
-        return Markup('<div class="formula"><code>φ = {}</code></div>').format(rounded(rule))
+        plain = Markup('<div class="formula"><code>φ = {}</code></div>')
+        return self._rendered("formula", rule) or plain.format(rounded(rule))
 
     def step(self, rule: UpdateRule) -> Markup:
         """The update step of the optimizer."""
-        if self._exporter:
-            return Markup(self._exporter.step(rule))
-        return Markup('<div class="formula"><code>w ← w − lr · φ</code></div>')
+        return self._rendered("step", rule) or Markup('<div class="formula"><code>w ← w − lr · φ</code></div>')
 
     def symbols(self, rule: UpdateRule) -> Markup:
         """A table of the formula's symbols and their meanings."""
-        if self._exporter:
-            return Markup(self._exporter.symbols(rule))
+        found = self._rendered("symbols", rule)
+        if found is not None:
+            return found
         tables: dict[str, Any] = {**rule.vocabulary.features, **rule.vocabulary.recurrences}
         rows = Markup("").join(
             Markup("<tr><td><code>{}</code></td><td>{}</td><td><code>{}</code></td></tr>").format(

@@ -36,7 +36,7 @@ from sol_learner.settings import as_text
 from sol_learner.task_registry import describe, find_tasks
 from sol_symbols import UpdateRule, parity, responses, scaling_degree, value_ranges, write_atomically
 
-__all__ = ["report_page", "write_report"]
+__all__ = ["is_report", "report_page", "write_report"]
 
 _CROWD = 4  # above this many curves, the bands of all but the first are shown on demand
 
@@ -48,6 +48,12 @@ def write_report(source: str | Path, target: str | Path) -> None:
         SolError: ``source`` is not a valid report source, or ``target`` cannot be written.
     """
     write_atomically(target, report_page(source))
+
+
+def is_report(path: str | Path) -> bool:
+    """Whether a file is a page that :func:`write_report` wrote."""
+    with Path(path).open("rb") as file:
+        return b'<meta name="generator" content="sol report">' in file.read(1_000)
 
 
 def report_page(source: str | Path) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sol_learner.runtime.ranks import Ranks
 from sol_symbols import SolError, write_atomically
+from sol_symbols.files import is_regular
 
 __all__ = ["CHECKPOINTS", "Checkpoints", "checkpoints_in"]
 
@@ -35,7 +36,7 @@ _NAMES = "[0-9]" * 8 + ".safetensors"
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, if there is one, oldest first."""
-    return sorted(folder.glob(_NAMES))
+    return [] if folder.is_symlink() else sorted(path for path in folder.glob(_NAMES) if is_regular(path))
 
 
 class Checkpoints:
@@ -146,7 +147,7 @@ class Checkpoints:
         for path in reversed(paths):
             try:
                 record, tensors = _read(path)
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
                 more = "" if path == paths[0] else "; using the one before it"
                 report(f"{path} is damaged ({error}){more}")
                 continue
@@ -174,4 +175,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     if _digest(header["record"], tensors) != header["sha256"]:
         raise ValueError("its content does not match its hash")
-    return json.loads(header["record"]), tensors
+    record = json.loads(header["record"])
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), dict) for name in ("identity", "journal"))
+    if not whole or type(record.get("elapsed")) not in (int, float) or not 0 <= record["elapsed"] < 1e12:
+        raise ValueError("its record is not that of a run")
+    return record, tensors

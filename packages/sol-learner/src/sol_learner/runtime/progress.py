@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from sol_symbols import SolError
+from sol_symbols import SolError, write_atomically
+from sol_symbols.errors import printable
+from sol_symbols.files import append_text
 
 __all__ = [
     "MetricsFile",
@@ -79,7 +81,7 @@ class _Lines:
         self._title, self._steps, self._last, self._start = "", 0, 0.0, time.monotonic()
 
     def _print(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._start:6.1f} s] {text}", file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - self._start:6.1f} s] {printable(text)}", file=sys.stderr, flush=True)
 
     def phase(self, phase: Phase, title: str, steps: int) -> None:
         self._title, self._steps, self._last = title, steps, time.monotonic()
@@ -109,17 +111,10 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self._path, self._start = path, time.monotonic()
         self._phase: dict[str, str] = {}
-        self._write("w", "")
-
-    def _write(self, mode: str, text: str) -> None:
-        try:
-            with open(self._path, mode, encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise SolError(f"cannot write {self._path}: {error.strerror}") from error
+        write_atomically(path, "")
 
     def _line(self, **record: object) -> None:
-        self._write("a", json.dumps({**self._phase, **record}) + "\n")
+        append_text(self._path, json.dumps({**self._phase, **record}) + "\n")
 
     def phase(self, phase: Phase, title: str, steps: int) -> None:
         """The following steps belong to ``phase``."""
@@ -195,17 +190,22 @@ def open_progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    columns = (
-        TextColumn("{task.description:<22}"),
+    with _bars(Console(stderr=True)) as bars:
+        yield _Live(bars)
+
+
+def _bars(console: Console) -> Bars:
+    """Titles and numbers are texts, not rich's markup: a name may have brackets."""
+    return Bars(
+        TextColumn("{task.description:<22}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("[cyan]{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", style="cyan", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        console=console,
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        yield _Live(bars)
 
 
 class _Live:
@@ -215,10 +215,10 @@ class _Live:
         self._bars = bars
 
     def phase(self, phase: Phase, title: str, steps: int) -> None:
-        self._bar = self._bars.add_task(title, total=steps, numbers="")
+        self._bar = self._bars.add_task(printable(title), total=steps, numbers="")
 
     def step(self, done: int, **numbers: float) -> None:
         self._bars.update(self._bar, completed=done, numbers=_text(numbers))
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, style="dim")
+        self._bars.console.print(printable(text), style="dim", markup=False)

@@ -17,6 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sol_symbols import SolError
+from sol_symbols.errors import quoted
+
 __all__ = ["Ranks", "joined_ranks"]
 
 T = TypeVar("T")
@@ -89,8 +92,16 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """The ranks that ``torchrun`` has started (it sets ``WORLD_SIZE``), or this process alone.
 
     The backend is NCCL for a CUDA device, gloo for any other.
+
+    Raises:
+        SolError: ``WORLD_SIZE`` is not a number of processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise SolError(
+            f"WORLD_SIZE must be the number of processes that torchrun started, got {quoted(size)}; unset it"
+        )
+    if int(size) == 1 or dist.is_initialized():
         yield Ranks()
         return
     # Long, because ranks wait for each other through whole phases.
