@@ -155,7 +155,24 @@ def statement(name: str, text: str, indent: int = 4) -> list[str]:
     line = f"{name} = {text}"
     if indent + len(line) <= WIDTH:
         return [line]
-    return [f"{name} = (", *(f"    {part}" for part in _broken(text, WIDTH - indent - 4)), ")"]
+    head, inner = _last_brackets(text)
+    return [f"{name} = {head}(", *(f"    {part}" for part in _broken(inner, WIDTH - indent - 4)), ")"]
+
+
+def _last_brackets(text: str) -> tuple[str, str]:
+    """Return what is before and inside of the brackets at the end of ``text``, where a formatter breaks the line.
+
+    These are ``text``'s own if it ends with brackets that at most one factor precedes, else brackets around all of it.
+    """
+    depth = 0
+    for i in range(len(text) - 1, -1, -1):
+        depth += (text[i] == ")") - (text[i] == "(")
+        if depth == 0:
+            break
+    head = text[:i]
+    if not text.endswith(")") or len(_terms(text)) > 1 or len(_parts(head, (" * ", " / ", " ** "))) > 2:
+        return "", text
+    return head, text[i + 1 : -1]
 
 
 def listed(before: str, names: Sequence[str], after: str, indent: int = 4, brackets: bool = False) -> list[str]:
@@ -198,13 +215,18 @@ def _broken(text: str, width: int) -> list[str]:
 
 def _terms(text: str) -> list[str]:
     """Split ``a + b - c`` into ``a``, ``+ b``, ``- c``."""
-    terms, depth, start = [], 0, 0
+    return _parts(text, (" + ", " - "))
+
+
+def _parts(text: str, operators: Sequence[str]) -> list[str]:
+    """Split ``text`` before the operators that are outside of brackets."""
+    parts, depth, start = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "([") - (character in ")]")
-        if depth == 0 and text[i : i + 3] in (" + ", " - "):
-            terms.append(text[start:i])
+        if depth == 0 and text.startswith(tuple(operators), i):
+            parts.append(text[start:i])
             start = i + 1
-    return [*terms, text[start:]]
+    return [*parts, text[start:]]
 
 
 def reductions(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sol_learner.comparing.suite import Suite, compare_tasks
     from sol_learner.config import LearnConfig
     from sol_learner.front_door import LearnedOptimizer, learn_optimizer
+    from sol_learner.inner.episodes import run_rule
     from sol_learner.loaders import from_loaders
     from sol_learner.pipeline import Learner, LearnResult, learn
     from sol_learner.run_folder import write_run
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sol_learner.runtime.clock import Clock
     from sol_learner.runtime.progress import Progress, open_progress
     from sol_learner.runtime.workers import Workers
-    from sol_learner.task import SPLITS, Batch, Task, build_seeded
+    from sol_learner.task import SPLITS, Batch, Purpose, Stream, Task, build_seeded
     from sol_learner.task_registry import Recipe, find_tasks, load_task
 
 __version__ = "0.1.0"
@@ -44,8 +45,10 @@ __all__ = [
     "LearnedOptimizer",
     "Learner",
     "Progress",
+    "Purpose",
     "Recipe",
     "Store",
+    "Stream",
     "Suite",
     "Task",
     "Workers",
@@ -59,6 +62,7 @@ __all__ = [
     "load_task",
     "open_progress",
     "resolve_optimizer",
+    "run_rule",
     "write_run",
 ]
 
@@ -73,9 +77,11 @@ _HOME = {
     "LearnedOptimizer": "front_door",
     "Learner": "pipeline",
     "Progress": "runtime.progress",
+    "Purpose": "task",
     "Recipe": "task_registry",
     "SPLITS": "task",
     "Store": "comparing.store",
+    "Stream": "task",
     "Suite": "comparing.suite",
     "Task": "task",
     "Workers": "runtime.workers",
@@ -89,6 +95,7 @@ _HOME = {
     "load_task": "task_registry",
     "open_progress": "runtime.progress",
     "resolve_optimizer": "comparing.optimizer_specs",
+    "run_rule": "inner.episodes",
     "write_run": "run_folder",
 }
 """The module of each name."""

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sol_learner.comparing.optimizer_specs import PANEL
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
@@ -100,6 +100,12 @@ class LearnConfig:
     Raises:
         SolError: A value has the wrong type or is out of range.
     """
+
+    earlier_names: ClassVar[Mapping[str, str]] = {
+        "validation": "validation_episodes",
+        "evaluation": "evaluation_episodes",
+        "terms": "max_terms",
+    }
 
     seed: int = 0
     steps: int = 0

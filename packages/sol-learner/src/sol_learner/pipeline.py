@@ -391,7 +391,7 @@ class Learner:
         Returns:
             The choice, and for each task and variant the mean objective of ``start`` and of ``learned``.
         """
-        rules = {str(number): rule for number, (rule, _) in enumerate(polished.others)}
+        config, rules = self.config, {str(number): rule for number, (rule, _) in enumerate(polished.others)}
         table: dict[str, dict[str, float]] = {}
         try:
             for task in self.tasks if rules else ():
@@ -399,22 +399,19 @@ class Learner:
                 own = {name: rule.with_horizon(task.horizon) for name, rule in rules.items()}
                 measured = self.checkpoints.once(
                     f"valid/{task.name}",
-                    partial(
-                        *(losses_elsewhere, own, task, self.config.seed, self.config.check_episodes),
-                        self.config.objective,
-                    ),
+                    partial(losses_elsewhere, own, task, config.seed, config.check_episodes, config.objective),
                 )
                 table |= {f"{task.name}: {variant}": losses for variant, losses in measured.items()}
         except Interrupted:
             self.progress.note("skipped the check of the rule on variants of the task")
-        self.checked = len(table) * len(rules) * self.config.check_episodes
+        self.checked = len(table) * len(rules) * config.check_episodes
         held = [number for number, name in enumerate(rules) if admissible(table, name)]
         if not table or not held:
             return polished, {}
         if held[0]:
             self.progress.note(f"refused {held[0]} rules that fail on variants of the task")
         rule, loss = polished.others[held[0]]
-        last = str(next(n for n, (other, _) in enumerate(polished.others) if other.digest == polished.start.digest))
+        last = str(next(n for n, (other, _) in enumerate(polished.others) if other == polished.start))
         shown = {what: {"start": row[last], "learned": row[str(held[0])]} for what, row in table.items()}
         return replace(polished, rule=rule, loss=loss), shown
 

@@ -26,6 +26,8 @@ def explanations(cls: type) -> dict[str, str]:
 def names_checked(cls: type[Settings]) -> type[Settings]:
     """Decorate a dataclass of settings: an unknown keyword is a :class:`~sol_symbols.SolError` that names the nearest.
 
+    Names of earlier versions, in the class's ``earlier_names``, are taken as what they are called now.
+
     >>> @names_checked
     ... @dataclasses.dataclass
     ... class Size:
@@ -39,12 +41,17 @@ def names_checked(cls: type[Settings]) -> type[Settings]:
 
     @functools.wraps(original)
     def checked(self: Settings, *args: Any, **settings: Any) -> None:
-        for name in settings:
+        given = {_current(cls, name): value for name, value in settings.items()}
+        for name in given:
             _require_known(name, fields)
-        original(self, *args, **settings)
+        original(self, *args, **given)
 
     cls.__init__ = checked  # type: ignore[method-assign, assignment]
     return cls
+
+
+def _current(cls: type, name: str) -> str:
+    return getattr(cls, "earlier_names", {}).get(name, name)
 
 
 def _require_known(name: str, fields: Collection[str]) -> None:
@@ -62,7 +69,7 @@ def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {}
     for key, value in settings.items():
-        name = key.replace("-", "_")
+        name = _current(cls, key.replace("-", "_"))
         if name not in fields:
             _require_known(key, fields)
         if name in values:

@@ -20,6 +20,7 @@ from sol_symbols import SolError
 __all__ = [
     "SPLITS",
     "Batch",
+    "Purpose",
     "Stream",
     "Substream",
     "Task",
@@ -90,6 +91,10 @@ class Stream(IntEnum):
     """Keeping the best, choosing on the front."""
     EVALUATE = 3
     """The reported comparison; nothing is ever chosen on it."""
+
+
+Purpose = Stream
+"""Earlier name of :class:`Stream`."""
 
 
 @unique

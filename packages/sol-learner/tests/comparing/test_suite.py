@@ -152,4 +152,4 @@ def test_a_suite_on_the_command_line(make_task, tmp_path, capsys, monkeypatch):
     assert main([*words, "--steps", "4"]) == 0  # one problem is a comparison as before
     assert json.loads(path.read_text())["horizon"] == 4
     assert main([*words, "--steps", "4,x"]) == 2
-    assert "must be an integer of at least 1, got 'x'" in capsys.readouterr().err
+    assert "must be an integer from 1 to 1,000,000, got 'x'" in capsys.readouterr().err

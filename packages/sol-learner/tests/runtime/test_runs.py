@@ -375,7 +375,14 @@ def test_a_run_whose_every_window_diverges_ends_with_advice(make_task):
 
 
 def test_a_rule_with_a_schedule_knows_its_horizon_though_the_read_out_has_none(make_task):
-    settings = {"episodes": 0, "directions": ("ad",), "decays": ("ld",), "own_terms": 0, "generations": 0}
+    settings = {
+        "start": "adam",
+        "episodes": 0,
+        "directions": ("ad",),
+        "decays": ("ld",),
+        "own_terms": 0,
+        "generations": 0,
+    }
     result = Learner([make_task()], dataclasses.replace(SMALL, **settings)).run()
     assert not result.readout.needs_horizon
     assert result.rule.needs_horizon

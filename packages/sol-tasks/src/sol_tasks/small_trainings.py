@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from sol_learner.mixture import augmented
 from sol_learner.task import Task, build_seeded
 from sol_tasks.mnist import load_mnist
+
+Item = TypeVar("Item")
 
 __all__ = ["SmallTrainings", "small_trainings"]
 
@@ -83,7 +86,7 @@ class _Draw:
         """A whole number, log-uniform."""
         return round(math.exp(self.uniform(math.log(low), math.log(high))))
 
-    def one(self, *items: object) -> object:
+    def one(self, *items: Item) -> Item:
         return items[int(torch.randint(len(items), (), generator=self.generator))]
 
     def chance(self, p: float) -> bool:
@@ -128,7 +131,7 @@ class _Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding[tokens] + self.places
-        for block in self.blocks:
+        for block in cast(Any, self.blocks):
             q, k, v = block["attention"](block["norm"](x)).chunk(3, -1)
             weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + self._later).softmax(-1)
             x = x + block["joint"](weights @ v)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sol_learner.inner.episodes import shares
 from sol_learner.settings import names_checked
@@ -38,6 +40,8 @@ class CompareConfig:
     Raises:
         SolError: A value is out of range.
     """
+
+    earlier_names: ClassVar[Mapping[str, str]] = {"trials": "trainings"}
 
     episodes: int = 10
     seed: int = 0
