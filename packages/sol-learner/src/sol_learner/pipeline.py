@@ -38,6 +38,7 @@ from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import admissible, losses_elsewhere
+from sol_learner.settings import with_current_names
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
@@ -94,7 +95,11 @@ def learn(
             meta-training diverged.
     """
     config = LearnConfig.from_mapping(
-        {**asdict(config or LearnConfig()), "baselines": (), "evaluation_episodes": 1, **settings}
+        {
+            **asdict(config or LearnConfig()),
+            **{"baselines": (), "evaluation_episodes": 1},
+            **with_current_names(LearnConfig, settings),
+        }
     )
     return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sol_symbols import SolError
 
-__all__ = ["as_text", "converted", "explanations", "names_checked", "settings_from"]
+__all__ = ["as_text", "converted", "explanations", "names_checked", "settings_from", "with_current_names"]
 
 Settings = TypeVar("Settings")
 
@@ -41,7 +41,7 @@ def names_checked(cls: type[Settings]) -> type[Settings]:
 
     @functools.wraps(original)
     def checked(self: Settings, *args: Any, **settings: Any) -> None:
-        given = {_current(cls, name): value for name, value in settings.items()}
+        given = with_current_names(cls, settings)
         for name in given:
             _require_known(name, fields)
         original(self, *args, **given)
@@ -51,7 +51,13 @@ def names_checked(cls: type[Settings]) -> type[Settings]:
 
 
 def _current(cls: type, name: str) -> str:
-    return getattr(cls, "earlier_names", {}).get(name, name)
+    names: dict[str, str] = getattr(cls, "earlier_names", {})
+    return names.get(name, name)
+
+
+def with_current_names(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` with the names of earlier versions replaced."""
+    return {_current(cls, name): value for name, value in settings.items()}
 
 
 def _require_known(name: str, fields: Collection[str]) -> None:

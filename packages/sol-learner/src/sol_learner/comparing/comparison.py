@@ -53,6 +53,11 @@ class Comparison:
     references: tuple[str, ...] = ()
 
     @property
+    def contenders(self) -> list[OptimizerResult]:
+        """Earlier name of :attr:`optimizers`."""
+        return self.optimizers
+
+    @property
     def baselines(self) -> list[OptimizerResult]:
         """All but the first and the references."""
         return [optimizer for optimizer in self.optimizers[1:] if optimizer.name not in self.references]

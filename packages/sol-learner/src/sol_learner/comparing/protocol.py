@@ -34,7 +34,7 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.runtime.workers import Constant, Workers
-from sol_learner.settings import settings_from
+from sol_learner.settings import settings_from, with_current_names
 from sol_learner.task import SPLITS, Stream, Task, build_optimizee, task_for
 from sol_learner.task_registry import Recipe, load_task
 from sol_symbols import ZOO, SolError, UpdateRule
@@ -93,7 +93,9 @@ def compare(
         comparison = compare("mnistnet", ["adam", "nesterov"], episodes=5, trainings=64)
         print(comparison.table())
     """
-    config = settings_from(CompareConfig, {**asdict(config or CompareConfig()), **settings})
+    config = settings_from(
+        CompareConfig, {**asdict(config or CompareConfig()), **with_current_names(CompareConfig, settings)}
+    )
     threads = config.threads or None
     specs = {name: _spec(value) for name, value in _named(optimizers).items()}
     if not specs:

@@ -24,8 +24,8 @@ class TaskSet:
     """One task or several.
 
     Attributes:
-        tasks: Tasks, and mixtures (:class:`~sol_learner.mixture.TaskMixture`), whose objective is that of the logarithms
-            of the losses.
+        tasks: Tasks, and mixtures (:class:`~sol_learner.mixture.TaskMixture`), whose objective is that of the
+            logarithms of the losses.
         scales: Divisor of each task's losses: with several tasks, the tuned start's objective, so that all tasks count
             the same; else 1.
         weight: Weight of the training loss in the objective.
