@@ -2,7 +2,8 @@
 
 The search of one optimizer, whose trainings are all of the same length:
 
-1. Rates: eight learning rates over seven decades, all else at its default. They fix a window of two decades.
+1. Rates: eight learning rates over seven decades, all else at its default. They fix a window of two decades. Of up to
+   eight trainings, all are for rates.
 2. Quasi-random settings (scrambled Sobol points) over the whole space, in this window: a quarter of the trainings.
 3. TPE from Optuna (Bergstra et al. 2011; multivariate, with constant liar), in batches.
 4. Finals: the best few train on further episodes; the best mean over all episodes wins. This keeps a lucky episode
@@ -144,7 +145,9 @@ def _search(space: Sequence[Dimension], budget: _Budget, tried: list[_Entry], se
     rate = space[0]
     first = FIRST_RATES if rate.default is None else [float(rate.default) * factor for factor in FIRST_FACTORS]
     defaults = {d.name: d.default for d in space if d.default is not None}
-    rates = first[: max(1, budget.affordable(0, min(len(first), -(-budget.search // (2 * budget.episodes)))))]
+    half = -(-budget.search // (2 * budget.episodes))
+    few = budget.search <= len(first) * budget.episodes  # then nothing matters as much as the rate
+    rates = first[: max(1, budget.affordable(0, len(first) if few else min(len(first), half)))]
     yield from _measured([{**defaults, "lr": lr} for lr in rates], budget, tried)
     best = float(_ranked(tried, budget)[0].settings["lr"])
     space = [Dimension("lr", None, best / WINDOW, best * WINDOW), *space[1:]]
