@@ -33,7 +33,6 @@ from sol_tasks import attack_cifar10, list_victims, load_cifar10, load_victim
 from sol_tasks.rule_attack import RuleAttack
 
 CONFIG = LearnConfig(
-    start="signsgd",
     objective=1.0,
     features=("ad", "rs", "sign(g)", "sign(m)", "ld", "cd"),
     tuning_episodes=1,
@@ -52,7 +51,7 @@ CONFIG = LearnConfig(
     max_terms=7,
     prune_episodes=1,
     generations=6,
-    **NO_RUN,
+    **{**NO_RUN, "start": "signsgd"},
 )
 STEPS, RADIUS, CHUNK = 100, 8 / 255, 500
 LEARNED_ON = "cifar_cnn_a_adv"

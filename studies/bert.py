@@ -40,7 +40,11 @@ METRICS = {"CoLA": "mcc"}
 ADAMW = [f"ad + w*wd where wd = {decay}" for decay in (0.01, 0.1, 1.0)]
 SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {
-        "head": {"learner": asdict(LearnConfig(**NO_RUN)), "grid": {"coarse": 7, "fine": 7}, "seeds": 10},
+        "head": {
+            "learner": asdict(LearnConfig(episodes=12, generations=16, **NO_RUN)),
+            "grid": {"coarse": 7, "fine": 7},
+            "seeds": 10,
+        },
         "whole": {"checkpoint": "google-bert/bert-base-uncased"},
         "precision": "bfloat16",
         "rows": {},

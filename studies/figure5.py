@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "coefficients": {"generations": 50, "population": 16},
     },
     "cpu": {
-        "learner": asdict(LearnConfig(**LEARNING)),
+        "learner": asdict(LearnConfig(episodes=12, generations=16, **LEARNING)),
         "lstm": {
             "episodes": 90,
             "horizons": [20, 50, 100],

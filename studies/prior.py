@@ -1,9 +1,9 @@
 """Learn ``sol-general``: one rule for many kinds of training, by CMA-ES on a mixture of small ones.
 
-    python studies/prior.py --generations 150 --per-generation 2 --json studies/prior-1.json
-    python studies/prior.py --generations 135 --per-generation 3 --seed 5 --start studies/prior-1.json --from 115 \\
-        --json studies/prior-2.json
-    python studies/prior.py --show studies/prior-2.json --from 25
+    python studies/prior.py --generations 150 --per-generation 2 --json studies/prior/first.json
+    python studies/prior.py --generations 135 --per-generation 3 --seed 5 --start studies/prior/first.json --from 115 \\
+        --json studies/prior/second.json
+    python studies/prior.py --show studies/prior/second.json --from 25
 
 Every generation draws new trainings (``sol_tasks.small_trainings``), trains 16 candidates on each, ranks them by the
 sum of their logarithmic losses, each less the median of its training and cut to [-1, 3]: the mean of half the logarithm

@@ -34,7 +34,13 @@ from sol_learner import (
 )
 from sol_symbols import UpdateRule
 
-NO_RUN: dict[str, Any] = {"front": False, "evaluation_episodes": 1, "baselines": ()}
+NO_RUN: dict[str, Any] = {
+    "front": False,
+    "evaluation_episodes": 1,
+    "baselines": (),
+    "start": "adam",
+    "constants": False,
+}
 """Settings of learning: the comparison is the study's own."""
 
 

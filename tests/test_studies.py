@@ -97,11 +97,14 @@ def test_every_script_has_both_sizes_and_says_how_the_small_one_differs(study, n
 
 
 def completed(settings):
-    """Recorded settings; those that the learner did not have yet have their default."""
+    """Recorded settings; those that the learner did not have yet have their default.
+
+    It did not search constants.
+    """
     if not isinstance(settings, dict):
         return settings
     return {
-        name: asdict(LearnConfig(**value)) if name == "learner" else completed(value)
+        name: asdict(LearnConfig(**{"constants": False, **value})) if name == "learner" else completed(value)
         for name, value in settings.items()
     }
 
