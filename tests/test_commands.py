@@ -155,7 +155,10 @@ def test_control_c_keeps_what_was_reached(tmp_path, phase):
         (["learn", "mnistnet", "--out", "x" * 300], "File name too long"),
         (["learn", "mnistnet", "--out", "x", "--data", "y" * 300], "File name too long"),
         (["report", "x" * 300], "File name too long"),
-        (["export", "adam", "--to", "latex", "--digits", "-1"], "digits must be at least 1, got -1"),
+        (
+            ["export", "adam", "--to", "latex", "--digits", "-1"],
+            "digits must be from 1 to 17",
+        ),
         (["compare", "mnistnet", "runs/none"], "no such run folder or rule file: runs/none"),
         (["export", "adam", "--to", "cobol"], "invalid choice: 'cobol'"),
         (["export", "adam", "--to", "torch", "-o", "nowhere/file.py"], "cannot write"),

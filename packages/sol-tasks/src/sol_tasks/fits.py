@@ -1,7 +1,7 @@
 r"""Fits: a network becomes one function. Small, smooth, trained from scratch for every problem, and far from converged.
 
 **Pictures.** A SIREN maps a pixel's position p in [-1, 1]^2 to its colour in [-1, 1]. It has a sine in place of every
-activation, sin(30 (W h + b)). Every episode is a separate problem, its picture; :meth:`PictureFit.pool` returns the
+activation, sin(30 (W h + b)). Every episode is a separate problem, its picture; ``PictureFit.pool`` returns the
 same task over the pictures of another split. Source: Sitzmann et al., "Implicit neural representations with periodic
 activation functions", NeurIPS 2020.
 
