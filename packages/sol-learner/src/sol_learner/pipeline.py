@@ -20,7 +20,7 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import RATE_FACTORS, Optimizer, RuleOptimizer, learning_rates, tune_learning_rate
+from sol_learner.inner.episodes import Optimizer, RuleOptimizer, learning_rates, nearby_rates, tune_learning_rate
 from sol_learner.inner.side_by_side import obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
@@ -304,9 +304,7 @@ class Learner:
             if mixed:
                 raise SolError("a mixture of tasks needs start = sol-general and episodes = 0")
             return lr
-        assert general.lr is not None
-        rates = torch.tensor([float(f"{f * general.lr:.3g}") for f in RATE_FACTORS], dtype=torch.float64)
-        episodes = range(config.tuning_episodes)
+        rates, episodes = nearby_rates(general), range(config.tuning_episodes)
         losses = self.checkpoints.once(
             "tune/sol-general",
             lambda: (
@@ -491,7 +489,7 @@ class Learner:
         episodes = max((int(record["episode"]) for record in training.history), default=0)
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
-        rates += len(RATE_FACTORS) * len(self.members) if self.starts else 0
+        rates += len(nearby_rates(ZOO["sol-general"])) * len(self.members) if self.starts else 0
         return {
             "tuning": rates * config.tuning_episodes,
             "meta-training": episodes * per_episode + validations * config.validation_episodes * several,

@@ -1,7 +1,6 @@
 """Optimizees trained in parallel, and their episodes."""
 
 from sol_learner.inner.episodes import (
-    RATE_FACTORS,
     Optimizer,
     Outcome,
     RuleOptimizer,
@@ -18,7 +17,6 @@ from sol_learner.inner.task_set import TaskSet
 
 __all__ = [
     "PRECISIONS",
-    "RATE_FACTORS",
     "Obstacle",
     "Optimizees",
     "Optimizer",

@@ -19,7 +19,6 @@ from sol_symbols import Layout, SolError, UpdateRule, evaluator
 
 __all__ = [
     "OBJECTIVE_SPLITS",
-    "RATE_FACTORS",
     "Optimizer",
     "Outcome",
     "RuleOptimizer",
@@ -27,6 +26,7 @@ __all__ = [
     "choose_learning_rate",
     "learning_rates",
     "log_objective",
+    "nearby_rates",
     "objective",
     "run_episodes",
     "run_rule",
@@ -44,9 +44,6 @@ LEAST_LOSS = 1e-4
 
 LOST = 10.0
 """Logarithmic objective of a diverged run."""
-
-RATE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Multiples of a rule's learning rate that are tried on a new task."""
 
 
 def shares(weight: float) -> dict[str, float]:
@@ -70,10 +67,8 @@ def log_objective(outcome: Outcome, weight: float = 0.5) -> Tensor:
     The scale of a task's losses cancels in every ranking. Losses count as at least :data:`LEAST_LOSS`, and the
     objective is at most :data:`LOST`.
     """
-    parts = [
-        share * outcome.metrics[split]["loss"].clamp(min=LEAST_LOSS).log() for split, share in shares(weight).items()
-    ]
-    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=LOST, posinf=LOST).clamp(max=LOST)
+    logs = {split: {"loss": table["loss"].clamp(min=LEAST_LOSS).log()} for split, table in outcome.metrics.items()}
+    return objective(logs, weight).clamp(max=LOST)
 
 
 @dataclass(frozen=True)
@@ -253,20 +248,29 @@ def learning_rates(center: float, factor: float, count: int) -> Tensor:
     return torch.tensor([float(f"{rate:.3g}") for rate in rates.tolist()], dtype=torch.float64)
 
 
+def nearby_rates(rule: UpdateRule) -> Tensor:
+    """The rates that are tried for a rule on a new task: a quarter, a half, one, two and four times its own.
+
+    Raises:
+        SolError: The rule has no learning rate.
+    """
+    if rule.lr is None:
+        raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
+    return learning_rates(rule.lr, 2.0, 5)
+
+
 def choose_learning_rate(
     task: Task,
     rule: UpdateRule,
     seed: int = 0,
-    factors: Sequence[float] = RATE_FACTORS,
     episodes: int = 1,
     weight: float = 0.4,
     clock: Clock | None = None,
 ) -> list[tuple[float, float]]:
-    """A rule's learning rate for another task: some multiples of its own, each measured on the tuning stream.
+    """A rule's learning rate for another task: :func:`nearby_rates`, each measured on the tuning stream.
 
     Args:
         task, rule, seed, clock: As in :func:`run_rule`. The rule needs a learning rate.
-        factors: Multiples of the rule's rate.
         episodes: Episodes per rate; the same for every rate.
         weight: Of the training loss in the objective.
 
@@ -276,9 +280,7 @@ def choose_learning_rate(
     Raises:
         SolError: The rule has no learning rate, or the loss is not finite at any.
     """
-    if rule.lr is None:
-        raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
-    rates = torch.tensor([float(f"{factor * rule.lr:.3g}") for factor in factors], dtype=torch.float64)
+    rates = nearby_rates(rule)
     losses = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, clock=clock).objective(weight).mean(1)
     measured = sorted(zip(rates.tolist(), losses.tolist()), key=lambda pair: pair[1])
     if not measured[0][1] < math.inf:

@@ -54,10 +54,7 @@ class TaskSet:
     def problems(self, seed: int, stream: Stream, episodes: Sequence[int]) -> Iterator[tuple[Task, Sequence[int]]]:
         """Each task with its episodes; a mixture draws a task for each episode."""
         for task in self.tasks:
-            if isinstance(task, TaskMixture):
-                yield from ((drawn_task(task, seed, stream, episode), [episode]) for episode in episodes)
-            else:
-                yield task, episodes
+            yield from _problems(task, seed, stream, episodes)
 
     def evaluate(self, optimizees: Optimizees) -> Tensor:
         """Objective [C, S] of trained optimizees of one of the tasks."""
@@ -81,12 +78,20 @@ class TaskSet:
         """Objective [C, S] of a rule; see :func:`~sol_learner.inner.run_rule` for the arguments."""
 
         def measure(task: Task | TaskMixture) -> Tensor:
-            if isinstance(task, TaskMixture):
-                drawn = [(drawn_task(task, seed, stream, episode), episode) for episode in episodes]
-                return torch.cat([log_objective(run(own, [episode]), self.weight) for own, episode in drawn], -1)
-            return run(task, episodes).objective(self.weight)
-
-        def run(task: Task, own: Sequence[int]) -> Outcome:
-            return run_rule(task, rule, seed, stream, own, lr, values, self.splits, clock=clock)
+            score = log_objective if isinstance(task, TaskMixture) else Outcome.objective
+            outcomes = [
+                run_rule(own, rule, seed, stream, chosen, lr, values, self.splits, clock=clock)
+                for own, chosen in _problems(task, seed, stream, episodes)
+            ]
+            return torch.cat([score(outcome, self.weight) for outcome in outcomes], -1)
 
         return self.mean(measure)
+
+
+def _problems(
+    task: Task | TaskMixture, seed: int, stream: Stream, episodes: Sequence[int]
+) -> Iterator[tuple[Task, Sequence[int]]]:
+    if isinstance(task, TaskMixture):
+        yield from ((drawn_task(task, seed, stream, episode), [episode]) for episode in episodes)
+    else:
+        yield task, episodes
