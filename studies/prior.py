@@ -28,7 +28,7 @@ from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import STANDARD, UpdateRule, write_atomically
 from sol_tasks.small_trainings import small_trainings
 
-DIRECTIONS = ("ad", "rs", "la_n", "g_n")
+DIRECTIONS = ("ad", "rs", "la_n", "la_o")
 DECAYS = ("1", "ld", "pd")
 CONSTANTS = {  # start and step of the coordinate: the logarithm, log(1 - x), or x
     "size": (math.log(0.03), 0.3, "log"),
@@ -83,7 +83,7 @@ def rule_at(point):
 
 def covariance():
     """Covariance of the first generation: a tenth of phi for the coefficients."""
-    directions = numpy.array([[1, 0.45, 0.75, 0.4], [0.45, 1, 0.35, 0.75], [0.75, 0.35, 1, 0.5], [0.4, 0.75, 0.5, 1]])
+    directions = numpy.array([[1, 0.45, 0.75, 0.6], [0.45, 1, 0.35, 0.3], [0.75, 0.35, 1, 0.6], [0.6, 0.3, 0.6, 1]])
     decays = numpy.array([[1, 1 / 2, 1 / 3], [1 / 2, 1 / 3, 1 / 4], [1 / 3, 1 / 4, 1 / 5]])
     gram = numpy.kron(directions, decays)
     sizes = numpy.sqrt(numpy.diag(gram))
@@ -119,7 +119,7 @@ def main():
         return
     torch.set_num_threads(1)
     center, spread = numpy.zeros(len(NAMES)), covariance()
-    center[[1, 7]] = 0.5
+    center[[1, 10]] = 0.25, 0.5
     center[12:] = [start for start, _, _ in CONSTANTS.values()]
     if arguments.start:
         before = numpy.abs(center[:12]).mean()

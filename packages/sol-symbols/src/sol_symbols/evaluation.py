@@ -21,7 +21,7 @@ import sympy
 
 from sol_symbols.grammar import ExpressionPrinter, symbol
 from sol_symbols.kinds import Kind, Layout
-from sol_symbols.operators import OPERATORS, Operator, Reduction, expanded
+from sol_symbols.operators import OPERATORS, ORTH_POLYNOMIAL, ORTH_STEPS, TINY, Operator, Reduction, expanded
 from sol_symbols.program import Assignment, Program, lower_features
 from sol_symbols.vocabulary import Vocabulary
 
@@ -121,6 +121,15 @@ class _Tensors:
         one = self.sum(w)
         return self._xp.full_like(one if kind is Kind.TENSOR else self.total(one), value)
 
+    def orth(self, x: Any) -> Any:
+        """``orth`` of each tensor of [..., coordinates]."""
+        wide = _wide(x, self._xp)
+        if self._layout is None:
+            return _orth(wide, tuple(x.shape), self._xp)
+        pieces = [_orth(part, shape, self._xp) for part, shape in zip(self._layout.split(wide), self._layout.shapes)]
+        flat = [part.reshape((*x.shape[:-1], size)) for part, size in zip(pieces, self._layout.sizes)]
+        return self._xp.concatenate(flat, -1) if flat else wide
+
     def reduce(self, reduction: Reduction, values: tuple[Any, ...]) -> Any:
         """The value of a reduction."""
         xp, name, x = self._xp, reduction.name, values[0]
@@ -131,6 +140,8 @@ class _Tensors:
             count = self.total(xp.where(kept, one, 0 * one))
             some = xp.clip(count, 1, None)
             return xp.where(count > 0, xp.exp(self.total(logs) / some), 0 * count)
+        if name == "orth":
+            return self.orth(x)
         if name == "mean":
             return self.sum(x) / self.counts(x)
         squares = self.sum(_wide(x, xp) * _wide(values[-1], xp))
@@ -141,6 +152,29 @@ class _Tensors:
         if name == "dot":
             return squares
         return xp.sqrt(squares / self.counts(x) if name == "rms" else squares)
+
+
+def _orth(x: Any, shape: tuple[int, ...], xp: ModuleType) -> Any:
+    """Polar factor of x [..., *shape] by Newton-Schulz steps on its smaller Gram matrix; x/rms(x) of a vector."""
+    size = math.prod(shape)
+    if not size:
+        return x
+    lead = tuple(x.shape[: x.ndim - len(shape)])
+    flat = x.reshape((*lead, size))
+    norm = xp.sqrt(xp.sum(flat * flat, -1))[..., None]
+    if len(shape) < 2:
+        return (flat / xp.clip(norm / math.sqrt(size), TINY, None)).reshape(x.shape)
+    rows, columns = shape[0], size // shape[0]
+    matrix = (flat / xp.clip(norm, TINY, None)).reshape((*lead, rows, columns))
+    matrix = xp.swapaxes(matrix, -1, -2) if rows > columns else matrix
+    where = {"device": x.device} if xp.__name__ == "torch" else {}
+    one = xp.eye(min(rows, columns), dtype=x.dtype, **where)
+    gram, factor, (a, b, c) = matrix @ xp.swapaxes(matrix, -1, -2), one, ORTH_POLYNOMIAL
+    for _ in range(ORTH_STEPS):
+        step = a * one + b * gram + c * (gram @ gram)
+        gram, factor = step @ gram @ step, step @ factor
+    matrix = factor @ matrix * math.sqrt(max(1.0, rows / columns))
+    return (xp.swapaxes(matrix, -1, -2) if rows > columns else matrix).reshape(x.shape)
 
 
 def _wide(x: Any, xp: ModuleType) -> Any:

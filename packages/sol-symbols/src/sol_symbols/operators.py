@@ -11,8 +11,8 @@ others. An operator that is itself a SymPy function, such as tanh, states them i
 A function can also have a ``definition`` by simpler operators: formulas then show its name, and code is generated from
 the definition. Adding an operator is one entry in ``OPERATORS``.
 
-``REDUCTIONS`` has the functions that lead to one number per tensor or per run, such as ``rms(g)``. They are 0 for
-tensors without elements, and computed in float32 or better.
+``REDUCTIONS`` has the functions of whole tensors. Most lead to one number per tensor or per run, such as ``rms(g)``;
+``orth(g)`` is again a tensor. They are 0 for tensors without elements, and computed in float32 or better.
 """
 
 from __future__ import annotations
@@ -29,10 +29,19 @@ from sol_symbols.errors import RuleError
 from sol_symbols.intervals import ANYTHING, Bound, increasing
 from sol_symbols.kinds import Kind
 
-__all__ = ["OPERATORS", "REDUCTIONS", "Operator", "Reduction", "calls", "expanded", "kind_of", "operator_of"]
+__all__ = [
+    *("OPERATORS", "ORTH_POLYNOMIAL", "ORTH_STEPS", "REDUCTIONS", "TINY"),
+    *("Operator", "Reduction", "calls", "expanded", "kind_of", "operator_of"),
+]
 
 TINY = 1e-30
 """``inv0`` is 0 up to here."""
+
+ORTH_POLYNOMIAL = (3.4445, -4.775, 2.0315)
+"""``orth`` maps singular values by a x + b x^3 + c x^5, ..."""
+
+ORTH_STEPS = 5
+"""... so often. The coefficients are those of Muon (Jordan et al. 2024); values from 0.003 on end in [0.68, 1.21]."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +260,10 @@ class Dot(_Reducing):
     """Inner product of two tensors."""
 
 
+class Orth(_Reducing):
+    """Polar factor of a matrix."""
+
+
 class AllRms(_Size):
     """Root mean square of all tensors."""
 
@@ -310,6 +323,10 @@ def _dot(x: Bound, y: Bound) -> Bound:
         return Bound(0.0, 0.0)
     positive = (x.lo >= 0 and y.lo >= 0) or (x.hi <= 0 and y.hi <= 0)
     return Bound(0.0, math.inf) if positive else ANYTHING
+
+
+def _orth(x: Bound) -> Bound:
+    return ANYTHING if x.size else Bound(0.0, 0.0)
 
 
 def _gmean(x: Bound) -> Bound:
@@ -428,7 +445,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(_OPERATORS)
 
 @dataclass(frozen=True)
 class Reduction(Operator):
-    """A function of all values of a tensor, or of all tensors of an optimizer.
+    """A function of all values of a tensor, or of all tensors of an optimizer; ``orth`` gives a tensor again.
 
     Attributes:
         takes: The kind of its arguments.
@@ -466,6 +483,15 @@ _REDUCTIONS = {
             *("dot", 2, Dot, "inner product over the tensor"),
             **_PRODUCT,
             latex=r"\left\langle #1, #2 \right\rangle",
+        ),
+        Reduction(
+            *("orth", 1, Orth, "matrix: polar factor x sqrt(max(1, rows/columns)), as in Muon; vector: x/rms(x)"),
+            parity="odd",
+            degree=0,
+            bounds=_orth,
+            latex=r"\operatorname{orth}",
+            schema=3,
+            gives=Kind.COORDINATE,
         ),
         Reduction(
             *("all_rms", 1, AllRms, "root mean square over all tensors of the optimizer"),

@@ -79,8 +79,9 @@ class Program:
 
     @cached_property
     def reduces(self) -> bool:
-        """Whether the code has values of kind tensor, or numbers that follow from gradients."""
-        return any(kind is not Kind.COORDINATE for name, kind in self.kinds.items() if self.uses(name))
+        """Whether the code has functions of whole tensors, or values of their kinds."""
+        lower = any(kind is not Kind.COORDINATE for name, kind in self.kinds.items() if self.uses(name))
+        return lower or any(a.reduction for a in self.body)
 
     def uses(self, name: str) -> bool:
         """Whether the code uses ``name``."""

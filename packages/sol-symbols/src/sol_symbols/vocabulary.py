@@ -543,6 +543,12 @@ STANDARD = Vocabulary()._with(
     Feature("wu", "t/(t + warmup)", "warm-up, from 0 to 1", latex=r"\omega_t"),
     Feature("pd", "ld**decay_power", "power decay, 1 to 0 over the horizon", latex=r"\ell^p_t"),
     Feature("la_n", "la*inv0(rms_v)", "look-ahead momentum over the tensor's rms_v", latex=r"\tilde n_t"),
+    Feature(
+        "la_o",
+        "orth(la)*fan_in**0.5",
+        "look-ahead momentum with equal singular values, after Muon; rms near 1",
+        latex=r"\tilde o_t",
+    ),
     Feature("g_n", "g*inv0(rms_v)", "gradient over the tensor's rms_v", latex=r"\tilde g^n_t"),
     Feature(
         "init_scale",

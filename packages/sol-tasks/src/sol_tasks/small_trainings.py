@@ -186,7 +186,7 @@ class SmallTrainings:
 
     def _times(self, draw: _Draw, low: float = 50, high: float = 300) -> tuple[int, int]:
         """Horizon and batch size; long trainings are rare."""
-        long = self._longest > high and draw.chance(0.1)
+        long = self._longest > high and draw.chance(0.2)
         horizon = draw.between(high, self._longest) if long else draw.between(low, high)
         return horizon, draw.between(16, 128) if long else draw.between(24, 256)
 
