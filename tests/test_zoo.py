@@ -158,6 +158,19 @@ def mars(g, w, state, t):
     return m / (np.sqrt(v) + 1e-8)
 
 
+def muon(g, w, state, t):
+    state["m"] = 0.95 * state.get("m", 0) + 0.05 * g
+    u = 0.95 * state["m"] + 0.05 * g
+    if g.ndim < 2:
+        return u / max(np.sqrt(np.mean(u**2)), 1e-30) + 0.1 * w
+    x = u.reshape(len(u), -1)
+    rows, columns = x.shape
+    x = x / max(np.linalg.norm(x), 1e-30)
+    for _ in range(5):
+        x = 3.4445 * x - 4.775 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
+    return x.reshape(u.shape) * np.sqrt(max(1, rows / columns)) + 0.1 * w
+
+
 def normalized_sgd(g, w, state, t):
     return g / np.linalg.norm(gradients()[t - 1])
 
@@ -213,12 +226,28 @@ REFERENCES = [
     ("novograd", of_optax(optax.novograd, b1=0.9)),
     ("adam-mini", of_paper(adam_mini)),
     ("normalized-sgd", of_paper(normalized_sgd)),
+    ("muon", of_paper(muon)),
 ]
 
 
 @pytest.mark.parametrize(("name", "reference"), REFERENCES, ids=lambda value: value if isinstance(value, str) else "")
 def test_zoo_rules_are_the_optimizers_of_libraries(name, reference):
     np.testing.assert_allclose(rule_path(ZOO[name]), reference(), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (9, 4), (6, 6)])
+def test_muon_is_pytorchs_but_for_its_precision(shape, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda x: x.clone())
+    parameter = torch.nn.Parameter(torch.randn(shape))
+    w = parameter.detach().numpy().copy()
+    optimizer, phi = torch.optim.Muon([parameter], lr=LR), evaluator(ZOO["muon"])
+    state = phi.init(w)
+    for t in range(1, STEPS + 1):
+        parameter.grad = torch.randn(shape)
+        update, state = phi(parameter.grad.numpy(), state, w, t)
+        optimizer.step()
+        w = w - LR * update
+        np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-9, atol=1e-12)
 
 
 def test_every_rule_that_names_a_twin_is_compared_with_it():

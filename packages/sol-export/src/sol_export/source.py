@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from string import Template
 
 import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 
 from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
+from sol_symbols.operators import ORTH_POLYNOMIAL, ORTH_STEPS, TINY
 
-__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "reductions", "rounds", "statement"]
+__all__ = [
+    *("WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "newton_schulz", "reductions", "rounds", "statement"),
+]
 
 WIDTH = 120
 
@@ -115,8 +119,8 @@ def _defined(function: type[sympy.Basic]) -> Operator | None:
     return next((o for o in OPERATORS.values() if o.definition is not None and o.function is function), None)
 
 
-def helpers(program: Program, printer: ArrayPrinter) -> list[str]:
-    """Return the lines of the functions that the code calls for operators with a definition."""
+def helpers(program: Program, printer: ArrayPrinter, orth: Sequence[str] = ()) -> list[str]:
+    """Return the lines of the functions that the code calls: operators with a definition, and ``orth``."""
     values = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
     lines: list[str] = []
     for operator in reversed([*OPERATORS.values()]):  # definitions use earlier operators
@@ -132,7 +136,15 @@ def helpers(program: Program, printer: ArrayPrinter) -> list[str]:
                 "",
                 "",
             ]
+    if any(a.reduction and a.reduction.name == "orth" for a in program.body):
+        lines += [*orth, "", ""]
     return lines
+
+
+def newton_schulz(source: str) -> list[str]:
+    """Return the lines of ``_orth``, with the numbers that define it in place of ``$a``, ``$steps``, ``$tiny``, ..."""
+    a, b, c = ORTH_POLYNOMIAL
+    return Template(source.strip()).substitute(a=a, b=abs(b), c=c, steps=ORTH_STEPS, tiny=TINY).splitlines()
 
 
 def rounds(program: Program) -> list[list[Assignment]]:

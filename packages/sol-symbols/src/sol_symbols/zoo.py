@@ -131,6 +131,11 @@ _TABLE = (
         *("normalized-sgd", "g*inv0(sqrt(all_dot(g, g)))", "Nesterov 1984", ""),
         "steps of length lr, whatever the size of the gradient",
     ),
+    (
+        *("muon", "orth(beta1*m + (1 - beta1)*g) + wd*w where beta1 = 0.95, wd = 0.1", "Jordan et al. 2024"),
+        "torch.optim.Muon",
+        "PyTorch's rounds to bfloat16 and takes matrices only; here, vectors step by momentum over its rms",
+    ),
     ("lion", "sign(li) where beta2 = 0.99", "Chen et al. 2023", "optax.lion(weight_decay=0)", ""),
     ("powersign-ld", "exp(ld*sign(g)*sign(m))*g", "Bello et al. 2017", "", "base e, linear decay"),
     ("powersign-cd", "exp(cd*sign(g)*sign(m))*g", "Bello et al. 2017", "", "base e, cosine decay without restarts"),
