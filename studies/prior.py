@@ -28,7 +28,11 @@ from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import STANDARD, UpdateRule, write_atomically
 from sol_tasks.small_trainings import small_trainings
 
-DIRECTIONS = ("ad", "rs", "la_n", "la_o")
+DIRECTIONS = {
+    "sol-general": ("ad", "rs", "la_n", "la_o"),
+    "sol-elementwise": ("ad", "rs", "la_n", "g_n"),
+}
+CORRELATIONS = {"la_o": (0.6, 0.3, 0.6), "g_n": (0.4, 0.75, 0.5)}  # of the last direction with the others
 DECAYS = ("1", "ld", "pd")
 CONSTANTS = {  # start and step of the coordinate: the logarithm, log(1 - x), or x
     "size": (math.log(0.03), 0.3, "log"),
@@ -45,20 +49,20 @@ NAMES = [*(f"a{i}" for i in range(12)), *CONSTANTS]
 POPULATION = 16
 
 
-def formula(constant):
+def formula(directions, constant):
     """The rule's text, with ``constant(i)`` for coefficient i."""
     sums = [
         f"{direction}*({' + '.join(f'{constant(3 * i + j)}*{decay}' for j, decay in enumerate(DECAYS))})"
-        for i, direction in enumerate(DIRECTIONS)
+        for i, direction in enumerate(directions)
     ]
     return f"wu*tensor_scale*tensor_rate*({' + '.join(sums)})"
 
 
-def open_rule():
+def open_rule(directions):
     """The rule with all numbers open."""
     values = {name: 0.5 for name in NAMES if name not in STANDARD.hyperparameters}
     where = ", ".join(f"{name} = {value}" for name, value in values.items())
-    return UpdateRule.parse(f"size*{formula(lambda i: f'a{i}')} where lr = 1, T = 100, {where}")
+    return UpdateRule.parse(f"size*{formula(directions, lambda i: f'a{i}')} where lr = 1, T = 100, {where}")
 
 
 def values_at(points):
@@ -71,19 +75,21 @@ def values_at(points):
     return values
 
 
-def rule_at(point):
+def rule_at(directions, point):
     """The rule at a point, its numbers to three digits."""
     values = {name: float(f"{float(x):.3g}") for name, x in values_at([point]).items()}
     exact = {name: float(x) for name, x in values_at([point]).items()}
     values |= {name: round(1 - float(f"{1 - exact[name]:.3g}"), 6) for name in ("beta1", "beta2")}
     lr = values.pop("size")
     where = ", ".join(f"{name} = {value}" for name, value in values.items() if name in CONSTANTS)
-    return UpdateRule.parse(f"{formula(lambda i: '(' + str(values[f'a{i}']) + ')')} where lr = {lr}, {where}")
+    text = formula(directions, lambda i: f"({values[f'a{i}']})")
+    return UpdateRule.parse(f"{text} where lr = {lr}, {where}")
 
 
-def covariance():
+def covariance(last):
     """Covariance of the first generation: a tenth of phi for the coefficients."""
-    directions = numpy.array([[1, 0.45, 0.75, 0.6], [0.45, 1, 0.35, 0.3], [0.75, 0.35, 1, 0.6], [0.6, 0.3, 0.6, 1]])
+    directions = numpy.array([[1, 0.45, 0.75, 0], [0.45, 1, 0.35, 0], [0.75, 0.35, 1, 0], [0, 0, 0, 1]])
+    directions[3, :3] = directions[:3, 3] = CORRELATIONS[last]
     decays = numpy.array([[1, 1 / 2, 1 / 3], [1 / 2, 1 / 3, 1 / 4], [1 / 3, 1 / 4, 1 / 5]])
     gram = numpy.kron(directions, decays)
     sizes = numpy.sqrt(numpy.diag(gram))
@@ -105,6 +111,7 @@ def losses(family, rule, episode, points):
 def main():
     """Run a stage, or show its rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rule", default="sol-general", choices=DIRECTIONS)
     parser.add_argument("--generations", type=int, default=150)
     parser.add_argument("--per-generation", type=int, default=2, help="trainings that a generation draws")
     parser.add_argument("--seed", type=int, default=0)
@@ -113,13 +120,14 @@ def main():
     parser.add_argument("--show", type=Path, help="print the rule of a JSON")
     parser.add_argument("--json", type=Path, default=Path("prior.json"))
     arguments = parser.parse_args()
+    directions = DIRECTIONS[arguments.rule]
     if arguments.show:
         means = numpy.array(json.loads(arguments.show.read_text())["means"])
-        print(rule_at(means[arguments.first :].mean(0)))
+        print(rule_at(directions, means[arguments.first :].mean(0)))
         return
     torch.set_num_threads(1)
-    center, spread = numpy.zeros(len(NAMES)), covariance()
-    center[[1, 10]] = 0.25, 0.5
+    center, spread = numpy.zeros(len(NAMES)), covariance(directions[-1])
+    center[[1, 10 if arguments.rule == "sol-general" else 7]] = 0.25, 0.5
     center[12:] = [start for start, _, _ in CONSTANTS.values()]
     if arguments.start:
         before = numpy.abs(center[:12]).mean()
@@ -129,7 +137,7 @@ def main():
     means = json.loads(arguments.json.read_text())["means"] if arguments.json.exists() else []
     center = numpy.array(means[-1]) if means else center
     search = cmaes.CMA(center, 1.0, cov=spread, population_size=POPULATION, seed=arguments.seed + 1)
-    family, rule, start = small_trainings(), open_rule(), time.monotonic()
+    family, rule, start = small_trainings(), open_rule(directions), time.monotonic()
     for generation in range(len(means), arguments.generations):
         points, score = [search.ask() for _ in range(POPULATION)], numpy.zeros(POPULATION)
         first = arguments.seed * 100_000 + generation * arguments.per_generation
@@ -143,7 +151,10 @@ def main():
             write_atomically(
                 arguments.json, json.dumps({"seed": arguments.seed, "trainings": trainings, "means": means}) + "\n"
             )
-            print(f"{generation + 1} generations, {time.monotonic() - start:.0f} s  {rule_at(search.mean)}", flush=True)
+            print(
+                f"{generation + 1} generations, {time.monotonic() - start:.0f} s  {rule_at(directions, search.mean)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
