@@ -45,8 +45,9 @@ def test_show_draws(tmp_path, capsys):
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
-    with pytest.raises(RuleError, match=r"scale must be a positive number, got -1"):
-        plot(ZOO["adam"], scale=-1)
+    for scale in (-1, 0, float("nan"), 1e308):
+        with pytest.raises(RuleError, match=r"scale must be a positive number below 1e\+100, got "):
+            plot(ZOO["adam"], scale=scale)
     for path in (tmp_path / "nowhere" / "x.png", tmp_path / "x.abc"):
         with pytest.raises(SolError, match=r"cannot (save the plot to|write)"):
             plot(ZOO["adam"], path)

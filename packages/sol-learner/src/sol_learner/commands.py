@@ -74,8 +74,8 @@ def _finite(text: str) -> float:
 
 
 def _positive(text: str) -> float:
-    if (value := _finite(text)) <= 0:
-        raise argparse.ArgumentTypeError(f"must be greater than 0, got {quoted(text)}")
+    if not 0 < (value := _finite(text)) <= MOST:
+        raise argparse.ArgumentTypeError(f"must be greater than 0 and at most {MOST:,}, got {quoted(text)}")
     return value
 
 
