@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
+from sol_export import export_rule
 from sol_learner.runtime.progress import Phase, _bars, _Live
-from sol_symbols import ZOO
+from sol_symbols import STANDARD, ZOO, Feature, UpdateRule
 from sol_symbols.cli import main
 from sol_symbols.errors import printable
+from sol_symbols.escaping import escaped
 
 SOL = [sys.executable, "-m", "sol_symbols.cli"]
 EVIL = ["\x1b]0;owned\x07\x1b[2J", "a\rb", "\u202egnp.exe", "\x9b31m", "\udcff", "a\u200bb"]
@@ -55,3 +59,45 @@ def test_code_that_calls_exit_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr("sol_learner.task_registry.find_tasks", lambda: sys.exit(0))
     assert main(["tasks"]) == 2
     assert "called sys.exit(0)" in capsys.readouterr().err
+
+
+WORDS = [
+    "<script>alert(1)</script> &amp; <!-- x",
+    "[a](javascript:alert) ![b](c) <http://d>",
+    "*a* _b_ `c` ~~d~~ #",
+    "a | b \\| c",
+    r"\input{/etc/passwd} \\write18{id} ^^5c",
+    "50% $x$ $$ \\( & # ~ ^ { }",
+    "# a #",
+    "1. a",
+    "é 中 ✓",
+    "\\",
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_markdown_shows_words_as_they_are(words):
+    text = export_rule(described(words), "markdown", words)
+    heading, *_ = (token for token in MarkdownIt().parse(text) if token.type == "inline")
+    assert {token.type for token in heading.children} <= {"text", "text_special"}
+    assert "".join(token.content for token in heading.children) == words
+    cells = [token for token in MarkdownIt().enable("table").parse(text) if token.type == "inline"]
+    (cell,) = (token for token in cells if "thing: " in token.content)
+    assert {token.type for token in cell.children} <= {"text", "text_special"}
+    shown = "".join(token.content for token in cell.children)
+    assert shown == f"thing: {words.replace('$', '')}"
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_tex_shows_words_as_they_are(words):
+    """Nothing is left of the words that TeX obeys, once its own escapes are taken away."""
+    text = export_rule(described(words), "latex", words)
+    assert text.startswith(f"% {words}\n")
+    assert f"thing: {escaped(words.replace('$', ''), 'tex')}" in text
+    rest = re.sub(r"\\text(backslash|asciicircum|asciitilde)\{\}|\\[#$%&_{}]|\$[<=>|]\$", "", escaped(words, "tex"))
+    assert not set(rest) & set("\\#$%&_{}^~<=>|")
+
+
+def described(words):
+    """A rule with a feature of another author's, who describes it in these words."""
+    return UpdateRule.parse("own + g", STANDARD.extended(Feature("own", "g*2", f"thing: {words}")))

@@ -77,6 +77,11 @@ def test_toml_text_and_python_settings_are_one(tmp_path):
         ({"baselines": "adam,foo"}, "got 'foo'"),
         ({"objective": 2.0}, "objective must be at most 1"),
         ({"seed": True}, "must be a whole number"),
+        ({"seed": 2**32}, "seed must be at most 4,294,967,295, got 4294967296"),
+        ({"population": 10**9}, "population must be at most 1,000,000, got 1000000000"),
+        ({"horizons": (5, 10**400)}, r"horizons must be at most 1,000,000, got 10+\.\.\.0+$"),
+        ({"sigma": "1e308"}, r"sigma must be at most 1,000,000,000, got 1e\+308"),
+        ({"pes_sigma": "1e400"}, "pes_sigma must be at most 1,000,000,000, got inf"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

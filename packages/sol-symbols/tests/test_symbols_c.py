@@ -2,6 +2,9 @@
 
 import ctypes
 import math
+import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -86,22 +89,59 @@ def state_of(pid):
         return ""
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-def test_a_compiler_that_hangs_is_killed_with_its_children(tmp_path, monkeypatch):
-    script = tmp_path / "hangs.py"
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """The command of a compiler that hangs, and a function that checks that it and its child end."""
+    script, pids = tmp_path / "hangs.py", tmp_path / "pids"
     script.write_text(
         "import os, subprocess, sys\n"
         "child = subprocess.Popen(['sleep', '600'])\n"
-        f"open({str(tmp_path / 'pids')!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"open({str(tmp_path / 'part')!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"os.replace({str(tmp_path / 'part')!r}, {str(pids)!r})\n"
         "child.wait()\n"
     )
-    monkeypatch.setenv("CC", f"{sys.executable} {script}")
+
+    def check():
+        for pid in pids.read_text().split():
+            deadline = time.monotonic() + 10  # until whoever adopted the child has noticed its end
+            while (state := state_of(pid)) not in ("", "Z") and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert state in ("", "Z"), pid
+
+    return f"{sys.executable} {script}", pids, check
+
+
+@needs_proc
+def test_a_compiler_that_hangs_is_killed_with_its_children(hanging, monkeypatch):
+    command, _, check = hanging
+    monkeypatch.setenv("CC", command)
     monkeypatch.setattr(c_compiler, "TIME_LIMIT", 3.0)
     start = time.monotonic()
-    assert compile_library("") == f"{sys.executable} {script} did not finish in 3 s"
+    assert compile_library("") == f"{command} did not finish in 3 s"
     assert time.monotonic() - start < 60
-    for pid in (tmp_path / "pids").read_text().split():
-        deadline = time.monotonic() + 10  # until whoever adopted the child has noticed its end
-        while (state := state_of(pid)) not in ("", "Z") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert state in ("", "Z"), pid
+    check()
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_compiler_does_not_outlive_us(number, hanging):
+    command, pids, check = hanging
+    code = "from sol_symbols.c_compiler import compile_library; compile_library('')"
+    ours = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "CC": command})
+    deadline = time.monotonic() + 60
+    while not pids.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ours.send_signal(number)
+    ours.wait()
+    check()
+
+
+def test_compilers_leave_no_process_behind(monkeypatch):
+    monkeypatch.setenv("CC", "true")
+    assert "cannot load" in compile_library("")
+    if hasattr(os, "waitid"):
+        with pytest.raises(ChildProcessError):  # no child, not even a dead one
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)

@@ -1,5 +1,6 @@
 """Pictures of rules."""
 
+import os
 import sys
 
 import numpy as np
@@ -44,12 +45,29 @@ def test_show_draws(tmp_path, capsys):
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
-    with pytest.raises(RuleError, match=r"scale must be a positive number, got -1"):
-        plot(ZOO["adam"], scale=-1)
+    for scale in (-1, 0, float("nan"), 1e308):
+        with pytest.raises(RuleError, match=r"scale must be a positive number below 1e\+100, got "):
+            plot(ZOO["adam"], scale=scale)
     for path in (tmp_path / "nowhere" / "x.png", tmp_path / "x.abc"):
-        with pytest.raises(SolError, match="cannot save the plot to"):
+        with pytest.raises(SolError, match=r"cannot (save the plot to|write)"):
             plot(ZOO["adam"], path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(SolError, match=r'needs matplotlib: pip install "sol-symbols\[plot\]"'):
         plot(ZOO["adam"])
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_plot_replaces_nothing_but_files(kind, tmp_path, capsys):
+    mine, path = tmp_path / "mine", tmp_path / "rule.png"
+    mine.write_text("mine")
+    {"link": lambda: path.symlink_to(mine), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    assert main(["show", "adam", "--plot", str(path)]) == 2
+    assert "not a regular file" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["mine", "rule.png"]
+
+
+def test_a_plot_without_a_suffix_is_a_png_and_dollars_in_names_are_no_formulas(tmp_path):
+    plot(UpdateRule.parse("g", name=r"$\foo{$ or $1"), tmp_path / "rule")
+    assert (tmp_path / "rule").read_bytes().startswith(b"\x89PNG")

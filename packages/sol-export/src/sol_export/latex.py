@@ -5,6 +5,7 @@ from __future__ import annotations
 from sol_export.equations import FormulaExporter, Meaning, checked_title, equations, meanings
 from sol_export.file_header import provenance
 from sol_symbols import UpdateRule
+from sol_symbols.escaping import escaped
 
 __all__ = ["LatexExporter", "align"]
 
@@ -24,15 +25,6 @@ where \\
 \end{{flushleft}}
 \end{{document}}
 """
-
-_SPECIAL = {
-    **{character: f"\\{character}" for character in "#$%&_{}"},
-    **{character: f"${character}$" for character in "<=>|"},
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-}
-"""Escapes in text for LaTeX's special characters and for those that its text font lacks."""
 
 
 class LatexExporter(FormulaExporter):
@@ -63,6 +55,5 @@ def align(rule: UpdateRule, digits: int | None = 4, environment: str = "align*")
 
 def _item(meaning: Meaning) -> str:
     symbol = meaning.symbol + (f" = {meaning.value}" if meaning.value is not None else "")
-    text = str.maketrans(_SPECIAL)
-    words = "".join(f"${part}$" if i % 2 else part.translate(text) for i, part in enumerate(meaning.parts))
+    words = "".join(f"${part}$" if i % 2 else escaped(part, "tex") for i, part in enumerate(meaning.parts))
     return f"${symbol}$" + (f": {words}" if words else "")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from html import escape
 
 from sol_export.equations import Equation, FormulaExporter, Meaning, checked_title, equations, meanings
 from sol_export.file_header import provenance
 from sol_export.latex import align
 from sol_symbols import INPUTS, SolError, UpdateRule, latex
+from sol_symbols.escaping import escaped
 
 __all__ = ["MarkdownExporter", "MathMLExporter"]
 
@@ -23,13 +23,13 @@ class MarkdownExporter(FormulaExporter):
     def export(self, rule: UpdateRule, name: str) -> str:
         """Return the source text; see :class:`sol_export.Exporter`."""
         rows = [
-            f"| ${meaning.symbol}$ | {meaning.description.replace('|', chr(92) + '|')} | "
-            + (f"${meaning.value}$ |" if meaning.value is not None else "|")
+            f"| {_cell(meaning.symbol)} | {_described(meaning)} | "
+            + (f"{_cell(meaning.value)} |" if meaning.value is not None else "|")
             for meaning in meanings(rule, self.digits)
         ]
         text = "\n".join(
             [
-                f"# {checked_title(name)}",
+                f"# {escaped(checked_title(name), 'markdown')}",
                 "",
                 f"$\\phi_t = {rule.latex(self.digits)}$",
                 "",
@@ -48,6 +48,16 @@ class MarkdownExporter(FormulaExporter):
         return re.sub(r"\\operatorname\{(\w+)\}", r"\\mathop{\\mathrm{\1}}", text)  # GitHub rejects \operatorname
 
 
+def _cell(formula: str) -> str:
+    """A formula in a cell of a table, which a bar would end."""
+    return "$" + formula.replace("|", r"\vert ") + "$"
+
+
+def _described(meaning: Meaning) -> str:
+    """The description with formulas between dollar signs."""
+    return "".join(_cell(part) if i % 2 else escaped(part, "markdown") for i, part in enumerate(meaning.parts))
+
+
 class MathMLExporter(FormulaExporter):
     """An HTML page whose formulas need no script; constants are rounded to ``digits`` significant digits."""
 
@@ -60,12 +70,12 @@ class MathMLExporter(FormulaExporter):
         Raises:
             SolError: The library that converts LaTeX to MathML is missing.
         """
-        title = escape(checked_title(name))
+        title = escaped(checked_title(name), "html")
         return (
             f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"/><style>{_STYLE}</style></head>\n'
             f"<body>\n{self.step(rule)}\n{self.formula(rule)}\n{self.symbols(rule)}\n"
-            f"<pre>{escape(provenance(rule, 'mathml', name, self.digits))}</pre>\n</body>\n</html>\n"
+            f"<pre>{escaped(provenance(rule, 'mathml', name, self.digits), 'html')}</pre>\n</body>\n</html>\n"
         )
 
     def step(self, rule: UpdateRule) -> str:
@@ -87,7 +97,7 @@ class MathMLExporter(FormulaExporter):
         for meaning in [*meanings(rule, self.digits), *parts]:
             shown = definitions.get(meaning.symbol)
             value = _formula(shown) if shown else "" if meaning.value is None else _math(meaning.value)
-            name = f"<code>{escape(known[meaning.symbol])}</code>" if meaning.symbol in known else ""
+            name = f"<code>{escaped(known[meaning.symbol], 'html')}</code>" if meaning.symbol in known else ""
             cells = (_math(meaning.symbol), name, _words(meaning), value)
             sections[meaning.symbol in direct or meaning in parts].append(_row("td", *cells))
         used_above = '<tr><th colspan="4">used in the definitions above</th></tr>'
@@ -124,4 +134,4 @@ def _math(source: str) -> str:
 
 def _words(meaning: Meaning) -> str:
     """Return the description with formulas in MathML."""
-    return "".join(_math(part) if i % 2 else escape(part) for i, part in enumerate(meaning.parts))
+    return "".join(_math(part) if i % 2 else escaped(part, "html") for i, part in enumerate(meaning.parts))

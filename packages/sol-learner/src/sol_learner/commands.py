@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sol_learner.settings import LARGEST_SEED, MOST
 from sol_symbols import SolError, write_atomically
 from sol_symbols.errors import printable, quoted
 from sol_symbols.files import check_target, file_name, is_regular, lock_folder
@@ -29,12 +30,9 @@ if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must no
 __all__ = ["Check", "Compare", "Distil", "Learn", "LearnLSTM", "Report", "Tasks", "Tune"]
 
 
-_MOST = 1_000_000  # seeds, trainings, steps: more is a typing error
-
-
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= _whole(text) <= _MOST:
-        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {_MOST:,}, got {quoted(text)}")
+    if not text.isdecimal() or not 1 <= _whole(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {MOST:,}, got {quoted(text)}")
     return int(text)
 
 
@@ -47,8 +45,8 @@ def _names(text: str) -> list[str]:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or _whole(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0 to {2**32 - 1}, got {quoted(text)}")
+    if not text.isdecimal() or _whole(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to {LARGEST_SEED}, got {quoted(text)}")
     return int(text)
 
 
@@ -72,6 +70,12 @@ def _finite(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a finite number, got {quoted(text)}")
+    return value
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := _finite(text)) <= MOST:
+        raise argparse.ArgumentTypeError(f"must be greater than 0 and at most {MOST:,}, got {quoted(text)}")
     return value
 
 
@@ -242,7 +246,9 @@ class LearnLSTM:
 
         parser.add_argument("task", metavar="TASK", help="name of sol tasks, or FILE.py:CLASS")
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
-        parser.add_argument("--lr", type=float, default=LSTM_LR, metavar="X", help=f"learning rate (default {LSTM_LR})")
+        parser.add_argument(
+            "--lr", type=_positive, default=LSTM_LR, metavar="X", help=f"learning rate (default {LSTM_LR})"
+        )
         parser.add_argument("--budget", metavar="TIME", help="time budget for meta-training: 90s, 5min, 1h")
         parser.add_argument("--resume", action="store_true", help="resume the interrupted run in the output folder")
         parser.add_argument("--overwrite", action="store_true", help="replace an existing run in the output folder")

@@ -13,6 +13,7 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.search.front import FrontPoint
 from sol_symbols import UpdateRule, format_expression, round_constants
+from sol_symbols.escaping import escaped
 
 __all__ = ["curves_png", "front_png"]
 
@@ -76,7 +77,7 @@ def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
         spread_at_end = float(final.std(correction=1)) if len(final) > 1 else 0.0
         notes = [f"{final.mean():.3f} ± {spread_at_end:.3f} final training loss"] * bool(len(final))
         notes += [f"{len(optimizer.diverged)} of {comparison.episodes} runs diverged"] * bool(optimizer.diverged)
-        label = f"{tuned}{optimizer.name} (lr {optimizer.lr:.3g}): {'; '.join(notes)}"
+        label = escaped(f"{tuned}{optimizer.name} (lr {optimizer.lr:.3g}): {'; '.join(notes)}", "plot")
         lower = (mean - spread).clamp(min=lowest / 2) if lowest > 0 else mean - spread
         (line,) = axes.plot(steps, mean, label=label, linewidth=1.8 if optimizer is comparison.optimizers[0] else 1.2)
         axes.fill_between(steps, lower, mean + spread, color=line.get_color(), alpha=0.15)
@@ -85,5 +86,5 @@ def curves_png(comparison: Comparison, rule: UpdateRule) -> bytes:
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, title=f"mean ± standard deviation over {comparison.episodes} held-out seeds")
     title = "\n".join(textwrap.wrap(f"φ = {format_expression(round_constants(rule, 3).expression)}", 90))
-    axes.set_title(f"{comparison.task}\n{title}", fontsize=9)
+    axes.set_title(f"{escaped(comparison.task, 'plot')}\n{title}", fontsize=9)
     return _png(canvas)

@@ -11,10 +11,28 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from sol_symbols import SolError
+from sol_symbols.errors import quoted
 
-__all__ = ["as_text", "converted", "explanations", "names_checked", "settings_from", "with_current_names"]
+__all__ = [
+    "LARGEST_SEED",
+    "MOST",
+    "as_text",
+    "converted",
+    "explanations",
+    "names_checked",
+    "settings_from",
+    "with_current_names",
+]
 
 Settings = TypeVar("Settings")
+
+MOST = 1_000_000
+"""Largest number of seeds, trainings, steps and the like: more is a typing error."""
+
+LARGEST_SEED = 2**32 - 1
+
+_LARGEST = {int: MOST, float: 10**9}
+"""Largest values of settings."""
 
 
 def explanations(cls: type) -> dict[str, str]:
@@ -134,4 +152,8 @@ def converted(name: str, value: Any, default: Any) -> Any:
         value = float(value)
     if type(value) is not cls:
         raise SolError(f"{name} must be {names[cls]}, got {value!r}")
+    if cls in _LARGEST:
+        most = _LARGEST[cls] if name != "seed" else LARGEST_SEED
+        if abs(value) > most:
+            raise SolError(f"{name} must be at most {most:,}, got {quoted(value)}")
     return value

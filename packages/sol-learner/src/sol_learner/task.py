@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import itertools
 import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +33,8 @@ __all__ = [
     "measured",
     "prepared",
     "require_task",
+    "same_values",
+    "settings_kept",
     "task_for",
     "trainable",
     "with_horizon",
@@ -225,14 +227,78 @@ def batch_leaves(batch: Batch) -> list[Any]:
     return leaves
 
 
+def same_values(left: Batch, right: Batch) -> bool:
+    """Whether all values of two batches that can be compared are equal: tensors, arrays, numbers and text."""
+    leaves = batch_leaves(left), batch_leaves(right)
+    pairs = [pair for pair in zip(*leaves) if isinstance(pair[0], _COMPARED)]
+    return len(leaves[0]) == len(leaves[1]) and all(a is b or _equal(a, b) for a, b in pairs)
+
+
+_COMPARED = (Tensor, numpy.ndarray, numpy.generic, int, float, str, bytes)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if not isinstance(left, Tensor):
+        return type(left) is type(right) and bool(numpy.array_equal(left, right))
+    if not isinstance(right, Tensor) or left.shape != right.shape:
+        return False
+    left, right = (tensor if tensor.layout == torch.strided else tensor.to_dense() for tensor in (left, right))
+    return torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+
+
+def _copied(batch: Batch) -> list[Any]:
+    """The values of a batch, as they are now."""
+    leaves = batch_leaves(batch)
+    return [leaf.detach().clone() if isinstance(leaf, Tensor) else copy.copy(leaf) for leaf in leaves]
+
+
+@contextlib.contextmanager
+def settings_kept(what: str, seed: bool = False) -> Iterator[None]:
+    """Check that a part of a task leaves PyTorch's global settings as they are, and with ``seed`` its seed, too.
+
+    Raises:
+        SolError: It does not; they are set back.
+    """
+
+    def settings() -> dict[str, Any]:
+        found = {
+            "default dtype": torch.get_default_dtype(),
+            "default device": torch.get_default_device(),
+            "gradient mode": torch.is_grad_enabled(),
+            "inference mode": torch.is_inference_mode_enabled(),
+            "autocast on cpu": torch.is_autocast_enabled("cpu"),
+            "autocast on cuda": torch.is_autocast_enabled("cuda"),
+        }
+        return found | ({"seed": torch.initial_seed()} if seed else {})
+
+    before = settings()
+    yield
+    changed = {name: value for name, value in settings().items() if value != before[name]}
+    if "default dtype" in changed:
+        torch.set_default_dtype(before["default dtype"])
+    if "default device" in changed:
+        torch.set_default_device(before["default device"])
+    if "gradient mode" in changed:
+        torch.set_grad_enabled(before["gradient mode"])
+    for device in ("cpu", "cuda"):
+        if f"autocast on {device}" in changed:
+            torch.set_autocast_enabled(device, before[f"autocast on {device}"])
+    for name, value in changed.items():
+        raise SolError(
+            f"{what} leaves PyTorch's {name} at {value}, which was {before[name]}; set it back before every return and "
+            "yield" + (", or draw from the generator that it gets" if name == "seed" else "")
+        )
+
+
 _PATIENCE = 20  # steps in which a parameter may be skipped, as by LayerDrop, before it counts as unused
 
 
 def require_task(task: object) -> None:
     """Check a task with one model and one batch, before any other work.
 
-    It needs all members, a name that can be a file name, models with parameters, a stream of batches, and a scalar loss
-    that depends on every parameter. :func:`sol_learner.testing.check_task` checks all promises.
+    It needs all members, a name that can be a file name, models with parameters, a stream of batches of their own
+    tensors, and a scalar loss that depends on every parameter and leaves the batch alone; PyTorch's global settings
+    stay as they are. :func:`sol_learner.testing.check_task` checks all promises.
 
     Raises:
         SolError: One of these does not hold; the message says which.
@@ -256,7 +322,8 @@ def require_task(task: object) -> None:
             isinstance(steps, int) and steps >= 1, f"{name} of {task.name} must be a number of steps, got {steps!r}"
         )
     own = task_for(task, Stream.TRAIN)
-    model = build_optimizee(own, 0, Stream.TRAIN, 0)
+    with settings_kept(f"build of {task.name}"):
+        model = build_optimizee(own, 0, Stream.TRAIN, 0)
     require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {model!r}")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     require(bool(named), f"the model of {task.name} has no trainable parameters")
@@ -270,18 +337,31 @@ def require_task(task: object) -> None:
     require(
         isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {type(stream).__name__}"
     )
+    other = draw_batches(own, "train", 0, Stream.TRAIN, 1)
     model, unused = prepared(model), dict(named)
-    for batch in itertools.islice(stream, _PATIENCE):
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
+    for step in range(_PATIENCE):
+        with settings_kept(f"batches of {task.name}"):
+            batch = next(stream, stream)
+        if batch is stream:  # it ended
+            break
+        before = _copied(batch)
+        if not step:
+            next(other, None)
+            own_rows = same_values(before, batch_leaves(batch))
+            require(own_rows, f"batches of {task.name} overwrites a batch when another is drawn; yield new tensors")
+        random, gradients = torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad()
+        with random, gradients, settings_kept(f"loss of {task.name}"):
             loss = own.loss(model, batch)
+        unchanged = same_values(before, batch_leaves(batch))
+        require(unchanged, f"loss of {task.name} changes its batch in place; work on a copy, or on new tensors")
         found = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
         scalar = isinstance(loss, Tensor) and loss.shape == ()
         require(scalar, f"loss of {task.name} must return a scalar tensor, got {found}")
         require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached")
-        gradients = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
-        sparse = [name for (name, _), gradient in zip(named, gradients) if gradient is not None and gradient.is_sparse]
+        slopes = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
+        sparse = [name for (name, _), gradient in zip(named, slopes) if gradient is not None and gradient.is_sparse]
         require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
-        for (name, _), gradient in zip(named, gradients):
+        for (name, _), gradient in zip(named, slopes):
             if gradient is not None:
                 unused.pop(name, None)
         if not unused:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +23,8 @@ from sol_learner.task import (
     measured,
     prepared,
     require_task,
+    same_values,
+    settings_kept,
     trainable,
 )
 from sol_symbols import SolError
@@ -35,24 +35,30 @@ _NEW = "make a new model in every call"
 _SEEDED = "draw the initial weights from it, or use sol_learner.build_seeded(constructor, generator)"
 
 
+@torch.enable_grad()
 def check_task(task: Task) -> None:
     """Check that ``task`` keeps the promises of :class:`~sol_learner.Task`.
 
     Builds are fresh and a function of the generator; batches are a function of the generator and keep their shapes;
-    losses are finite scalars with gradients; the splits' batches differ (or, with ``pool``, the models built over the
+    losses are finite scalars with gradients, a function of the model, the batch and PyTorch's random numbers, and leave
+    the batch alone; the splits' batches differ (or, with ``pool``, the models built over the
     problems of different splits); ``evaluate``, given a model in evaluation mode, reports a finite loss and leaves the
-    parameters, buffers and mode of the model alone; side-by-side training agrees with one at a time; ``project``, if
-    there is one, is idempotent.
+    parameters, buffers and mode of the model alone, and again if it is called again; PyTorch's global settings and
+    seed stay as they are; side-by-side training agrees with one at a time; ``project``, if there is one, is idempotent.
 
     Raises:
         AssertionError: A promise is broken; the message says which.
     """
     try:
         require_task(task)
+        _check(task)
     except SolError as error:
         raise AssertionError(str(error)) from None
 
-    model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
+
+def _check(task: Task) -> None:
+    with settings_kept(f"build of {task.name}", seed=True):
+        model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
     _require(
         {*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())),
         f"build: models share parameters; {_NEW}",
@@ -67,7 +73,7 @@ def check_task(task: Task) -> None:
     for split in SPLITS:
         first[split] = _take(task, split, 0)
         _require(
-            _same(first[split], _take(task, split, 0)),
+            same_values(first[split], _take(task, split, 0)),
             f"batches({split!r}): the same generator gives different streams; draw from it alone",
         )
         leaves = [[leaf for leaf in batch_leaves(batch) if isinstance(leaf, Tensor)] for batch in first[split]]
@@ -83,7 +89,7 @@ def check_task(task: Task) -> None:
         parts = {split: [build_optimizee(pool(split), 0, Stream.TRAIN, 0).state_dict()] for split in SPLITS}
     for left, right in itertools.combinations(() if getattr(task, "single_domain", False) else SPLITS, 2):
         _require(
-            not _same(parts[left], parts[right]),
+            not same_values(parts[left], parts[right]),
             f"batches: the splits {left!r} and {right!r} are equal; divide the data, "
             "or set single_domain = True if they are meant to be",
         )
@@ -92,12 +98,19 @@ def check_task(task: Task) -> None:
     count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
     _require(count == task.horizon + 1, f"batches('train') ended after {count}; it must be endless: while True")
 
-    prepared(model)
-    with seeded(0):
-        loss = task.loss(model, first["train"][0])
+    losses = []
+    for fresh in (model, again):
+        with seeded(0), settings_kept(f"loss of {task.name}", seed=True):
+            losses.append(task.loss(prepared(fresh), first["train"][0]))
+    loss, once_more = losses
     _require(
         bool(torch.isfinite(loss)),
         f"loss = {float(loss.detach())} at the start; scale inputs or weights",
+    )
+    _require(
+        bool(torch.isclose(loss, once_more, rtol=1e-3)),
+        f"loss: the same weights, batch and random numbers of PyTorch give {float(loss.detach())}, then "
+        f"{float(once_more.detach())}; keep no state in the task, and draw from PyTorch's own generator alone",
     )
     gradients = torch.autograd.grad(loss, trainable(model), allow_unused=True, materialize_grads=True)
     _require(
@@ -107,11 +120,15 @@ def check_task(task: Task) -> None:
 
     before = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
     for split in SPLITS:
-        try:
+        with settings_kept(f"evaluate of {task.name}", seed=True):
             metrics = measured(task, model, split)
-        except SolError as error:
-            raise AssertionError(f"evaluate({split!r}): {error}") from None
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
+    first_loss, second_loss = metrics["loss"], measured(task, model, SPLITS[-1])["loss"]
+    _require(
+        math.isclose(first_loss, second_loss, rel_tol=1e-3, abs_tol=1e-6),
+        f"evaluate({SPLITS[-1]!r}): loss = {first_loss}, then {second_loss} at a second call; measure the whole split, "
+        "or the same rows in every call, and leave the data as it is",
+    )
     changed = [name for name, tensor in _tensors(model) if not torch.equal(before[name], tensor)]
     _require(not changed, f"evaluate changes the model: {', '.join(changed)}; leave it as it is")
 
@@ -144,21 +161,8 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
     generator = generator_for(seed, Stream.TRAIN, 0, Substream.BATCHES)  # the same numbers for every split
-    batches = list(itertools.islice(task.batches(split, generator), count))
+    with settings_kept(f"batches of {task.name}", seed=True):
+        stream = task.batches(split, generator)
+        batches = list(itertools.islice(stream, count))
     _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless: while True")
     return batches
-
-
-def _same(left: list[Batch], right: list[Batch]) -> bool:
-    """Whether all values that can be compared are equal: tensors, arrays, numbers and text."""
-    pairs = [pair for pair in zip(batch_leaves(left), batch_leaves(right)) if isinstance(pair[0], _COMPARED)]
-    return all(a is b or _equal(a, b) for a, b in pairs)
-
-
-_COMPARED = (Tensor, numpy.ndarray, numpy.generic, int, float, str, bytes)
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if not isinstance(left, Tensor):
-        return type(left) is type(right) and bool(numpy.array_equal(left, right))
-    return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sol_learner import Clock, Learner, learn
-from sol_learner.inner import Optimizees, run_rule, tune_learning_rate
+from sol_learner.inner import Optimizees, obstacle, run_rule, tune_learning_rate
 from sol_learner.inner.episodes import learning_rates
 from sol_learner.runtime import Interrupted
 from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
@@ -18,6 +18,7 @@ def test_the_toy_task_conforms(task):
     check_task(task)
 
 
+NOISE = torch.Generator().manual_seed(0)
 SHARED = torch.nn.Linear(5, 2)
 
 
@@ -52,6 +53,15 @@ def broken(make_task, **members):
         ({"batches": lambda self, split, generator: iter([])}, "is empty"),
         ({"loss": lambda self, model, batch: model(batch[0]).mean() * batch[0].sum().item()}, "vectorizable = False"),
         ({"evaluate": lambda self, model, split: None}, "with a loss, got None"),
+        ({"loss": lambda self, model, batch: model(batch[0].mul_(2)).mean()}, "loss of .* changes its batch in place"),
+        (
+            {"loss": lambda self, model, batch: model(batch[0]).mean() + torch.randn((), generator=NOISE)},
+            "the same weights, batch and random numbers of PyTorch give",
+        ),
+        (
+            {"evaluate": lambda self, model, split: {"loss": torch.rand(())}},
+            r"evaluate\('test'\): loss = .* second call",
+        ),
         ({"project": lambda self, model: [p.data.mul_(0.5) for p in model.parameters()]}, "second call"),
     ],
 )
@@ -61,6 +71,84 @@ def test_check_task_names_the_broken_promise(make_task, member, message):
         task.horizon = 0
     with pytest.raises(AssertionError, match=message):
         check_task(task)
+
+
+def disabling(self, split, generator):
+    with torch.no_grad():
+        while True:
+            yield self.data[split]
+
+
+def reusing(self, split, generator):
+    while True:
+        self.buffer.normal_(generator=generator)
+        yield self.buffer, self.data[split][1]
+
+
+def seeding(self, split, generator):
+    torch.manual_seed(int(torch.randint(99, (), generator=generator)))
+    while True:
+        yield self.data[split][0][torch.randperm(48)], self.data[split][1]
+
+
+def in_doubles(self, generator):
+    torch.set_default_dtype(torch.float64)
+    return torch.nn.Linear(5, 2)
+
+
+def elsewhere(self, generator):
+    torch.set_default_device("meta")
+    return torch.nn.Linear(5, 2)
+
+
+def under_autocast(self, model, batch):
+    torch.autocast("cpu", torch.bfloat16).__enter__()
+    return model(batch[0]).float().mean()
+
+
+@pytest.mark.parametrize(
+    ("member", "message", "learns"),
+    [
+        (
+            {"batches": disabling},
+            "batches of .* leaves PyTorch's gradient mode at False, which was True; set it",
+            False,
+        ),
+        ({"batches": seeding}, "batches of .* leaves PyTorch's seed at .*draw from the generator that it gets", True),
+        ({"batches": reusing, "buffer": torch.empty(48, 5)}, "overwrites a batch when another is drawn", False),
+        ({"build": in_doubles}, "build of .* leaves PyTorch's default dtype at torch.float64, which was", False),
+        ({"build": elsewhere}, "build of .* leaves PyTorch's default device at meta, which was cpu", False),
+        ({"loss": under_autocast}, "loss of .* leaves PyTorch's autocast on cpu at True", False),
+    ],
+    ids=lambda x: None,
+)
+def test_a_task_leaves_pytorch_and_its_batches_as_they_are(make_task, member, message, learns):
+    task, seed = broken(make_task, **member), torch.initial_seed()
+    try:
+        with pytest.raises(AssertionError, match=message):
+            check_task(task)
+        if not learns:
+            with pytest.raises(SolError, match=message):
+                Learner([task])
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.get_default_device() == torch.device("cpu")
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+    finally:
+        torch.manual_seed(seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_loss_may_use_autocast(make_task, dtype):
+    class Casting(make_task):
+        def loss(self, model, batch):
+            with torch.autocast("cpu", dtype):
+                return super().loss(model, batch)
+
+    check_task(Casting())
+    assert obstacle(Casting()) is None
+    with torch.no_grad():
+        check_task(Casting())
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\\b", None])

@@ -21,6 +21,18 @@ _FLAGS = ("-O2", "-shared", "-fPIC", "-fopenmp-simd", "-fno-math-errno", "-fno-t
 _ATTEMPTS = (("-march=native", "-DVECTOR_FUNCTIONS", "-lmvec"), ("-march=native",), ())
 """Further flags, best first; glibc's libmvec has vector versions of exp and the like."""
 
+_WATCHED = """
+exec 3<&0 </dev/null
+(read -r _; kill -9 0) <&3 >/dev/null 2>&1 &
+exec 3<&-
+"$@"
+status=$?
+kill -9 $!
+wait $! 2>/dev/null
+exit $status
+"""
+"""A shell script: run a command; kill it, and what it started, when standard input ends."""
+
 
 def find_compiler() -> list[str] | None:
     """The command of the C compiler: the environment's ``CC``, else ``cc``; ``None`` if there is no such program."""
@@ -34,7 +46,8 @@ def find_compiler() -> list[str] | None:
 def compile_library(source: str) -> ctypes.CDLL | str:
     """The code compiled and loaded, or the reason why that failed.
 
-    The files are deleted as soon as they are loaded. A compiler that takes longer than two minutes is killed.
+    The files are deleted as soon as they are loaded. A compiler that takes longer than two minutes is killed; if this
+    process ends, so does the compiler.
     """
     command = find_compiler()
     if command is None:
@@ -65,16 +78,27 @@ def compile_library(source: str) -> ctypes.CDLL | str:
 def _run(command: Sequence[str]) -> tuple[int | None, str]:
     """Exit status (``None`` if the time ran out) and standard error of the command."""
     # A separate session: Control-C, which the learner handles, must not end just this attempt. Its processes form a
-    # group: a compiler is killed together with the processes that it started.
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace", start_new_session=True
-    )
+    # group: a compiler is killed together with the processes that it started. The pipe's other end closes with this
+    # process, however it ends.
+    theirs, ours = os.pipe()
     try:
-        _, errors = process.communicate(timeout=TIME_LIMIT)
-    except subprocess.TimeoutExpired:
-        return None, ""
+        process = subprocess.Popen(
+            ["sh", "-c", _WATCHED, "sh", *command],
+            stdin=theirs,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            _, errors = process.communicate(timeout=TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            return None, ""
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        return process.returncode, errors
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    return process.returncode, errors
+        os.close(theirs)
+        os.close(ours)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sol_symbols.errors import SolError
+from sol_symbols.escaping import escaped
+from sol_symbols.files import write_atomically
 from sol_symbols.response_curves import Panel, responses
 from sol_symbols.rule import UpdateRule
 from sol_symbols.simplification import simplify
@@ -49,12 +52,14 @@ def plot(rule: UpdateRule, path: str | Path | None = None, scale: float = 1.0) -
     figure.axes[0].set_ylabel("update φ; the optimizer subtracts lr · φ")
     formula = str(simplify(rule, 3).rule.expression) if len(str(rule)) > 200 else str(rule)
     title = (f"{rule.name}:  " if rule.name else "") + f"φ = {formula}"
-    figure.suptitle(textwrap.fill(textwrap.shorten(title, 330, placeholder=" ..."), 130), fontsize=10)
+    figure.suptitle(textwrap.fill(textwrap.shorten(escaped(title, "plot"), 330, placeholder=" ..."), 130), fontsize=10)
     if path is not None:
+        picture = io.BytesIO()
         try:
-            figure.savefig(path, dpi=130)
+            figure.savefig(picture, dpi=130, format=Path(path).suffix[1:] or "png")
         except (OSError, ValueError) as error:
             raise SolError(f"cannot save the plot to {path}: {error}") from None
+        write_atomically(path, picture.getvalue())
     return figure
 
 

@@ -26,6 +26,7 @@ __all__ = ["Line", "Panel", "responses"]
 _POINTS = 241
 _DEFAULT_STEPS = 100
 _OTHERS = 15
+_LARGEST = 1e100  # of what is drawn
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,15 @@ def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel
         scale: Root mean square of the gradients.
 
     Raises:
-        RuleError: The scale is not a positive number.
+        RuleError: The scale is not a positive number, or is 1e100 or more.
 
     >>> from sol_symbols import ZOO
     >>> schedule = responses(ZOO["powersign-ld"])[2]
     >>> schedule.axis, [line.label for line in schedule.lines]
     ('t/T, with T = 100', ['steady', 'alternating, at its +'])
     """
-    if not (numpy.isfinite(scale) and scale > 0):
-        raise RuleError(f"scale must be a positive number, got {scale!r}")
+    if not 0 < scale < _LARGEST:
+        raise RuleError(f"scale must be a positive number below {_LARGEST:g}, got {scale!r}")
     steps = min(int(rule.horizon or _DEFAULT_STEPS), 10 * _DEFAULT_STEPS)
     return _to_gradient(rule, scale, steps), _to_momentum(rule, scale, steps), _schedule(rule, scale, steps)
 
@@ -139,7 +140,7 @@ def _schedule(rule: UpdateRule, scale: float, steps: int) -> Panel:
 
 
 def _finite(phi: numpy.ndarray) -> numpy.ndarray:
-    return numpy.where(numpy.abs(phi) < 1e100, phi, numpy.nan)
+    return numpy.where(numpy.abs(phi) < _LARGEST, phi, numpy.nan)
 
 
 def _gaps(phi: numpy.ndarray) -> numpy.ndarray:
