@@ -34,7 +34,7 @@ from sol_symbols import (
     write_atomically,
 )
 from sol_symbols.cli import main
-from sol_symbols.glossary import glossary_markdown
+from sol_symbols.glossary import glossary_markdown, zoo_markdown
 
 
 def history(steps=50, count=40, seed=0, dtype=np.float64):
@@ -451,7 +451,7 @@ def test_show_refuses_sizes_that_are_none(option, value, capsys):
 
 def test_the_glossary_names_everything_and_can_be_written(tmp_path, capsys):
     text = glossary_markdown()
-    tables = [*OPERATORS, *INPUTS, *STANDARD.hyperparameters, *STANDARD.recurrences, *STANDARD.features, *ZOO]
+    tables = [*OPERATORS, *INPUTS, *STANDARD.hyperparameters, *STANDARD.recurrences, *STANDARD.features]
     assert [name for name in tables if f"| `{name}`" not in text and f"| `{name}(" not in text] == []
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(re.sub(r"\\\|", "", row).count("|") >= 3 and "\n" not in row for row in rows)
@@ -459,6 +459,22 @@ def test_the_glossary_names_everything_and_can_be_written(tmp_path, capsys):
     capsys.readouterr()
     assert main(["glossary"]) == 0
     assert capsys.readouterr().out == (tmp_path / "g.md").read_text() == text
+
+
+def test_the_zoos_page_has_every_rule_with_its_memory_and_use(capsys):
+    text = zoo_markdown()
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert [*sections] == [*ZOO]
+    for name, section in sections.items():
+        rule = ZOO[name]
+        for fact in (f"`{rule}`", "- source: ", rule.provenance["use"], r"\phi_t &= "):
+            assert fact in section, (name, fact)
+        assert rule.provenance["use"] in text.split("\n## ")[0]
+    assert "- states: `m`, `v`; 8 bytes per parameter" in sections["adam"]
+    assert "- states: `m`, `v_mean` (per tensor); 4 bytes per parameter" in sections["adam-mini"]
+    assert "- states: none" in sections["sgd"]
+    assert main(["glossary", "--zoo"]) == 0
+    assert capsys.readouterr().out == text
 
 
 def test_importing_the_package_loads_no_heavy_library():
