@@ -106,6 +106,25 @@ def test_rules_with_schedules_keep_shape_and_type(text):
             assert (update.shape, update.dtype) == (shape, dtype)
 
 
+@pytest.mark.parametrize(("beta2", "first"), [(0.999, 6), (0.9, 6), (0.7, 10), (0.6, None), (0.0, None)])
+def test_radam_is_momentum_until_v_averages_five_gradients(beta2, first):
+    """Also where it never does, and for beta2 = 0, where the formula's roots are of negative numbers."""
+    longest = 2 / (1 - beta2) - 1
+    expected, m, v = [], 0.0, 0.0
+    for t in range(1, 21):
+        g = 1.0 + t % 3
+        m, v = 0.9 * m + 0.1 * g, beta2 * v + (1 - beta2) * g**2
+        length, size = longest - 2 * t * beta2**t / (1 - beta2**t), 1.0
+        if length > 5:
+            ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            size = np.sqrt(ratio) * np.sqrt(1 - beta2**t) / (np.sqrt(v) + 1e-8)
+        expected.append(m / (1 - 0.9**t) * size)
+        assert (length > 5) == (first is not None and t >= first), (t, length)
+    rule = replace(ZOO["radam"], values={"beta2": beta2})
+    found = rule.evaluate([1.0 + t % 3 for t in range(1, 21)])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 LONG = "1.5*ad*cd + 2*ad*ld - 0.5*rs*cd + rs + sign(m)*ld - 3*sign(m) + w*cd + sqrt(ld)*g*ad - g*ad"
 
 

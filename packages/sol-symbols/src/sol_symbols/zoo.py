@@ -137,6 +137,14 @@ _TABLE = (
         remark="infinity norm in place of the second moment",
     ),
     _Entry(
+        "radam",
+        "m_hat*(rectify*sqrt(bc2)/(sqrt(v) + eps) + 1 - step(sma - 5))",
+        "Liu et al. 2019",
+        use="in place of Adam with a warm-up",
+        same="torch.optim.RAdam",
+        remark="steps of momentum until v averages more than 5 gradients; optax.radam adds eps to sqrt(v_hat)",
+    ),
+    _Entry(
         "yogi",
         "m/(sqrt(v_yogi) + eps) where eps = 0.001",
         "Zaheer et al. 2018",
