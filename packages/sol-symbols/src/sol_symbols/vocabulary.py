@@ -566,20 +566,19 @@ STANDARD = Vocabulary()._with(
     Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment", latex=r"\hat m^{\mathrm{long}}_t"),
     Feature(
         "sma_max",
-        "2/(1 - beta2) - 1",
-        "number of gradients that v averages in the long run, after RAdam",
+        "max(2/(1 - beta2) - 1, 5)",
+        "number of gradients that v averages in the long run, at least 5, after RAdam",
         latex=r"\rho_\infty",
     ),
     Feature(
         "sma",
-        "sma_max - 2*t*beta2**t/bc2",
-        "number of gradients that v averages so far, after RAdam",
+        "max(sma_max - 2*t*beta2**t/bc2, 5)",
+        "number of gradients that v averages so far, at least 5, after RAdam",
         latex=r"\rho_t",
     ),
     Feature(
         "rectify",
-        "step(sma - 5)*sqrt((max(sma, 5) - 4)*(max(sma, 5) - 2)*max(sma_max, 5)"
-        "/((max(sma_max, 5) - 4)*(max(sma_max, 5) - 2)*max(sma, 5)))",
+        "step(sma - 5)*sqrt((sma - 4)*(sma - 2)*sma_max/((sma_max - 4)*(sma_max - 2)*sma))",
         "rectification of v's variance, 0 up to sma = 5, after RAdam",
         latex=r"r^{\mathrm{RAdam}}_t",
     ),
