@@ -1,5 +1,7 @@
 """The emitted Optax file is the rule, is Optax's own optimizer where the zoo has it, and takes part in all of Optax."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,37 @@ def test_the_emitted_file_is_the_rule(emitted, rule, dtype):
             update, state = phi(flat(tree(dtype, seed=t)), state, theirs, t)
             theirs = theirs - np.asarray(0.01 * update, theirs.dtype)
     assert_same(flat(ours), theirs, 1e-12 if dtype == jnp.float64 else 2e-5)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *map(UpdateRule.parse, ["0.5*ad*cd + pd*sign(g)*wu + 0.2*g*(1 - ld)", "min(t/warmup, 1)*(T - t)/T*g", "wu*ad"]),
+        *(ZOO["sol-general"], ZOO["powersign-cd"]),
+    ],
+    ids=str,
+)
+def test_the_schedule_can_be_switched_off(emitted, rule):
+    """As the limit for ever longer schedules and ever shorter warm-ups; no horizon is needed."""
+    optimizer = emitted(rule, "optax").emitted(0.01, schedule=False)
+    ours, _ = descend(optimizer, tree(), 20)
+    theirs, layout = flat(tree()), Layout.of(jax.tree.leaves(ours))
+    phi = evaluator(replace(rule, values={**rule.values, "T": 1e18, "warmup": 0.0}), layout=layout)
+    state = phi.init(theirs)
+    for t in range(1, 21):
+        update, state = phi(flat(tree(seed=t)), state, theirs, t)
+        theirs = theirs - 0.01 * update
+    assert_same(flat(ours), theirs)
+
+
+def test_schedules_of_optax_take_over(emitted):
+    """A decay of the formula is the same as one of the learning rate."""
+    alias = emitted(UpdateRule.parse("ld*ad"), "optax").emitted
+    with pytest.raises(TypeError, match="give horizon, the number of steps in the schedule, or schedule=False"):
+        alias(0.01)
+    ours, _ = descend(alias(lambda k: 0.01 * (1 - (k + 1) / 20), schedule=False), tree(), 15)
+    theirs, _ = descend(alias(0.01, horizon=20), tree(), 15)
+    assert_same(ours, theirs, 1e-7)  # Optax computes schedules in float32
 
 
 REFERENCES = {

@@ -1,6 +1,7 @@
 """The emitted PyTorch file is the rule, and rules of the zoo are the optimizers of torch.optim."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import pytorch_optimizer
@@ -159,6 +160,72 @@ def test_wrong_hyperparameters_are_refused(load, arguments, message):
 def test_a_rule_without_a_horizon_asks_for_one(load):
     with pytest.raises(TypeError, match="horizon"):
         load(ZOO["powersign-ld"])(parameters(torch.float32), lr=0.01)
+
+
+SCHEDULED = [
+    "0.5*ad*cd + pd*sign(g)*wu + 0.2*g*(1 - ld)",
+    "exp(ld)*m_hat + min(t/warmup, 1)*(T - t)/T*sign(g)",
+    "tensor_rate*wu*la_n*(0.3 + cd) where rate_gain = 0.3",
+    "wu*ad",
+]
+
+
+def unscheduled(rule):
+    """The limit for ever longer schedules and ever shorter warm-ups."""
+    return replace(rule, values={**rule.values, "T": 1e18, "warmup": 0.0})
+
+
+@pytest.mark.filterwarnings("error:the schedule has ended")
+@pytest.mark.parametrize("flags", [{}, {"foreach": False}, {"capturable": True}], ids=str)
+@pytest.mark.parametrize("text", [*SCHEDULED, "sol-general", "powersign-cd"])
+def test_the_schedule_can_be_switched_off(load, text, flags):
+    """The horizon does not matter then, and need not be given; a saved state brings the switch along."""
+    rule = ZOO[text] if text in ZOO else UpdateRule.parse(text)
+    ours, expected = parameters(torch.float64), torch.cat([p.detach().flatten() for p in parameters(torch.float64)])
+    horizon = {"horizon": 5} if flags and rule.needs_horizon else {}
+    optimizer = load(rule)(ours, lr=0.01, schedule=False, **horizon, **flags)
+    phi = evaluator(unscheduled(rule), torch, layout=Layout.of(ours))
+    state = phi.init(expected)
+    for t, grads in enumerate(gradients(torch.float64, 20), start=1):
+        for p, g in zip(ours, grads):
+            p.grad = g
+        optimizer.step()
+        update, state = phi(torch.cat([g.flatten() for g in grads]), state, expected, t)
+        expected = expected - 0.01 * update
+        if t == 10:
+            saved, optimizer = optimizer.state_dict(), load(rule)(ours, lr=0.01, **{**horizon, "schedule": False})
+            optimizer.load_state_dict(saved)
+            assert not optimizer.param_groups[0]["schedule"]
+    torch.testing.assert_close(torch.cat([p.detach().flatten() for p in ours]), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_horizon_that_is_no_schedule_stays(load):
+    kind = load(UpdateRule.parse("ld*g + 0.001*T*sign(g)"))
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'horizon'"):
+        kind(parameters(torch.float64), schedule=False)
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    train(kind(ours, horizon=50, schedule=False), ours, torch.float64, 5)
+    train(load(UpdateRule.parse("g + 0.05*sign(g)"))(theirs), theirs, torch.float64, 5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+def test_schedulers_of_pytorch_take_over(load):
+    """A decay of the formula is the same as one of the learning rate; groups choose for themselves."""
+    kind, decays = load(UpdateRule.parse("ld*ad")), load(UpdateRule.parse("ad"))
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    groups = [{"params": ours[:2]}, {"params": ours[2:], "schedule": False}]
+    optimizer, reference = kind(groups, horizon=20), decays(theirs)
+    decay = [lambda k: 1.0, lambda k: 1 - (k + 1) / 20]
+    schedulers = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, decay),
+        torch.optim.lr_scheduler.LambdaLR(reference, decay[1]),
+    ]
+    for grads in gradients(torch.float64, 15):
+        for p, q, g in zip(ours, theirs, grads):
+            p.grad, q.grad = g, g
+        for step in (optimizer, reference, *schedulers):
+            step.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "complex"])

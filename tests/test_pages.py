@@ -18,7 +18,7 @@ FEWER = {
     ),
 }
 # Without code, or run by a test of their own.
-ELSEWHERE = {"index", "glossary", "results", "write-a-task", "commands", "faq", "reliability"}
+ELSEWHERE = {"index", "glossary", "zoo", "results", "write-a-task", "commands", "faq", "reliability"}
 
 
 def page(name):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sol_symbols.glossary import glossary_markdown
+from sol_symbols.glossary import glossary_markdown, zoo_markdown
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_glossary_is_what_the_tables_say():
+def test_glossary_and_zoo_are_what_the_tables_say():
     assert (ROOT / "docs" / "glossary.md").read_text() == glossary_markdown(), "run: sol glossary -o docs/glossary.md"
+    assert (ROOT / "docs" / "zoo.md").read_text() == zoo_markdown(), "run: sol glossary --zoo -o docs/zoo.md"
 
 
 @pytest.fixture(scope="module")

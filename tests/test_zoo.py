@@ -209,6 +209,7 @@ REFERENCES = [
     ("lion", of_torch(EXTRA.Lion, weight_decay=0.0)),
     ("amsgrad", of_torch(OPTIM.Adam, amsgrad=True)),
     ("adamax", of_torch(OPTIM.Adamax)),
+    ("radam", of_torch(OPTIM.RAdam)),
     ("yogi", of_paper(yogi)),
     ("laprop", of_paper(laprop)),
     ("qhadam", of_paper(qhadam)),

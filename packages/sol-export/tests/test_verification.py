@@ -47,7 +47,8 @@ def test_what_is_emitted_is_the_rule(rule, to):
     pytest.importorskip(LANGUAGES[to])
     differences = verify_source(rule, export_rule(rule, to), to)
     assert differences["float64"] < 1e-13
-    assert differences["float32"] < (2e-6 if to == "torch" else 1e-4)
+    rough = 1e-3 if rule.name == "radam" else 1e-4  # 2000 - 1995, from 1 - beta2**t in float32
+    assert differences["float32"] < (2e-6 if to == "torch" else rough)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from sol_symbols import (
     write_atomically,
 )
 from sol_symbols.cli import main
-from sol_symbols.glossary import glossary_markdown
+from sol_symbols.glossary import glossary_markdown, zoo_markdown
 
 
 def history(steps=50, count=40, seed=0, dtype=np.float64):
@@ -104,6 +104,25 @@ def test_rules_with_schedules_keep_shape_and_type(text):
             phi = evaluator(rule, np, 10)
             update, _ = phi(g, phi.init(g), g, 3)
             assert (update.shape, update.dtype) == (shape, dtype)
+
+
+@pytest.mark.parametrize(("beta2", "first"), [(0.999, 6), (0.9, 6), (0.7, 10), (0.6, None), (0.0, None)])
+def test_radam_is_momentum_until_v_averages_five_gradients(beta2, first):
+    """Also where it never does, and for beta2 = 0, where the formula's roots are of negative numbers."""
+    longest = 2 / (1 - beta2) - 1
+    expected, m, v = [], 0.0, 0.0
+    for t in range(1, 21):
+        g = 1.0 + t % 3
+        m, v = 0.9 * m + 0.1 * g, beta2 * v + (1 - beta2) * g**2
+        length, size = longest - 2 * t * beta2**t / (1 - beta2**t), 1.0
+        if length > 5:
+            ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            size = np.sqrt(ratio) * np.sqrt(1 - beta2**t) / (np.sqrt(v) + 1e-8)
+        expected.append(m / (1 - 0.9**t) * size)
+        assert (length > 5) == (first is not None and t >= first), (t, length)
+    rule = replace(ZOO["radam"], values={"beta2": beta2})
+    found = rule.evaluate([1.0 + t % 3 for t in range(1, 21)])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 LONG = "1.5*ad*cd + 2*ad*ld - 0.5*rs*cd + rs + sign(m)*ld - 3*sign(m) + w*cd + sqrt(ld)*g*ad - g*ad"
@@ -451,7 +470,7 @@ def test_show_refuses_sizes_that_are_none(option, value, capsys):
 
 def test_the_glossary_names_everything_and_can_be_written(tmp_path, capsys):
     text = glossary_markdown()
-    tables = [*OPERATORS, *INPUTS, *STANDARD.hyperparameters, *STANDARD.recurrences, *STANDARD.features, *ZOO]
+    tables = [*OPERATORS, *INPUTS, *STANDARD.hyperparameters, *STANDARD.recurrences, *STANDARD.features]
     assert [name for name in tables if f"| `{name}`" not in text and f"| `{name}(" not in text] == []
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(re.sub(r"\\\|", "", row).count("|") >= 3 and "\n" not in row for row in rows)
@@ -459,6 +478,22 @@ def test_the_glossary_names_everything_and_can_be_written(tmp_path, capsys):
     capsys.readouterr()
     assert main(["glossary"]) == 0
     assert capsys.readouterr().out == (tmp_path / "g.md").read_text() == text
+
+
+def test_the_zoos_page_has_every_rule_with_its_memory_and_use(capsys):
+    text = zoo_markdown()
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert [*sections] == [*ZOO]
+    for name, section in sections.items():
+        rule = ZOO[name]
+        for fact in (f"`{rule}`", "- source: ", rule.provenance["use"], r"\phi_t &= "):
+            assert fact in section, (name, fact)
+        assert rule.provenance["use"] in text.split("\n## ")[0]
+    assert "- states: `m`, `v`; 8 bytes per parameter" in sections["adam"]
+    assert "- states: `m`, `v_mean` (per tensor); 4 bytes per parameter" in sections["adam-mini"]
+    assert "- states: none" in sections["sgd"]
+    assert main(["glossary", "--zoo"]) == 0
+    assert capsys.readouterr().out == text
 
 
 def test_importing_the_package_loads_no_heavy_library():

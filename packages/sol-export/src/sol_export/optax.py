@@ -12,7 +12,7 @@ import numpy as np
 import sympy
 
 from sol_export.file_header import described_formula, provenance
-from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
+from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import ArrayPrinter, helpers, indented, listed, newton_schulz, reductions, rounds, statement
 from sol_export.verification import Trajectory, imported
 from sol_symbols import Assignment, Kind, UpdateRule, lower
@@ -25,7 +25,7 @@ _RESERVED = frozenset(
     (
         *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
         *("p", "w", "g", "t", "x", "i", "r", "lr", "phi", "horizon", "weight_decay", "momentum", "given"),
-        *("jax", "jnp", "optax", "NamedTuple", "totals", "running"),
+        *("jax", "jnp", "optax", "NamedTuple", "totals", "running", "schedule", "clock"),
     )
 )
 
@@ -58,6 +58,7 @@ class OptaxExporter:
             fields="".join(f"\n    {line}" if line else "\n" for line in writer.fields()),
             scale_signature=writer.signature(),
             scale_documentation=_documentation(own),
+            schedule=indented(4, writer.schedule()) + "\n" * bool(writer.schedule()),
             init=indented(8, writer.init()),
             update=indented(8, writer.update()),
             advance="\n".join(writer.advance()),
@@ -112,16 +113,17 @@ class _Writer:
     """The parts of the file that depend on the rule's program."""
 
     def __init__(self, rule: UpdateRule, own: list[Argument], state_class: str) -> None:
-        self.program, self.own, self.state_class = lower(rule, expand=False), own, state_class
+        self.program, self.own, self.state_class = lower(rule, expand=False, clock="clock"), own, state_class
+        self.scheduled, self.off = self.program.uses("clock"), off_statement(rule)
         reductions = [a.reduction for a in self.program.body if a.reduction]
         self.totals = any(reduction.gives is Kind.RUN for reduction in reductions)
         self.descriptions = {name: rule.vocabulary.recurrences[name].description for name in self.program.states}
         self.states = tuple(self.program.states)
-        self.timed = self.program.uses("t")
+        self.timed = self.program.uses("t") or self.scheduled
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
-        self.passed = [name for name in ("t", *(a.name for a in own), *scalars) if name in used]
+        self.passed = [name for name in ("t", "clock", *(a.name for a in own), *scalars) if name in used]
         self.inputs = ["g", *(f"{name}_prev" for name in self.states), *(["w"] if self.program.uses("w") else [])]
 
     def fields(self) -> list[str]:
@@ -138,6 +140,13 @@ class _Writer:
         if not self.own:
             return ""
         return "\n    *,\n" + indented(4, [f"{a.signature}," for a in self.own]) + "\n"
+
+    def schedule(self) -> list[str]:
+        """The statements that switch the schedule off, or ask for the horizon."""
+        lines = ["if not schedule:", f"    {self.off}"] if self.off else []
+        if any(a.optional for a in self.own):
+            lines += ["elif horizon is None:", f"    {NO_HORIZON}"]
+        return lines
 
     def init(self) -> list[str]:
         """The statements that create the initial state."""
@@ -165,7 +174,7 @@ class _Writer:
     def update(self) -> list[str]:
         """The statements of one step."""
         scalars = {a.name: renamed(a.value) for a in self.program.scalars}
-        printer = _printer({"t", *scalars})
+        printer = _printer({"t", "clock", *scalars})
         lines = []
         if "w" in self.inputs:
             lines += [
@@ -176,6 +185,8 @@ class _Writer:
             lines.append("del params")
         if self.timed:
             lines += ["count = optax.safe_increment(state.count)", "t = jnp.asarray(count, dtype=float)"]
+        if self.scheduled:
+            lines.append("clock = t if schedule else 0 * t")
         lines += [line for name, value in scalars.items() for line in statement(name, printer.doprint(value), 8)]
         lines += listed("numbers = (", self.passed, ",)" if len(self.passed) == 1 else ")", 8, brackets=True)
         trees = ["updates", *(f"state.{name}" for name in self.states), *(["params"] if "w" in self.inputs else [])]

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 
 import sympy
 
-from sol_symbols import SolError, UpdateRule, format_expression, symbol
+from sol_symbols import SolError, UpdateRule, format_expression, lower, symbol
 
-__all__ = ["Argument", "arguments", "checked_name", "checked_names", "renamed"]
+__all__ = [
+    *("NO_HORIZON", "Argument", "arguments", "checked_name", "checked_names", "off_statement", "renamed"),
+    "switched_off",
+]
 
 # Arguments whose conventional name differs from the name in the rule.
 _NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
+_SCHEDULE = {"T": "t/T", "warmup": "warmup"}
 _BETAS = ("beta1", "beta2")
 _BUILTINS = frozenset(dir(builtins))
 _MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
@@ -32,6 +36,7 @@ class Argument:
         low: Smallest allowed value; minus infinity if any number is allowed.
         high: Exclusive upper bound.
         parts: Names of the numbers in a tuple; empty for a number.
+        optional: Whether it can be left out although it has no default.
     """
 
     name: str
@@ -40,12 +45,13 @@ class Argument:
     low: float = -math.inf
     high: float = math.inf
     parts: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def signature(self) -> str:
         """``name=default``."""
         if self.default is None:
-            return self.name
+            return f"{self.name}=None" if self.optional else self.name
         if isinstance(self.default, tuple):
             comma = "," if len(self.default) == 1 else ""
             return f"{self.name}=({', '.join(map(_number, self.default))}{comma})"
@@ -79,14 +85,45 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
                 moments = "rates of the first and second moments" if len(tupled) > 1 else "rate of the first moment"
                 found.append(Argument("betas", values, f"decay {moments}", 0, 1, tupled))
         elif name == "T":
-            found.append(Argument("horizon", value, "number of steps in the schedule", 1.0))
+            optional = value is None and "T" in switched_off(rule)
+            found.append(Argument("horizon", value, "number of steps in the schedule", 1.0, optional=optional))
         elif known:
             found.append(Argument(_NAMES.get(name, name), value, known.description, known.lower, known.upper))
         else:
             found.append(Argument(name, value, _role(name, rule)))
     if "wd" not in rule.values:
         found.append(Argument("weight_decay", 0.0, "decoupled weight decay, which adds weight_decay * w to phi", 0.0))
+    if switched_off(rule):
+        off = " and ".join(f"{symbol} = 0" for name, symbol in _SCHEDULE.items() if name in rule.values)
+        found.append(Argument("schedule", True, f"whether the formula's own schedule applies; False: {off}"))
     return sorted(found, key=lambda argument: argument.default is not None)
+
+
+def switched_off(rule: UpdateRule) -> dict[str, str]:
+    """What ``schedule=False`` sets: source text of values by name; empty if the rule has no schedule.
+
+    Steps count as after the warm-up and before the decay: ``t/T`` is 0, and so is ``warmup``. The horizon is 1 then,
+    unless the rule uses ``T`` elsewhere, too.
+    """
+    if not {*_SCHEDULE} & {*rule.values}:
+        return {}
+    program = lower(rule, expand=False, clock="clock")
+    off = {"warmup": "0.0"} if "warmup" in rule.values else {}
+    if not program.uses("clock"):
+        return off
+    code = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
+    gone = not any(symbol("T") in value.xreplace({symbol("clock"): sympy.S.Zero}).free_symbols for value in code)
+    return {"clock": "0.0", **({"T": "1.0"} if gone else {}), **off}
+
+
+def off_statement(rule: UpdateRule, clock: str = "") -> str:
+    """The statement that switches the schedule off; for the step in schedules, too, if ``clock`` names it."""
+    off = {_NAMES.get(name, name): value for name, value in switched_off(rule).items() if name != "clock" or clock}
+    return f"{', '.join(off)} = {', '.join(off.values())}" if off else ""
+
+
+NO_HORIZON = 'raise TypeError("give horizon, the number of steps in the schedule, or schedule=False")'
+"""The statement for users who leave both out."""
 
 
 def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) -> UpdateRule:
@@ -138,4 +175,6 @@ def _role(constant: str, rule: UpdateRule) -> str:
 
 
 def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return repr(value)
     return repr(int(value)) if float(value).is_integer() and 1 < abs(value) < 1e15 else repr(float(value))

@@ -17,7 +17,7 @@ import numpy as np
 import sympy
 
 from sol_export.file_header import described_formula, provenance
-from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
+from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import (
     WIDTH,
     ArrayPrinter,
@@ -46,7 +46,7 @@ _RESERVED = frozenset(
         *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
         *("p", "w", "g", "t", "x", "lr", "phi", "new", "betas", "horizon", "weight_decay", "momentum"),
         *("maximize", "foreach", "capturable", "differentiable", "fused", "torch", "math", "warnings"),
-        *("running", "totals", "row", "clock", "rule"),
+        *("running", "totals", "row", "clock", "rule", "schedule"),
         *("initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "max_momentum", "base_momentum", "param_names"),
     )
 )
@@ -155,7 +155,7 @@ def _tick(group):
         group["clock"] += 1
         return
     group["clock"] = int(group["clock"]) + 1
-    if group["horizon"] < group["clock"] <= group["horizon"] + 1:
+    if group["schedule"] and group["horizon"] < group["clock"] <= group["horizon"] + 1:
         warnings.warn(f"the schedule has ended: step {group['clock']} of {group['horizon']:g}", stacklevel=4)
 '''
 
@@ -180,7 +180,12 @@ def _checks(argument: Argument) -> list[str]:
     bounds = f"{argument.low:g}" + (f", {argument.high:g}" if math.isfinite(argument.high) else "")
     if math.isinf(argument.low):
         return []  # a constant of the formula can be any number
-    return [f'_check("{argument.name}{i}", values["{argument.name}"]{i}, {bounds})' for i in names]
+    lines = [f'_check("{argument.name}{i}", values["{argument.name}"]{i}, {bounds})' for i in names]
+    if not argument.optional:
+        return lines
+    value = f'values["{argument.name}"]'
+    missing = [f'if values["schedule"] and {value} is None:', f"    {NO_HORIZON}"]
+    return [*missing, f"if {value} is not None:", f"    {lines[0]}"]
 
 
 class _Writer:
@@ -194,6 +199,8 @@ class _Writer:
         self.timed = self.program.uses("t")
         self.scheduled = self.program.uses("clock")
         self.warns = self.scheduled or not self.reduces
+        off = off_statement(rule, "clock" if self.scheduled else "")
+        self.off = ["if not schedule:", f"    {off}"] if off else []
         self.decays = "wd" not in rule.values  # in addition to the formula
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
@@ -336,6 +343,7 @@ class _Writer:
         for name, value in reversed(scalars.items()):
             if name in tensors:
                 tensors |= {free.name for free in value.free_symbols}
+        needed |= {"schedule"} if self.off else set()
         given = [a for a in self.given if not needed.isdisjoint(a.numbers)]
         converted = [a for a in given if not tensors.isdisjoint(a.numbers)]
         times = {"t": "step"} if self.timed else {}
@@ -345,6 +353,7 @@ class _Writer:
         printer = _TorchPrinter({*needed, *times, *scalars})
         what = "Compute the scalars of the formula" + (" at this step" if times else "")
         lines = [
+            *self.off,
             *(f"{_target(a.parts)} = {a.name}" for a in given if a.parts and a not in converted),
             *(["# Unlike Python floats, tensors divide by zero without an error."] if names else []),
             *self._converted(names, values),

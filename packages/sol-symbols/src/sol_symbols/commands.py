@@ -95,18 +95,19 @@ def _symmetry(rule: UpdateRule) -> str:
 
 
 class Glossary:
-    """List operators, inputs, hyperparameters, states, features and the zoo."""
+    """List operators, inputs, hyperparameters, states and features, or the rules of the zoo."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add options and positional arguments."""
+        parser.add_argument("--zoo", action="store_true", help="published optimizers instead, with formulas and memory")
         parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write Markdown to FILE")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
 
-        from sol_symbols.glossary import glossary_markdown
+        from sol_symbols.glossary import glossary_markdown, zoo_markdown
 
-        text = glossary_markdown()
+        text = zoo_markdown() if arguments.zoo else glossary_markdown()
         if arguments.output is None:
             print(text, end="")
         else:

@@ -511,7 +511,7 @@ STANDARD = Vocabulary()._with(
         "cosine over all tensors between the gradient and the momentum before it",
         latex=r"\cos^{\mathrm{all}}_t",
     ),
-    Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\rho_t"),
+    Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\varrho_t"),
     Feature("rms_v", "sqrt(mean(v_hat))", "root of the tensor's mean second moment", latex="q_t"),
     Feature(
         "log_spread",
@@ -564,6 +564,24 @@ STANDARD = Vocabulary()._with(
     ),
     Feature("m_fast_hat", "m_fast/(1 - beta_fast**t)", "bias-corrected fast moment", latex=r"\hat m^{\mathrm{fast}}_t"),
     Feature("m_long_hat", "m_long/(1 - beta_long**t)", "bias-corrected long moment", latex=r"\hat m^{\mathrm{long}}_t"),
+    Feature(
+        "sma_max",
+        "max(2/(1 - beta2) - 1, 5)",
+        "number of gradients that v averages in the long run, at least 5, after RAdam",
+        latex=r"\rho_\infty",
+    ),
+    Feature(
+        "sma",
+        "max(sma_max - 2*t*beta2**t/bc2, 5)",
+        "number of gradients that v averages so far, at least 5, after RAdam",
+        latex=r"\rho_t",
+    ),
+    Feature(
+        "rectify",
+        "step(sma - 5)*sqrt((sma - 4)*(sma - 2)*sma_max/((sma_max - 4)*(sma_max - 2)*sma))",
+        "rectification of v's variance, 0 up to sma = 5, after RAdam",
+        latex=r"r^{\mathrm{RAdam}}_t",
+    ),
     Feature("lt", "log(t)", "logarithm of the step", latex=r"\log t"),
     Feature(
         "ag_in", "(1 + sign(abs(g) - 4.5399929762484854e-05))/2", "1 where |g| > exp(-10), else 0", latex=r"\iota_t"
