@@ -1,5 +1,6 @@
 """Edges of evaluation, reading, files and the command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -289,3 +290,15 @@ def test_an_expression_is_text_or_sympy():
     for wrong in (None, 3, ["ad"]):
         with pytest.raises(RuleError, match="text or a SymPy expression"):
             UpdateRule(wrong)
+
+
+def test_the_choice_on_a_front_holds_elsewhere_if_one_does(tmp_path):
+    rows = [("ad", 3.0, True), ("ad + rs", 1.0, False), ("ad + rs + sign(g)", 2.0, True)]
+    front = [
+        {"terms": n, "loss": loss, "holds": holds, "rule": json.loads(UpdateRule.parse(text).to_json())}
+        for n, (text, loss, holds) in enumerate(rows, 1)
+    ]
+    (tmp_path / "front.json").write_text(json.dumps(front))
+    assert [str(resolve_rule(str(tmp_path), n)) for n in (1, 2, 3)] == ["ad", "ad", "ad + rs + sign(g)"]
+    (tmp_path / "front.json").write_text(json.dumps([{**row, "holds": False} for row in front]))
+    assert str(resolve_rule(str(tmp_path), 3)) == "ad + rs"

@@ -88,7 +88,8 @@ class LearnConfig:
         population: CMA-ES candidates per generation.
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
-        check_episodes: Episodes of each variant of the task (other steps, inputs, batches) that a rule has to hold on.
+        check_episodes: Episodes of each variant of the task (twice the rate, other steps, inputs, batches) that a rule
+            has to hold on.
         front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
         front_generations: CMA-ES generations in that pruning, run once at three quarters of the terms; 0 skips them.
         evaluation_episodes: Held-out episodes in the final comparison.

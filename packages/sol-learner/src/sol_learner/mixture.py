@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from sol_learner.task import Batch, Stream, Substream, Task, generator_for
 from sol_symbols import SolError
 
-__all__ = ["TaskMixture", "augmented", "drawn_task"]
+__all__ = ["TaskMixture", "augmented", "drawn_task", "is_float"]
 
 
 @runtime_checkable
@@ -37,23 +37,24 @@ def drawn_task(mixture: TaskMixture, seed: int, stream: Stream, episode: int) ->
 
 
 class _Scaled(nn.Module):
-    """A model with weights w = s u for trained u and fixed s, one per tensor, and inputs times a number."""
+    """A model with weights w = s u for trained u and fixed s, one per tensor, called with a (x + b) for inputs x."""
 
-    def __init__(self, model: nn.Module, scales: dict[str, float], inputs: float) -> None:
+    def __init__(self, model: nn.Module, scales: dict[str, float], factor: float, shift: float) -> None:
         super().__init__()
-        self.model, self.scales, self.inputs = model, scales, inputs
+        self.model, self.scales, self.factor, self.shift = model, scales, factor, shift
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.div_(scales[name])
 
     def forward(self, *arguments: Any) -> Any:
-        if self.inputs != 1:
-            arguments = tuple(self.inputs * x if _is_float(x) else x for x in arguments)
+        if (self.factor, self.shift) != (1, 0):
+            arguments = tuple(self.factor * (x + self.shift) if is_float(x) else x for x in arguments)
         weights = {name: self.scales[name] * u for name, u in self.model.named_parameters()}
         return torch.func.functional_call(self.model, weights, arguments)
 
 
-def _is_float(value: Any) -> bool:
+def is_float(value: Any) -> bool:
+    """Whether a value is a tensor of floats."""
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
@@ -67,11 +68,11 @@ class _Augmented:
         spread: float,
         per_tensor: bool,
         horizon: int | None,
-        input_scale: float,
+        inputs: tuple[float, float],
         batch_factor: float,
     ) -> None:
         self._task, self._seed, self._spread, self._per_tensor = task, seed, spread, per_tensor
-        self._inputs, self._batch = input_scale, batch_factor
+        self._inputs, self._batch = inputs, batch_factor
         self.horizon = task.horizon if horizon is None else horizon
         self.name = f"{task.name}-augmented"
 
@@ -97,12 +98,12 @@ class _Augmented:
     def build(self, generator: torch.Generator) -> nn.Module:
         """The task's model in other coordinates."""
         model = self._task.build(generator)
-        if not self._spread and self._inputs == 1:
+        if not self._spread and self._inputs == (1, 0):
             return model
         names = [name for name, _ in model.named_parameters()]
         numbers = 2 * torch.rand(len(names), generator=torch.Generator().manual_seed(self._seed)) - 1
         numbers = numbers if self._per_tensor else numbers[:1].expand(len(names))
-        return _Scaled(model, dict(zip(names, (self._spread * numbers).exp().tolist())), self._inputs)
+        return _Scaled(model, dict(zip(names, (self._spread * numbers).exp().tolist())), *self._inputs)
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[Batch]:
         """The task's, in part or several in one."""
@@ -136,6 +137,7 @@ def augmented(
     horizon: int | None = None,
     input_scale: float = 1.0,
     batch_factor: float = 1.0,
+    input_shift: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Task:
     """A variant of a task: other coordinates (every tensor w is trained as u = w/s), horizon, inputs or batches.
@@ -147,8 +149,9 @@ def augmented(
         horizon: Inner steps of an episode; the task's by default.
         batch_factor: Rows of a batch over the task's. Several batches become one, or a batch is cut.
         input_scale: Multiplies every tensor of floats that the model is called with.
+        input_shift: Is added to it before.
         generator: Draws s, the same in all episodes; seed 0 by default.
     """
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
     seed = int(torch.randint(2**62, (), generator=drawn))
-    return _Augmented(task, seed, weight_scale, per_tensor, horizon, input_scale, batch_factor)
+    return _Augmented(task, seed, weight_scale, per_tensor, horizon, (input_scale, input_shift), batch_factor)

@@ -32,12 +32,12 @@ from sol_learner.runtime.progress import NullProgress, Phase, Progress
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.search.candidates import CandidateEvaluator
-from sol_learner.search.front import FrontPoint, measured_front
+from sol_learner.search.front import FrontPoint, best_points, held, measured_front
 from sol_learner.search.polishing import Polished, polish
 from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
-from sol_learner.search.validity import admissible, losses_elsewhere
+from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
@@ -388,34 +388,46 @@ class Learner:
         self.searches.append({"of": phase.value, "terms": len(split(rule)[0]), **settings, **done})
         return polished
 
+    def _elsewhere(self, key: str, rules: Sequence[UpdateRule]) -> dict[str, list[float]]:
+        """Loss of each rule on each variant of each task, by description.
+
+        Raises:
+            Interrupted: By the clock.
+        """
+        config, table = self.config, dict[str, list[float]]()
+        for task in self.tasks if rules else ():
+            self.clock.check()
+            measure = partial(losses_elsewhere, rules, self._constants[task.name], config.seed, config.check_episodes)
+            losses = self.checkpoints.once(
+                f"{key}/{task.name}", partial(measure, config.objective, self.workers, self.clock)
+            )
+            table |= {f"{task.name}: {variant}": row for variant, row in losses.items()}
+        return table
+
     def valid_choice(self, polished: Polished) -> tuple[Polished, dict[str, dict[str, float]]]:
-        """The best of the search's rules that holds on variants of the task, and what it was measured by.
+        """The best of the search's rules that fails on the fewest variants of the task, and what it was measured by.
 
         Returns:
             The choice, and for each task and variant the mean objective of ``start`` and of ``learned``.
         """
-        config, rules = self.config, {str(number): rule for number, (rule, _) in enumerate(polished.others)}
-        table: dict[str, dict[str, float]] = {}
+        rules = [rule for rule, _ in polished.others]
         try:
-            for task in self.tasks if rules else ():
-                self.clock.check()
-                own = {name: rule.with_horizon(task.horizon) for name, rule in rules.items()}
-                measured = self.checkpoints.once(
-                    f"valid/{task.name}",
-                    partial(losses_elsewhere, own, task, config.seed, config.check_episodes, config.objective),
-                )
-                table |= {f"{task.name}: {variant}": losses for variant, losses in measured.items()}
+            table = self._elsewhere("valid", rules)
         except Interrupted:
             self.progress.note("skipped the check of the rule on variants of the task")
-        self.checked = len(table) * len(rules) * config.check_episodes
-        held = [number for number, name in enumerate(rules) if admissible(table, name)]
-        if not table or not held:
             return polished, {}
-        if held[0]:
-            self.progress.note(f"refused {held[0]} rules that fail on variants of the task")
-        rule, loss = polished.others[held[0]]
-        last = str(next(n for n, (other, _) in enumerate(polished.others) if other == polished.start))
-        shown = {what: {"start": row[last], "learned": row[str(held[0])]} for what, row in table.items()}
+        self.checked = len(table) * len(rules) * self.config.check_episodes
+        if not table:
+            return polished, {}
+        failed = [failures(table, number) for number in range(len(rules))]
+        chosen = min(range(len(rules)), key=lambda number: len(failed[number]))
+        if chosen:
+            self.progress.note(f"refused {chosen} rules that fail on variants of the task: {', '.join(failed[0])}")
+        if failed[chosen]:
+            self.progress.note(f"the rule fails on variants of the task: {', '.join(failed[chosen])}")
+        rule, loss = polished.others[chosen]
+        start = rules.index(polished.start) if polished.start is not None else chosen
+        shown = {what: {"start": row[start], "learned": row[chosen]} for what, row in table.items()}
         return replace(polished, rule=rule, loss=loss), shown
 
     def front(
@@ -432,7 +444,12 @@ class Learner:
             polished = self.polish(shorter[-1], samples, evaluator, config.front_generations, Phase.FRONT).rule
             shorter += [polished] if polished != shorter[-1] else []
         shorter += prune(shorter[-1], 1, samples, evaluator, config.polish_episodes, self.progress, Phase.FRONT)
-        return measured_front([*longer[:-1], *shorter], evaluator, self.progress)
+        points = measured_front([*longer[:-1], *shorter], evaluator, self.progress)
+        best = best_points(points)
+        try:
+            return held(points, best, self._elsewhere("front", [point.rule for point in best]))
+        except Interrupted:
+            return points
 
     def compare(
         self, rule: UpdateRule, tunings: dict[str, tuple[float, Tuning]], trainings: int = 0

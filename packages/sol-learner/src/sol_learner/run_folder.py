@@ -266,6 +266,7 @@ def _entry(point: FrontPoint) -> dict[str, object]:
     return {
         "terms": point.terms,
         "loss": point.loss,
+        "holds": point.holds,
         "text": str(point.rule),
         "rule": json.loads(point.rule.to_json()),
     }

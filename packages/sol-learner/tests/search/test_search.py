@@ -5,10 +5,13 @@ import torch
 
 from sol_learner import Clock
 from sol_learner.inner import RuleOptimizer, TaskSet
-from sol_learner.runtime import NullProgress
+from sol_learner.inner.episodes import run_rule
+from sol_learner.runtime import NullProgress, Workers
 from sol_learner.runtime.progress import Phase
 from sol_learner.search import CandidateEvaluator, Samples, Trajectories, polish, prune, record
-from sol_learner.search.terms import Fit, fit_library, leading_terms
+from sol_learner.search.front import FrontPoint, best_points, held
+from sol_learner.search.terms import Fit, fit_library, leading_terms, together
+from sol_learner.search.validity import failures, losses_elsewhere, variants
 from sol_learner.task import Stream, build_optimizee
 from sol_symbols import STANDARD, ZOO, SolError, UpdateRule
 
@@ -163,3 +166,50 @@ def test_pruning_without_time_keeps_the_terms(task, recorded):
 def test_candidates_never_see_an_episode_twice(task):
     candidates = candidates_of(task)
     assert [list(candidates.fresh(2)), list(candidates.fresh(1))] == [[50, 51], [52]]
+
+
+def test_rules_together_train_as_each_alone(task):
+    texts = (
+        "0.5*ad + 0.1*ld*sign(g) where lr = 0.03, beta1 = 0.8",
+        "rs - 0.2*sign(g)*ld where lr = 0.1",
+        "g where lr = 1",
+    )
+    rules = [UpdateRule.parse(text) for text in texts]
+    rule, values = together(rules)
+    rates = values.pop("lr")
+    found = run_rule(task, rule, 0, Stream.VALID, range(2), rates, values).objective()
+    for row, own in zip(found, rules):
+        assert torch.allclose(row, run_rule(task, own, 0, Stream.VALID, range(2)).objective()[0], rtol=1e-4)
+
+
+def test_a_rule_at_the_edge_of_stability_fails_with_twice_its_rate(task):
+    task.horizon = 60
+    rules = [UpdateRule.parse(f"g where lr = {lr}") for lr in (0.5, 1.0)]
+    losses = [float(run_rule(task, rule, 0, Stream.VALID, range(2)).objective().mean()) for rule in rules]
+    assert losses[1] < losses[0]
+    workers = Workers()
+    table = losses_elsewhere(rules, workers.constant(task), 0, 2, 0.4, workers)
+    assert [*table] == [*variants(task)]
+    assert "twice the learning rate" not in failures(table, 0)
+    assert "twice the learning rate" in failures(table, 1)
+
+
+def test_inputs_are_standardised_where_they_are_one_tensor(task):
+    x, y = task.data["train"]
+    task.data["train"] = 5 * x + 20, y
+    (variant,) = (variant.of(task) for name, variant in variants(task).items() if name == "standardised inputs")
+    seen = []
+    model = variant.build(torch.Generator().manual_seed(0))
+    model.model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    variant.loss(model, task.data["train"])
+    assert float(seen[0].mean()) == pytest.approx(0, abs=0.4)
+    assert float(seen[0].std()) == pytest.approx(1, abs=0.2)
+
+
+def test_the_front_offers_the_rules_that_hold():
+    points = [FrontPoint(UpdateRule.parse(text), loss) for text, loss in (("ad", 3.0), ("rs", 4.0), ("ad + rs", 1.0))]
+    best = best_points(points)
+    assert [point.loss for point in best] == [3.0, 1.0]
+    assert [p.holds for p in held(points, best, {"half": [5.0, 2.0]})] == [True, False, True]
+    assert [p.holds for p in held(points, best, {"half": [5.0, 11.0]})] == [True, False, False]
+    assert [p.holds for p in held(points, best, {"half": [float("inf"), 11.0]})] == [False, False, True]

@@ -46,7 +46,8 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
 
     Args:
         text: As above.
-        complexity: For a run folder: the rule of the run's front with the lowest loss and at most this many terms.
+        complexity: For a run folder: the rule of the run's front with the lowest loss and at most this many terms,
+            one that holds on variants of the task if there is one.
 
     Raises:
         SolError: It is none of these; the message lists the names or shows the error in the text.
@@ -83,7 +84,7 @@ def _on_front(folder: Path, complexity: int) -> UpdateRule:
         front = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(front, list) and front):
             raise ValueError("not a list of rules")
-        points = [(int(point["terms"]), float(point["loss"]), point["rule"]) for point in front]
+        points = [(int(p["terms"]), (not p.get("holds", True), float(p["loss"])), p["rule"]) for p in front]
         short = [point for point in points if point[0] <= complexity]
         if not short:
             raise SolError(

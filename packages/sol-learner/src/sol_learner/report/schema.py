@@ -320,7 +320,7 @@ SUMMARY = _Fields(
     comparison=_Each(COMPARISON),
 )
 
-FRONT = _Each(_Fields({"terms": _Whole(), "loss": _Maybe(_Loss()), "rule": _Table(object)}))
+FRONT = _Each(_Fields({"terms": _Whole(), "loss": _Maybe(_Loss()), "rule": _Table(object)}, holds=bool))
 
 STUDY = _Fields({}, notes=_Each(object), budget=object, settings=object, shows=str, title=object, size=object)
 

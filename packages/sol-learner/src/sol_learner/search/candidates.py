@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy
@@ -15,9 +16,9 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
-from sol_learner.search.terms import weighted_sum
+from sol_learner.search.terms import opened
 from sol_learner.task import Stream
-from sol_symbols import UpdateRule, symbol
+from sol_symbols import UpdateRule
 
 __all__ = ["CandidateEvaluator"]
 
@@ -83,13 +84,8 @@ class CandidateEvaluator:
         Raises:
             Interrupted: The clock expired or was cancelled.
         """
-        names = [f"c{index}" for index in range(1, len(units) + 1)]
-        open_rule = UpdateRule(
-            weighted_sum([symbol(name) for name in names], units),
-            {**rule.values, **dict.fromkeys(names, 1.0)},
-            rule.lr,
-            vocabulary=rule.vocabulary,
-        )
+        open_rule, names = opened(units, rule.values, rule.vocabulary)
+        open_rule = replace(open_rule, lr=rule.lr)
         stretch = self.fresh(episodes)
         self.trainings += len(coefficients) * episodes * len(self.task_set.tasks)
         names += [*(constants or {})]

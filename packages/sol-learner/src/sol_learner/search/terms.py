@@ -23,7 +23,7 @@ from torch import Tensor
 from sol_learner.search.samples import Samples
 from sol_symbols import SolError, UpdateRule, Vocabulary, expand_terms, parity, scaling_degree, symbol
 
-__all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "fit_library", "leading_terms", "split"]
+__all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "fit_library", "leading_terms", "opened", "split", "together"]
 
 DIRECTIONS = ("m_hat", "ad", "rs", "sign(g)", "sign(m)", "w")
 """Momentum, Adam, RMSprop, signs of gradient and momentum, weight decay."""
@@ -60,6 +60,31 @@ def combine(
     numbers = [sympy.Float(rounded(coefficient)) for coefficient in coefficients]
     values = {**rule.values, **{name: rounded(value) for name, value in (constants or {}).items()}}
     return UpdateRule(weighted_sum(numbers, units), values, rule.lr, vocabulary=rule.vocabulary)
+
+
+def opened(
+    units: Sequence[sympy.Expr], values: Mapping[str, float | None], vocabulary: Vocabulary
+) -> tuple[UpdateRule, list[str]]:
+    """The rule sum_j c_j u_j with open coefficients, and their names."""
+    names = [f"c{index}" for index in range(1, len(units) + 1)]
+    expression = weighted_sum([symbol(name) for name in names], units)
+    return UpdateRule(expression, {**values, **dict.fromkeys(names, 1.0)}, vocabulary=vocabulary), names
+
+
+def together(rules: Sequence[UpdateRule]) -> tuple[UpdateRule, dict[str, Tensor]]:
+    """One rule that is each of C ``rules`` of one vocabulary for its values, [C] each; the rate is among them, as lr.
+
+    A term that a rule does not have gets the coefficient 0.
+    """
+    parts = [dict(zip(*split(rule))) for rule in rules]
+    units = list(dict.fromkeys(unit for part in parts for unit in part))
+    constants = {name: value for rule in rules for name, value in rule.values.items()}
+    rule, names = opened(units, constants, rules[0].vocabulary)
+    columns = {name: [part.get(unit, 0.0) for part in parts] for name, unit in zip(names, units)}
+    differing = {name: [rule.values.get(name, value) for rule in rules] for name, value in constants.items()}
+    columns |= {name: column for name, column in differing.items() if name != "T" and len({*column}) > 1}
+    columns |= {"lr": [rule.lr for rule in rules]}
+    return rule, {name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()}
 
 
 def rounded(value: float) -> float:
