@@ -55,7 +55,8 @@ def formula(directions, constant):
         f"{direction}*({' + '.join(f'{constant(3 * i + j)}*{decay}' for j, decay in enumerate(DECAYS))})"
         for i, direction in enumerate(directions)
     ]
-    return f"wu*tensor_scale*tensor_rate*({' + '.join(sums)})"
+    rate = "tensor_pace" if "la_o" in directions else "tensor_rate"
+    return f"wu*tensor_scale*{rate}*({' + '.join(sums)})"
 
 
 def open_rule(directions):

@@ -260,6 +260,7 @@ def test_every_rule_that_names_a_twin_is_compared_with_it():
         "addsign-ld",
         "addsign-cd",
         "sol-mnistnet",
+        "sol-elementwise",
         "sol-general",
     }
 

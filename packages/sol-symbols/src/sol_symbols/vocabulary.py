@@ -478,6 +478,13 @@ STANDARD = Vocabulary()._with(
         latex="h_t",
         kind=Kind.TENSOR,
     ),
+    Recurrence(
+        "log_pace",
+        "clip(log_pace_prev + step(t - 1)*rate_change*100/T, rate_limit)",
+        description="as log_rate, changing by as much over T steps for every T",
+        latex=r"\eta_t",
+        kind=Kind.TENSOR,
+    ),
     Feature("g_prev", "g_old_prev", "gradient of the step before, 0 at the first", latex="g_{t-1}"),
     Feature("g_diff", "step(t - 1)*(g - g_prev)", "change of the gradient, 0 at the first step", latex=r"\Delta g_t"),
     Feature(
@@ -512,6 +519,7 @@ STANDARD = Vocabulary()._with(
         latex=r"\cos^{\mathrm{all}}_t",
     ),
     Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\varrho_t"),
+    Feature("tensor_pace", "exp(log_pace)", "adaptive rate of the tensor, paced by the horizon", latex=r"\varrho_t"),
     Feature("rms_v", "sqrt(mean(v_hat))", "root of the tensor's mean second moment", latex="q_t"),
     Feature(
         "log_spread",

@@ -317,6 +317,17 @@ _TABLE = (
     _Entry(
         "sol-general",
         (
+            "tensor_pace*tensor_scale*wu*(ad*(9.2*ld - 12.7*pd - 1.54) + la_n*(-19.4*ld + 18*pd + 0.541) + "
+            "la_o*(8.36*ld - 1.99*pd + 1.01) + rs*(3.58*ld - 0.124*pd + 1.34)) where lr = 0.00124, beta1 = "
+            "0.869, beta2 = 0.758, rate_gain = 0.0469, rate_target = 0.125, warmup = 3.41, decay_power = "
+            "1.04, fan_in_power = 0.571, vector_gain = -2.16"
+        ),
+        "learned by sol on a mixture of small trainings, seed 0",
+        use=("trainings that it was not learned on; set horizon, and lr to the best of lr x {1/4, 1/2, 1, 2, 4}"),
+    ),
+    _Entry(
+        "sol-elementwise",
+        (
             "tensor_rate*tensor_scale*wu*(ad*(4.78*ld - 5.76*pd + 0.264) + g_n*(-0.963*ld + 1.33*pd -"
             " 0.0623) + la_n*(7.07*ld - 6.49*pd - 0.313) + rs*(-1.91*ld + 1.69*pd + 1.02)) where lr ="
             " 0.00913, beta1 = 0.797, beta2 = 0.9478, rate_gain = 0.0572, rate_target = -0.0237,"
