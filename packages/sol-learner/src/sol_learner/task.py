@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import numbers
 import re
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum, unique
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sol_symbols import SolError
+from sol_symbols.errors import quoted
 
 __all__ = [
     "SPLITS",
@@ -27,6 +31,7 @@ __all__ = [
     "batch_leaves",
     "build_optimizee",
     "build_seeded",
+    "calling",
     "device_of",
     "draw_batches",
     "generator_for",
@@ -34,9 +39,9 @@ __all__ = [
     "prepared",
     "require_task",
     "same_values",
-    "settings_kept",
     "task_for",
     "trainable",
+    "which_splits",
     "with_horizon",
 ]
 
@@ -207,7 +212,7 @@ def measured(task: Task, model: nn.Module, split: str) -> dict[str, float]:
         for module, training in modes:
             module.training = training
     if not isinstance(values, Mapping) or "loss" not in values:
-        raise SolError(f"evaluate of {task.name} must return a dict of metrics with a loss, got {values!r}")
+        raise SolError(f"evaluate of {task.name} must return a dict of metrics with a loss, got {quoted(values)}")
     return {name: _number(task, name, value) for name, value in values.items()}
 
 
@@ -215,7 +220,7 @@ def _number(task: Task, name: str, value: object) -> float:
     if isinstance(value, Tensor | numpy.ndarray | numpy.generic) and value.shape in ((), (1,)):
         value = value.item()
     if not isinstance(value, numbers.Real):
-        raise SolError(f"evaluate of {task.name} must return numbers, got {name} = {value!r}")
+        raise SolError(f"evaluate of {task.name} must return numbers, got {name} = {quoted(value)}")
     return float(value)
 
 
@@ -253,11 +258,12 @@ def _copied(batch: Batch) -> list[Any]:
 
 
 @contextlib.contextmanager
-def settings_kept(what: str, seed: bool = False) -> Iterator[None]:
-    """Check that a part of a task leaves PyTorch's global settings as they are, and with ``seed`` its seed, too.
+def calling(task: Task, member: str, seed: bool = False, advice: Callable[[], str] = str) -> Iterator[None]:
+    """Call a member of a task: what it raises becomes a message that names the place in its file, and PyTorch's global
+    settings, and with ``seed`` its seed, have to stay as they are.
 
     Raises:
-        SolError: It does not; they are set back.
+        SolError: One of these. Settings are set back.
     """
 
     def settings() -> dict[str, Any]:
@@ -272,7 +278,16 @@ def settings_kept(what: str, seed: bool = False) -> Iterator[None]:
         return found | ({"seed": torch.initial_seed()} if seed else {})
 
     before = settings()
-    yield
+    try:
+        yield
+    except SolError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raised = type(error).__name__ + (f": {first}" if first else "")
+        remark = advice()
+        place = f"{member} of {task.name} raised {raised} ({_place(task, error)})"
+        raise SolError(place + (f"; {remark}" if remark else "")) from error
     changed = {name: value for name, value in settings().items() if value != before[name]}
     if "default dtype" in changed:
         torch.set_default_dtype(before["default dtype"])
@@ -285,9 +300,65 @@ def settings_kept(what: str, seed: bool = False) -> Iterator[None]:
             torch.set_autocast_enabled(device, before[f"autocast on {device}"])
     for name, value in changed.items():
         raise SolError(
-            f"{what} leaves PyTorch's {name} at {value}, which was {before[name]}; set it back before every return and "
-            "yield" + (", or draw from the generator that it gets" if name == "seed" else "")
+            f"{member} of {task.name} leaves PyTorch's {name} at {value}, which was {before[name]}; set it back before "
+            "every return and yield" + (", or draw from the generator that it gets" if name == "seed" else "")
         )
+
+
+def _place(task: Task, error: Exception) -> str:
+    """The line of the task's own file in which an error was raised, or the innermost line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    try:
+        own = inspect.getsourcefile(type(task))
+    except TypeError:  # a class without a file, as in a notebook
+        own = None
+    frame = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
+
+
+def which_splits() -> str:
+    """Advice for members that get the name of a split."""
+    return f"the splits are {', '.join(map(repr, SPLITS))}"
+
+
+def _shown(model: nn.Module, batch: Batch) -> str:
+    """What a model and a batch are, for an error of the loss."""
+
+    def described(leaf: Any) -> str:
+        if not isinstance(leaf, Tensor):
+            return type(leaf).__name__
+        return f"{str(leaf.dtype).removeprefix('torch.')} {list(leaf.shape)} on {leaf.device}"
+
+    first = trainable(model)[0]
+    leaves = [described(leaf) for leaf in batch_leaves(batch)]
+    more = ["..."] if len(leaves) > _SHOWN else []
+    return f"the model is {str(first.dtype).removeprefix('torch.')} on {first.device}, the batch holds " + (
+        ", ".join(leaves[:_SHOWN] + more) or "nothing"
+    )
+
+
+_SHOWN = 6
+
+_ARGUMENTS = {
+    "build": ("generator",),
+    "batches": ("split", "generator"),
+    "loss": ("model", "batch"),
+    "evaluate": ("model", "split"),
+}
+
+
+def _loss_fault(loss: object) -> str:
+    """What is wrong with a value that ``loss`` returned; nothing if it is a scalar tensor."""
+    if isinstance(loss, Tensor):
+        shape = f"a tensor of shape {tuple(loss.shape)}; take its mean"
+        return shape if loss.shape != () else ""
+    if isinstance(loss, float):
+        return f"{loss!r}; return the tensor, without .item() or float()"
+    if isinstance(getattr(loss, "loss", None), Tensor):
+        return f"{type(loss).__name__}; return its .loss"
+    if loss is None:
+        return "None; does it lack a return?"
+    return f"{type(loss).__name__}; return the loss alone"
 
 
 _PATIENCE = 20  # steps in which a parameter may be skipped, as by LayerDrop, before it counts as unused
@@ -321,26 +392,38 @@ def require_task(task: object) -> None:
         require(
             isinstance(steps, int) and steps >= 1, f"{name} of {task.name} must be a number of steps, got {steps!r}"
         )
+    for name, arguments in _ARGUMENTS.items():
+        signature = _signature(getattr(task, name))
+        try:
+            if signature is not None:
+                signature.bind(*arguments)
+        except TypeError:
+            wanted = ", ".join(("self", *arguments))
+            require(False, f"{name} of {task.name} is def {name}{signature} without self; write def {name}({wanted})")
     own = task_for(task, Stream.TRAIN)
-    with settings_kept(f"build of {task.name}"):
+    with calling(task, "build"):
         model = build_optimizee(own, 0, Stream.TRAIN, 0)
-    require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {model!r}")
+    made = "None" if model is None else "a class" if isinstance(model, type) else f"a {type(model).__name__}"
+    require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {made}")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    require(bool(named), f"the model of {task.name} has no trainable parameters")
+    require(bool(named), f"the model of {task.name} has no trainable parameters, none with requires_grad")
     for name, parameter in named:
         lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
         require(not lazy, f"build of {task.name} must call the model once: {name} has no shape yet")
         require(not parameter.is_complex(), f"the parameter {name} of {task.name} is complex; learn on its real parts")
     devices = {str(parameter.device) for _, parameter in named}
     require(len(devices) == 1, f"the model of {task.name} must be on one device, got {', '.join(sorted(devices))}")
-    stream = draw_batches(own, "train", 0, Stream.TRAIN, 0)
-    require(
-        isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {type(stream).__name__}"
-    )
-    other = draw_batches(own, "train", 0, Stream.TRAIN, 1)
+    streams = []
+    for episode in (0, 1):
+        with calling(task, "batches", advice=which_splits):
+            streams.append(draw_batches(own, "train", 0, Stream.TRAIN, episode))
+    stream, other = streams
+    kind = type(stream).__name__
+    advice = "; write yield from it in a loop, while True" if isinstance(stream, Iterable) else ""
+    require(isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {kind}{advice}")
     model, unused = prepared(model), dict(named)
     for step in range(_PATIENCE):
-        with settings_kept(f"batches of {task.name}"):
+        with calling(task, "batches", advice=which_splits):
             batch = next(stream, stream)
         if batch is stream:  # it ended
             break
@@ -349,25 +432,54 @@ def require_task(task: object) -> None:
             next(other, None)
             own_rows = same_values(before, batch_leaves(batch))
             require(own_rows, f"batches of {task.name} overwrites a batch when another is drawn; yield new tensors")
-        random, gradients = torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad()
-        with random, gradients, settings_kept(f"loss of {task.name}"):
-            loss = own.loss(model, batch)
+        _require_loss(own, model, batch, unused, require)
         unchanged = same_values(before, batch_leaves(batch))
         require(unchanged, f"loss of {task.name} changes its batch in place; work on a copy, or on new tensors")
-        found = f"{type(loss).__name__} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-        scalar = isinstance(loss, Tensor) and loss.shape == ()
-        require(scalar, f"loss of {task.name} must return a scalar tensor, got {found}")
-        require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached")
-        slopes = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
-        sparse = [name for (name, _), gradient in zip(named, slopes) if gradient is not None and gradient.is_sparse]
-        require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
-        for (name, _), gradient in zip(named, slopes):
-            if gradient is not None:
-                unused.pop(name, None)
         if not unused:
-            return
+            break
     require(len(unused) < len(named), f"batches('train') of {task.name} is empty")
     require(not unused, f"loss of {task.name} does not depend on the parameters {', '.join(unused)}")
+    if getattr(task, "pool", None) is None:  # the last split that a run needs, after hours
+        with calling(task, "evaluate", advice=which_splits):
+            measured(task, model, SPLITS[-1])
+
+
+def _require_loss(
+    task: Task,
+    model: nn.Module,
+    batch: Batch,
+    unused: dict[str, nn.Parameter],
+    require: Callable[[bool, str], None],
+) -> None:
+    """Check the loss of a batch; parameters that it depends on are taken out of ``unused``."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    values = [(parameter.detach().clone(), parameter.grad) for _, parameter in named]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
+        with calling(task, "loss", advice=lambda: _shown(model, batch)):
+            loss = task.loss(model, batch)
+        works = all(
+            parameter.grad is slope and _equal(value, parameter.detach())
+            for (value, slope), (_, parameter) in zip(values, named)
+        )
+        advice = "return the loss alone: the learner takes gradients and steps"
+        require(works, f"loss of {task.name} calls backward or changes the parameters; {advice}")
+        fault = _loss_fault(loss)
+        require(not fault, f"loss of {task.name} must return a scalar tensor, got {fault}")
+        advice = "compute it without torch.no_grad, detach, item and argmax"
+        require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached; {advice}")
+        slopes = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
+    sparse = [name for (name, _), gradient in zip(named, slopes) if gradient is not None and gradient.is_sparse]
+    require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
+    for (name, _), gradient in zip(named, slopes):
+        if gradient is not None:
+            unused.pop(name, None)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # not one of Python's functions
+        return None
 
 
 Built = TypeVar("Built")

@@ -18,14 +18,15 @@ from sol_learner.task import (
     Task,
     batch_leaves,
     build_optimizee,
+    calling,
     draw_batches,
     generator_for,
     measured,
     prepared,
     require_task,
     same_values,
-    settings_kept,
     trainable,
+    which_splits,
 )
 from sol_symbols import SolError
 
@@ -57,7 +58,7 @@ def check_task(task: Task) -> None:
 
 
 def _check(task: Task) -> None:
-    with settings_kept(f"build of {task.name}", seed=True):
+    with calling(task, "build", seed=True):
         model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
     _require(
         {*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())),
@@ -100,7 +101,7 @@ def _check(task: Task) -> None:
 
     losses = []
     for fresh in (model, again):
-        with seeded(0), settings_kept(f"loss of {task.name}", seed=True):
+        with seeded(0), calling(task, "loss", seed=True):
             losses.append(task.loss(prepared(fresh), first["train"][0]))
     loss, once_more = losses
     _require(
@@ -120,7 +121,7 @@ def _check(task: Task) -> None:
 
     before = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
     for split in SPLITS:
-        with settings_kept(f"evaluate of {task.name}", seed=True):
+        with calling(task, f"evaluate({split!r})", seed=True, advice=which_splits):
             metrics = measured(task, model, split)
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
     first_loss, second_loss = metrics["loss"], measured(task, model, SPLITS[-1])["loss"]
@@ -161,7 +162,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
     generator = generator_for(seed, Stream.TRAIN, 0, Substream.BATCHES)  # the same numbers for every split
-    with settings_kept(f"batches of {task.name}", seed=True):
+    with calling(task, f"batches({split!r})", seed=True, advice=which_splits):
         stream = task.batches(split, generator)
         batches = list(itertools.islice(stream, count))
     _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless: while True")
