@@ -152,7 +152,7 @@ class LearnConfig:
     sigma: float = 0.1
     check_episodes: int = 2
     front: bool = True
-    front_generations: int = 8
+    front_generations: int = 4
     evaluation_episodes: int = 10
     baselines: tuple[str, ...] = PANEL
     baseline_trainings: int = 0

@@ -218,6 +218,7 @@ class Learner:
             polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, Phase.POLISH)
         with self._phase(Phase.FRONT, 0.95):
             polished, valid = self.valid_choice(polished)
+            trainings = self._trainings(training, tunings, evaluator)
             front = self.front(polished.rule, short, samples, evaluator) if config.front else []
         provenance = {
             "learned on": task_set.name,
@@ -227,13 +228,13 @@ class Learner:
         }
         rule = replace(polished.rule, name=f"{self.members[0].name}-optimizer", provenance=provenance)
         result = LearnResult(rule, readout, error, front, [])
-        trainings = self._trainings(training, tunings, evaluator)
         with self._phase(Phase.COMPARE):
             result.comparisons = self.compare(rule, tunings, sum(trainings.values()))
         self.checkpoints.save(force=True)
         result.summary = self._summary(result, training, polished, lr, tunings)
         result.summary |= {"valid": valid}
         result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel, "trainings": trainings}
+        result.summary |= {"front_trainings": evaluator.trainings + self.checked - trainings["search"]}
         return result
 
     @contextmanager
@@ -401,6 +402,7 @@ class Learner:
             losses = self.checkpoints.once(
                 f"{key}/{task.name}", partial(measure, config.objective, self.workers, self.clock)
             )
+            self.checked += len(losses) * len(rules) * config.check_episodes
             table |= {f"{task.name}: {variant}": row for variant, row in losses.items()}
         return table
 
@@ -416,7 +418,6 @@ class Learner:
         except Interrupted:
             self.progress.note("skipped the check of the rule on variants of the task")
             return polished, {}
-        self.checked = len(table) * len(rules) * self.config.check_episodes
         if not table:
             return polished, {}
         failed = [failures(table, number) for number in range(len(rules))]
@@ -500,7 +501,7 @@ class Learner:
         tunings: dict[str, tuple[float, Tuning]],
         evaluator: CandidateEvaluator,
     ) -> dict[str, int]:
-        """Trainings that each part of the learner spent, whole or in windows."""
+        """Trainings that each part of the learner spent on the rule, whole or in windows, without the front."""
         config, several = self.config, len(self.tasks)
         rates = sum(len(measured) for _, measured in tunings.values()) + (9 * several if several > 1 else 0)
         episodes = max((int(record["episode"]) for record in training.history), default=0)

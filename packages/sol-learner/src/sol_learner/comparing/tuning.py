@@ -60,7 +60,7 @@ class _Entry:
     settings: Settings
     losses: dict[int, float] = field(default_factory=dict)
     score: float = math.inf
-    """Mean loss over its episodes, each relative to the episode's mean over all settings that know all episodes."""
+    """Mean loss over its episodes; with halving, each relative to its mean over all settings that know all episodes."""
 
 
 def tune_side_by_side(
@@ -153,7 +153,7 @@ def _search(space: Sequence[Dimension], budget: _Budget, tried: list[_Entry], se
     space = [Dimension("lr", None, best / WINDOW, best * WINDOW), *space[1:]]
     random = 0.25 * budget.search + _spent(tried)
     points = iter(_sobol(space, budget.search, seed))
-    sampler = _Sampler(space, seed)
+    sampler = _Sampler(space, seed, budget.halving)
     while count := budget.affordable(_spent(tried), BATCH):
         quasi_random = _spent(tried) < random
         batch = [next(points) for _ in range(count)] if quasi_random else sampler.propose(count, tried)
@@ -183,8 +183,9 @@ def _measured(batch: Sequence[Settings], budget: _Budget, tried: list[_Entry]) -
         episode = end
     tried += entries
     whole = [e for e in tried if len(e.losses) == budget.episodes and all(map(math.isfinite, e.losses.values()))]
-    means = {e: sum(entry.losses[e] for entry in whole) / len(whole) for e in range(budget.episodes)} if whole else {}
-    for entry in tried:
+    compared = range(budget.episodes) if whole and budget.halving else ()
+    means = {e: sum(entry.losses[e] for entry in whole) / len(whole) for e in compared}
+    for entry in tried if budget.halving else entries:
         relative = [loss - means.get(e, 0.0) for e, loss in entry.losses.items()]
         entry.score = sum(relative) / len(relative)
 
@@ -221,12 +222,13 @@ def _sobol(space: Sequence[Dimension], count: int, seed: int) -> list[Settings]:
 
 
 class _Sampler:
-    """TPE on everything that was tried."""
+    """TPE on everything that was tried; ``changing`` scores are read anew every time."""
 
-    def __init__(self, space: Sequence[Dimension], seed: int) -> None:
+    def __init__(self, space: Sequence[Dimension], seed: int, changing: bool) -> None:
         import optuna
 
         self._optuna, self._space = optuna, space
+        self._changing, self._study, self._known = changing, None, 0
         self._distributions = {d.name: _distribution(optuna, d) for d in space}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -239,9 +241,14 @@ class _Sampler:
         optuna, before = self._optuna, self._optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            study = optuna.create_study(sampler=self._sampler)
-            study.add_trials([self._trial(entry) for entry in tried if self._inside(entry)])
+            if self._study is None or self._changing:
+                self._study, self._known = optuna.create_study(sampler=self._sampler), 0
+            study: Any = self._study
+            study.add_trials([self._trial(entry) for entry in tried[self._known :] if self._inside(entry)])
+            self._known = len(tried)
             asked = [study.ask(self._distributions) for _ in range(count)]
+            for trial in asked:  # what it becomes will be added
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
         finally:
             optuna.logging.set_verbosity(before)
         return [{d.name: _value(d, trial.params[d.name]) for d in self._space} for trial in asked]
