@@ -519,7 +519,7 @@ STANDARD = Vocabulary()._with(
         latex=r"\cos^{\mathrm{all}}_t",
     ),
     Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\varrho_t"),
-    Feature("tensor_pace", "exp(log_pace)", "adaptive rate of the tensor, paced by the horizon", latex=r"\varrho_t"),
+    Feature("tensor_pace", "exp(log_pace)", "adaptive rate of the tensor, paced by the horizon", latex=r"\bar\rho_t"),
     Feature("rms_v", "sqrt(mean(v_hat))", "root of the tensor's mean second moment", latex="q_t"),
     Feature(
         "log_spread",

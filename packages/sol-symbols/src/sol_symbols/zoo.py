@@ -317,13 +317,14 @@ _TABLE = (
     _Entry(
         "sol-general",
         (
-            "tensor_pace*tensor_scale*wu*(ad*(9.2*ld - 12.7*pd - 1.54) + la_n*(-19.4*ld + 18*pd + 0.541) + "
-            "la_o*(8.36*ld - 1.99*pd + 1.01) + rs*(3.58*ld - 0.124*pd + 1.34)) where lr = 0.00124, beta1 = "
-            "0.869, beta2 = 0.758, rate_gain = 0.0469, rate_target = 0.125, warmup = 3.41, decay_power = "
-            "1.04, fan_in_power = 0.571, vector_gain = -2.16"
+            "tensor_pace*tensor_scale*wu*(ad*(2.27*ld - 3.5*pd + 0.615) + la_n*(-2.51*ld + 2.13*pd + 0.665) "
+            "+ la_o*(4.17*ld - 2.92*pd + 0.168) + rs*(0.196*ld + 0.577*pd - 0.604)) where lr = 0.008, beta1 "
+            "= 0.64, beta2 = 0.9791, rate_gain = 0.108, rate_target = 0.0628, warmup = 0.876, decay_power = "
+            "2.4, fan_in_power = 0.273, vector_gain = -0.716"
         ),
-        "learned by sol on a mixture of small trainings, seed 0",
-        use=("trainings that it was not learned on; set horizon, and lr to the best of lr x {1/4, 1/2, 1, 2, 4}"),
+        "learned by sol on a mixture of small trainings, seeds 1 and 6",
+        use="trainings that it was not learned on; set horizon, and lr to the best of lr x {1/4, 1/2, 1, 2, 4}",
+        remark="12 terms, among them Muon's direction; see docs/sol-general.md",
     ),
     _Entry(
         "sol-elementwise",
@@ -333,8 +334,9 @@ _TABLE = (
             " 0.00913, beta1 = 0.797, beta2 = 0.9478, rate_gain = 0.0572, rate_target = -0.0237,"
             " warmup = 4.65, decay_power = 2.25, fan_in_power = 0.352, vector_gain = -0.454"
         ),
-        "learned by sol on a mixture of small trainings, seed 0",
-        use=("trainings that it was not learned on; set horizon, and lr to the best of lr x {1/4, 1/2, 1, 2, 4}"),
+        "learned by sol on a mixture of small trainings, seeds 0 and 5",
+        use="as sol-general, where its matrix products cost too much",
+        remark="sol-general without Muon's direction; chooses its rate in the same way",
     ),
     _Entry(
         "sol-mnistnet",
