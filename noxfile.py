@@ -105,6 +105,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, into build/docs; a warning is an error. That the pages' code runs is the integration's to test."""
+    """The site, into build/docs, where a warning is an error; and its notebooks. Pages' code is the integration's."""
     install(session, "sphinx", "furo", "myst-parser", *PACKAGES.values())
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "build/docs", env=ENVIRONMENT)
+    session.run("python", "docs/run_notebooks.py", env=ENVIRONMENT)

@@ -1,5 +1,6 @@
 """What tasks need of their data: it holds, or the message says what does not."""
 
+import math
 import warnings
 
 import pytest
@@ -84,6 +85,10 @@ def mask(rows):
         {"labels": CLASSES[:, None]},
         {"labels": CLASSES.int()},
         {"nodes": {split: rows.int() for split, rows in NODES.items()}},
+        {"nodes": {split: mask(rows).numpy() for split, rows in NODES.items()}},
+        {"nodes": {split: rows.tolist() for split, rows in NODES.items()}},
+        {"nodes": {split: mask(rows).tolist() for split, rows in NODES.items()}},
+        {"features": FEATURES.numpy(), "edges": RING.numpy(), "labels": CLASSES.tolist()},
     ],
 )
 def test_other_forms_of_a_graph_are_the_same_graph(form):
@@ -104,6 +109,8 @@ def test_other_forms_of_a_graph_are_the_same_graph(form):
         ({"labels": CLASSES[:5]}, "one for each of 12 nodes"),
         ({"features": FEATURES.to_sparse()}, "features must be a dense matrix"),
         ({"nodes": {**NODES, "train": torch.tensor([0, 1, 1])}}, "nodes of 'train' are given twice: 3 indices of 2"),
+        ({"nodes": {**NODES, "train": mask(NODES["train"]).long()}}, "12 indices of 2 nodes; a mask has to be boolean"),
+        ({"features": FEATURES.index_fill(0, torch.tensor(3), math.nan)}, "features hold NaN or infinity; fill"),
         ({"nodes": {**NODES, "test": torch.tensor([-1, 2])}}, "nodes of 'test' must be from 0 to 11, got -1 to 2"),
         ({"nodes": {**NODES, "test": torch.tensor([3, 12])}}, "nodes of 'test' must be from 0 to 11, got 3 to 12"),
         ({"nodes": {**NODES, "test": mask(NODES["test"])[:5]}}, "must be indices or a boolean mask of 12 nodes"),

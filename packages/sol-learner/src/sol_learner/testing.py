@@ -106,7 +106,7 @@ def _check(task: Task) -> None:
     loss, once_more = losses
     _require(
         bool(torch.isfinite(loss)),
-        f"loss = {float(loss.detach())} at the start; scale inputs or weights",
+        f"loss = {float(loss.detach())} at the start; {_not_finite(first['train'][0])}",
     )
     _require(
         bool(torch.isclose(loss, once_more, rtol=1e-3)),
@@ -123,7 +123,7 @@ def _check(task: Task) -> None:
     for split in SPLITS:
         with calling(task, f"evaluate({split!r})", seed=True, advice=which_splits):
             metrics = measured(task, model, split)
-        _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}")
+        _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}; {_GAPS}")
     first_loss, second_loss = metrics["loss"], measured(task, model, SPLITS[-1])["loss"]
     _require(
         math.isclose(first_loss, second_loss, rel_tol=1e-3, abs_tol=1e-6),
@@ -145,6 +145,16 @@ def _check(task: Task) -> None:
             torch.allclose(once, _parameters(model)),
             "project: a second call moves the parameters again; project once",
         )
+
+
+_GAPS = "a row of the data may hold NaN or infinity, or an empty label"
+
+
+def _not_finite(batch: Batch) -> str:
+    """What to do about a loss that is not finite."""
+    tensors = [leaf for leaf in batch_leaves(batch) if isinstance(leaf, Tensor)]
+    odd = any(not bool(leaf.isfinite().all()) for leaf in tensors)
+    return "the batch holds infinity; clean the data" if odd else "scale inputs or weights"
 
 
 def _require(holds: bool, message: str) -> None:

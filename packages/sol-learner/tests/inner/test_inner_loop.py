@@ -114,7 +114,7 @@ def under_autocast(self, model, batch):
             "batches of .* leaves PyTorch's gradient mode at False, which was True; set it",
             False,
         ),
-        ({"batches": seeding}, "batches of .* leaves PyTorch's seed at .*draw from the generator that it gets", True),
+        ({"batches": seeding}, "batches.* of .* leaves PyTorch's seed at .*draw from the generator that it gets", True),
         ({"batches": reusing, "buffer": torch.empty(48, 5)}, "overwrites a batch when another is drawn", False),
         ({"build": in_doubles}, "build of .* leaves PyTorch's default dtype at torch.float64, which was", False),
         ({"build": elsewhere}, "build of .* leaves PyTorch's default device at meta, which was cpu", False),
@@ -188,6 +188,26 @@ def test_check_task_refuses_an_evaluation_that_trains(make_task):
 
     with pytest.raises(AssertionError, match=r"evaluate changes the model: 1\.running_mean"):
         check_task(Normed(vectorizable=False))
+
+
+@pytest.mark.parametrize(
+    ("split", "row", "value", "message"),
+    [
+        ("train", slice(None), float("inf"), "the batch holds infinity; clean the data"),
+        ("train", slice(None), float("nan"), r"batches\('train'\): a batch holds NaN"),
+        ("test", slice(3, 4), float("nan"), r"evaluate\('test'\): loss = nan; a row of the data may hold NaN"),
+    ],
+)
+def test_check_task_looks_for_gaps_in_the_data(make_task, split, row, value, message):
+    task = make_task()
+    x, y = task.data[split]
+    task.data[split] = x.clone(), y
+    task.data[split][0][row] = value
+    batches = task.batches
+    task.batches = lambda name, generator: batches("train" if name == split and row != slice(None) else name, generator)
+    task.single_domain = True
+    with pytest.raises(AssertionError, match=message):
+        check_task(task)
 
 
 def test_check_task_refuses_equal_splits(make_task):

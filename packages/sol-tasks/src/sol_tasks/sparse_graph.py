@@ -71,7 +71,7 @@ class Graph:
 
     @classmethod
     def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: Mapping[str, Tensor]) -> Graph:
-        """Make a graph.
+        """Make a graph, of tensors, arrays or lists.
 
         Args:
             features: Dense floats, [N, F].
@@ -82,6 +82,7 @@ class Graph:
         Raises:
             SolError: An argument is not as above, or PyTorch Geometric is not installed.
         """
+        features, edges, labels = (torch.as_tensor(given) for given in (features, edges, labels))
         labels = _checked_labels(labels, features)
         _check_edges(edges, len(labels))
         nodes = _checked_nodes(nodes, len(labels))
@@ -181,6 +182,8 @@ def _checked_labels(labels: Tensor, features: Tensor) -> Tensor:
         raise SolError(
             f"features must be a dense matrix of floats, [N, F], got {features.dtype} of shape {tuple(features.shape)}"
         )
+    if not features.isfinite().all():
+        raise SolError("features hold NaN or infinity; fill the gaps, or leave the column out")
     flat = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.ndim != 1 or len(flat) != len(features) or flat.is_floating_point() or flat.dtype == torch.bool:
         raise SolError(
@@ -204,7 +207,7 @@ def _checked_nodes(nodes: Mapping[str, Tensor], count: int) -> dict[str, Tensor]
     if {*nodes} != {*_SPLITS}:
         hint = "; rename 'val' to 'valid'" if "val" in nodes else ""
         raise SolError(f"nodes must have the splits {', '.join(_SPLITS)}, got {', '.join(map(str, nodes))}{hint}")
-    return {split: _checked_split(split, given, count) for split, given in nodes.items()}
+    return {split: _checked_split(split, torch.as_tensor(given), count) for split, given in nodes.items()}
 
 
 def _checked_split(split: str, given: Tensor, count: int) -> Tensor:
@@ -222,7 +225,8 @@ def _checked_split(split: str, given: Tensor, count: int) -> Tensor:
             f"nodes of {split!r} must be from 0 to {count - 1}, got {int(given.min())} to {int(given.max())}"
         )
     if len(given.unique()) != len(given):
-        raise SolError(f"nodes of {split!r} are given twice: {len(given)} indices of {len(given.unique())} nodes")
+        hint = "; a mask has to be boolean" if len(given) == count and int(given.max()) <= 1 else ""
+        raise SolError(f"nodes of {split!r} are given twice: {len(given)} indices of {len(given.unique())} nodes{hint}")
     return given.long()
 
 
