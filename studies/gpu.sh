@@ -24,7 +24,6 @@ steps() {
     echo "table2 python studies/table2.py --size $size --device $SOL_DEVICE"
     echo "table3 python studies/table3.py --size $size --device $SOL_DEVICE"
     echo "figure5 python studies/figure5.py --size $size --device $SOL_DEVICE"
-    echo "page python studies/results.py"
 }
 
 failed=0
@@ -37,7 +36,7 @@ while read -r name command; do
     fi
     echo "$name: $command"
     # Interrupted like by Control-C, a study keeps what it has; what ignores that is killed.
-    timeout --signal=INT --kill-after=15 "$left" $command >>"$marks/$name.log" 2>&1
+    timeout --signal=INT --kill-after=15 "$left" $command </dev/null >>"$marks/$name.log" 2>&1
     status=$?
     if [ "$status" -eq 0 ]; then
         touch "$marks/$name.done"
@@ -50,5 +49,6 @@ while read -r name command; do
         failed=1
     fi
 done < <(steps)
+python studies/results.py || failed=1
 [ "$failed" -eq 0 ] && echo "nothing left"
 exit "$failed"
