@@ -25,7 +25,10 @@ def test_the_committed_page_is_what_the_generator_gives(results):
 def test_what_has_no_json_is_not_run(results, monkeypatch, tmp_path):
     monkeypatch.setattr(results, "HERE", tmp_path)
     page = results.page()
-    assert page.count("**not run**") == 8  # a section for each table or figure, 1 with 3 and 6 with 7 in one
+    assert (
+        page.count("**not run**") == 7
+    )  # a section for each table or figure, 1 with 3 in one; Table 6 says it by line
+    assert page.count("- not run: ") == 6 + 5
     assert "reproduced:" not in page
     assert "| learned | 68.75 ± 0.35 | not run |" in page
 
@@ -62,11 +65,47 @@ def test_a_claim_is_decided_by_interval_and_p_against_the_best_other(
     assert "Size run: **cpu**; 2 held-out seeds, 12 learning rates" in results.figure5()
 
 
+def test_the_first_table_says_of_every_claim_what_became_of_it(results):
+    section = "## Table 1\n\nText.\n\n- reproduced: fast: +1\n- **undecided**: small: 0\n- reproduced: light"
+    more = "- **not reproduced**: cheap: -1"
+    words = results.summary([section, more, "## Table 2\n\n**not run**"])
+    assert words.startswith("Of 4 claims that were tried 2 hold, 1 do not, 1 are undecided.\n")
+    assert words.endswith("| Table 1 | fast; light | small | cheap |  |\n| Table 2 |  |  |  | all |")
+
+
+@pytest.mark.parametrize(
+    ("gain", "earlier", "words"),
+    [
+        (0.02, {}, "- reproduced: gat-cora, better than tuned AdamW with a schedule: +2.00 points"),
+        (0.0, {}, "- **undecided**: gat-cora, better than tuned AdamW"),
+        (-0.02, {}, "- **not reproduced**: gat-cora, better than tuned AdamW"),
+        (0.02, {"size": "paper"}, "- reproduced: gat-cora, better than the paper's Adam, rate 0.01: +2.00 points"),
+    ],
+)
+def test_graphs_are_decided_by_the_interval_and_holms_p(results, monkeypatch, tmp_path, gain, earlier, words):
+    study = {"size": "cpu", "notes": ["Small."], "budget": {"seeds": 3, "trials": 0}, **earlier}
+    scores = {"learned": [0.80, 0.82, 0.84]}
+    record = {
+        "study": study,
+        "test accuracy": {"learned": {"mean": 0.82, "std": 0.02}},
+        "accuracy of each seed": scores,
+    }
+    noise = (0.001, 0.0, -0.001)
+    for rival in ("AdamW", "Adam 0.01"):
+        scores[rival] = [a - gain - b for a, b in zip(scores["learned"], noise)]
+        record["test accuracy"][rival] = {"mean": 0.82 - gain, "std": 0.02}
+        record[f"accuracy, learned - {rival}"] = {"mean": gain, "low": gain - 0.0025, "high": gain + 0.0025}
+    (tmp_path / f"table6-gat-cora-{study['size']}.json").write_text(json.dumps(record))
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    assert words in results.graphs()
+    assert results.graphs().count("- not run: ") == 5
+
+
 def test_every_study_is_there_and_every_json_can_be_reported(results, tmp_path):
     from sol_learner.report import report_page
 
     studies = {path.stem for path in (ROOT / "studies").glob("*.py")}
-    assert {"table2", "table3", "table4", "figure5", "figure6", "attack", "graph", "bert"} <= studies
+    assert {"table2", "table3", "table4", "figure5", "figure6", "attack", "graph", "table6", "bert"} <= studies
     for path in (ROOT / "studies").glob("*.json"):
         record = json.loads(path.read_text())
         if path.name != "paper.json":

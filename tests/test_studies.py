@@ -86,7 +86,7 @@ def script(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["figure5", "figure6", "table2", "table3", "table4", "attack", "graph", "bert", "convnet"]
+    "name", ["figure5", "figure6", "table2", "table3", "table4", "table6", "attack", "graph", "bert", "convnet"]
 )
 def test_every_script_has_both_sizes_and_says_how_the_small_one_differs(study, name):
     module = script(name)

@@ -196,6 +196,22 @@ def test_what_is_missing_is_said(tmp_path, data):
         load_victim("net", tmp_path)
 
 
+def test_an_architecture_may_have_other_activations_and_commas(tmp_path):
+    network = nn.Sequential(
+        nn.Conv2d(3, 2, 2), nn.Sigmoid(), nn.Flatten(), nn.Linear(18, 4), nn.Tanh(), nn.Linear(4, 3)
+    )
+    (tmp_path / "weights").mkdir()
+    torch.save(network.state_dict(), tmp_path / "weights" / "net.pth")
+    for text in (
+        "Conv(3,2,k2,s1,p0) Sigmoid Flatten Linear(18,4) Tanh Linear(4,3)",
+        "Conv(3,2,k2,s1,p0), Sigmoid, Flatten , Linear(18,4), Tanh, Linear(4,3),",
+    ):
+        record = {"file": "weights/net.pth", "architecture": text, "normalisation": None, "state_dict_at": ""}
+        (tmp_path / "weights" / "models.json").write_text(json.dumps({"models": [record]}))
+        x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(load_victim("net", tmp_path)(x), network(x))
+
+
 def test_robustbench_is_asked_for_its_model_and_its_absence_is_explained(tmp_path, monkeypatch):
     import sys
     import types

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sol_learner.inner import Optimizees, run_rule
+from sol_learner.inner.side_by_side import obstacle
 from sol_learner.task import Stream
 from sol_learner.testing import check_task
 from sol_symbols import ZOO
@@ -45,8 +46,27 @@ def test_outputs_and_gradients_are_those_of_the_plain_layers_on_the_whole_graph(
     size = sum(parameter.square().sum() for parameter in parameters)
     loss = torch.nn.functional.cross_entropy(plain[nodes], graph.labels[nodes]) + 5e-4 / 2 * size
     expected = torch.autograd.grad(loss, parameters)
-    for ours, theirs in zip(torch.autograd.grad(task.loss(model, nodes), parameters), expected):
+    for ours, theirs in zip(torch.autograd.grad(task.loss(model, {"train": nodes}), parameters), expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_jknet_trains_side_by_side(data):
+    task = jknet("Cora", data)
+    assert task.vectorizable
+    assert obstacle(task) is None
+
+
+def test_the_calibrated_loss_is_the_smallest_over_temperatures(data):
+    task = jknet("Cora", data)
+    model = task.build(torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(300)
+    logits, labels = model(task.graph)[task.graph.nodes["valid"]].double(), task.graph.labels[task.graph.nodes["valid"]]
+    inverse = torch.logspace(-4, 2, 2001, base=2.0, dtype=torch.float64)
+    losses = [float(torch.nn.functional.cross_entropy(b * logits, labels)) for b in inverse]
+    found = task.evaluate(model, "valid")
+    assert found["calibrated"] == pytest.approx(min(losses), rel=1e-4)
+    assert found["calibrated"] <= found["loss"]
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("Cora", 0.78, 0.845), ("Citeseer", 0.67, 0.74)])
@@ -87,3 +107,6 @@ def test_a_graph_and_a_model_of_ones_own():
     whole, part = NodeClassification("own", Own, graph), NodeClassification("own", Own, graph, hops=1)
     model = whole.build(torch.Generator().manual_seed(0))
     assert part.evaluate(model, "test") == pytest.approx(whole.evaluate(model, "test"))
+    some = {"test": nodes["test"][[7, 2]]}
+    torch.testing.assert_close(part.loss(model, some), whole.loss(model, some))
+    assert not torch.isclose(part.loss(model, some), part.loss(model, {"test": nodes["test"]}))

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from sol_tasks import Graph
-from sol_tasks.sparse_graph import _matrix
+from sol_tasks.sparse_graph import _csr, _Matrix
 
 
 def test_a_neighbourhood_holds_what_reaches_its_nodes():
     edges = torch.tensor([[1, 2, 3, 4, 5, 0], [0, 1, 2, 3, 4, 5]])  # a ring: 0 <- 1 <- 2 <- 3 <- 4 <- 5 <- 0
     loops = torch.cat([edges, torch.arange(6).expand(2, 6)], 1)
     weights = torch.arange(12.0)
-    features = _matrix(torch.arange(6), torch.arange(6), torch.arange(6.0), (6, 6))[0]
+    features = _csr(torch.arange(6), torch.arange(6), torch.arange(6.0), (6, 6))[0]
     ring = Graph(features, edges, (loops, weights), torch.arange(6), {}, 6)
     part = ring.around(torch.tensor([3, 0]), 2)
     assert part.labels.tolist() == [3, 0, 1, 4, 2, 5]
@@ -31,7 +31,7 @@ def test_a_neighbourhood_holds_what_reaches_its_nodes():
 def test_dropout_of_a_sparse_matrix_keeps_its_mean_and_drops_its_share():
     dense = torch.rand(300, 200, generator=torch.Generator().manual_seed(0)) < 0.1
     rows, columns = dense.nonzero().unbind(1)
-    features = _matrix(rows, columns, torch.ones(len(rows)), (300, 200))[0]
+    features = _csr(rows, columns, torch.ones(len(rows)), (300, 200))[0]
     graph = Graph(
         features, torch.empty(2, 0).long(), (torch.empty(2, 0).long(), torch.empty(0)), torch.empty(300), {}, 2
     )
@@ -46,3 +46,24 @@ def test_dropout_of_a_sparse_matrix_keeps_its_mean_and_drops_its_share():
     (gradient,) = torch.autograd.grad(dropped, weight, direction)
     torch.testing.assert_close(gradient, dropped.detach().T @ direction)  # the same values are dropped in it
     torch.testing.assert_close(graph.project(weight), dense.float())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_products_that_are_mapped_are_those_one_by_one(own):
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand(6, 4, generator=generator) * (torch.rand(6, 4, generator=generator) < 0.5)
+    rows, columns = dense.nonzero().unbind(1)
+    matrix = _Matrix.of(_csr(rows, columns, dense[rows, columns], (6, 4))[0])
+    values = torch.rand(3, len(rows), generator=generator)
+    x = torch.rand(2, 3, 4, 5, generator=generator, requires_grad=True)
+
+    def one(numbers, y):
+        return matrix.product(numbers, y) if own else matrix @ y
+
+    mapped = torch.vmap(torch.vmap(one), in_dims=(None, 0))(values, x)
+    filled = torch.zeros(3, 6, 4).index_put((torch.arange(3)[:, None], rows, columns), values)
+    expected = (filled if own else dense) @ x
+    torch.testing.assert_close(mapped, expected)
+    direction = torch.rand(2, 3, 6, 5, generator=generator)
+    ours, theirs = (torch.autograd.grad(y, x, direction)[0] for y in (mapped, expected))
+    torch.testing.assert_close(ours, theirs)

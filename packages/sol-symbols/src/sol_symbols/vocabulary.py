@@ -358,6 +358,10 @@ STANDARD = Vocabulary()._with(
         *("vector_gain", -0.7, float("-inf"), float("inf"), "logarithm of tensor_scale's factor for vectors"),
         latex=r"c",
     ),
+    Hyperparameter(
+        "beta_avg", 0.98, 0.0, 1.0, "decay rate of the average of the weights", latex=r"\beta_{\mathrm{avg}}"
+    ),
+    Hyperparameter("rise_power", 30.0, 0.0, float("inf"), "exponent of the rise late", latex="q"),
     Recurrence("m", "beta1*m_prev + (1 - beta1)*g", description="moving average of the gradient", latex="m_t"),
     Recurrence(
         "v", "beta2*v_prev + (1 - beta2)*g**2", description="moving average of the squared gradient", latex="v_t"
@@ -485,6 +489,12 @@ STANDARD = Vocabulary()._with(
         latex=r"\eta_t",
         kind=Kind.TENSOR,
     ),
+    Recurrence(
+        "w_avg",
+        "w + beta_avg*step(t - 1)*(w_avg_prev - w)",
+        description="moving average of the weights, from their first values",
+        latex=r"\bar\theta_t",
+    ),
     Feature("g_prev", "g_old_prev", "gradient of the step before, 0 at the first", latex="g_{t-1}"),
     Feature("g_diff", "step(t - 1)*(g - g_prev)", "change of the gradient, 0 at the first step", latex=r"\Delta g_t"),
     Feature(
@@ -545,6 +555,13 @@ STANDARD = Vocabulary()._with(
     Feature("ld", "1 - min(t/T, 1)", "linear decay, 1 to 0 over the horizon", latex=r"\ell_t"),
     Feature(
         "cd", "(1 + cos(3.141592653589793*min(t/T, 1)))/2", "cosine decay, 1 to 0 over the horizon", latex=r"\kappa_t"
+    ),
+    Feature("late", "min(t/T, 1)**rise_power", "power rise, near 0 and then to 1 at the horizon", latex=r"\eta_t"),
+    Feature(
+        "pull",
+        "(w - w_avg)*late",
+        "towards the average of the weights at the end; where its coefficient is 1/lr, the weights become the average",
+        latex=r"p_t",
     ),
     Feature("la", "beta1*m_hat + (1 - beta1)*g", "look-ahead momentum, after Nesterov", latex=r"\tilde m_t"),
     Feature("li", "beta1*m_slow_prev + (1 - beta1)*g", "interpolation of Lion", latex=r"i_t"),

@@ -18,6 +18,9 @@ from sol_tasks.sparse_graph import Graph
 
 __all__ = ["NodeClassification", "gat", "jknet"]
 
+Nodes = dict[str, Tensor]
+"""The nodes of one split, by its name."""
+
 
 class NodeClassification:
     """Classify the nodes of one graph.
@@ -32,12 +35,12 @@ class NodeClassification:
         horizon: Inner steps of an episode, T.
         device: Device of the model and the graph.
         decay: lambda of the penalty lambda/2 |theta|^2 in the training loss, as in the published settings.
+        vectorizable: Whether :func:`torch.vmap` can map the model, so that several are trained side by side.
 
     Raises:
         SolError: With ``hops``, a model's outputs at the nodes of a split are not those of the whole graph.
     """
 
-    vectorizable = False
     unroll = 50
 
     def __init__(
@@ -49,13 +52,21 @@ class NodeClassification:
         horizon: int = 250,
         device: torch.device | str = "cpu",
         decay: float = 5e-4,
+        vectorizable: bool = False,
     ) -> None:
+        self.vectorizable = vectorizable
         self.name, self.horizon, self.device, self.decay = name, horizon, torch.device(device), decay
         self._model, self.graph = model, graph.to(device)
         nodes = self.graph.nodes.items()
-        self._parts = {} if hops is None else {split: self.graph.around(rows, hops) for split, rows in nodes}
+        self._parts = {} if hops is None else {split: self._around(rows, hops) for split, rows in nodes}
         if hops is not None:
             self._check_hops(hops)
+
+    def _around(self, rows: Tensor, hops: int) -> tuple[Graph, Tensor]:
+        """The neighbourhood of nodes, and where in it each of them is, [N]."""
+        places = torch.zeros_like(self.graph.labels)
+        places[rows] = torch.arange(len(rows), device=places.device)
+        return self.graph.around(rows, hops), places
 
     @torch.no_grad()
     def _check_hops(self, hops: int) -> None:
@@ -65,7 +76,7 @@ class NodeClassification:
             raise SolError(f"{norm} normalises over all nodes that the model is called with; use hops = None")
         whole = model.eval()(self.graph)
         for split, rows in self.graph.nodes.items():
-            difference = float((model(self._parts[split])[: len(rows)] - whole[rows]).abs().max())
+            difference = float((model(self._parts[split][0])[: len(rows)] - whole[rows]).abs().max())
             if not difference <= 1e-3 * float(whole[rows].abs().max()):
                 raise SolError(
                     f"hops = {hops} is too few: outputs at the nodes of {split!r} differ from those of the whole graph "
@@ -77,30 +88,47 @@ class NodeClassification:
         """A fresh model with the default initialisation of its layers."""
         return build_seeded(lambda: self._model(self.graph), generator).to(self.device)
 
-    def batches(self, split: str, generator: torch.Generator) -> Iterator[Tensor]:
-        """All nodes of the split, the same at every step."""
-        return itertools.repeat(self.graph.nodes[split])
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Nodes]:
+        """All nodes of the split, by its name, the same at every step."""
+        return itertools.repeat({split: self.graph.nodes[split]})
 
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Mean cross-entropy over the nodes ``batch``, in nats, plus the penalty."""
-        logits = self._logits(model, batch)
+    def loss(self, model: nn.Module, batch: Nodes) -> Tensor:
+        """Mean cross-entropy over the nodes of the batch, in nats, plus the penalty."""
+        ((split, nodes),) = batch.items()
         size = sum(parameter.square().sum() for parameter in model.parameters())
-        return nn.functional.cross_entropy(logits, self.graph.labels[batch]) + self.decay / 2 * size
+        loss = nn.functional.cross_entropy(self._logits(model, split, nodes), self.graph.labels[nodes])
+        return loss + self.decay / 2 * size
 
-    def _logits(self, model: nn.Module, nodes: Tensor) -> Tensor:
-        """Logits at ``nodes``; for the nodes of a split, computed from its neighbourhood alone."""
-        for split, part in self._parts.items():
-            if nodes is self.graph.nodes[split]:
-                return model(part)[: len(nodes)]
-        return model(self.graph)[nodes]
+    def _logits(self, model: nn.Module, split: str, nodes: Tensor) -> Tensor:
+        """Logits at some nodes of a split, computed from its neighbourhood alone where there is one."""
+        if split not in self._parts:
+            return model(self.graph)[nodes]
+        part, places = self._parts[split]
+        return model(part)[places[nodes]]
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Cross-entropy ``loss`` and ``accuracy`` in [0, 1] over the nodes of the split."""
+        """Over the nodes of the split: cross-entropy ``loss``, ``accuracy`` in [0, 1], and ``calibrated``.
+
+        The last is the cross-entropy at the best single temperature. Confidence, which changes the loss after accuracy
+        is settled, cannot change it.
+        """
         nodes = self.graph.nodes[split]
-        logits, labels = self._logits(model, nodes), self.graph.labels[nodes]
-        loss = nn.functional.cross_entropy(logits, labels)
-        return {"loss": float(loss), "accuracy": float((logits.argmax(1) == labels).float().mean())}
+        logits, labels = self._logits(model, split, nodes), self.graph.labels[nodes]
+        loss, accuracy = nn.functional.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
+        return {"loss": float(loss), "accuracy": float(accuracy), "calibrated": _calibrated(logits, labels)}
+
+
+def _calibrated(logits: Tensor, labels: Tensor) -> float:
+    """min over b in [2^-8, 2^8] of the cross-entropy of b * ``logits``, which is convex in b."""
+    best, loss = 0.0, torch.tensor(torch.nan)
+    for width in (8.0, 0.5, 0.03):
+        powers = best + torch.linspace(-width, width, 33, device=logits.device)
+        scaled = powers.exp2()[:, None, None] * logits
+        losses = nn.functional.cross_entropy(scaled.movedim(0, -1), labels[:, None].expand(-1, 33), reduction="none")
+        loss, place = losses.mean(0).min(0)
+        best = float(powers[place])
+    return float(loss)
 
 
 def gat(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
@@ -108,7 +136,8 @@ def gat(name: str, data: Path | None = None, device: torch.device | str = "cpu")
 
     Source: Velickovic et al., "Graph attention networks", ICLR 2018.
     """
-    return NodeClassification(f"gat-{name.lower()}", GAT, load_planetoid(name, data), 2, device=device)
+    graph = load_planetoid(name, data)
+    return NodeClassification(f"gat-{name.lower()}", GAT, graph, 2, device=device)
 
 
 def jknet(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
@@ -116,4 +145,5 @@ def jknet(name: str, data: Path | None = None, device: torch.device | str = "cpu
 
     Source: Xu et al., "Representation learning on graphs with jumping knowledge networks", ICML 2018.
     """
-    return NodeClassification(f"jknet-{name.lower()}", JKNet, load_planetoid(name, data), 6, device=device)
+    graph = load_planetoid(name, data)
+    return NodeClassification(f"jknet-{name.lower()}", JKNet, graph, 6, device=device, vectorizable=True)

@@ -26,24 +26,76 @@ __all__ = ["Graph"]
 _SPLITS = ("train", "valid", "test")
 
 
-class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one. The transpose is an argument: PyTorch would sort it again for every gradient.
+class _Matrix:
+    """A sparse matrix for products, and its transpose, which PyTorch would sort again for every gradient.
 
+    Attributes:
+        csr: The matrix.
+        order: Where the values of the transpose are among those of ``csr``.
+        transposed: The transpose.
+    """
+
+    order: Tensor
+    transposed: _Matrix
+
+    def __init__(self, csr: Tensor) -> None:
+        self.csr = csr
+
+    @classmethod
+    def of(cls, csr: Tensor) -> _Matrix:
+        """The matrix ``csr`` with its transpose."""
+        starts = csr.crow_indices()
+        rows = torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
+        transposed, order = _csr(csr.col_indices(), rows, csr.values(), (csr.shape[1], csr.shape[0]))
+        this, other = cls(csr), cls(transposed)
+        this.order, other.order = order, order.argsort()
+        this.transposed, other.transposed = other, this
+        return this
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        return _Product.apply(self, None, dense)
+
+    def product(self, values: Tensor, dense: Tensor) -> Tensor:
+        """The product with other values at the same places."""
+        return _Product.apply(self, values, dense)
+
+
+class _Product(torch.autograd.Function):
+    """A :class:`_Matrix` times a dense one, with other values where they are given; differentiable in the dense one.
+
+    Dense matrices that :func:`torch.vmap` stacks are multiplied at once, as one with more columns.
     Autocast is disabled, because CPUs have no sparse products in bfloat16.
     """
 
     @staticmethod
-    def forward(matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
+    def forward(matrix: _Matrix, values: Tensor | None, dense: Tensor) -> Tensor:
+        csr = matrix.csr
+        if values is not None:
+            rows, columns = csr.crow_indices(), csr.col_indices()
+            csr = torch.sparse_csr_tensor(rows, columns, values, csr.shape, check_invariants=False)
         with torch.autocast(dense.device.type, enabled=False):
-            return (matrix @ dense.to(matrix.dtype)).to(dense.dtype)
+            return (csr @ dense.to(csr.dtype)).to(dense.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.matrix, ctx.transposed, _ = inputs
+    def setup_context(ctx: Any, inputs: tuple[_Matrix, Tensor | None, Tensor], output: Tensor) -> None:
+        ctx.matrix, values, _ = inputs
+        ctx.save_for_backward(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _Product.apply(ctx.transposed, ctx.matrix, gradient)
+        (values,) = ctx.saved_tensors
+        if values is not None:
+            values = values[ctx.matrix.order]
+        return None, None, _Product.apply(ctx.matrix.transposed, values, gradient)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, matrix: _Matrix, values: Tensor | None, dense: Tensor) -> tuple[Tensor, int]:
+        _, along, axis = in_dims
+        if along is not None and values is not None:  # masks of its own for each model
+            columns = itertools.repeat(dense) if axis is None else dense.unbind(axis)
+            return torch.stack([_Product.apply(matrix, *own) for own in zip(values.unbind(along), columns)]), 0
+        wide = dense.movedim(axis, 1)
+        return _Product.apply(matrix, values, wide.flatten(1)).unflatten(1, wide.shape[1:]), 1
 
 
 @dataclass(frozen=True)
@@ -138,11 +190,9 @@ class Graph:
 
     def project(self, weight: Tensor, rate: float = 0.0) -> Tensor:
         """Features times ``weight`` [F, O], with dropout ``rate`` on the features: [N, O]."""
-        transposed, order = self._transposed
         if not rate:
-            return _Product.apply(self.features, transposed, weight)
-        values = nn.functional.dropout(self.features.values(), rate)
-        return _Product.apply(_with(self.features, values), _with(transposed, values[order]), weight)
+            return self._features @ weight
+        return self._features.product(nn.functional.dropout(self.features.values(), rate), weight)
 
     def into(self, hop: int) -> tuple[Tensor, int]:
         """The normalised edges to nodes within ``hop`` hops, and the number of these nodes; all for a whole graph."""
@@ -154,27 +204,22 @@ class Graph:
 
         For a whole graph, x and the result are at all nodes.
         """
-        return _Product.apply(*self._propagation[hop if self.within else 0], x)
+        return self._propagation[hop if self.within else 0] @ x
 
     @cached_property
-    def _transposed(self) -> tuple[Tensor, Tensor]:
-        """The transposed features, and the positions of their values in the features' values."""
-        starts = self.features.crow_indices()
-        rows = torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
-        shape = (self.features.shape[1], self.features.shape[0])
-        return _matrix(self.features.col_indices(), rows, self.features.values(), shape)
+    def _features(self) -> _Matrix:
+        return _Matrix.of(self.features)
 
     @cached_property
-    def _propagation(self) -> list[tuple[Tensor, Tensor]]:
-        """The matrix of :meth:`propagate` and its transpose, for each hop."""
+    def _propagation(self) -> list[_Matrix]:
+        """The matrix of :meth:`propagate` for each hop."""
         (sources, targets), weights = self.normalised
         sizes = [nodes for nodes, _ in self.within] or [len(self.labels)] * 2
         counts = [edges for _, edges in self.within[:-1]] or [len(weights)]
-        matrices = []
-        for count, (into, of) in zip(counts, itertools.pairwise(sizes)):
-            s, t, w = sources[:count], targets[:count], weights[:count]
-            matrices.append((_matrix(t, s, w, (into, of))[0], _matrix(s, t, w, (of, into))[0]))
-        return matrices
+        return [
+            _Matrix.of(_csr(targets[:count], sources[:count], weights[:count], shape)[0])
+            for count, shape in zip(counts, itertools.pairwise(sizes))
+        ]
 
 
 def _checked_labels(labels: Tensor, features: Tensor) -> Tensor:
@@ -230,7 +275,7 @@ def _checked_split(split: str, given: Tensor, count: int) -> Tensor:
     return given.long()
 
 
-def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """A CSR matrix and the order of its values. Its indices have 32 bits, as CPU kernels require."""
     order = rows.argsort(stable=True)
     starts = nn.functional.pad(rows.bincount(minlength=shape[0]).cumsum(0), (1, 0))
@@ -241,12 +286,6 @@ def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int
     return matrix, order
 
 
-def _with(matrix: Tensor, values: Tensor) -> Tensor:
-    """``matrix`` with its values replaced."""
-    rows, columns = matrix.crow_indices(), matrix.col_indices()
-    return torch.sparse_csr_tensor(rows, columns, values, matrix.shape, check_invariants=False)
-
-
 def _rows(matrix: Tensor, chosen: Tensor) -> Tensor:
     """The rows ``chosen`` of a sparse matrix."""
     starts = matrix.crow_indices().long()
@@ -255,9 +294,9 @@ def _rows(matrix: Tensor, chosen: Tensor) -> Tensor:
     first = starts[chosen] - (counts.cumsum(0) - counts)
     entries = torch.arange(len(rows), device=chosen.device) + first[rows]
     shape = (len(chosen), matrix.shape[1])
-    return _matrix(rows, matrix.col_indices()[entries], matrix.values()[entries], shape)[0]
+    return _csr(rows, matrix.col_indices()[entries], matrix.values()[entries], shape)[0]
 
 
 def _sparse(dense: Tensor) -> Tensor:
     rows, columns = dense.nonzero().unbind(1)
-    return _matrix(rows, columns, dense[rows, columns], (dense.shape[0], dense.shape[1]))[0]
+    return _csr(rows, columns, dense[rows, columns], (dense.shape[0], dense.shape[1]))[0]

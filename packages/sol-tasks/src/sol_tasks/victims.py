@@ -80,15 +80,20 @@ class _SmallResNet(nn.Module):
 
 _RESNETS = {"resnet2b": (8, 1), "resnet4b": (16, 2)}
 
+_PLAIN = {kind.__name__: kind for kind in (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Flatten)}
+"""Layers without numbers, by name."""
+
 
 def _sequential(text: str) -> nn.Sequential:
     """The network that a text such as ``Conv(3,16,k4,s2,p1) ReLU Flatten Linear(2048,100)`` describes.
+
+    Commas between layers are ignored.
 
     Raises:
         SolError: The text has an unknown layer.
     """
     layers: list[nn.Module] = []
-    for word in text.split():
+    for word in filter(None, (word.strip(",") for word in text.split())):
         convolution = re.fullmatch(r"Conv\((\d+),(\d+),k(\d+),s(\d+),p(\d+)\)", word)
         linear = re.fullmatch(r"Linear\((\d+),(\d+)\)", word)
         if convolution:
@@ -96,10 +101,10 @@ def _sequential(text: str) -> nn.Sequential:
             layers.append(nn.Conv2d(inputs, outputs, kernel, stride, padding))
         elif linear:
             layers.append(nn.Linear(int(linear[1]), int(linear[2])))
-        elif word in ("ReLU", "Flatten"):
-            layers.append(nn.ReLU() if word == "ReLU" else nn.Flatten())
+        elif word in _PLAIN:
+            layers.append(_PLAIN[word]())
         else:
-            known = "Conv(i,o,kK,sS,pP), Linear(i,o), ReLU, Flatten"
+            known = ", ".join(["Conv(i,o,kK,sS,pP)", "Linear(i,o)", *_PLAIN])
             raise SolError(f"unknown layer {word!r} in the architecture {text!r}; known: {known}")
     return nn.Sequential(*layers)
 
