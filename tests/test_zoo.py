@@ -3,6 +3,8 @@
 Where no library has an optimizer as published, the reference is the paper's algorithm in NumPy, tensor by tensor.
 """
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -210,6 +212,7 @@ REFERENCES = [
     ("amsgrad", of_torch(OPTIM.Adam, amsgrad=True)),
     ("adamax", of_torch(OPTIM.Adamax)),
     ("radam", of_torch(OPTIM.RAdam)),
+    ("schedule-free-adamw", of_optax(optax.contrib.schedule_free_adamw)),
     ("yogi", of_paper(yogi)),
     ("laprop", of_paper(laprop)),
     ("qhadam", of_paper(qhadam)),
@@ -249,6 +252,50 @@ def test_muon_is_pytorchs_but_for_its_precision(shape, monkeypatch):
         optimizer.step()
         w = w - LR * update
         np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-9, atol=1e-12)
+
+
+def rule_weights(rule):
+    """Parameters after each step, and the weights to evaluate with."""
+    phi, w = evaluator(rule, layout=LAYOUT), start()
+    state, path = phi.init(w), []
+    for t, g in enumerate(gradients(), start=1):
+        update, state = phi(g, state, w, t)
+        w = w - LR * update
+        path.append((w, phi.weights(state, w, t, LR)))
+    return [np.stack(column) for column in zip(*path)]
+
+
+@pytest.mark.parametrize("wd", [0.0, 0.1])
+def test_schedule_free_adamw_evaluates_at_the_same_weights(wd):
+    transformation = optax.contrib.schedule_free_adamw(LR, weight_decay=wd)
+    w = jax.numpy.asarray(start())
+    state, trained, averaged = transformation.init(w), [], []
+    for g in gradients():
+        updates, state = transformation.update(jax.numpy.asarray(g), state, w)
+        w = optax.apply_updates(w, updates)
+        trained.append(w)
+        averaged.append(optax.contrib.schedule_free_eval_params(state, w))
+    rule = replace(ZOO["schedule-free-adamw"], values={"wd": wd})
+    for found, expected in zip(rule_weights(rule), (trained, averaged)):
+        np.testing.assert_allclose(found, np.stack(expected), rtol=1e-12, atol=1e-15)
+
+
+def test_averages_of_parameters_are_those_of_libraries():
+    """The moving average starts at the first parameters, the mean has those after each step."""
+    w, ema = rule_weights(UpdateRule.parse("ad evaluate ema_weights where beta_avg = 0.95"))
+    _, mean = rule_weights(UpdateRule.parse("ad evaluate mean_weights"))
+    model = torch.nn.ParameterList([torch.tensor(start())])
+    swa = torch.optim.swa_utils
+    averages = [swa.AveragedModel(model, multi_avg_fn=swa.get_ema_multi_avg_fn(0.95)), swa.AveragedModel(model)]
+    averages[0].update_parameters(model)
+    moving = start()
+    for i, row in enumerate(w):
+        model[0].data = torch.tensor(row)
+        moving = optax.incremental_update(row, moving, 0.05)
+        np.testing.assert_allclose(ema[i], moving, rtol=1e-12)
+        for average, found in zip(averages, (ema, mean)):
+            average.update_parameters(model)
+            np.testing.assert_allclose(found[i], average.module[0].detach(), rtol=1e-12)
 
 
 def test_every_rule_that_names_a_twin_is_compared_with_it():

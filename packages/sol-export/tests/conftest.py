@@ -11,6 +11,7 @@ TEXTS = [
     "0.391*ad + 0.115*sign(g) + 0.0287*sign(m) + 0.362*cd*sign(g) + 105.0*m_hat - 4.72*ld*m_hat where lr = 0.038",
     "0.5*exp(ld)*g - 0.1*tanh(rs) + ag*g where lr = 0.01, T = 30",
     "1",
+    "0.3*ad*ld evaluate w + 0.5*(w_avg - w)*min(1, t/9)",
     "c1*ad + (rs + c2)**2*sign(m_prev) where beta1 = 0.8, c1 = 0.3, c2 = 0.5",
 ]
 RULES = [*ZOO.values(), *(UpdateRule.parse(text) for text in TEXTS)]

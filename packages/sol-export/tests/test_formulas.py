@@ -24,7 +24,9 @@ NAMES = [*ZOO, "long"]
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_every_live_name_has_its_equation_before_it_is_used(rule):
     lefts = [equation.left for equation in equations(rule, 4)]
-    assert [left for left in lefts if not left.startswith("u_")] == [*map(latex, rule.live), r"\phi_t", r"\theta_t"]
+    averaged = [] if rule.evaluation is None else [r"\theta^{\mathrm{eval}}_t"]
+    named = [*map(latex, rule.live), *averaged, r"\phi_t", r"\theta_t"]
+    assert [left for left in lefts if not left.startswith("u_")] == named
     used = {meaning.symbol for meaning in meanings(rule, 4)}
     assert used >= {latex(name) for name in (*rule.live, *rule.values)} | {r"\alpha"}
 
@@ -97,7 +99,7 @@ def test_latex_is_balanced(rule):
     assert sorted(re.findall(r"\\begin{(.+?)}", source)) == sorted(re.findall(r"\\end{(.+?)}", source))
     assert source.count(r"\left") == source.count(r"\right")
     rows = source.partition(r"\begin{align*}")[2].partition(r"\end{align*}")[0]
-    assert rows.count("&=") == len(rule.live) + 2
+    assert rows.count("&=") == len(rule.live) + 2 + (rule.evaluation is not None)
 
 
 def many_terms():

@@ -37,7 +37,13 @@ REDUCING = [
     "all_rms(g)*rms(g)",
     "max(g, m) + clip(m, 0.1)*step(t - 2)*inv0(v)",
 ]
-RULES = {**ZOO, **{text[:20]: UpdateRule.parse(text) for text in EDGES + REDUCING}}
+AVERAGING = [
+    "ad evaluate ema_weights where beta_avg = 0.9",
+    "ld*m + 0.01*w evaluate mean_weights",
+    "g*inv0(rms(g)) evaluate mean_weights + lr*m",
+    "0.1*sign(m) evaluate w + c*(w_avg - w)*min(1, t/7)*step(t - 2) + log(1 + v)/mu where c = 0.3",
+]
+RULES = {**ZOO, **{text[:20]: UpdateRule.parse(text) for text in EDGES + REDUCING + AVERAGING}}
 LANGUAGES = {"torch": "torch", "optax": "optax"}
 
 
@@ -116,7 +122,14 @@ def test_a_third_party_adds_a_language(plugin, capsys):
     assert "numpy" in exporters()
     assert isinstance(load_exporter("numpy"), Executable)
     for rule in RULES.values():
-        if not lower(rule).reduces:
+        if lower(rule).reduces:
+            continue
+        if rule.evaluation is not None:
+            with pytest.raises(
+                SolError, match="the parameters and the evaluation weights after each step are of shape"
+            ):
+                verify_source(rule, export_rule(rule, "numpy"), "numpy")
+        else:
             assert verify_source(rule, export_rule(rule, "numpy"), "numpy")["float64"] < 1e-13
     assert main(["export", "adam", "--to", "numpy", "-o", str(plugin / "adam.py")]) == 0
     assert "verified against the rule" in capsys.readouterr().out
@@ -147,3 +160,24 @@ def test_faults_of_reductions_are_found(right, wrong):
     assert right in source
     with pytest.raises(SolError, match=r"the emitted source (does not match the rule|fails)"):
         verify_source(rule, source.replace(right, wrong), "torch")
+
+
+@pytest.mark.parametrize(
+    ("to", "right", "wrong"),
+    [
+        ("torch", "w = p.to(_precision(p))\n    ema", "w = 2 * p.to(_precision(p))\n    ema"),
+        ("torch", "p.copy_(_weights(", "p.add_(_weights("),
+        ("torch", 'p.copy_(state.pop("trained"))', 'state.pop("trained")'),
+        ("torch", "w_avg.mul_(beta_avg)", "w_avg.mul_(beta2)"),
+        ("torch", "return weights", "return weights * (1 - 1e-6)"),
+        ("optax", "weights.astype(", "w.astype("),
+        ("optax", "jnp.where(state.count == 0, p", "jnp.where(state.count == 1, p"),
+    ],
+)
+def test_faults_of_evaluation_weights_are_found(to, right, wrong):
+    pytest.importorskip(to)
+    rule = UpdateRule.parse("ad evaluate 0.5*ema_weights + 0.5*w where beta_avg = 0.9")
+    source = export_rule(rule, to)
+    assert right in source
+    with pytest.raises(SolError, match="does not match the rule"):
+        verify_source(rule, source.replace(right, wrong), to)

@@ -50,8 +50,8 @@ def test_round_trips(text):
         UpdateRule.from_json(rule.to_json()),
         pickle.loads(pickle.dumps(rule)),
         copy.deepcopy(rule),
-        UpdateRule(rule.expression, rule.values, rule.lr),
-        UpdateRule(format_expression(rule.expression), rule.values, rule.lr),
+        UpdateRule(rule.expression, rule.values, rule.lr, evaluation=rule.evaluation),
+        UpdateRule(format_expression(rule.expression), rule.values, rule.lr, evaluation=rule.evaluation),
     ):
         assert twin == rule
         assert hash(twin) == hash(rule)

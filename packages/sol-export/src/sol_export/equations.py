@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -15,6 +16,7 @@ from sol_symbols import INPUTS, Feature, SolError, UpdateRule, Vocabulary, latex
 __all__ = ["Equation", "FormulaExporter", "Meaning", "checked_title", "equations", "meanings"]
 
 _WIDTH = 64  # glyphs per line
+_EVALUATED = r"\theta^{\mathrm{eval}}_t"
 
 
 class FormulaExporter:
@@ -79,13 +81,17 @@ class Meaning:
 def equations(rule: UpdateRule, digits: int | None) -> list[Equation]:
     """Return the equations of the rule's states and features, phi and the step, in order of dependency.
 
-    A function argument that is too long becomes a separate equation, ``u_1 = ...``.
+    Evaluation weights precede phi. A function argument that is too long becomes a separate equation, ``u_1 = ...``.
     """
     rows: list[Equation] = []
+    before, after = (partial(latex, digits=digits, vocabulary=rule.vocabulary, after=x) for x in (False, True))
     for name in rule.live:
         left = latex(name, vocabulary=rule.vocabulary)
-        rows += _broken(left, rule.vocabulary.definitions[name], digits, rows, rule.vocabulary)
-    rows += _broken(r"\phi_t", rule.expression, digits, rows, rule.vocabulary)
+        show = after if name in rule.averages else before
+        rows += _broken(left, rule.vocabulary.definitions[name], show, rows)
+    if rule.evaluation is not None:
+        rows += _broken(_EVALUATED, rule.evaluation, after, rows)
+    rows += _broken(r"\phi_t", rule.expression, before, rows)
     return [*rows, Equation(r"\theta_t", (r"\theta_{t-1} - \alpha\,\phi_t",))]
 
 
@@ -100,9 +106,11 @@ def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
         return names.sub(lambda match: f"${symbol_of(match[0])}$", words) if rule.live or rule.values else words
 
     used = {free.name for name in rule.live for free in rule.vocabulary.definitions[name].free_symbols}
-    used |= {free.name for free in rule.expression.free_symbols}
+    used |= {free.name for x in (rule.expression, rule.evaluation) if x is not None for free in x.free_symbols}
     found = [Meaning(r"\theta_t", "parameter after step $t$, elementwise"), Meaning(r"\phi_t", "update")]
     found.append(Meaning(r"\alpha", "learning rate", _number(rule.lr, digits)))
+    if rule.evaluation is not None:
+        found.append(Meaning(_EVALUATED, "parameter to evaluate with after step $t$"))
     inputs = [entry for name, entry in INPUTS.items() if name in used and name not in ("w", "T")]
     found += [Meaning(symbol_of(entry.name), entry.description) for entry in inputs]
     for name, value in rule.values.items():
@@ -138,9 +146,7 @@ def _number(value: float | None, digits: int | None) -> str | None:
     return None if value is None else latex(sympy.Float(value), digits)
 
 
-def _broken(
-    left: str, value: sympy.Expr, digits: int | None, before: list[Equation], vocabulary: Vocabulary
-) -> list[Equation]:
+def _broken(left: str, value: sympy.Expr, show: Callable[..., str], before: list[Equation]) -> list[Equation]:
     """Return the equation ``left = value``, preceded by equations of the parts that are too long for a line."""
     parts: list[Equation] = []
 
@@ -150,24 +156,24 @@ def _broken(
         node = node.func(*(shortened(argument) for argument in node.args), evaluate=False) if _nested(node) else node
         if node.is_Function or node.is_Pow:
             inner = node.args[0]
-            if _glyphs(latex(inner, digits, vocabulary)) > _WIDTH:
+            if _glyphs(show(inner)) > _WIDTH:
                 count = sum(row.left.startswith("u_") for row in (*before, *parts)) + 1
-                parts.append(Equation(f"u_{{{count}}}", _terms(inner, digits, vocabulary)))
+                parts.append(Equation(f"u_{{{count}}}", _terms(inner, show)))
                 return node.func(symbol(f"u{count}"), *node.args[1:], evaluate=False)
         return node
 
-    if any(_glyphs(latex(term, digits, vocabulary)) > _WIDTH for term in value.as_ordered_terms()):
+    if any(_glyphs(show(term)) > _WIDTH for term in value.as_ordered_terms()):
         value = shortened(value)
-    return [*parts, Equation(left, _terms(value, digits, vocabulary))]
+    return [*parts, Equation(left, _terms(value, show))]
 
 
 def _nested(node: sympy.Expr) -> bool:
     return any(argument.args for argument in node.args)
 
 
-def _terms(value: sympy.Expr, digits: int | None, vocabulary: Vocabulary) -> tuple[str, ...]:
+def _terms(value: sympy.Expr, show: Callable[..., str]) -> tuple[str, ...]:
     """Return the signed terms."""
-    texts = [latex(term, digits, vocabulary) for term in value.as_ordered_terms()]
+    texts = [show(term) for term in value.as_ordered_terms()]
     texts = [re.sub(r"\\mathrm{u(\d+)}", r"u_{\1}", text) for text in texts]
     return (texts[0], *(text if text.startswith("-") else f"+ {text}" for text in texts[1:]))
 

@@ -27,6 +27,11 @@ def described_formula(rule: UpdateRule, decays: bool) -> str:
         f"    {step}",
         _wrapped(f"phi = {format_expression(rule.expression)}"),
     ]
+    if rule.evaluation is not None:
+        blocks += [
+            "To evaluate, w after the step is replaced by",
+            _wrapped(f"weights = {format_expression(rule.evaluation)}"),
+        ]
     if rule.live:
         blocks += ["where", _definitions(rule)]
     functions = [operator for operator in rule.calls if explained(operator)]

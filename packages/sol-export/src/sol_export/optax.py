@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Collection
 from importlib import resources
@@ -11,6 +12,7 @@ from string import Template
 import numpy as np
 import sympy
 
+from sol_export.averaging import Averaging
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import ArrayPrinter, helpers, indented, listed, newton_schulz, reductions, rounds, statement
@@ -26,6 +28,7 @@ _RESERVED = frozenset(
         *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
         *("p", "w", "g", "t", "x", "i", "r", "lr", "phi", "horizon", "weight_decay", "momentum", "given"),
         *("jax", "jnp", "optax", "NamedTuple", "totals", "running", "schedule", "clock"),
+        *("states", "average", "weights"),
     )
 )
 
@@ -40,17 +43,24 @@ class OptaxExporter:
     def export(self, rule: UpdateRule, name: str) -> str:
         """Return the source text; see :class:`sol_export.Exporter`."""
         numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "optax")
-        given = [a for a in arguments(numbered, betas=False) if a.name != "lr"]
+        everything = arguments(numbered, betas=False)
+        given = [a for a in everything if a.name != "lr"]
         decays = "wd" not in rule.values  # in addition to the formula
         own = [a for a in given if not (decays and a.name == "weight_decay")]  # the arguments of scale_by_NAME
         alias = checked_name(function_name(name), "optax")
         writer = _Writer(numbered, own, f"ScaleBy{name[0].upper()}{name[1:]}State")
+        rate = "" if rule.lr is None else f"={rule.lr!r}"
+        averaging = None if rule.evaluation is None else Averaging(numbered, everything, _printer)
+        weights = averaging.optax_function(alias, writer.state_class, rate) if averaging else ""
+        names = sorted([alias, f"scale_by_{alias}", *([f"{alias}_weights"] if averaging else [])])
         call = indented(8, listed(f"scale_by_{alias}(", [f"{a.name}={a.name}" for a in own], "),", 8, brackets=True))
         decay = "        optax.add_decayed_weights(weight_decay, mask),"
         template = resources.files("sol_export").joinpath("templates/optax.txt").read_text(encoding="utf-8")
         return Template(template).substitute(
             alias=alias,
-            public=", ".join(f'"{public}"' for public in [writer.state_class, *sorted((alias, f"scale_by_{alias}"))]),
+            public="\n".join(
+                listed("__all__ = [", [f'"{public}"' for public in (writer.state_class, *names)], "]", 0, brackets=True)
+            ),
             formula=described_formula(rule, decays),
             provenance=provenance(rule, "optax", name),
             state_class=writer.state_class,
@@ -61,8 +71,9 @@ class OptaxExporter:
             schedule=indented(4, writer.schedule()) + "\n" * bool(writer.schedule()),
             init=indented(8, writer.init()),
             update=indented(8, writer.update()),
+            weights=weights,
             advance="\n".join(writer.advance()),
-            learning_rate_default="" if rule.lr is None else f"={rule.lr!r}",
+            learning_rate_default=rate,
             signature=indented(4, [f"{a.signature}," for a in given] + ["mask=None,"] * decays),
             documentation=indented(8, [a.documentation for a in given] + [_MASK] * decays),
             chain=call + (f"\n{decay}" if decays else ""),
@@ -73,7 +84,9 @@ class OptaxExporter:
         import jax
         import optax
 
-        alias = getattr(imported(path), function_name(name))
+        module = imported(path)
+        alias, weights = getattr(module, function_name(name)), getattr(module, f"{function_name(name)}_weights", None)
+        rated = weights is not None and "learning_rate" in inspect.signature(weights).parameters
 
         def run(trajectory: Trajectory) -> np.ndarray:
             horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
@@ -88,8 +101,10 @@ class OptaxExporter:
                 for value, gradient in zip(trajectory.parameters, trajectory.gradients):
                     params = tensors(value)
                     updates, state = update(tensors(gradient), state, params)
-                    moved = [np.asarray(p).astype(np.float64) for p in optax.apply_updates(params, updates)]
-                    found.append(np.concatenate([p.ravel() for p in moved]))
+                    moved = optax.apply_updates(params, updates)
+                    if trajectory.averages and weights is not None:
+                        moved += weights(state, moved, **({"learning_rate": trajectory.lr} if rated else {}))
+                    found.append(np.concatenate([np.asarray(p).astype(np.float64).ravel() for p in moved]))
             return np.array(found)
 
         return run
@@ -119,7 +134,7 @@ class _Writer:
         self.totals = any(reduction.gives is Kind.RUN for reduction in reductions)
         self.descriptions = {name: rule.vocabulary.recurrences[name].description for name in self.program.states}
         self.states = tuple(self.program.states)
-        self.timed = self.program.uses("t") or self.scheduled
+        self.timed = self.program.uses("t") or self.scheduled or rule.evaluation is not None
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]

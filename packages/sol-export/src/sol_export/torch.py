@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sympy
 
+from sol_export.averaging import Averaging
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import (
@@ -46,7 +47,7 @@ _RESERVED = frozenset(
         *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
         *("p", "w", "g", "t", "x", "lr", "phi", "new", "betas", "horizon", "weight_decay", "momentum"),
         *("maximize", "foreach", "capturable", "differentiable", "fused", "torch", "math", "warnings"),
-        *("running", "totals", "row", "clock", "rule", "schedule"),
+        *("running", "totals", "row", "clock", "rule", "schedule", "trained", "weights"),
         *("initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "max_momentum", "base_momentum", "param_names"),
     )
 )
@@ -86,9 +87,9 @@ class TorchExporter:
             loop=indented(8, writer.loop()),
             driver=driver.rstrip("\n"),
             collect=indented(4, writer.collect()),
-            load=indented(4, writer.load()),
+            load=indented(4, writer.load() + (writer.averaging.torch_methods() if writer.averaging else [])),
             numbers=indented(0, writer.numbers()),
-            advance=indented(0, writer.advance()),
+            advance=indented(0, writer.advance() + (writer.averaging.torch_function() if writer.averaging else [])),
         )
         return re.sub(r"\n{4,}", "\n\n\n", text)
 
@@ -108,6 +109,10 @@ class TorchExporter:
             horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
             optimizer = kind(params, lr=trajectory.lr, **horizon)
             found = []
+
+            def values_now() -> np.ndarray:
+                return np.concatenate([p.detach().double().numpy().ravel() for p in params])
+
             for t, (values, gradients) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
                 for p, value, gradient in zip(params, tensors(values), tensors(gradients)):
                     p.data, p.grad = value, gradient
@@ -116,7 +121,12 @@ class TorchExporter:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "the schedule has ended")
                     optimizer.step()
-                found.append(np.concatenate([p.detach().double().numpy().ravel() for p in params]))
+                averaged = []
+                if trajectory.averages:
+                    optimizer.eval()
+                    averaged.append(values_now())
+                    optimizer.train()
+                found.append(np.concatenate([values_now(), *averaged]))
             return np.array(found)
 
         return run
@@ -196,7 +206,8 @@ class _Writer:
         self.reduces = self.program.reduces
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
-        self.timed = self.program.uses("t")
+        self.averaging = None if rule.evaluation is None else Averaging(rule, given, _TorchPrinter)
+        self.timed = self.program.uses("t") or (self.averaging is not None and self.averaging.timed)
         self.scheduled = self.program.uses("clock")
         self.warns = self.scheduled or not self.reduces
         off = off_statement(rule, "clock" if self.scheduled else "")
@@ -229,8 +240,10 @@ class _Writer:
             batch, call = "rows, step", "_numbers(step, **group)"
         else:
             batch, call = "rows", "_numbers(**group)"
+        check = self.averaging.torch_check() if self.averaging else []
         if not self.reduces:
             return [
+                *check,
                 "for group in self.param_groups:",
                 *(["    _tick(group)"] if self.scheduled else []),
                 '    with torch.set_grad_enabled(group["differentiable"]):',
@@ -238,6 +251,7 @@ class _Writer:
                 f"            _advance_all(rows, {call}, group)",
             ]
         return [
+            *check,
             'differentiable = all(group["differentiable"] for group in self.param_groups)',
             'foreach = all(group["foreach"] is not False for group in self.param_groups) and not differentiable',
             "with torch.set_grad_enabled(differentiable):",

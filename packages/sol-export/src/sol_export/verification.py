@@ -52,6 +52,7 @@ class Trajectory:
         horizon: The rule's horizon; ``None`` if it has none.
         dtype: Dtype of parameters and gradients: ``float64``, ``float32`` or ``bfloat16``.
         layout: The tensors that the N numbers belong to; by default, all are one vector.
+        averages: Whether the rule has evaluation weights.
     """
 
     parameters: Array
@@ -60,6 +61,7 @@ class Trajectory:
     horizon: float | None
     dtype: str
     layout: Layout = field(default=Layout(()))
+    averages: bool = False
 
     def __post_init__(self) -> None:
         if not self.layout.shapes:
@@ -129,11 +131,18 @@ def _compare(rule: UpdateRule, run: Callable[[Trajectory], Array], trajectory: T
         found = run(trajectory)
     except Exception as error:
         raise SolError(f"the emitted source fails in {trajectory.dtype}: {type(error).__name__}: {error}") from error
+    if found.shape != expected.shape:
+        what = " and the evaluation weights" if trajectory.averages else ""
+        raise SolError(
+            f"the emitted source does not match the rule {rule}: its result is of shape {[*found.shape]}, and the "
+            f"parameters{what} after each step are of shape {[*expected.shape]}"
+        )
     # Compare each element, including infinities, until it is nan. Later steps differ: libraries disagree on sign(nan).
     defined = np.logical_and.accumulate(~np.isnan(expected), axis=0)
     tolerance = TOLERANCES[trajectory.dtype]
+    before = np.tile(trajectory.parameters, 2 if trajectory.averages else 1)
     with np.errstate(all="ignore"):
-        scale = np.fmax(abs(trajectory.parameters), abs(expected))
+        scale = np.fmax(abs(before), abs(expected))
         difference = np.where(found == expected, 0.0, abs(found - expected) / scale)
     wrong = defined & ~(difference <= tolerance)
     if wrong.any():
@@ -144,7 +153,7 @@ def _compare(rule: UpdateRule, run: Callable[[Trajectory], Array], trajectory: T
         t, i = (int(index[0]) for index in np.nonzero(wrong))
         raise SolError(
             f"the emitted source does not match the rule {rule}: in {trajectory.dtype}, step {t + 1} moves a parameter "
-            f"from {float(trajectory.parameters[t, i])!r} to {float(found[t, i])!r}, not {float(expected[t, i])!r}. "
+            f"from {float(before[t, i])!r} to {float(found[t, i])!r}, not {float(expected[t, i])!r}. "
             "The exporter has a bug; --no-verify skips this check"
         )
     return float(np.max(difference, where=defined, initial=0.0))
@@ -172,13 +181,16 @@ def _amplification(rule: UpdateRule, trajectory: Trajectory) -> Array:
             scalars = phi.scalars(t, values)  # bias corrections and decays change by themselves, too
             scalars = {name: x if name in ("t", "T") else float(change(np.float64(x))) for name, x in scalars.items()}
             (update,), state = phi.elementwise(change(g), state, change(w), scalars)
-            found.append(update.astype(np.float64))
+            moves = [update.astype(np.float64) * _LR]
+            if trajectory.averages:
+                moves.append(phi.weights(state, change(w - _LR * update), t, _LR, values).astype(np.float64))
+            found.append(np.concatenate(moves))
         return np.array(found)
 
     with np.errstate(all="ignore"):
         exact = updates(False, lambda values: values)
         others = [updates(True, lambda values: values), *(updates(False, changed) for _ in range(12))]
-        moves = _LR * np.max([np.where(other == exact, 0.0, abs(other - exact)) for other in others], axis=0)
+        moves = np.max([np.where(other == exact, 0.0, abs(other - exact)) for other in others], axis=0)
     moves = np.pad(np.where(np.isnan(moves), np.inf, moves), ((2, 2), (0, 0)))
     return np.asarray(np.lib.stride_tricks.sliding_window_view(moves, 5, axis=0).max(-1))
 
@@ -209,7 +221,7 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
     start = np.asarray(random.normal(size=gradients.shape[1]))
     horizon = _HORIZON if rule.needs_horizon else None
     before, after = _reference(rule, _rounded(start, dtype), gradients, horizon, dtype, layout)
-    return Trajectory(before, gradients, _LR, horizon, dtype, layout), after
+    return Trajectory(before, gradients, _LR, horizon, dtype, layout, rule.evaluation is not None), after
 
 
 def _tensors(random: np.random.Generator, dtype: str) -> tuple[Layout, Array]:
@@ -231,7 +243,10 @@ def _tensors(random: np.random.Generator, dtype: str) -> tuple[Layout, Array]:
 def _reference(
     rule: UpdateRule, start: Array, gradients: Array, horizon: float | None, dtype: str, layout: Layout
 ) -> tuple[Array, Array]:
-    """Return the parameters before and after each step; bfloat16 is computed in float32 and rounded after each step."""
+    """Return the parameters before and after each step; bfloat16 is computed in float32 and rounded after each step.
+
+    If the rule has evaluation weights, they follow those after each step.
+    """
     calculated = np.float64 if dtype == "float64" else np.float32
     phi = evaluator(rule, horizon=horizon, layout=layout)
     state, w = phi.init(start.astype(calculated)), start
@@ -242,7 +257,8 @@ def _reference(
             before.append(np.where(abs(w) < largest, w, start))
             update, state = phi(g, state, before[-1].astype(calculated), t)
             w = _rounded(before[-1].astype(calculated) - _LR * update, dtype)
-            after.append(w)
+            averaged = phi.weights(state, w.astype(calculated), t, _LR)
+            after.append(w if rule.evaluation is None else np.concatenate([w, _rounded(averaged, dtype)]))
     return np.array(before), np.array(after)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sol_symbols.ranges import FORMATS, NumberFormat, Ranges, value_ranges
     from sol_symbols.resolve import add_rule_argument, resolve_rule, rule_of
     from sol_symbols.response_curves import Line, Panel, responses
-    from sol_symbols.rule import Complexity, RuleEvaluator, UpdateRule, evaluator, lower
+    from sol_symbols.rule import Complexity, RuleEvaluator, UpdateRule, evaluator, lower, lower_evaluation
     from sol_symbols.simplification import Simplification, round_constants, simplify
     from sol_symbols.storage import SCHEMA
     from sol_symbols.symmetry import parity, probed_parity, probed_scaling_degree, scaling_degree
@@ -77,6 +77,7 @@ __all__ = [
     "hoisted",
     "latex",
     "lower",
+    "lower_evaluation",
     "lower_features",
     "parity",
     "parse_expression",
@@ -152,6 +153,7 @@ _MODULES = {
         "UpdateRule",
         "evaluator",
         "lower",
+        "lower_evaluation",
     ),
     "simplification": (
         "Simplification",

@@ -133,10 +133,12 @@ def _plain(rule: UpdateRule, fact: str) -> str:
 
 def _equations(rule: UpdateRule) -> str:
     """The definitions that a rule uses, and the rule."""
-    rows = [(latex(name), [latex(STANDARD.definitions[name], 4)]) for name in rule.live]
+    rows = [(latex(name), [latex(STANDARD.definitions[name], 4, after=name in rule.averages)]) for name in rule.live]
     terms = [latex(term, 4) for term in rule.expression.as_ordered_terms()]
     signed = [terms[0], *(term if term.startswith("-") else f"+ {term}" for term in terms[1:])]
     rows.append((r"\phi_t", signed if len(terms) > 4 else [" ".join(signed)]))
+    if rule.evaluation is not None:
+        rows.append((r"\theta^{\mathrm{eval}}_t", [latex(rule.evaluation, 4, after=True)]))
     body = (f"{left} &= " + " \\\\\n&\\quad ".join(right) for left, right in rows)
     return "\\begin{align*}\n" + " \\\\\n".join(body) + "\n\\end{align*}"
 

@@ -16,9 +16,11 @@ __all__ = ["latex"]
 
 
 class _Printer(LatexPrinter):
-    def __init__(self, digits: int | None, vocabulary: Vocabulary) -> None:
+    def __init__(self, digits: int | None, vocabulary: Vocabulary, after: bool) -> None:
         super().__init__({"mul_symbol": None, "order": "none"})
-        self._digits, self._symbols = digits, vocabulary.latex
+        self._digits, self._symbols = digits, {"lr": r"\alpha", **vocabulary.latex}
+        if after:
+            self._symbols["w"] = r"\theta_t"
 
     def _print(self, expr: sympy.Basic, **kwargs: Any) -> str:
         """A function by the LaTeX name that its operator states."""
@@ -61,12 +63,17 @@ class _Printer(LatexPrinter):
         return f"{factor}10^{{{int(exponent)}}}" if exponent else mantissa
 
 
-def latex(expression: sympy.Expr | str, digits: int | None = None, vocabulary: Vocabulary = STANDARD) -> str:
+def latex(
+    expression: sympy.Expr | str, digits: int | None = None, vocabulary: Vocabulary = STANDARD, after: bool = False
+) -> str:
     """LaTeX of an expression or of a name.
 
     Args:
         expression: A SymPy expression over a vocabulary's names, or one name.
         digits: Significant digits of floats; all digits if ``None``.
         vocabulary: Has the symbols of the names; a name without one is set upright.
+        after: Whether ``w`` is the parameter after the step, as in evaluation weights, and not the one before.
     """
-    return _Printer(digits, vocabulary).doprint(symbol(expression) if isinstance(expression, str) else expression)
+    return _Printer(digits, vocabulary, after).doprint(
+        symbol(expression) if isinstance(expression, str) else expression
+    )

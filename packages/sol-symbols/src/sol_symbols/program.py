@@ -96,7 +96,12 @@ def reduction_of(value: sympy.Expr) -> Reduction | None:
 
 
 def lower_features(
-    expressions: tuple[sympy.Expr, ...], vocabulary: Vocabulary, expand: bool = True, clock: str = "t"
+    expressions: tuple[sympy.Expr, ...],
+    vocabulary: Vocabulary,
+    expand: bool = True,
+    clock: str = "t",
+    states: tuple[str, ...] = (),
+    frozen: bool = False,
 ) -> Program:
     """Straight-line code for several expressions over one vocabulary; shared definitions are computed once.
 
@@ -105,9 +110,11 @@ def lower_features(
         vocabulary: Defines their names.
         expand: Whether to replace operators with a definition, such as ``inv0``, by their definitions.
         clock: Name of the step in schedules, which compare it with the horizon, as in ``t/T``.
+        states: States to update even if the expressions do not use them.
+        frozen: Whether states keep their values.
     """
-    live = vocabulary.live(*expressions)
-    definitions = {name: vocabulary.definitions[name] for name in live}
+    live = vocabulary.live(*expressions, *map(symbol, states), frozen=frozen)
+    definitions = {name: (vocabulary.frozen if frozen else vocabulary.definitions)[name] for name in live}
     if clock != "t":
         definitions = {name: _clocked(value, symbol(clock)) for name, value in definitions.items()}
         expressions = tuple(_clocked(value, symbol(clock)) for value in expressions)
@@ -148,10 +155,10 @@ def lower_features(
 
     body = [Assignment(assignment.name, hoist(assignment.value)) for assignment in body]
     outputs = tuple(hoist(expression) for expression in expressions)
-    states = {a.name: vocabulary.recurrences[a.name].init for a in body if a.name in vocabulary.recurrences}
-    kinds = {name: vocabulary.recurrences[name].kind for name in states}
+    inits = {a.name: vocabulary.recurrences[a.name].init for a in body if a.name in vocabulary.recurrences}
+    kinds = {name: vocabulary.recurrences[name].kind for name in inits}
     kinds = {name: kind for name, kind in kinds.items() if kind is not Kind.COORDINATE}
-    program = Program(tuple(scalars), tuple(body), outputs, states, kinds)
+    program = Program(tuple(scalars), tuple(body), outputs, inits, kinds)
     return _Reductions(program, taken).program() if _reducing(program) else program
 
 

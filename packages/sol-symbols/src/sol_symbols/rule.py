@@ -7,6 +7,10 @@ A rule is an elementwise function phi of the gradient's history, and an optimize
 Rules are immutable values. Their text form is an expression, followed by the values that differ from the defaults::
 
     0.81*ad + 0.12*ld*sign(g) where lr = 0.0123, T = 100
+
+A rule can have a second formula, of the weights to evaluate the model with, such as averages of the parameters:
+
+    ad evaluate ema_weights where beta_avg = 0.99
 """
 
 from __future__ import annotations
@@ -41,14 +45,14 @@ from sol_symbols.hoisting import hoisted
 from sol_symbols.kinds import Kind, Layout
 from sol_symbols.latex_printer import latex
 from sol_symbols.operators import Operator, calls
-from sol_symbols.program import Program, lower_features
+from sol_symbols.program import Assignment, Program, lower_features
 from sol_symbols.storage import read_record, read_text
 from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Complexity", "RuleEvaluator", "UpdateRule", "evaluator", "lower"]
+__all__ = ["Complexity", "RuleEvaluator", "UpdateRule", "evaluator", "lower", "lower_evaluation"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 
@@ -81,9 +85,12 @@ class UpdateRule:
         name: A name for people. Comparisons ignore it and the provenance.
         provenance: Where the rule is from, as JSON values.
         vocabulary: Defines the names.
+        evaluation: Formula of the weights to evaluate with, elementwise; by default, they are the parameters. In it,
+            ``w`` is the parameter after the last step, a state its value after that step, ``t`` the number of steps and
+            ``lr`` the learning rate. Before the first step, the parameters are evaluated.
 
     Raises:
-        RuleError: A name is unknown, a value is out of range, or the expression is not a finite real formula.
+        RuleError: A name is unknown, a value is out of range, or an expression is not a finite real formula.
 
     >>> rule = UpdateRule.parse("0.81*ad + 0.12*sign(g)*ld where T = 100")
     >>> print(rule)
@@ -100,13 +107,19 @@ class UpdateRule:
     name: str = field(default="", compare=False)
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
     vocabulary: Vocabulary = field(default=STANDARD, compare=False, repr=False)
+    evaluation: sympy.Expr | None = None
 
     def __post_init__(self) -> None:
         given = {name: value if value is None else as_float(name, value) for name, value in dict(self.values).items()}
         expression = self._canonical(self.expression, {*given} - {*INPUTS})
-        live = self.vocabulary.live(expression)
-        needed = set().union(*(self.vocabulary.definitions[name].free_symbols for name in live))
-        needed = {free.name for free in needed | expression.free_symbols}
+        evaluation = None
+        if self.evaluation is not None:
+            evaluation = self._canonical(self.evaluation, {*given} - {*INPUTS}, {"lr": Kind.RUN})
+            _check_evaluation(evaluation, self.vocabulary)
+        both = [expression] if evaluation is None else [expression, evaluation]
+        live = self.vocabulary.live(*both)
+        needed = set().union(*(x.free_symbols for x in (*both, *(self.vocabulary.definitions[name] for name in live))))
+        needed = {free.name for free in needed}
         values: dict[str, float | None] = {}
         for name, hyperparameter in self.vocabulary.hyperparameters.items():
             if name in needed:
@@ -126,13 +139,16 @@ class UpdateRule:
         if lr is not None and not (math.isfinite(lr) and lr > 0):
             raise RuleError(f"lr must be a positive number, got {lr!r}")
         object.__setattr__(self, "expression", expression)
+        object.__setattr__(self, "evaluation", evaluation)
         object.__setattr__(self, "values", MappingProxyType(values))
         object.__setattr__(self, "lr", lr)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
-    def _canonical(self, expression: sympy.Expr | str, constants: set[str]) -> sympy.Expr:
-        """phi without abbreviations, in canonical form."""
-        names = {**dict.fromkeys(constants, Kind.RUN), **self.vocabulary.kinds}
+    def _canonical(
+        self, expression: sympy.Expr | str, constants: set[str], more: Mapping[str, Kind] = MappingProxyType({})
+    ) -> sympy.Expr:
+        """A formula without abbreviations, in canonical form."""
+        names = {**dict.fromkeys(constants, Kind.RUN), **self.vocabulary.kinds, **more}
         if isinstance(expression, str):
             expression = parse_expression(expression, names)
         if not isinstance(expression, sympy.Expr):
@@ -154,8 +170,20 @@ class UpdateRule:
 
     @cached_property
     def live(self) -> tuple[str, ...]:
-        """Recurrences and features that the expression uses, each after those in its own definition."""
-        return self.vocabulary.live(self.expression)
+        """Recurrences and features that the formulas use, each after those in its own definition."""
+        return self.vocabulary.live(*self._formulas)
+
+    @property
+    def _formulas(self) -> tuple[sympy.Expr, ...]:
+        return (self.expression,) if self.evaluation is None else (self.expression, self.evaluation)
+
+    @cached_property
+    def averages(self) -> tuple[str, ...]:
+        """The live features that only the evaluation weights use; in their definitions, ``w`` is as there."""
+        if self.evaluation is None:
+            return ()
+        stepped = self.vocabulary.live(self.expression, *map(symbol, self.states))
+        return tuple(x for x in self.vocabulary.live(self.evaluation, frozen=True) if x not in stepped)
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -266,7 +294,8 @@ class UpdateRule:
             if value is not None and (hyperparameter is None or value != hyperparameter.default):
                 given[name] = value
         where = ", ".join(f"{name} = {format_number(value)}" for name, value in given.items())
-        return format_expression(self.expression) + (f" where {where}" if where else "")
+        weights = "" if self.evaluation is None else f" evaluate {format_expression(self.evaluation)}"
+        return format_expression(self.expression) + weights + (f" where {where}" if where else "")
 
     @classmethod
     def parse(cls, text: str, vocabulary: Vocabulary = STANDARD, **attributes: Any) -> UpdateRule:
@@ -275,6 +304,7 @@ class UpdateRule:
         Args:
             text: ``EXPRESSION`` or ``EXPRESSION where NAME = NUMBER, ...``; ``lr`` among the names is the rule's
                 learning rate, ``T`` its horizon, names that are not in the vocabulary are constants of the expression.
+                Evaluation weights follow the expression: ``EXPRESSION evaluate WEIGHTS where ...``.
             vocabulary: Defines the names.
             attributes: Passed to the constructor (``name``, ``provenance``).
 
@@ -300,9 +330,11 @@ class UpdateRule:
 
     def _record(self) -> dict[str, Any]:
         texts = {name: format_expression(self.vocabulary.definitions[name]) for name in self.live}
+        weights = {} if self.evaluation is None else {"evaluation": format_expression(self.evaluation)}
         return {
             "schema": self._schema,
             "expression": format_expression(self.expression),
+            **weights,
             "lr": self.lr,
             "values": dict(sorted(self.values.items())),
             "states": {name: self._stored(name, texts[name]) for name in self.states},
@@ -317,18 +349,18 @@ class UpdateRule:
     @cached_property
     def calls(self) -> tuple[Operator, ...]:
         """The functions that the rule or its definitions call: reductions and operators that are SymPy functions."""
-        code = [self.expression, *(self.vocabulary.definitions[name] for name in self.live)]
+        code = [*self._formulas, *(self.vocabulary.definitions[name] for name in self.live)]
         functions = {node.func for value in code for node in value.atoms(sympy.Function, sympy.Min, sympy.Max)}
         return tuple(operator for operator in calls().values() if operator.function in functions)
 
     @cached_property
     def _schema(self) -> int:
         """The oldest version of the JSON form that can hold the rule."""
-        code = [self.expression, *(self.vocabulary.definitions[name] for name in self.live)]
+        code = [*self._formulas, *(self.vocabulary.definitions[name] for name in self.live)]
         names = {free.name for value in code for free in value.free_symbols}
         found = [operator.schema for operator in self.calls] + [INPUTS[x].schema for x in names & {*INPUTS}]
         kinds = {self.vocabulary.recurrences[name].kind for name in self.states}
-        return max([*found, 1 if kinds <= {Kind.COORDINATE} else 2], default=1)
+        return max([*found, 1 if kinds <= {Kind.COORDINATE} else 2, 1 if self.evaluation is None else 3], default=1)
 
     @classmethod
     def from_json(cls, text: str) -> UpdateRule:
@@ -355,13 +387,42 @@ def _checked_horizon(value: float | None) -> float | None:
     return value
 
 
+def _check_evaluation(evaluation: sympy.Expr, vocabulary: Vocabulary) -> None:
+    """Refuse formulas of evaluation weights that need what there is only within a step, or whole tensors."""
+    program = _frozen(evaluation, vocabulary)
+    code = [*(a for a in program.body if a.name not in program.states), *program.scalars]
+    used = {name for a in (*code, Assignment("", program.outputs[0])) for name in a.needs}
+    for name in ("g", "T", *(f"{state}_prev" for state in vocabulary.recurrences)):
+        if name in used:
+            raise RuleError(f"evaluation weights cannot use {name}: use w, states, t, lr and hyperparameters")
+    if program.reduces:
+        raise RuleError("evaluation weights cannot use whole tensors, or states of tensors: they are elementwise")
+    if not program.states:
+        raise RuleError("evaluation weights must use a state, such as w_avg: without one, they are not needed")
+
+
+def _frozen(evaluation: sympy.Expr, vocabulary: Vocabulary, expand: bool = True) -> Program:
+    return lower_features((evaluation,), vocabulary, expand, frozen=True)
+
+
+def lower_evaluation(rule: UpdateRule, expand: bool = True) -> Program:
+    """The straight-line code of the rule's evaluation weights; states keep their values.
+
+    Raises:
+        RuleError: The rule has none.
+    """
+    if rule.evaluation is None:
+        raise RuleError(f"the rule {rule} has no evaluation weights")
+    return _frozen(rule.evaluation, rule.vocabulary, expand)
+
+
 def lower(rule: UpdateRule, expand: bool = True, clock: str = "t") -> Program:
     """The straight-line code of ``rule``; its only output is phi.
 
     Without ``expand``, ``inv0`` and ``step`` stay. ``clock`` is the name of the step in schedules, as in ``t/T``; a
     parameter that is frozen at first counts its own steps ``t`` from its first gradient.
     """
-    return lower_features((rule.expression,), rule.vocabulary, expand, clock)
+    return lower_features((rule.expression,), rule.vocabulary, expand, clock, rule.states)
 
 
 class RuleEvaluator(Evaluator):
@@ -379,12 +440,37 @@ class RuleEvaluator(Evaluator):
             raise RuleError(f"the rule {rule} has a schedule: set its horizon T, the number of steps")
         program = lower(rule)
         super().__init__(hoisted(program) if hoist else program, xp, layout)
+        self._weights = None if rule.evaluation is None else Evaluator(lower_evaluation(rule), xp, layout)
         self.values: dict[str, Any] = dict(rule.values) if horizon is None else dict(rule.with_horizon(horizon).values)
 
     def __call__(self, g: Any, state: State, w: Any, t: int) -> tuple[Any, State]:
         """phi at this step and the new state; see :meth:`Evaluator.step`."""
         (phi,), state = self.step(g, state, w, t, self.values)
         return phi, state
+
+    def weights(
+        self, state: State, w: Any, t: int, lr: float | None = None, values: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The weights to evaluate with, after ``t`` steps.
+
+        Args:
+            state: After the last step.
+            w: Parameter value after the last step.
+            t: Number of steps.
+            lr: Learning rate; can be missing if the formula does not use it.
+            values: Hyperparameters and constants; by default, the rule's.
+
+        Raises:
+            RuleError: The formula uses the learning rate, and there is none.
+        """
+        if self._weights is None or t == 0:
+            return w
+        if lr is None and self._weights.program.uses("lr"):
+            raise RuleError("the evaluation weights use the learning rate: pass lr")
+        kept = {name: state[name] for name in self._weights.program.states}
+        known = self.values if values is None else values
+        (weights,), _ = self._weights.step(w, kept, w, t, {**known, "lr": lr})
+        return weights
 
 
 def evaluator(

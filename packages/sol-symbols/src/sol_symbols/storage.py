@@ -18,7 +18,7 @@ SCHEMA = 3
 """The newest version of the JSON form, which this release reads. Rules are written in the oldest that can hold them.
 
 1: elementwise rules. 2: kinds; reductions, ``max``, ``clip``, ``step``, ``inv0``, ``fan_in`` and ``is_vector``.
-3: ``orth``.
+3: ``orth``; evaluation weights.
 """
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
@@ -35,7 +35,9 @@ _FIELDS: dict[str, Any] = {
 
 
 def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The arguments of :class:`~sol_symbols.UpdateRule` in its text form, ``EXPRESSION where NAME = NUMBER, ...``.
+    """The arguments of :class:`~sol_symbols.UpdateRule` in its text form.
+
+    ``EXPRESSION evaluate WEIGHTS where NAME = NUMBER, ...``, of which the second and the third part can be missing.
 
     Raises:
         RuleError: The text is not a rule; the message shows where.
@@ -63,8 +65,11 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
     for name in values:  # an unknown name that the expression does not use is a typing error
         if name not in vocabulary.names and name not in words:
             raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
-    expression = parse_expression(head, {**dict.fromkeys(values, Kind.RUN), **vocabulary.kinds})
-    return {"expression": expression, "values": values, "lr": lr, "vocabulary": vocabulary}
+    names = {**dict.fromkeys(values, Kind.RUN), **vocabulary.kinds}
+    phi, *weights = re.split(r"\sevaluate\s", head, maxsplit=1)
+    evaluation = parse_expression(weights[0], {**names, "lr": Kind.RUN}) if weights else None
+    fields = {"values": values, "lr": lr, "vocabulary": vocabulary, "evaluation": evaluation}
+    return {"expression": parse_expression(phi, names), **fields}
 
 
 def read_record(text: str) -> dict[str, Any]:
@@ -88,6 +93,8 @@ def read_record(text: str) -> dict[str, Any]:
             raise RuleError(f"not a rule: it has no {key!r}")
         if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
             raise RuleError(f"not a rule: {key!r} is {quoted(record.get(key))}")
+    if not isinstance(record.get("evaluation"), str | None):
+        raise RuleError(f"not a rule: 'evaluation' is {quoted(record['evaluation'])}")
     entries: list[Hyperparameter | Recurrence | Feature] = [
         *_read_hyperparameters(record),
         *(_read_state(name, state) for name, state in record["states"].items()),
@@ -100,7 +107,8 @@ def read_record(text: str) -> dict[str, Any]:
         if not (value is None or _is_number(value)):
             raise RuleError(f"not a rule: the value of {quoted(name)} is {quoted(value)}")
     fields = ("expression", "values", "lr", "name", "provenance")
-    return {**{field: record[field] for field in fields}, "vocabulary": vocabulary}
+    read = {field: record[field] for field in fields}
+    return {**read, "vocabulary": vocabulary, "evaluation": record.get("evaluation")}
 
 
 def _read_hyperparameters(record: dict[str, Any]) -> list[Hyperparameter]:

@@ -289,13 +289,20 @@ class Vocabulary:
             {symbol(name): self.definitions[name] for name, feature in self.features.items() if feature.inline}
         )
 
-    def live(self, *expressions: sympy.Expr) -> tuple[str, ...]:
+    def live(self, *expressions: sympy.Expr, frozen: bool = False) -> tuple[str, ...]:
         """The recurrences and features that ``expressions`` use, each after those in its own definition.
+
+        If ``frozen``, states keep their values, and what their updates use is left out.
 
         Raises:
             RuleError: A definition refers to itself.
         """
-        return self._ordered(self.definitions, expressions)
+        return self._ordered(self.frozen if frozen else self.definitions, expressions)
+
+    @cached_property
+    def frozen(self) -> Mapping[str, sympy.Expr]:
+        """As :attr:`definitions`, but each state keeps its value: ``s`` is ``s_prev``."""
+        return {**self.definitions, **{name: symbol(f"{name}_prev") for name in self.recurrences}}
 
     def _ordered(self, definitions: Mapping[str, sympy.Expr], expressions: Sequence[sympy.Expr]) -> tuple[str, ...]:
         order: dict[str, None] = {}
@@ -491,9 +498,39 @@ STANDARD = Vocabulary()._with(
     ),
     Recurrence(
         "w_avg",
-        "w + beta_avg*step(t - 1)*(w_avg_prev - w)",
-        description="moving average of the weights, from their first values",
+        "beta_avg*w_avg_prev + (1 - beta_avg*step(t - 1))*w",
+        description="moving average of the parameter from its first value on, without the latest",
+        latex=r"\theta^{\mathrm{ema}}_t",
+    ),
+    Recurrence(
+        "w_mean",
+        "w_mean_prev + step(t - 1)*(w - w_mean_prev)/max(t - 1, 1)",
+        description="mean of the parameter after each step, without the latest",
         latex=r"\bar\theta_t",
+    ),
+    Recurrence(
+        "w_gap",
+        "(1 - 1/t)*(w_gap_prev + beta1*ds)",
+        description="distance of the parameter from the point z that gradients move, over lr, after Schedule-Free",
+        latex=r"d_t",
+    ),
+    Feature(
+        "ds",
+        "rs + wd*w",
+        "direction of Schedule-Free AdamW",
+        latex=r"e_t",
+    ),
+    Feature(
+        "ema_weights",
+        "beta_avg*w_avg + (1 - beta_avg)*w",
+        "moving average of the parameter; to evaluate with",
+        latex=r"\hat\theta^{\mathrm{ema}}_t",
+    ),
+    Feature(
+        "mean_weights",
+        "w_mean + (w - w_mean)/t",
+        "mean of the parameter after each step, after Polyak; to evaluate with",
+        latex=r"\hat\theta^{\mathrm{mean}}_t",
     ),
     Feature("g_prev", "g_old_prev", "gradient of the step before, 0 at the first", latex="g_{t-1}"),
     Feature("g_diff", "step(t - 1)*(g - g_prev)", "change of the gradient, 0 at the first step", latex=r"\Delta g_t"),

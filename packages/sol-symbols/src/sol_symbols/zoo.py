@@ -287,6 +287,14 @@ _TABLE = (
         same="optax.lion(weight_decay=0)",
     ),
     _Entry(
+        "schedule-free-adamw",
+        "ds*(1 - beta1 + beta1/t) + w_gap_prev/t evaluate w + lr*(1 - beta1)/beta1*w_gap",
+        "Defazio et al. 2024",
+        use="in place of AdamW with a decay, where the number of steps is not known",
+        same="optax.contrib.schedule_free_adamw",
+        remark="evaluate with its averaged weights; lr must be constant. Set wd for weight decay",
+    ),
+    _Entry(
         "powersign-ld",
         "exp(ld*sign(g)*sign(m))*g",
         "Bello et al. 2017",

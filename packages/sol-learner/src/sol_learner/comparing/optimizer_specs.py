@@ -101,16 +101,32 @@ class OptimizerSpec(Protocol):
 
 
 def _moving(
-    optimizees: Optimizees, state: State, update: Callable[[Tensor, State, Tensor, int], tuple[Tensor, State]]
+    optimizees: Optimizees,
+    state: State,
+    update: Callable[[Tensor, State, Tensor, int], tuple[Tensor, State]],
+    weights: Callable[[State, Tensor, int, float], Tensor] | None = None,
 ) -> Started:
-    """What :meth:`OptimizerSpec.begin` returns, from a function that computes phi and the new state."""
+    """What :meth:`OptimizerSpec.begin` returns.
+
+    Args:
+        optimizees: What is trained.
+        state: Before the first step.
+        update: Computes phi and the new state.
+        weights: Computes the weights to evaluate with after step t at a learning rate.
+    """
+    last = (0, 0.0)
 
     def step(t: int, gradient: Tensor, lr: float) -> None:
-        nonlocal state
+        nonlocal state, last
         phi, state = update(gradient, state, optimizees.theta, t)
         optimizees.descend(phi, lr)
+        last = (t, lr)
 
-    return Started(step, lambda: sum(value.nbytes for value in state.values()))
+    def finish() -> None:
+        if weights is not None:
+            optimizees.place(weights(state, optimizees.theta, *last))
+
+    return Started(step, lambda: sum(value.nbytes for value in state.values()), finish)
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,13 @@ class RuleSpec:
             (value,), state = phi.step(gradient, state, theta, t, values)
             return value, state
 
-        return _moving(optimizees, phi.init(optimizees.theta), update)
+        def weights(state: State, theta: Tensor, t: int, lr: float) -> Tensor:
+            averaged: Tensor = phi.weights(state, theta, t, lr, values)
+            return averaged
+
+        return _moving(
+            optimizees, phi.init(optimizees.theta), update, None if self.rule.evaluation is None else weights
+        )
 
 
 @functools.lru_cache(maxsize=64)
