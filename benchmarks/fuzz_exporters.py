@@ -27,7 +27,7 @@ import numpy as np
 from sol_export import export_rule, load_exporter
 from sol_export.verification import Trajectory
 from sol_export.web import MathMLExporter
-from sol_symbols import OPERATORS, SolError, UpdateRule, format_expression, write_atomically
+from sol_symbols import OPERATORS, SolError, UpdateRule, c_compiler, format_expression, write_atomically
 from sol_symbols.c_compiler import compile_library, find_compiler
 from sol_symbols.c_printer import C_INCLUDES, c_functions, format_c
 from sol_symbols.evaluation import array_function
@@ -327,21 +327,22 @@ def main() -> int:
     parser.add_argument("--files", nargs="*", default=["torch", "optax"], help="exporters whose files are run")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    began, counts, failures = time.monotonic(), Counter(), []
+    c_compiler.TIME_LIMIT = 3600.0  # 200 functions, on a machine that may be busy
+    began, counts, failures, done = time.monotonic(), Counter(), [], 0
     with tempfile.TemporaryDirectory() as folder:
         for start in range(arguments.start, arguments.start + arguments.cases, 200):
             count = min(200, arguments.start + arguments.cases - start)
             part = run(start, count, Path(folder), tuple(arguments.files))
             counts.update(part["counts"])
             failures += part["failures"]
+            done += count
+            if arguments.json:  # after every part: hours of work are not lost
+                record = {"start": arguments.start, "cases": done, "files": arguments.files}
+                record |= {"counts": counts, "failures": failures}
+                write_atomically(arguments.json, json.dumps(record, indent=2) + "\n")
     for failure in failures:
         print(failure)
     print(dict(counts), f"{time.monotonic() - began:.0f} s")
-    if arguments.json:
-        record = {"start": arguments.start, "cases": arguments.cases, "files": arguments.files}
-        write_atomically(
-            arguments.json, json.dumps({**record, "counts": counts, "failures": failures}, indent=2) + "\n"
-        )
     return 1 if failures else 0
 
 
