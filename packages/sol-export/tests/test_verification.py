@@ -52,9 +52,10 @@ LANGUAGES = {"torch": "torch", "optax": "optax"}
 def test_what_is_emitted_is_the_rule(rule, to):
     pytest.importorskip(LANGUAGES[to])
     differences = verify_source(rule, export_rule(rule, to), to)
-    assert differences["float64"] < 1e-13
+    amplifies = "orth" in {operator.name for operator in rule.calls}  # small singular values, up to 485 times
+    assert differences["float64"] < (1e-11 if amplifies else 1e-13)
     rough = 1e-3 if rule.name == "radam" else 1e-4  # 2000 - 1995, from 1 - beta2**t in float32
-    assert differences["float32"] < (2e-6 if to == "torch" else rough)
+    assert differences["float32"] < (2e-3 if amplifies else 2e-6 if to == "torch" else rough)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import Linear, Sequential, Sigmoid, Tanh
 
 from sol_learner import Clock, LearnConfig, Learner, compare, write_run
 from sol_learner.mixture import augmented, drawn_task
@@ -381,6 +382,10 @@ def test_augmented_tasks_are_the_same_function_of_other_coordinates(task):
     double = next(augmented(task, batch_factor=2.0).batches("train", torch.Generator().manual_seed(0)))
     assert torch.equal(double[0][:16], batch[0])
     assert len(double[0]) == 32
+    smooth = Sequential(Sequential(Linear(2, 3), Tanh()), Sigmoid(), Linear(3, 2))
+    units = type("Smooth", (), {"name": "smooth", "horizon": 3, "build": lambda self, generator: smooth})()
+    rectified = augmented(units, rectified=True).build(generator)
+    assert [type(m).__name__ for m in rectified.modules() if not [*m.children()]] == ["Linear", "ReLU", "ReLU", "Linear"]
     triple = augmented(task, input_scale=3.0)
     expected = task.loss(model, (3 * batch[0], batch[1]))
     assert torch.allclose(triple.loss(triple.build(generator.manual_seed(3)), batch), expected)

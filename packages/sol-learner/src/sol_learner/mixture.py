@@ -53,6 +53,14 @@ class _Scaled(nn.Module):
         return torch.func.functional_call(self.model, weights, arguments)
 
 
+def _rectify(model: nn.Module) -> None:
+    """Put ReLU in place of the modules ``Sigmoid`` and ``Tanh``."""
+    for parent in [*model.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Sigmoid | nn.Tanh):
+                setattr(parent, name, nn.ReLU())
+
+
 def is_float(value: Any) -> bool:
     """Whether a value is a tensor of floats."""
     return isinstance(value, Tensor) and value.is_floating_point()
@@ -70,7 +78,9 @@ class _Augmented:
         horizon: int | None,
         inputs: tuple[float, float],
         batch_factor: float,
+        rectified: bool,
     ) -> None:
+        self._rectified = rectified
         self._task, self._seed, self._spread, self._per_tensor = task, seed, spread, per_tensor
         self._inputs, self._batch = inputs, batch_factor
         self.horizon = task.horizon if horizon is None else horizon
@@ -96,8 +106,10 @@ class _Augmented:
         return other
 
     def build(self, generator: torch.Generator) -> nn.Module:
-        """The task's model in other coordinates."""
+        """The task's model with other units, in other coordinates."""
         model = self._task.build(generator)
+        if self._rectified:
+            _rectify(model)
         if not self._spread and self._inputs == (1, 0):
             return model
         names = [name for name, _ in model.named_parameters()]
@@ -138,9 +150,10 @@ def augmented(
     input_scale: float = 1.0,
     batch_factor: float = 1.0,
     input_shift: float = 0.0,
+    rectified: bool = False,
     generator: torch.Generator | None = None,
 ) -> Task:
-    """A variant of a task: other coordinates (every tensor w is trained as u = w/s), horizon, inputs or batches.
+    """A variant of a task: other coordinates (a tensor w is trained as u = w/s), horizon, inputs, batches or units.
 
     Args:
         task: The task.
@@ -150,8 +163,9 @@ def augmented(
         batch_factor: Rows of a batch over the task's. Several batches become one, or a batch is cut.
         input_scale: Multiplies every tensor of floats that the model is called with.
         input_shift: Is added to it before.
+        rectified: Whether ReLU replaces the model's modules ``Sigmoid`` and ``Tanh``.
         generator: Draws s, the same in all episodes; seed 0 by default.
     """
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
     seed = int(torch.randint(2**62, (), generator=drawn))
-    return _Augmented(task, seed, weight_scale, per_tensor, horizon, (input_scale, input_shift), batch_factor)
+    return _Augmented(task, seed, weight_scale, per_tensor, horizon, (input_scale, input_shift), batch_factor, rectified)

@@ -380,6 +380,7 @@ class Learner:
             "episodes": config.polish_episodes,
             "sigma": config.sigma,
             "constants": config.constants,
+            "shapes": len(self.members) > 1,
             "seed": len(SEARCHES) * config.seed + SEARCHES.index(phase),
         }
         polished = polish(

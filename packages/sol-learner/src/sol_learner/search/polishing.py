@@ -55,6 +55,7 @@ def polish(
     phase: Phase,
     progress: Progress,
     constants: bool = False,
+    shapes: bool = True,
 ) -> Polished:
     """Improve the coefficients of the rule's additive terms and, with ``constants``, its constants.
 
@@ -69,12 +70,13 @@ def polish(
         seed: Seed of the search.
         phase: The phase that the search belongs to.
         constants: Whether to search the rule's constants, such as beta1, too.
+        shapes: Whether these include how the step depends on the shape of a tensor.
         progress: Progress reporter. An expired clock ends the search early, and the results so far are used.
 
     Raises:
         SolError: No term is finite and nonzero on the recorded states.
     """
-    space = SearchSpace(rule, samples, constants)
+    space = SearchSpace(rule, samples, constants, shapes)
     # cmaes requires at least two dimensions; an unused second one does no harm.
     size = max(space.size, 2)
     search = cmaes.CMA(numpy.zeros(size), sigma, population_size=population, seed=seed % 2**32)

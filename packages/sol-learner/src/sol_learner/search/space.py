@@ -29,6 +29,8 @@ STEP = 2.5
 """Change of a constant's coordinate for a unit of z; a tenth of the range for constants with one."""
 
 _FIXED = {"T", "eps", "rate_limit"}  # part of the task, or without influence
+_SHAPES = {"fan_in_power", "vector_gain"}
+"""How a rule depends on the shapes of tensors: one task has too few of them to learn it from."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ class SearchedConstant:
         return numpy.clip(self.start + (0.1 * width if math.isfinite(width) else STEP) * z, self.low, self.high)
 
 
-def searched_constants(rule: UpdateRule, vocabulary: Vocabulary) -> tuple[SearchedConstant, ...]:
-    """The constants that a search may change: all but T, eps, limits, and those that are 0."""
+def searched_constants(rule: UpdateRule, vocabulary: Vocabulary, shapes: bool = True) -> tuple[SearchedConstant, ...]:
+    """The constants that a search may change: all but T, eps, limits, and those that are 0; without ``shapes``, also
+    all but those that say how the step depends on the shape of a tensor."""
     known = vocabulary.hyperparameters
     found = []
     for name, value in sorted(rule.values.items()):
-        if value and name not in _FIXED:
+        if value and name not in (_FIXED if shapes else _FIXED | _SHAPES):
             low, high = (known[name].lower, known[name].upper) if name in known else (-math.inf, math.inf)
             found.append(SearchedConstant(name, value, low, high))
     return tuple(found)
@@ -74,6 +77,7 @@ class SearchSpace:
         rule: The rule at z = 0.
         samples: Recorded states, for the scale of each term.
         constants: Whether to search constants, too.
+        shapes: Whether these include how the step depends on the shape of a tensor.
 
     Attributes:
         units: The terms, without those that are 0 or not finite on the samples.
@@ -83,7 +87,7 @@ class SearchSpace:
         SolError: No term is finite and nonzero on the recorded states.
     """
 
-    def __init__(self, rule: UpdateRule, samples: Samples, constants: bool) -> None:
+    def __init__(self, rule: UpdateRule, samples: Samples, constants: bool, shapes: bool = True) -> None:
         units, start = split(rule)
         fit = Fit(samples, units, (units, start))
         self.rule, self.units = rule, [units[j] for j in fit.usable]
@@ -91,7 +95,7 @@ class SearchSpace:
             raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
         self._center = numpy.array([start[j] for j in fit.usable])
         self._matrix = fit.whitening(fit.usable).numpy()
-        self.constants = searched_constants(rule, rule.vocabulary) if constants else ()
+        self.constants = searched_constants(rule, rule.vocabulary, shapes) if constants else ()
         self.size = len(self.units) + len(self.constants)
 
     def at(self, points: Sequence[numpy.ndarray]) -> tuple[numpy.ndarray, dict[str, numpy.ndarray]]:

@@ -1,9 +1,10 @@
 """Where a rule is valid: on variants of the task that it was not learned on, with nothing tuned.
 
 Variants are the same task with twice the learning rate, over half and twice the steps, with a third and three times the
-input, with inputs of mean 0 and standard deviation 1, with half and twice the batch. A variant that a task does not
-allow is left out: inputs are changed only where the model is called with floats, and standardised where they are one
-tensor; batches only where all tensors have the same number of rows.
+input, with inputs of mean 0 and standard deviation 1, with half and twice the batch, and with ReLU in place of sigmoid
+and tanh. A variant that a task does not allow is left out: inputs are changed only where the model is called with floats,
+and standardised where they are one tensor; batches only where all tensors have the same number of rows; units only
+where they are modules.
 
 A rule that is barely stable on its task diverges with twice the learning rate, and on many other tasks.
 """
@@ -64,9 +65,14 @@ def variants(task: Task) -> dict[str, Variant]:
             "a third of the input": Variant({"input_scale": 1 / 3}),
             "three times the input": Variant({"input_scale": 3.0}),
             "standardised inputs": Variant(_standardising(task)),
+            "ReLU units": Variant({"rectified": True}),
+            "ReLU units, standardised inputs": Variant({**_standardising(task), "rectified": True}),
         }
-        own = _first(task)
-        found |= {name: v for name, v in other.items() if v.changes and _first(v.of(task)) not in (None, own)}
+        seen = {None, _first(task)}  # losses of the first batch: variants that change nothing are left out
+        for name, variant in other.items():
+            if variant.changes and (first := _first(variant.of(task))) not in seen:
+                seen.add(first)
+                found[name] = variant
     return found
 
 
