@@ -9,7 +9,7 @@ from sol_symbols import STANDARD, ZOO, Feature, SolError, UpdateRule
 
 
 def test_what_cannot_be_emitted_is_said():
-    with pytest.raises(SolError, match="no exporter 'cobol'; installed: latex, markdown, mathml, optax, torch"):
+    with pytest.raises(SolError, match="no exporter 'cobol'; installed: c, latex, markdown, mathml, optax, torch"):
         export_rule(ZOO["adam"], "cobol")
     for language, name in (
         ("torch", "class"),

@@ -385,7 +385,12 @@ def test_augmented_tasks_are_the_same_function_of_other_coordinates(task):
     smooth = Sequential(Sequential(Linear(2, 3), Tanh()), Sigmoid(), Linear(3, 2))
     units = type("Smooth", (), {"name": "smooth", "horizon": 3, "build": lambda self, generator: smooth})()
     rectified = augmented(units, rectified=True).build(generator)
-    assert [type(m).__name__ for m in rectified.modules() if not [*m.children()]] == ["Linear", "ReLU", "ReLU", "Linear"]
+    assert [type(m).__name__ for m in rectified.modules() if not [*m.children()]] == [
+        "Linear",
+        "ReLU",
+        "ReLU",
+        "Linear",
+    ]
     triple = augmented(task, input_scale=3.0)
     expected = task.loss(model, (3 * batch[0], batch[1]))
     assert torch.allclose(triple.loss(triple.build(generator.manual_seed(3)), batch), expected)

@@ -83,7 +83,8 @@ class Executable(Protocol):
     def load(self, path: Path, name: str) -> Callable[[Trajectory], Array]:
         """Return a function from a trajectory to the parameters after each step of the source at ``path``.
 
-        The result has shape (steps, N). Each step starts from the trajectory's parameters and from the states that the
+        The result has shape (steps, N); if the rule has evaluation weights, (steps, 2 N), and they follow those of the
+        parameters. Each step starts from the trajectory's parameters and from the states that the
         previous steps left.
 
         Raises:

@@ -168,4 +168,6 @@ def augmented(
     """
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
     seed = int(torch.randint(2**62, (), generator=drawn))
-    return _Augmented(task, seed, weight_scale, per_tensor, horizon, (input_scale, input_shift), batch_factor, rectified)
+    return _Augmented(
+        task, seed, weight_scale, per_tensor, horizon, (input_scale, input_shift), batch_factor, rectified
+    )
