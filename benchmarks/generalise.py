@@ -22,7 +22,7 @@ from generalise_targets import GROUPS, TARGETS, make
 from sol_learner import Recipe, Workers
 from sol_learner.comparing import PANEL, compare
 from sol_learner.inner import choose_learning_rate
-from sol_symbols import ZOO, resolve_rule, write_atomically
+from sol_symbols import ZOO, SolError, resolve_rule, write_atomically
 
 EXPENSIVE = {"text-transformer": 48, "siren": 48, "autoencoder": 48, "burgers": 32, "cifar10-cnn": 24}
 """Trainings of each optimizer of the panel, where fewer than by default."""
@@ -33,7 +33,10 @@ def optimizers_for(task, rules):
     optimizers, chosen = {}, {}
     for name, rule in rules.items():
         optimizers[name] = rule
-        chosen[name] = choose_learning_rate(task, rule)
+        try:
+            chosen[name] = choose_learning_rate(task, rule)
+        except SolError as error:  # no rate is finite
+            chosen[name] = [[rule.lr, str(error)]]
         optimizers[f"{name} x"] = replace(rule, lr=chosen[name][0][0])
     return optimizers, chosen
 

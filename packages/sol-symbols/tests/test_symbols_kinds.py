@@ -114,6 +114,27 @@ def test_orth_is_nearly_orthogonal_and_knows_no_scale_and_no_order(shape):
     np.testing.assert_allclose(ORTH.evaluate(x[:, order])[0], y[order], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (6,), ()])
+@pytest.mark.parametrize("size", [1e-25, 1e-29, 1e-33, 1e-44, 0])
+def test_orth_of_what_nearly_vanishes_is_bounded(shape, size):
+    """Squares of numbers below 1e-23 are 0 in float32: a norm of 0 must not blow up what it divides."""
+    x = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    found = ORTH.evaluate(np.float32(size) * x)[0]
+    assert np.abs(found).max() < 3
+    if size > 1e-29:
+        np.testing.assert_allclose(found, ORTH.evaluate(x)[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.03, 1e-4])
+@pytest.mark.parametrize("name", ["sol-general", "sol-elementwise"])
+def test_learned_rules_are_finite_while_gradients_vanish(name, decay):
+    """In float32, down to numbers whose squares, and whose products with each other, are 0."""
+    sizes = np.float32(decay) ** np.arange(60, dtype=np.float32)
+    g = (np.random.default_rng(0).normal(size=(60, COUNT)) * sizes[:, None]).astype(np.float32)
+    found = ZOO[name].with_horizon(60).evaluate(g, 0 * g + 1, layout=LAYOUT)
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize("shape", [(16, 200), (200, 16), (32, 32)])
 def test_orth_in_float32_is_near_that_in_float64(shape):
     x = np.random.default_rng(0).normal(size=shape)

@@ -318,10 +318,11 @@ def _orth(x):
     """
     if x.size == 0:
         return x
-    norm = jnp.sqrt(jnp.sum(x * x))
+    x = x / jnp.maximum(jnp.max(jnp.abs(x)), $tiny)  # squares of small numbers would be 0
+    x = x / jnp.maximum(jnp.sqrt(jnp.sum(x * x)), 1)
     if x.ndim < 2:
-        return x / jnp.maximum(norm / x.size**0.5, $tiny)
-    matrix = x.reshape(x.shape[0], -1) / jnp.maximum(norm, $tiny)
+        return x * x.size**0.5
+    matrix = x.reshape(x.shape[0], -1)
     rows, columns = matrix.shape
     matrix = matrix.T if rows > columns else matrix
     one = jnp.eye(matrix.shape[0], dtype=x.dtype)

@@ -498,10 +498,11 @@ def _orth(x):
     """
     if x.numel() == 0:
         return x
-    norm = torch.linalg.vector_norm(x)
+    x = x / torch.clamp(x.abs().amax(), min=$tiny)  # squares of small numbers would be 0
+    x = x / torch.clamp(torch.linalg.vector_norm(x), min=1)
     if x.dim() < 2:
-        return x / torch.clamp(norm / x.numel() ** 0.5, min=$tiny)
-    matrix = x.flatten(1) / torch.clamp(norm, min=$tiny)
+        return x * x.numel() ** 0.5
+    matrix = x.flatten(1)
     rows, columns = matrix.shape
     matrix = matrix.T if rows > columns else matrix
     one = torch.eye(matrix.shape[0], dtype=x.dtype, device=x.device)

@@ -161,11 +161,13 @@ def _orth(x: Any, shape: tuple[int, ...], xp: ModuleType) -> Any:
         return x
     lead = tuple(x.shape[: x.ndim - len(shape)])
     flat = x.reshape((*lead, size))
-    norm = xp.sqrt(xp.sum(flat * flat, -1))[..., None]
+    largest = (xp.amax if xp.__name__ == "torch" else xp.max)(xp.abs(flat), -1)[..., None]
+    flat = flat / xp.clip(largest, TINY, None)  # squares of small numbers would be 0
+    flat = flat / xp.clip(xp.sqrt(xp.sum(flat * flat, -1))[..., None], 1.0, None)
     if len(shape) < 2:
-        return (flat / xp.clip(norm / math.sqrt(size), TINY, None)).reshape(x.shape)
+        return (flat * math.sqrt(size)).reshape(x.shape)
     rows, columns = shape[0], size // shape[0]
-    matrix = (flat / xp.clip(norm, TINY, None)).reshape((*lead, rows, columns))
+    matrix = flat.reshape((*lead, rows, columns))
     matrix = xp.swapaxes(matrix, -1, -2) if rows > columns else matrix
     where = {"device": x.device} if xp.__name__ == "torch" else {}
     one = xp.eye(min(rows, columns), dtype=x.dtype, **where)

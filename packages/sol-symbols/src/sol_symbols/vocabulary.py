@@ -555,13 +555,13 @@ STANDARD = Vocabulary()._with(
     ),
     Feature(
         "cos_m",
-        "dot(g, m_prev)*inv0(norm(g))*inv0(norm(m_prev))",
+        "dot(g, m_prev)*inv0(norm(g)*norm(m_prev))",
         "cosine between the gradient and the momentum before it, 0 where one of them is 0",
         latex=r"\cos_t",
     ),
     Feature(
         "cos_all",
-        "all_dot(g, m_prev)*inv0(sqrt(all_dot(g, g)))*inv0(sqrt(all_dot(m_prev, m_prev)))",
+        "all_dot(g, m_prev)*inv0(sqrt(all_dot(g, g))*sqrt(all_dot(m_prev, m_prev)))",
         "cosine over all tensors between the gradient and the momentum before it",
         latex=r"\cos^{\mathrm{all}}_t",
     ),

@@ -2,9 +2,9 @@
 
 Variants are the same task with twice the learning rate, over half and twice the steps, with a third and three times the
 input, with inputs of mean 0 and standard deviation 1, with half and twice the batch, and with ReLU in place of sigmoid
-and tanh. A variant that a task does not allow is left out: inputs are changed only where the model is called with floats,
-and standardised where they are one tensor; batches only where all tensors have the same number of rows; units only
-where they are modules.
+and tanh. A variant that a task does not allow is left out: inputs are changed only where the model is called with
+floats, and standardised where they are one tensor; batches only where all tensors have the same number of rows; units
+only where they are modules.
 
 A rule that is barely stable on its task diverges with twice the learning rate, and on many other tasks.
 """
