@@ -25,12 +25,12 @@ TEXTS = [
     "clip(dot(g, m_prev)*inv0(all_rms(g)), 3)*step(t - 2)*(1 - is_vector)*trust(norm(w), norm(m))",
     "all_dot(g, m)*mean(abs(w))*log_rate where rate_gain = 0.2, T = 10",
     "ad evaluate 0.5*ema_weights + 0.5*mean_weights where beta_avg = 0.9, lr = 0.01",
-    "c*m*ld evaluate w - c*lr*m_hat + max(w_ema - w, 0)*min(1, t/7) where c = 0.25, T = 20",
+    "c*m*ld evaluate w - c*lr*m_hat + max(ema_weights - w, 0)*min(1, t/7) where c = 0.25, T = 20",
 ]
 PIECES = [
     *fuzz.PIECES, *REDUCTIONS, *(f"{name}(" for name in REDUCTIONS), *(f"{name}(g)" for name in REDUCTIONS), *INPUTS,
-    *(" evaluate ", "evaluate", " evaluate w where ", "lr", "w_ema", "orth(orth(", "rms(rms(g))", "norm(1)", "dot(g)"),
-    *("gmean(norm(", "mean(t)", "fan_in**", "max(", "clip(", "step(", "trust(", "inv0(0)", "inv0(", "orth(g)**2"),
+    *(" evaluate ", "evaluate", " evaluate w where ", "lr", "ema_weights", "orth(orth(", "rms(rms(g))"),
+    *("norm(1)", "dot(g)", "gmean(norm(", "mean(t)", "fan_in**", "max(", "clip(", "step(", "trust(", "inv0(0)", "inv0(", "orth(g)**2"),
 ]  # fmt: skip
 
 
