@@ -30,7 +30,8 @@ TEXTS = [
 PIECES = [
     *fuzz.PIECES, *REDUCTIONS, *(f"{name}(" for name in REDUCTIONS), *(f"{name}(g)" for name in REDUCTIONS), *INPUTS,
     *(" evaluate ", "evaluate", " evaluate w where ", "lr", "ema_weights", "orth(orth(", "rms(rms(g))"),
-    *("norm(1)", "dot(g)", "gmean(norm(", "mean(t)", "fan_in**", "max(", "clip(", "step(", "trust(", "inv0(0)", "inv0(", "orth(g)**2"),
+    *("norm(1)", "dot(g)", "gmean(norm(", "mean(t)", "fan_in**", "max(", "clip(", "step("),
+    *("trust(", "inv0(0)", "inv0(", "orth(g)**2"),
 ]  # fmt: skip
 
 
