@@ -17,12 +17,13 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sol_symbols import OPERATORS, STANDARD, ZOO, RuleError, UpdateRule, evaluator, write_atomically
+from sol_symbols import OPERATORS, STANDARD, ZOO, Operator, RuleError, UpdateRule, evaluator, write_atomically
 
 SECONDS_ALLOWED = 1.0
 LONGEST = 3_000
@@ -47,8 +48,8 @@ PIECES = [
 VALUES: list[Any] = [None, True, 0, -1, 1.5, 10**400, 1e308, float("nan"), float("inf"), "", "g", "m_prev", [], {}, [1]]
 
 
-def mutated_text(text: str, rng: random.Random) -> str:
-    """``text`` after one to eight random edits."""
+def mutated_text(text: str, rng: random.Random, pieces: Sequence[str] = PIECES, texts: Sequence[str] = TEXTS) -> str:
+    """``text`` after one to eight random edits, which put in ``pieces`` and parts of ``texts``."""
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
         start = rng.randrange(len(text) + 1)
         stop = min(len(text), start + rng.choice((0, 1, 1, 2, 5, 20)))
@@ -56,13 +57,13 @@ def mutated_text(text: str, rng: random.Random) -> str:
         if kind == 0:
             text = text[:start] + text[stop:]
         elif kind == 1:
-            text = text[:start] + rng.choice(PIECES) + text[start:]
+            text = text[:start] + rng.choice(pieces) + text[start:]
         elif kind == 2:
-            text = text[:start] + rng.choice(PIECES) + text[stop:]
+            text = text[:start] + rng.choice(pieces) + text[stop:]
         elif kind == 3:
             text = text[:start] + text[start:stop] * rng.choice((2, 3, 10, 300)) + text[stop:]
         elif kind == 4:
-            other = rng.choice(TEXTS)
+            other = rng.choice(texts)
             cut = rng.randrange(len(other) + 1)
             text = text[:start] + other[cut : cut + 30] + text[stop:]
         else:
@@ -95,14 +96,14 @@ def mutated_record(record: str, rng: random.Random) -> str:
     return json.dumps(tree)
 
 
-def grown_text(rng: random.Random, depth: int) -> str:
+def grown_text(rng: random.Random, depth: int, operators: Mapping[str, Operator] = OPERATORS) -> str:
     """A random expression in the grammar; its numbers may be impossible."""
     if depth == 0 or rng.random() < 0.15:
         return rng.choice([*sorted(STANDARD.names), "0", "1", "2", "0.5", "1e-8", "1e308", "5e-324", "1/3", "64"])
-    left, right = grown_text(rng, depth - 1), grown_text(rng, depth - 1)
+    left, right = grown_text(rng, depth - 1, operators), grown_text(rng, depth - 1, operators)
     if rng.random() < 0.5:
         return f"({left} {rng.choice(['+', '-', '*', '/', '**'])} {right})"
-    operator = OPERATORS[rng.choice(list(OPERATORS))]
+    operator = operators[rng.choice(list(operators))]
     return f"{operator.name}({left})" if operator.arity == 1 else f"{operator.name}({left}, {right})"
 
 
@@ -136,9 +137,9 @@ class Watch:
             self.events.append(f"{event} {arguments!r:.200}")
 
 
-def check(index: int, watch: Watch) -> tuple[str, float]:
+def check(index: int, watch: Watch, cases: Callable[[int], tuple[str, str]] = case) -> tuple[str, float]:
     """Run a case; what came of it and the seconds of processor time that reading took. Raises what a rule raised."""
-    form, text = case(index)
+    form, text = cases(index)
     read = UpdateRule.parse if form == "text" else UpdateRule.from_json
     watch.level, start = 2, time.process_time()
     try:
@@ -162,6 +163,7 @@ def check(index: int, watch: Watch) -> tuple[str, float]:
             with np.errstate(all="ignore"):
                 for t in (1, 2, 3):
                     update, state = phi(g, state, g, t)
+                    phi.weights(state, g, t, 0.1)
             if update.shape != g.shape:
                 raise AssertionError(f"shape {update.shape}: {rule}")
         finally:
@@ -169,12 +171,14 @@ def check(index: int, watch: Watch) -> tuple[str, float]:
     return f"{form} read", seconds
 
 
-def run(start: int, count: int, watch: Watch, record: dict[str, Any]) -> None:
+def run(
+    start: int, count: int, watch: Watch, record: dict[str, Any], cases: Callable[[int], tuple[str, str]] = case
+) -> None:
     """Run cases ``start`` to ``start + count - 1`` and add what happened to ``record``."""
     outcomes, began = Counter(record["outcomes"]), time.process_time()
     for index in range(start, start + count):
         try:
-            outcome, seconds = check(index, watch)
+            outcome, seconds = check(index, watch, cases)
         except Exception as error:
             record["failures"].append({"case": index, "error": f"{type(error).__name__}: {error}"[:300]})
             continue
@@ -197,8 +201,9 @@ def empty_record() -> dict[str, Any]:
     return {"cases": 0, "seconds": 0.0, "outcomes": {}, "slowest": slowest, "slow": [], "failures": [], "events": []}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description: str | None = __doc__, cases: Callable[[int], tuple[str, str]] = case) -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--json", type=Path)
@@ -208,14 +213,15 @@ def main() -> int:
         record = json.loads(arguments.json.read_text())
         arguments.start = record["cases"]
     watch = Watch()
-    check(0, watch)  # what is imported late is imported now
+    with contextlib.suppress(Exception):
+        check(0, watch, cases)  # what is imported late is imported now
     for index in range(0, 400):
         with contextlib.suppress(Exception):
-            check(index, watch)
+            check(index, watch, cases)
     watch.events.clear()
     end = arguments.start + arguments.cases
-    for start in range(arguments.start, end, 5_000):
-        run(start, min(5_000, end - start), watch, record)
+    for start in range(arguments.start, end, 1_000):
+        run(start, min(1_000, end - start), watch, record, cases)
         if arguments.json:
             write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
