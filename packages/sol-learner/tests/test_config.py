@@ -27,6 +27,19 @@ def test_settings_are_of_the_right_kind_however_they_are_given(tmp_path):
     assert LearnConfig.from_toml(tmp_path / "bom.toml").seed == 3
 
 
+def test_presets_fill_in_what_is_not_given(tmp_path):
+    quick, usual, thorough = (
+        LearnConfig.from_mapping({"effort": effort}) for effort in ("quick", "normal", "thorough")
+    )
+    assert usual == LearnConfig()
+    assert quick.generations < usual.generations < thorough.generations
+    assert LearnConfig.from_mapping({"effort": "quick", "generations": 3}).generations == 3
+    (tmp_path / "run.toml").write_text('effort = "quick"\n')
+    assert LearnConfig.from_toml(tmp_path / "run.toml") == quick
+    with pytest.raises(SolError, match="effort must be one of quick, normal, thorough, got 'much'"):
+        LearnConfig.from_mapping({"effort": "much"})
+
+
 @pytest.mark.parametrize(
     "settings", [{"seed": 1.5}, {"gates": 1}, {"episodes": "two"}, {"unroll": (2.5,)}, {"objective": "x"}, {"units": 5}]
 )

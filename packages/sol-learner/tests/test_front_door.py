@@ -1,5 +1,9 @@
 """A task from loaders trains as the script would, whatever the data is; learning on it gives an optimizer."""
 
+import json
+import os
+import signal
+
 import numpy
 import pytest
 import torch
@@ -9,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from sol_learner import from_loaders, learn_optimizer
 from sol_learner.inner import obstacle, run_rule
 from sol_learner.loaders import _Tensors
+from sol_learner.runtime import NullProgress
 from sol_learner.task import SPLITS, Stream
 from sol_learner.testing import check_task
-from sol_symbols import ZOO, SolError
+from sol_symbols import ZOO, SolError, resolve_rule
 
 X = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
@@ -202,3 +207,34 @@ def test_learning_gives_an_optimizer_and_a_verdict(tmp_path):
     assert CROSS(model(X), Y).item() < before
     with pytest.raises(SolError, match="already contains a run"):
         learn_optimizer("mine", network, (X, Y), **few)
+
+
+class Interrupting(NullProgress):
+    """Presses Ctrl-C once the search has begun."""
+
+    title = ""
+
+    def phase(self, phase, title, steps):
+        self.title = title
+
+    def step(self, done, **numbers):
+        if self.title.startswith("polishing"):
+            os.kill(os.getpid(), signal.SIGINT)
+            self.title = ""
+
+
+def test_control_c_ends_with_what_was_found(tmp_path):
+    pytest.importorskip("sol_export")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    few = {"tuning_episodes": 1, "validation_episodes": 2, "population": 4, "generations": 50, "start": "sol-general"}
+    given = {"steps": 12, "loss_fn": CROSS, "device": "cpu", "out": tmp_path / "run", "progress": Interrupting()}
+    try:
+        learned = learn_optimizer("mine", network, (X, Y), **given, **few)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert learned.verdict == "no verdict: the run ended before the comparison"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert summary["command"].startswith("learn_optimizer('mine', model_fn, train, valid, test, steps=12, ")
+    assert "generations=50" in summary["command"]
+    assert resolve_rule(str(tmp_path / "run"), 12) == learned.rule

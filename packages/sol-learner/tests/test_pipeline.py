@@ -94,7 +94,7 @@ def test_the_summary_is_json_and_says_how_to_repeat_the_run(result):
     assert summary["config"]["seed"] == 0
     assert UpdateRule.parse(summary["rule"]) == result.rule
     assert summary["digest"] == result.rule.digest
-    assert set(summary["seconds"]) == {"tune", "meta-train", "library", "prune", "polish", "front", "compare"}
+    assert set(summary["seconds"]) == {"tune", "meta-train", "library", "prune", "polish", "check", "front", "compare"}
     assert summary["meta_training"]["dropped"] == 0
     assert summary["kernel"] == "eager"
     searches = {search["of"]: search for search in summary["searches"]}

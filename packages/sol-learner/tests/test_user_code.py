@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sol_learner import Learner, Workers, compare, load_task
-from sol_learner.commands import Check
+from sol_learner.commands import Check, Learn
 from sol_learner.task_registry import Recipe, short_name
 from sol_learner.user_code import from_file, parts_of
 from sol_symbols import SolError
@@ -170,6 +170,26 @@ def test_check_says_what_to_change(file, name, message):
         check(f"{file}:{name}")
 
 
+class Mixture:
+    name = "mixture"
+
+    def draw(self, generator):
+        raise NotImplementedError
+
+
 def test_a_class_is_not_an_object(make_task):
+    with pytest.raises(SolError, match=r"Mixture is a class; pass an object, Mixture\(\.\.\.\)"):
+        Learner([Mixture])
     with pytest.raises(SolError, match=r"^not a task: Regression is a class; pass an object, Regression\(\.\.\.\)$"):
         Learner([make_task])
+
+
+def test_a_dry_run_prints_the_plan_alone(file, capsys, tmp_path):
+    learn, parser = Learn(), argparse.ArgumentParser()
+    learn.add_arguments(parser)
+    words = [f"{file}:Lines", "--dry-run", "--budget", "1min", "--effort", "quick", "--out", str(tmp_path / "out")]
+    assert learn.run(parser.parse_args(words)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("plan: one training takes")
+    assert any(line.startswith("  compare") for line in lines)
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # imported lazily elsewhere: sol --help and sol tasks must no
     import torch
 
     from sol_learner.config import LearnConfig
-    from sol_learner.pipeline import LearnResult
+    from sol_learner.pipeline import Learner, LearnResult
     from sol_learner.runtime.checkpoints import Checkpoints
     from sol_learner.runtime.clock import Clock
     from sol_learner.runtime.ranks import Ranks
@@ -99,13 +100,15 @@ class Learn:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands; every field of :class:`LearnConfig` becomes an option."""
-        from sol_learner.config import LearnConfig
+        from sol_learner.config import EFFORTS, LearnConfig
 
         parser.add_argument("tasks", metavar="TASK", nargs="+", help="tasks: names of sol tasks, or FILE.py:CLASS")
         parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/TASK)")
         parser.add_argument(
-            "--budget", metavar="TIME", help="time limit for meta-training and polishing: 90s, 5min, 1h"
+            "--budget", metavar="TIME", help="time for the whole run, which is planned for it: 90s, 5min, 1h"
         )
+        parser.add_argument("--effort", choices=EFFORTS, help="preset of the settings below (default normal)")
+        parser.add_argument("--dry-run", action="store_true", help="print the plan of the run, and do nothing")
         parser.add_argument("--resume", action="store_true", help="resume the interrupted run in the output folder")
         parser.add_argument("--overwrite", action="store_true", help="replace an existing run in the output folder")
         _add_data_options(parser)
@@ -130,7 +133,7 @@ class Learn:
         from sol_learner.runtime.ranks import joined_ranks
         from sol_learner.task_registry import parse_device
 
-        given = _given_settings(arguments)
+        given = _given_settings(arguments) | ({"effort": arguments.effort} if arguments.effort else {})
         config = (
             LearnConfig.from_toml(arguments.config, **given) if arguments.config else LearnConfig.from_mapping(given)
         )
@@ -149,6 +152,10 @@ class Learn:
             raise SolError("--budget is not supported with several processes; set --episodes and --generations instead")
         clock = Clock(arguments.budget, ranks)
         out: Path = arguments.out or Path("runs", file_name("-".join(map(short_name, arguments.tasks))))
+        if arguments.dry_run:
+            learner, _ = self._learner(arguments, config, device, ranks, clock)
+            print("\n".join(learner.plan().lines()))
+            return 0
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         with ExitStack() as held:
             ranks.shared(lambda: held.enter_context(lock_folder(out)))
@@ -163,22 +170,18 @@ class Learn:
         clock: Clock,
         out: Path,
     ) -> int:
-        from sol_learner.pipeline import Learner, suitable_jobs
         from sol_learner.run_folder import METRICS
         from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
         from sol_learner.runtime.clock import Interrupted
         from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
-        from sol_learner.runtime.workers import Workers, shared_threads
-        from sol_learner.task_registry import load_task
+        from sol_learner.runtime.workers import shared_threads
         from sol_learner.user_code import file_digest, parts_of
 
-        tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
-        jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
+        # Validate the tasks and settings before writing anything.
+        learner, jobs = self._learner(arguments, config, device, ranks, clock)
         identity = {"tasks": arguments.tasks, "data": str(arguments.data), "device": device.type, "ranks": ranks.size}
         files = [parts[0] for parts in map(parts_of, arguments.tasks) if parts is not None]
         identity |= {"files": [file_digest(path) for path in files]} if files else {}
-        # Validate the tasks and settings before writing anything.
-        learner = Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend))
         try:
             with open_progress() as shown, clock.catching_interrupts(), shared_threads(jobs):
                 reporters = [shown, MetricsFile(out / METRICS)] if ranks.rank == 0 else []
@@ -197,8 +200,21 @@ class Learn:
         except Interrupted:
             raise KeyboardInterrupt from None
         if ranks.rank == 0:
+            result.summary["command"] = _command(arguments)
             self._finish(result, out, clock, checkpoints)
         return 130 if clock.cancelled else 0
+
+    def _learner(
+        self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks, clock: Clock
+    ) -> tuple[Learner, int]:
+        """The learner, and its processes."""
+        from sol_learner.pipeline import Learner, suitable_jobs
+        from sol_learner.runtime.workers import Workers
+        from sol_learner.task_registry import load_task
+
+        tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
+        jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
+        return Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend)), jobs
 
     def _finish(self, result: LearnResult, out: Path, clock: Clock, checkpoints: Checkpoints) -> None:
         from sol_learner.run_folder import REPORT, write_run
@@ -214,6 +230,18 @@ class Learn:
         print(f"full report: open {out / REPORT} in a browser")
         if "optimizer.py" not in files:
             print(f"to get a PyTorch file: pip install sol-export, then run sol export {out} --to torch")
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that repeats a run."""
+    names = ("data", "device", "budget", "jobs", "backend", "config", "effort")
+    options = {name: getattr(arguments, name) for name in names}
+    options = {
+        name: value for name, value in options.items() if value is not None and (name, value) != ("backend", "loky")
+    }
+    options |= {name.replace("_", "-"): text for name, text in _given_settings(arguments).items()}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["sol", "learn", *arguments.tasks, "--out", "runs/again", *words])
 
 
 def _add_settings(parser: argparse._ArgumentGroup, cls: type, defaults: Mapping[str, Any]) -> None:

@@ -16,10 +16,23 @@ from sol_learner.inner.optimizees import PRECISIONS
 from sol_learner.networks.base import KERNELS
 from sol_learner.networks.eql import FEATURES, UNITS
 from sol_learner.search.terms import DECAYS, DIRECTIONS
-from sol_learner.settings import converted, explanations, names_checked, settings_from
+from sol_learner.settings import converted, explanations, names_checked, settings_from, with_current_names
 from sol_symbols import ZOO, SolError
 
-__all__ = ["LearnConfig"]
+__all__ = ["EFFORTS", "LearnConfig"]
+
+EFFORTS: dict[str, dict[str, Any]] = {
+    "quick": {
+        **{"tuning_episodes": 2, "validation_episodes": 4, "evaluation_episodes": 5, "check_episodes": 1},
+        **{"generations": 12, "library_generations": 12, "front": False},
+    },
+    "normal": {},
+    "thorough": {
+        **{"tuning_episodes": 8, "validation_episodes": 16, "evaluation_episodes": 20, "check_episodes": 4},
+        **{"generations": 80, "library_generations": 40, "polish_episodes": 4, "front_generations": 12},
+    },
+}
+"""Settings of each preset."""
 
 _CHOICES = {
     "start": ("auto", *ZOO),
@@ -31,7 +44,7 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = {
     *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "front_generations"),
-    *("own_terms", "sparsity", "sparsity_from", "scaling", "clip", "objective", "baseline_trainings"),
+    *("own_terms", "check_episodes", "sparsity", "sparsity_from", "scaling", "clip", "objective", "baseline_trainings"),
 }
 
 _AT_LEAST = {"population": 4}  # minimum for CMA-ES
@@ -89,7 +102,7 @@ class LearnConfig:
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
         check_episodes: Episodes of each variant of the task (twice the rate, other steps, inputs, batches) that a rule
-            has to hold on.
+            has to hold on; 0 skips the check.
         front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
         front_generations: CMA-ES generations in that pruning, run once at three quarters of the terms; 0 skips them.
         evaluation_episodes: Held-out episodes in the final comparison.
@@ -195,10 +208,16 @@ class LearnConfig:
     def from_mapping(cls, settings: Mapping[str, Any]) -> LearnConfig:
         """Build a configuration from names and plain values: lists for tuples, or text for lists (``"10,20"``).
 
+        ``effort`` (quick, normal or thorough) is a preset of the settings that are not given.
+
         Raises:
             SolError: A setting is unknown or its value has the wrong type.
         """
-        return settings_from(cls, settings)
+        given = dict(settings)
+        effort = given.pop("effort", "normal")
+        if effort not in EFFORTS:
+            raise SolError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+        return settings_from(cls, {**EFFORTS[effort], **with_current_names(cls, given)})
 
     @classmethod
     def from_toml(cls, path: str | Path, **overrides: Any) -> LearnConfig:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from sol_learner.config import LearnConfig
 from sol_learner.loaders import from_loaders
 from sol_learner.pipeline import Learner, LearnResult, suitable_jobs
 from sol_learner.run_folder import prepare_folder, write_run
-from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import Progress, open_progress
 from sol_learner.runtime.workers import Workers, shared_threads
 from sol_learner.task import Task
@@ -90,9 +92,11 @@ def learn_optimizer(
         name, model_fn, train, valid, test, steps, loss_fn, metrics, batch_size, device: As of
             :func:`~sol_learner.from_loaders`.
         out: Folder of the run, which holds no other run.
-        budget: Time limit, in seconds or as text (``"5min"``); unlimited by default.
+        budget: Time for the run, in seconds or as text (``"5min"``), for which it is planned; unlimited by default.
         progress: Progress reporter; on standard error by default.
-        settings: Settings of :class:`~sol_learner.LearnConfig`.
+        settings: Settings of :class:`~sol_learner.LearnConfig`; ``effort`` is a preset: quick, normal or thorough.
+
+    Ctrl-C ends the search, and what was found is written.
 
     Raises:
         SolError: As of :func:`~sol_learner.from_loaders`, :func:`~sol_learner.learn` and
@@ -110,13 +114,17 @@ def learn_optimizer(
     jobs = suitable_jobs([task], config.population)
     learner = Learner([task], config, clock=clock, workers=Workers(jobs))
     prepare_folder(folder)
-    with shared_threads(jobs):
-        if progress is None:
-            with open_progress() as learner.progress:
-                result = learner.run()
-        else:
-            learner.progress = progress
+    try:
+        with (
+            shared_threads(jobs),
+            _interruptible(clock),
+            open_progress() if progress is None else nullcontext(progress) as learner.progress,
+        ):
             result = learner.run()
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    given = {"loss_fn": loss_fn, "metrics": metrics, "batch_size": batch_size, "device": device, "budget": budget}
+    result.summary["command"] = _code(name, steps, {**given, **settings})
     files = write_run(result, folder)
     if _EMITTED not in files:
         raise SolError(
@@ -124,3 +132,17 @@ def learn_optimizer(
         )
     found = from_file(folder / _EMITTED, result.rule.class_name)
     return LearnedOptimizer(found, result, task, folder)
+
+
+def _interruptible(clock: Clock) -> AbstractContextManager[None]:
+    """Ctrl-C cancels the clock; only the main thread can arrange this."""
+    return clock.catching_interrupts() if current_thread() is main_thread() else nullcontext()
+
+
+def _code(name: str, steps: int, options: Mapping[str, Any]) -> str:
+    """The call that repeats a run; what has no short text is named as in the call."""
+    given = {key: value for key, value in options.items() if value is not None}
+    plain = int | float | str | tuple | list
+    words = [f"{key}={value!r}" if isinstance(value, plain) else f"{key}={key}" for key, value in given.items()]
+    arguments = [repr(name), "model_fn", "train", "valid", "test", f"steps={steps}", 'out="runs/again"', *words]
+    return f"learn_optimizer({', '.join(arguments)})"

@@ -26,9 +26,10 @@ from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
 from sol_learner.mixture import TaskMixture, drawn_task
 from sol_learner.networks.eql import SymbolicNetwork
+from sol_learner.planning import Cost, Plan, measured_cost, planned
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
-from sol_learner.runtime.progress import NullProgress, Phase, Progress
+from sol_learner.runtime.progress import NullProgress, Phase, Progress, Timed
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.search.candidates import CandidateEvaluator
@@ -82,10 +83,11 @@ def learn(
 
     Args:
         tasks: Objects that satisfy :class:`~sol_learner.Task`.
-        budget: Time limit for the run, in seconds or as text (``"5min"``); unlimited by default.
+        budget: Time for the run, in seconds or as text (``"5min"``), for which it is planned; unlimited by default.
         config: Settings; the defaults suit small tasks on a CPU.
         progress: Progress reporter, for example ``open_progress()``; silent by default.
-        settings: Individual settings that override ``config``; see :class:`~sol_learner.LearnConfig`.
+        settings: Individual settings that override ``config``; see :class:`~sol_learner.LearnConfig`. ``effort`` is a
+            preset: quick, normal or thorough.
 
     Returns:
         The rule with its learning rate. ``rule.save(path)`` writes it; sol-export turns it into an optimizer.
@@ -96,7 +98,7 @@ def learn(
     """
     config = LearnConfig.from_mapping(
         {
-            **asdict(config or LearnConfig()),
+            **({} if config is None else asdict(config)),
             **{"baselines": (), "evaluation_episodes": 1},
             **with_current_names(LearnConfig, settings),
         }
@@ -149,13 +151,15 @@ class Learner:
         workers: Workers | None = None,
     ) -> None:
         for task in tasks:
+            if isinstance(task, type):
+                raise SolError(f"not a task: {task.__name__} is a class; pass an object, {task.__name__}(...)")
             require_task(drawn_task(task, 0, Stream.TRAIN, 0) if isinstance(task, TaskMixture) else task)
         names = [task.name for task in tasks]
         if not tasks:
             raise SolError("at least one task is required")
         if len({*names}) < len(names):
             raise SolError(f"task names must be unique, got {', '.join(names)}")
-        self.config = config or LearnConfig()
+        self.given = self.config = config or LearnConfig()
         self.members = tuple(
             with_horizon(task, self.config.steps) if self.config.steps and not isinstance(task, TaskMixture) else task
             for task in tasks
@@ -168,10 +172,13 @@ class Learner:
         )
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.reference = ZOO["adam" if self.config.start in ("auto", "sol-general") else self.config.start]
-        self.start, self.timings = ZOO["adam" if self.config.start == "auto" else self.config.start], dict[str, float]()
-        self.searches = list[dict[str, Any]]()
+        self.start = ZOO["adam" if self.config.start == "auto" else self.config.start]
+        self.timings = dict[str, float]()
+        self._plan: Plan | None = None
+        self.searches, self.less = list[dict[str, Any]](), list[str]()
+        self._now = Phase.TUNE, 0.0
         self.starts = dict[str, float]()
-        self.checked = 0
+        self.checked, self.gave_start = 0, False
         self._constants = dict[str, Constant[Task]]()
         if self.config.episodes and _reduces(self.start.expression, self.start.vocabulary):
             raise SolError(
@@ -191,35 +198,44 @@ class Learner:
             SolError: No learning rate trains one of the tasks, or every window diverges.
             Interrupted: The clock was cancelled before there was any result.
         """
-        config = self.config
         for task in self.tasks:
             fault = obstacle(task) if getattr(task, "vectorizable", True) else None
             if fault is not None:
                 self.progress.note(f"training models of {task.name} one after another: {fault.reason}")
+        self._follow(self.plan())
         with self._phase(Phase.TUNE):
             task_set, lr, tunings = self.tune()
+        self._follow(self._replanned())
+        config = self.config
         evaluator = self._candidate_evaluator(task_set)
         evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
+        start = replace(self.start, lr=lr).with_horizon(task_set.horizon or self.start.horizon or 100)
         if _reduces(self.start.expression, self.start.vocabulary):
-            wide = replace(self.start, lr=lr).with_horizon(task_set.horizon or self.start.horizon or 100)
-            training, readout, error = MetaTraining[Any](None), wide, 0.0
+            training, readout, error, wide = MetaTraining[Any](None), start, 0.0, start
         else:
-            with self._phase(Phase.META_TRAIN, 0.45):
+            with self._phase(Phase.META_TRAIN):
                 trainer = self.trainer(task_set, lr)
                 training = trainer.train(self.checkpoints)
                 if training.dropped and not training.windows:
                     raise SolError(training.advice)
-            with self._phase(Phase.LIBRARY, 0.6):
+            with self._phase(Phase.LIBRARY):
                 readout, error, wide = self.fit_library(task_set, lr, trainer, evaluator)
-        with self._phase(Phase.PRUNE, 0.75):
+        with self._phase(Phase.PRUNE):
             samples = self._record(wide, lr, evaluator)
             short = prune(wide, config.max_terms, samples, evaluator, config.prune_episodes, self.progress)
-        with self._phase(Phase.POLISH, 0.9):
+        with self._phase(Phase.POLISH):
             polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, Phase.POLISH)
-        with self._phase(Phase.FRONT, 0.95):
+            polished = self.not_worse(polished, start, evaluator)
+        with self._phase(Phase.CHECK):
             polished, valid = self.valid_choice(polished)
             trainings = self._trainings(training, tunings, evaluator)
+        self.gave_start = polished.rule == start
+        if self.gave_start:
+            self.progress.note("no better rule was found: giving the start")
+        with self._phase(Phase.FRONT):
             front = self.front(polished.rule, short, samples, evaluator) if config.front else []
+            if polished.rule not in [point.rule for point in front]:
+                front = [FrontPoint(polished.rule, math.inf if polished.loss is None else polished.loss), *front]
         provenance = {
             "learned on": task_set.name,
             "start": self.start.name,
@@ -238,11 +254,71 @@ class Learner:
         return result
 
     @contextmanager
-    def _phase(self, phase: Phase, share: float = math.inf) -> Iterator[None]:
-        self.clock.allow(share)
-        start = time.monotonic()
+    def _phase(self, phase: Phase) -> Iterator[None]:
+        """Time a phase, which ends in time for those after it; tuning and comparing are never cut short."""
+        budget, plan, start = self.clock.budget, self._plan, time.monotonic()
+        if budget is None or plan is None or phase in (Phase.TUNE, Phase.COMPARE):
+            self.clock.allow(math.inf)
+        else:
+            self.clock.allow(1 - plan.after(phase) / budget)
+        self._now = phase, self.clock.elapsed
         yield
         self.timings[phase.value] = round(time.monotonic() - start, 3)
+
+    # -- the plan --------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """The plan of the run; it times a few steps of a training."""
+
+        def made() -> Any:
+            tasks = [
+                drawn_task(task, self.config.seed, Stream.TUNE, 0) if isinstance(task, TaskMixture) else task
+                for task in self.members
+            ]
+            costs = [measured_cost(task, self.config.seed, self.workers.jobs) for task in tasks]
+            fixed, each = (sum(getattr(cost, name) for cost in costs) / len(costs) for name in ("fixed", "each"))
+            cost = Cost(fixed, each, min(cost.most for cost in costs), self.workers.jobs)
+            return planned(self.config, len(self.members), cost, self.clock.budget, self._left).record()
+
+        return Plan.from_record(self.checkpoints.once("plan", made), self.clock.budget)
+
+    def _replanned(self) -> Plan:
+        """The plan for what follows tuning, by how long that took."""
+        before = self._plan
+        assert before is not None
+
+        def made() -> Any:
+            tuning, took = before.of(Phase.TUNE), self.timings[Phase.TUNE.value]
+            factor = min(max(took / tuning.seconds, 0.2), 5.0) if tuning.seconds else 1.0
+            cost = replace(before.cost, fixed=factor * before.cost.fixed, each=factor * before.cost.each)
+            sizes = (len(self.members), cost, self.clock.budget, self._left, tuning.trainings)
+            return planned(self.config, *sizes).record()
+
+        return Plan.from_record(self.checkpoints.once("plan/tuned", made), self.clock.budget)
+
+    @property
+    def _left(self) -> float | None:
+        """Seconds that are left of the budget."""
+        return None if self.clock.budget is None else self.clock.budget - self.clock.elapsed
+
+    def _follow(self, plan: Plan) -> None:
+        """Use a plan, and report it if it is the first or changes the settings."""
+        if self._plan is None or plan.config != self.config:
+            for line in plan.lines():
+                self.progress.note(line)
+        if self._plan is None:
+            self.progress = Timed(self.progress, self._seconds_left)
+        self._plan, self.config = plan, plan.config
+        self.less += [what for what in plan.less if what not in self.less]
+        if plan.config.start == "sol-general":
+            self.start = ZOO["sol-general"]
+
+    def _seconds_left(self) -> float:
+        """Seconds until the end, by the plan."""
+        phase, begun = self._now
+        if self._plan is None:
+            return 0.0
+        return self._plan.after(phase) + max(0.0, self._plan.of(phase).seconds - (self.clock.elapsed - begun))
 
     # -- phases ----------------------------------------------------------------------------------------------
 
@@ -254,6 +330,9 @@ class Learner:
             and each task's learning rate with all measurements behind it.
         """
         config, tunings = self.config, dict[str, tuple[float, Tuning]]()
+        if len(self.members) == 1 and config.start == "sol-general" and not config.episodes:
+            task_set = TaskSet(self.members, (1.0,), config.objective)
+            return task_set, self._rate_of_start(task_set, math.nan, math.inf), tunings
         self.progress.phase(Phase.TUNE, f"tuning {self.reference.name}", len(self.tasks))
         for number, task in enumerate(self.tasks, 1):
             tuned = partial(
@@ -312,7 +391,8 @@ class Learner:
                 task_set.run(general, config.seed, Stream.TUNE, episodes, lr=rates, clock=self.clock).mean(1).tolist()
             ),
         )
-        self.starts = {f"{self.reference.name}-constant": loss, "sol-general": min(losses)}
+        self.starts = {f"{self.reference.name}-constant": loss} if loss < math.inf else {}
+        self.starts |= {"sol-general": min(losses)}
         if config.start == "auto" and not mixed and not min(losses) < loss:
             return lr
         self.start = general
@@ -383,12 +463,39 @@ class Learner:
             "shapes": len(self.members) > 1,
             "seed": len(SEARCHES) * config.seed + SEARCHES.index(phase),
         }
+        reserve = 0.0 if self._plan is None or self.clock.budget is None else self._plan.validation
         polished = polish(
-            rule, samples, evaluator, generations=generations, phase=phase, progress=self.progress, **settings
+            rule,
+            samples,
+            evaluator,
+            generations=generations,
+            phase=phase,
+            progress=self.progress,
+            reserve=reserve,
+            **settings,
         )
         done = {"generations": len(polished.history), "evaluations": len(polished.history) * config.population}
         self.searches.append({"of": phase.value, "terms": len(split(rule)[0]), **settings, **done})
         return polished
+
+    def not_worse(self, polished: Polished, start: UpdateRule, evaluator: CandidateEvaluator) -> Polished:
+        """The result, or the run's start if that is better on the validation stream and not too long."""
+        if polished.start == start and polished.others:
+            return polished  # they were compared
+        try:
+            before, after = evaluator.validated([start, polished.rule])
+        except Interrupted:
+            self.progress.note("no time to compare the rule with its start")
+            return polished
+        if after <= before:
+            return polished
+        self.progress.note(
+            f"the rule is worse than its start on the validation stream: {after:.4g}, start {before:.4g}"
+        )
+        if start.complexity.terms > self.config.max_terms:
+            self.progress.note(f"the start has {start.complexity.terms} terms, more than max_terms: keeping the rule")
+            return polished
+        return replace(polished, rule=start, loss=before, others=((start, before),), start=start)
 
     def _elsewhere(self, key: str, rules: Sequence[UpdateRule]) -> dict[str, list[float]]:
         """Loss of each rule on each variant of each task, by description.
@@ -397,7 +504,7 @@ class Learner:
             Interrupted: By the clock.
         """
         config, table = self.config, dict[str, list[float]]()
-        for task in self.tasks if rules else ():
+        for task in self.tasks if rules and config.check_episodes else ():
             self.clock.check()
             measure = partial(losses_elsewhere, rules, self._constants[task.name], config.seed, config.check_episodes)
             losses = self.checkpoints.once(
@@ -414,6 +521,7 @@ class Learner:
             The choice, and for each task and variant the mean objective of ``start`` and of ``learned``.
         """
         rules = [rule for rule, _ in polished.others]
+        rules = rules[: rules.index(polished.start) + 1] if polished.start in rules else rules  # the best first
         try:
             table = self._elsewhere("valid", rules)
         except Interrupted:
@@ -428,7 +536,7 @@ class Learner:
         if failed[chosen]:
             self.progress.note(f"the rule fails on variants of the task: {', '.join(failed[chosen])}")
         rule, loss = polished.others[chosen]
-        start = rules.index(polished.start) if polished.start is not None else chosen
+        start = rules.index(polished.start) if polished.start in rules else chosen
         shown = {what: {"start": row[start], "learned": row[chosen]} for what, row in table.items()}
         return replace(polished, rule=rule, loss=loss), shown
 
@@ -466,11 +574,11 @@ class Learner:
         config, comparisons = self.config, []
         reference = f"{self.reference.name}-constant"
         rules = {"learned": rule, **{name: ZOO[name] for name in config.baselines}}
-        rules |= {reference: self.reference} if config.baselines else {}
+        rules |= {reference: self.reference} if config.baselines and tunings else {}
         each = config.baseline_trainings or max(1, trainings // max(1, len(config.baselines)))
         try:
             for task in self.tasks:
-                rate, measured = tunings[task.name]
+                rate, measured = tunings.get(task.name, (math.nan, []))
                 comparison = compare(
                     self._constants.get(task.name, task),
                     rules,
@@ -478,8 +586,8 @@ class Learner:
                     episodes=config.evaluation_episodes,
                     trainings=each,
                     objective=config.objective,
-                    tuned={reference: (rate, measured)},
-                    references=[reference] if config.baselines else [],
+                    tuned={reference: (rate, measured)} if measured else {},
+                    references=[reference] if config.baselines and measured else [],
                     spent={"learned": trainings, reference: len(measured) * config.tuning_episodes},
                     threads=torch.get_num_threads(),
                     workers=self.workers,
@@ -528,7 +636,9 @@ class Learner:
         return {
             "tasks": [task.name for task in self.members],
             "horizon": [getattr(task, "horizon", None) for task in self.members],
-            "config": asdict(self.config),
+            "config": asdict(self.given),
+            "plan": None if self._plan is None else self._plan.record() | {"less": self.less},
+            "gave_start": self.gave_start,
             "rule": str(result.rule),
             "digest": result.rule.digest,
             "complexity": asdict(result.rule.complexity),

@@ -147,6 +147,7 @@ def write_run(result: LearnResult, folder: str | Path, report: Callable[[str], N
         _add(files, name, partial(curves_png, comparison, result.rule), omit)
     if result.front:
         files["front.json"] = json.dumps([_entry(point) for point in result.front], indent=1) + "\n"
+    if len(result.front) > 1:
         _add(files, "front.png", partial(front_png, result.front, result.rule), omit)
     _write(files, folder)
     offered = {"rule.json": "the rule at full precision, for use with sol", "summary.json": "all numbers of the run"}

@@ -71,7 +71,8 @@ def counted(monkeypatch):
 def test_names_of_all_kinds(tmp_path):
     assert resolve_optimizer("adam").rule == ZOO["adam"]
     assert resolve_optimizer("AdamW").rule == ZOO["adamw"]  # the zoo's equals the library's
-    assert resolve_optimizer("radam") == resolve_optimizer("torch:RAdam")
+    assert resolve_optimizer("radam").rule == ZOO["radam"]
+    assert resolve_optimizer("asgd") == resolve_optimizer("torch:ASGD")
     assert resolve_optimizer("torch:adamw").optimizer_class is torch.optim.AdamW
     assert resolve_optimizer("pytorch_optimizer:lion").optimizer_class.__name__ == "Lion"
     rule = UpdateRule.parse("g + 0.1*m where lr = 0.2")

@@ -294,7 +294,7 @@ def test_the_code_of_a_baseline_is_that_baseline(rule, settings):
 
 def test_the_code_of_classes():
     settings = {"lr": 0.05, "beta1": 0.8, "beta2": 0.9, "weight_decay": 0.1}
-    for name in ("torch:adamw", "torch:RAdam", "radam", "pytorch_optimizer:Adan"):
+    for name in ("torch:adamw", "torch:RAdam", "pytorch_optimizer:Adan"):
         names = {"model": nn.Linear(3, 2)}
         exec(torch_code(name, None, settings, 10), names)
         assert names["optimizer"].param_groups[0]["betas"][:2] == (0.8, 0.9)

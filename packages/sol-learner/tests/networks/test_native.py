@@ -304,7 +304,7 @@ def test_auto_asks_for_much_work_and_a_compiler(monkeypatch, task):
     assert kernel_for(LearnConfig(kernel="compiled"), family) == "compiled"
     assert kernel_for(LearnConfig(episodes=10**6), family) == "compiled"
     assert kernel_for(LearnConfig(episodes=12, estimator="pes", particles=10**5), family) == "compiled"
-    assert kernel_for(LearnConfig(episodes=12, horizons=(10, 10**7)), family) == "compiled"
+    assert kernel_for(LearnConfig(episodes=12, horizons=(10, 10**6)), family) == "compiled"
     monkeypatch.setenv("CC", "no-such-compiler")
     assert kernel_for(LearnConfig(episodes=10**6), family) == "eager"
 

@@ -1,6 +1,7 @@
 """The page of a run, of a comparison, and of what is left of either."""
 
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -114,6 +115,47 @@ def test_a_run_says_what_it_found(finished):
     assert all("aria-label" in svg or svg.get("aria-hidden") for svg in charts)
     assert "sol learn regression --out runs/again --tuning-episodes 1 --episodes 2 --meta-batch 2" in page.text
     assert summary["digest"] in page.text
+
+
+def test_the_page_says_how_the_rule_was_found(run):
+    assert "was itself trained to train models" in read(run).text
+
+    def searched(summary):
+        summary["meta_training"]["windows"] = 0
+        summary["tuning"]["rule"] = "sol-general"
+        summary["command"] = "sol learn mine.py:Mine --budget 5min"
+
+    edited(run / "summary.json", searched)
+    page = read(run)
+    assert "was itself trained" not in page.text
+    assert "a search improved the constants of sol-general" in page.text
+    assert "sol learn mine.py:Mine --budget 5min" in page.text
+    edited(run / "summary.json", lambda summary: summary.update(gave_start=True))
+    assert "no better one was found" in read(run).text
+
+
+def test_the_page_says_where_the_rule_is_valid(run):
+    rows = {"regression: half the steps": {"start": 0.4, "learned": 0.5}}
+    rows |= {"regression: twice the batch": {"start": 0.4, "learned": math.inf}}
+    edited(run / "summary.json", lambda summary: summary.update(valid=rows))
+    text = read(run).text
+    assert "Where this rule is valid" in text
+    assert re.search(r"half the steps\s+0.4\s+0.5\s+1.25\s+worse", text)
+    assert re.search(r"twice the batch\s+0.4\s+–\s+–\s+diverged", text)
+    edited(run / "summary.json", lambda summary: summary.update(valid={}))
+    assert "Where this rule is valid" not in read(run).text
+
+
+def test_the_page_says_where_the_rule_is_above_the_best_baseline(run):
+    def change(summary):
+        first = summary["comparison"][0]["optimizers"][0]
+        other = summary["comparison"][0]["optimizers"][1]
+        length = len(first["batch_loss"])
+        other["batch_loss"] = [1.0] * length
+        first["batch_loss"] = [2.0] * 3 + [0.5] * (length - 3)
+
+    edited(run / "summary.json", change)
+    assert "learned is above adam, the best baseline, in steps 1 to 3." in read(run).text
 
 
 def test_the_band_is_the_spread_of_the_curves(finished):

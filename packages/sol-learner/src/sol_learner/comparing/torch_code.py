@@ -26,6 +26,11 @@ _CLASSES = {
         f"{_BETAS}, eps={{eps}}, momentum_decay=math.inf",
         "weight_decay={wd}, decoupled_weight_decay=True",
     ),
+    "radam": (
+        "torch.optim.RAdam",
+        f"{_BETAS}, eps={{eps}}",
+        "weight_decay={wd}, decoupled_weight_decay=True",
+    ),
     "lion": ("pytorch_optimizer.Lion", _BETAS, "weight_decay={wd}"),
 }
 """Zoo rules that a library has: the class, its arguments, and those of decoupled weight decay, if it has them."""

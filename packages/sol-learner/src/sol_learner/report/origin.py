@@ -22,6 +22,7 @@ _PHASES = {
     Phase.LIBRARY: "reading out the formula and searching a library of terms",
     Phase.PRUNE: "pruning terms",
     Phase.POLISH: "polishing constants",
+    Phase.CHECK: "checking the rule on variants of the task",
     Phase.FRONT: "finding shorter formulas",
     Phase.COMPARE: "comparing on held-out seeds",
 }
@@ -55,6 +56,7 @@ class Origin:
         return [
             {"name": names.get(name, name), "seconds": duration(value), "share": round(100 * value / total, 1)}
             for name, value in seconds.items()
+            if value >= 0.01  # others did not take place
         ]
 
     @cached_property
@@ -115,13 +117,17 @@ class Origin:
 
     @property
     def command(self) -> str:
-        """The command that reproduces the run."""
+        """The command or the code that reproduces the run; of a run that kept neither, by its settings."""
+        if "command" in self._summary:
+            return str(self._summary["command"])
+        budget = self._summary.get("budget")
         changed = [
             f"--{item['name'].replace('_', '-')} {shlex.quote(item['value'])}"
             for item in self.settings
             if item["changed"]
         ]
-        return " ".join(["sol learn", *map(shlex.quote, self._tasks), "--out runs/again", *changed])
+        limit = [f"--budget {budget:g}s"] if isinstance(budget, int | float) else []
+        return " ".join(["sol learn", *map(shlex.quote, self._tasks), "--out runs/again", *limit, *changed])
 
     @property
     def versions(self) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from sol_learner.report.origin import Origin, duration
 from sol_learner.report.results import (
     Card,
     accuracy_card,
+    behind,
     column,
     curve_chart,
     difference_table,
@@ -125,6 +126,38 @@ class _Page:
             return f"Unfinished run: {self._evidence.name}"
         return f"A learned optimizer for {tasks}" if tasks else f"A learned optimizer: {self._evidence.name}"
 
+    @property
+    def how(self) -> str:
+        """How the rule was found, by what the run did."""
+        start = str(_nested(self._summary, "tuning", "rule") or "its start")
+        if _nested(self._summary, "meta_training", "windows"):
+            words = (
+                "a small network of symbolic operators replaced it, was itself trained to train models, and was then "
+            )
+            return f"{words}converted to the formula below"
+        if self._summary.get("gave_start"):
+            return f"the formula below is {start} with its rate tuned; no better one was found"
+        if _nested(self._summary, "polish", "generations"):
+            return f"a search improved the constants of {start} on whole trainings, which gave the formula below"
+        return f"the formula below comes from {start}; no search has improved its constants" if self._summary else ""
+
+    @cached_property
+    def valid(self) -> list[dict[str, Any]]:
+        """Variants of the tasks, with the objective of the start and of the rule, and their ratio."""
+        rows = []
+        for what, row in self._summary.get("valid", {}).items():
+            before, after = (float(row.get(name, numpy.nan)) for name in ("start", "learned"))
+            known = numpy.isfinite(before) and numpy.isfinite(after) and before > 0
+            ratio = after / before if known else None
+            words = "diverged" if not numpy.isfinite(after) else "" if ratio is None or ratio <= 1 else "worse"
+            name = what.partition(": ")[2] if len(self.tasks) == 1 else what
+            shown = {
+                key: value if numpy.isfinite(value) else None
+                for key, value in zip(("start", "learned"), (before, after))
+            }
+            rows.append({"name": name, **shown, "ratio": ratio, "words": words})
+        return rows
+
     @cached_property
     def verdicts(self) -> list[dict[str, Any]]:
         """The verdict lines, first of all the one of all tasks; where a baseline is better, the code for it."""
@@ -200,6 +233,7 @@ class _Page:
                 "speed": result_table(comparison, [key for key in result_columns(comparison) if not key[0]]),
                 "differences": difference_table(comparison),
                 "curves": curve_chart(comparison),
+                "behind": behind(comparison),
                 "banded": any(result.spread is not None for result in comparison.results),
                 "crowded": len(comparison.results) > _CROWD,
                 "tuning": tuning_chart(comparison),
@@ -365,6 +399,14 @@ def _flat(prefix: str, table: Any) -> list[tuple[str, str]]:
     if not isinstance(table, Mapping):
         return [(prefix, as_text(table))]
     return [row for name, value in table.items() for row in _flat(f"{prefix}.{name}" if prefix else str(name), value)]
+
+
+def _nested(table: Mapping[str, Any], *names: str) -> Any:
+    """A value in tables within a table; ``None`` if it is not there."""
+    value: Any = table
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _size(count: int) -> str:

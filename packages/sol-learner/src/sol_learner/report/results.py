@@ -17,6 +17,7 @@ from sol_learner.report.evidence import ComparisonRecord, OptimizerRecord, Suite
 __all__ = [
     "Card",
     "accuracy_card",
+    "behind",
     "column",
     "curve_chart",
     "difference_table",
@@ -186,6 +187,31 @@ def curve_chart(comparison: ComparisonRecord) -> Chart | None:
         ends.append(f"{result.name} {end}")
     description = f"Training loss vs. step on {comparison.task}, one line per optimizer; at the last step: "
     return line_chart(lines, "training step", "batch loss", f"{description}{', '.join(ends)}.", ylog=True)
+
+
+def behind(comparison: ComparisonRecord) -> str:
+    """Where the first optimizer's curve is above that of the best baseline, in words; empty without two curves.
+
+    Curves are means over a twentieth of the steps, because the loss of single batches is noise.
+    """
+    verdict, curves = comparison.verdict, {result.name: result.curve for result in comparison.results}
+    first, other = (curves.get(name) for name in (verdict.first, verdict.baseline)) if verdict else (None, None)
+    if verdict is None or first is None or other is None or len(first) != len(other):
+        return ""
+    size = max(1, len(first) // 20)
+    edges = [*range(0, len(first), size)]
+    above = [bool(numpy.nanmean(first[at : at + size] - other[at : at + size]) > 0) for at in edges]
+    spans: list[list[int]] = []
+    for at, worse in zip(edges, above):
+        end = min(at + size, len(first))
+        if worse and spans and spans[-1][1] == at:
+            spans[-1][1] = end
+        elif worse:
+            spans.append([at, end])
+    if not spans:
+        return f"{verdict.first} is below {verdict.baseline}, the best baseline, throughout."
+    where = ", ".join(f"{begin + 1:,} to {end:,}" for begin, end in spans)
+    return f"{verdict.first} is above {verdict.baseline}, the best baseline, in steps {where}."
 
 
 def _label(result: OptimizerRecord, episodes: int) -> str:

@@ -317,6 +317,9 @@ SUMMARY = _Fields(
     threads=object,
     ranks=object,
     machine=object,
+    command=str,
+    gave_start=bool,
+    valid=_Table(_Table(_Loss())),
     comparison=_Each(COMPARISON),
 )
 

@@ -77,6 +77,15 @@ class Clock:
         """Let the current phase run until ``share`` of the budget is used up."""
         self._deadline = float("inf") if self.budget is None else share * self.budget
 
+    @contextmanager
+    def reserving(self, seconds: float) -> Iterator[None]:
+        """End the phase ``seconds`` earlier in the context, which leaves them for what comes after it."""
+        self._deadline -= seconds
+        try:
+            yield
+        finally:
+            self._deadline += seconds
+
     @property
     def over(self) -> bool:
         """Whether the current phase should end."""

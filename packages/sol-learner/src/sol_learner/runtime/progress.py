@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "Phase",
     "Progress",
     "TensorBoard",
+    "Timed",
     "open_progress",
 ]
 
@@ -39,9 +40,14 @@ class Phase(StrEnum):
     LIBRARY = "library"
     PRUNE = "prune"
     POLISH = "polish"
+    CHECK = "check"
     FRONT = "front"
     COMPARE = "compare"
     DISTIL = "distil"
+
+
+LEFT = "left_s"
+"""Name of the seconds that are left of a run, among the numbers of a step."""
 
 
 class Progress(Protocol):
@@ -71,7 +77,8 @@ class NullProgress:
 
 
 def _text(numbers: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+    shown = [f"{name} {value:.4g}" for name, value in numbers.items() if name != LEFT]
+    return "  ".join([*shown, *([f"{numbers[LEFT]:.0f} s left"] if LEFT in numbers else [])])
 
 
 class _Lines:
@@ -182,6 +189,25 @@ class MultiProgress:
         """To all."""
         for reporter in self._reporters:
             reporter.note(text)
+
+
+class Timed:
+    """Reports to ``reporter``, with the seconds that are left of the run."""
+
+    def __init__(self, reporter: Progress, left: Callable[[], float]) -> None:
+        self._reporter, self._left = reporter, left
+
+    def phase(self, phase: Phase, title: str, steps: int) -> None:
+        """To the reporter."""
+        self._reporter.phase(phase, title, steps)
+
+    def step(self, done: int, **numbers: float) -> None:
+        """To the reporter, with :data:`LEFT`."""
+        self._reporter.step(done, **numbers, **{LEFT: round(self._left(), 1)})
+
+    def note(self, text: str) -> None:
+        """To the reporter."""
+        self._reporter.note(text)
 
 
 @contextmanager

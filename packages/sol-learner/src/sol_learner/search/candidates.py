@@ -11,9 +11,11 @@ import sympy
 import torch
 from torch import Tensor
 
+from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.inner.task_set import TaskSet
+from sol_learner.mixture import TaskMixture
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.search.terms import opened
@@ -57,6 +59,7 @@ class CandidateEvaluator:
             workers or Workers(),
         )
         self._constant = self.workers.constant(task_set)
+        self._alone = any(not isinstance(task, TaskMixture) and not vectorizes(task) for task in task_set.tasks)
         self._next, self._validated, self.trainings = first_episode, dict[str, float](), 0
 
     def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
@@ -79,27 +82,42 @@ class CandidateEvaluator:
     ) -> list[float]:
         """Mean objective of each row of ``coefficients``, [C, k], over new episodes; large if it diverges.
 
+        If the clock expires, only of the first rows.
+
         ``constants`` replace values of the rule, [C] each.
 
         Raises:
-            Interrupted: The clock expired or was cancelled.
+            Interrupted: The clock expired or was cancelled before any was measured.
         """
         open_rule, names = opened(units, rule.values, rule.vocabulary)
         open_rule = replace(open_rule, lr=rule.lr)
         stretch = self.fresh(episodes)
-        self.trainings += len(coefficients) * episodes * len(self.task_set.tasks)
         names += [*(constants or {})]
         table = numpy.column_stack([coefficients, *(constants or {}).values()])
         measured = partial(self._measured, open_rule, names, torch.from_numpy(table), stretch)
         self.clock.check()
-        return self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
+        losses: list[float] = self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
+        self.trainings += len(losses) * episodes * len(self.task_set.tasks)
+        return losses
 
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
         own, jobs = self.ranks.own(list(table)), self.workers.jobs
-        shares = [own[i * len(own) // jobs : (i + 1) * len(own) // jobs] for i in range(jobs)]
+        parts = len(own) if self._alone and self.ranks.size == 1 else jobs  # ranks stop together
+        shares = [own[i * len(own) // parts : (i + 1) * len(own) // parts] for i in range(parts)]
+        shares = [share for share in shares if len(share)]
         measure = partial(_losses, self._constant, rule, names, self.seed, episodes, self._local_clock)
-        results = self.workers.map(measure, [share for share in shares if len(share)], self.clock)
-        return self.ranks.gathered([loss for share in results for loss in share])
+        losses: list[float] = []
+        for first in range(0, len(shares), jobs):
+            try:
+                if first:
+                    self.clock.check()
+                results = self.workers.map(measure, shares[first : first + jobs], self.clock)
+            except Interrupted:
+                if not losses:
+                    raise
+                break
+            losses += [loss for share in results for loss in share]
+        return self.ranks.gathered(losses)
 
     def validated(self, rules: Sequence[UpdateRule]) -> list[float]:
         """Mean objective of each rule over the validation stream; results are cached.

@@ -56,6 +56,7 @@ def polish(
     progress: Progress,
     constants: bool = False,
     shapes: bool = True,
+    reserve: float = 0.0,
 ) -> Polished:
     """Improve the coefficients of the rule's additive terms and, with ``constants``, its constants.
 
@@ -71,7 +72,9 @@ def polish(
         phase: The phase that the search belongs to.
         constants: Whether to search the rule's constants, such as beta1, too.
         shapes: Whether these include how the step depends on the shape of a tensor.
-        progress: Progress reporter. An expired clock ends the search early, and the results so far are used.
+        progress: Progress reporter. An expired clock ends the search early, and the results so far are used: of a
+            generation that it ends, the mean of the better half.
+        reserve: Seconds of the phase that are left for validation.
 
     Raises:
         SolError: No term is finite and nonzero on the recorded states.
@@ -88,13 +91,18 @@ def polish(
         for generation in range(1, generations + 1):
             points = [search.ask() for _ in range(population)]
             table, values = space.at([point[: space.size] for point in points])
-            losses = evaluator.losses(rule, space.units, table, episodes, values)
+            with evaluator.clock.reserving(reserve):
+                losses = evaluator.losses(rule, space.units, table, episodes, values)
+            history.append(float(numpy.median(losses)))
+            if len(losses) < population:
+                better = numpy.argsort(losses, kind="stable")[: -(-len(losses) // 2)]
+                means.append(numpy.mean([points[number][: space.size] for number in better], 0))
+                raise Interrupted
             search.tell(list(zip(points, losses)))
             means.append(search.mean[: space.size].copy())
-            history.append(float(numpy.median(losses)))
             progress.step(generation, loss=history[-1], best=min(losses))
     except Interrupted:
-        progress.note(f"polishing stopped after {len(history)} of {generations} generations")
+        progress.note(f"polishing stopped in generation {len(history)} of {generations}")
     count = len(means)
     reached = []
     if means:

@@ -55,6 +55,8 @@ def prune(
             table[row, [live.index(j) for j in kept]] = fit.coefficients(kept) if kept else []
         try:
             scores = evaluator.losses(rule, [units[j] for j in live], table, episodes)
+            if len(scores) < len(live):
+                raise Interrupted
         except Interrupted:
             progress.note(f"out of time: the rule keeps {len(live)} terms")
             break
