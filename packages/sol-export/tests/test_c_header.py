@@ -112,5 +112,5 @@ def test_a_header_is_verified_against_its_own_formula(tmp_path, capsys):
     (tmp_path / "mine.h").write_text(text)
     assert main(["verify", str(tmp_path / "mine.h")]) == 0
     assert "verified against the rule" in capsys.readouterr().out
-    (tmp_path / "mine.h").write_text(text.replace("w_ema[i] = v_w_ema;", ""))
+    (tmp_path / "mine.h").write_text(text.replace("w_avg[i] = v_w_avg;", ""))
     assert main(["verify", str(tmp_path / "mine.h")]) == 2

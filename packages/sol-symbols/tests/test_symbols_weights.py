@@ -70,7 +70,7 @@ def test_states_that_only_they_use_are_states():
     assert rule.averages == ("ema_weights",)
     assert lower(rule).states == {"w_avg": 0.0}
     assert [a.name for a in lower_evaluation(rule).body] == ["w_avg", "ema_weights"]
-    assert rule.values == {"beta_avg": 0.999}
+    assert rule.values == {"beta_avg": 0.98}
     assert rule.complexity.states == 1
 
 

@@ -493,7 +493,7 @@ STANDARD = Vocabulary()._with(
         "log_pace",
         "clip(log_pace_prev + step(t - 1)*rate_change*100/T, rate_limit)",
         description="as log_rate, changing by as much over T steps for every T",
-        latex=r"\eta_t",
+        latex=r"\bar h_t",
         kind=Kind.TENSOR,
     ),
     Recurrence(
