@@ -297,8 +297,9 @@ def test_metrics_are_one_json_object_a_line(task, tmp_path):
     path = tmp_path / "metrics.jsonl"
     Learner([task], SMALL, progress=MultiProgress(MetricsFile(path), NullProgress())).run()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [line for line in lines if "note" not in line]
     phases = list(dict.fromkeys(line["title"] for line in lines))
-    assert list(dict.fromkeys(line["phase"] for line in lines)) == [phase.value for phase in Phase][:7]
+    assert list(dict.fromkeys(line["phase"] for line in lines)) == [p.value for p in Phase if p is not Phase.CHECK][:7]
     expected = [
         "tuning adam",
         "meta-training",
@@ -382,7 +383,7 @@ def test_a_rule_with_a_schedule_knows_its_horizon_though_the_read_out_has_none(m
         "directions": ("ad",),
         "decays": ("ld",),
         "own_terms": 0,
-        "generations": 0,
+        "generations": 6,
     }
     result = Learner([make_task()], dataclasses.replace(SMALL, **settings)).run()
     assert not result.readout.needs_horizon
