@@ -70,6 +70,7 @@ class SolMnistnet(torch.optim.Optimizer):
         c11: Coefficient of sign(g).
         c12: Coefficient of -sign(m).
         weight_decay: Decoupled weight decay, which adds weight_decay * w to phi.
+        schedule: Whether the formula's own schedule applies; False: t/T = 0.
         maximize: Maximize instead of minimize.
         foreach: Join small tensors and split large ones into chunks of similar size. False: one tensor at a time.
         capturable: Keep the step count on the parameters' device, for CUDA graphs and ``torch.compile`` of ``step``.
@@ -101,6 +102,7 @@ class SolMnistnet(torch.optim.Optimizer):
         c11=0.103,
         c12=0.02708,
         weight_decay=0.0,
+        schedule=True,
         *,
         maximize=False,
         foreach=None,
@@ -128,6 +130,7 @@ class SolMnistnet(torch.optim.Optimizer):
             "c11": c11,
             "c12": c12,
             "weight_decay": weight_decay,
+            "schedule": schedule,
             "clock": 0,  # steps completed
             "maximize": maximize,
             "foreach": foreach,
@@ -247,9 +250,12 @@ def _numbers(
     c11,
     c12,
     weight_decay,
+    schedule,
     **_,
 ):
     """Compute the scalars of the formula at this step."""
+    if not schedule:
+        clock, horizon = 0.0, 1.0
     # Unlike Python floats, tensors divide by zero without an error.
     numbers = (step, clock, *betas, horizon)
     t, clock, beta1, beta2, horizon = (torch.as_tensor(x, dtype=torch.float64) for x in numbers)
@@ -367,7 +373,7 @@ def _tick(group):
         group["clock"] += 1
         return
     group["clock"] = int(group["clock"]) + 1
-    if group["horizon"] < group["clock"] <= group["horizon"] + 1:
+    if group["schedule"] and group["horizon"] < group["clock"] <= group["horizon"] + 1:
         warnings.warn(f"the schedule has ended: step {group['clock']} of {group['horizon']:g}", stacklevel=4)
 
 

@@ -69,6 +69,7 @@ def scale_by_sol_mnistnet(
     c10=0.07527,
     c11=0.103,
     c12=0.02708,
+    schedule=True,
 ) -> optax.GradientTransformation:
     """Replace gradients by phi, as defined at the top of this file.
 
@@ -89,7 +90,10 @@ def scale_by_sol_mnistnet(
         c10: Coefficient of rs.
         c11: Coefficient of sign(g).
         c12: Coefficient of -sign(m).
+        schedule: Whether the formula's own schedule applies; False: t/T = 0.
     """
+    if not schedule:
+        horizon = 1.0
 
     def init(params):
         def start(value):
@@ -101,10 +105,11 @@ def scale_by_sol_mnistnet(
         del params
         count = optax.safe_increment(state.count)
         t = jnp.asarray(count, dtype=float)
+        clock = t if schedule else 0 * t
         bc1 = 1 - beta1**t
         bc2 = 1 - beta2**t
-        cd = jnp.cos(3.141592653589793 * jnp.minimum(1, t / horizon)) / 2 + 1 / 2
-        ld = 1 - jnp.minimum(1, t / horizon)
+        cd = jnp.cos(3.141592653589793 * jnp.minimum(1, clock / horizon)) / 2 + 1 / 2
+        ld = 1 - jnp.minimum(1, clock / horizon)
         numbers = (beta1, beta2, eps, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, bc1, bc2, cd, ld)
         results = jax.tree.map(lambda *x: _advance(*x, numbers), updates, state.m, state.v)
         phi, m, v = (jax.tree.map(lambda _, r, i=i: r[i], updates, results) for i in range(3))
@@ -133,6 +138,7 @@ def sol_mnistnet(
     c11=0.103,
     c12=0.02708,
     weight_decay=0.0,
+    schedule=True,
     mask=None,
 ) -> optax.GradientTransformation:
     """Optimizer that implements the formula at the top of this file.
@@ -156,6 +162,7 @@ def sol_mnistnet(
         c11: Coefficient of sign(g).
         c12: Coefficient of -sign(m).
         weight_decay: Decoupled weight decay, which adds weight_decay * w to phi.
+        schedule: Whether the formula's own schedule applies; False: t/T = 0.
         mask: Tree of booleans that selects the parameters to decay, or a function from parameters to such a tree.
 
     Returns:
@@ -179,6 +186,7 @@ def sol_mnistnet(
             c10=c10,
             c11=c11,
             c12=c12,
+            schedule=schedule,
         ),
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),

@@ -35,7 +35,7 @@ from sol_learner import (
 from sol_symbols import UpdateRule
 
 _NO_COMPARISON = {"front": False, "evaluation_episodes": 1, "baselines": ()}
-NO_RUN: dict[str, Any] = {**_NO_COMPARISON, "start": "adam", "constants": False}
+NO_RUN: dict[str, Any] = {**_NO_COMPARISON, "start": "adam", "constants": False, "front_generations": 8}
 """Settings of learning: the comparison is the study's own. Coefficients are learned from Adam, as in the paper."""
 
 

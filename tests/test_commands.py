@@ -131,7 +131,7 @@ def test_control_c_keeps_what_was_reached(tmp_path, phase):
         (["learn", "mnistnet", "--out", "x", "--units", "magic"], "'magic' is not an operator"),
         (["learn", "mnistnet", "--out", "x", "--resume", "--overwrite"], "mutually exclusive"),
         (["learn", "mnistnet", "--out", "x", "--population", "2"], "population must be at least 4, got 2"),
-        (["learn", "mnistnet", "--out", "x", "--outer-lr", "inf"], "outer_lr must be finite, got inf"),
+        (["learn", "mnistnet", "--out", "x", "--outer-lr", "inf"], "outer_lr must be at most 1,000,000,000, got inf"),
         (["learn", "mnistnet", "--out", "x", "--estimator", "magic"], "must be one of first-order, exact, pes"),
         (["learn", "mnistnet", "--out", "x", "--config", "no.toml"], "cannot read the settings file no.toml"),
         (["learn", "mnistnet", "--out", "x", "--jobs", "2", "--backend", "magic"], "no backend 'magic'"),

@@ -71,7 +71,7 @@ def test_the_emitted_file_is_the_rule(emitted, rule, dtype):
     "rule",
     [
         *map(UpdateRule.parse, ["0.5*ad*cd + pd*sign(g)*wu + 0.2*g*(1 - ld)", "min(t/warmup, 1)*(T - t)/T*g", "wu*ad"]),
-        *(ZOO["sol-general"], ZOO["powersign-cd"]),
+        *(ZOO["sol-elementwise"], ZOO["powersign-cd"]),
     ],
     ids=str,
 )

@@ -177,7 +177,7 @@ def unscheduled(rule):
 
 @pytest.mark.filterwarnings("error:the schedule has ended")
 @pytest.mark.parametrize("flags", [{}, {"foreach": False}, {"capturable": True}], ids=str)
-@pytest.mark.parametrize("text", [*SCHEDULED, "sol-general", "powersign-cd"])
+@pytest.mark.parametrize("text", [*SCHEDULED, "sol-elementwise", "powersign-cd"])
 def test_the_schedule_can_be_switched_off(load, text, flags):
     """The horizon does not matter then, and need not be given; a saved state brings the switch along."""
     rule = ZOO[text] if text in ZOO else UpdateRule.parse(text)

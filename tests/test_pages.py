@@ -20,7 +20,7 @@ _SHORT = (
 )
 FEWER = {"tutorial": _SHORT, "episodes": _SHORT}
 # Without code, or run by a test of their own.
-ELSEWHERE = {"index", "glossary", "zoo", "results", "write-a-task", "commands", "faq", "reliability"}
+ELSEWHERE = {"index", "glossary", "sol-general", "zoo", "results", "write-a-task", "commands", "faq", "reliability"}
 
 
 def page(name):

@@ -99,12 +99,14 @@ def test_every_script_has_both_sizes_and_says_how_the_small_one_differs(study, n
 def completed(settings):
     """Recorded settings; those that the learner did not have yet have their default.
 
-    It did not search constants.
+    It did not search constants, and fronts had eight generations.
     """
     if not isinstance(settings, dict):
         return settings
     return {
-        name: asdict(LearnConfig(**{"constants": False, **value})) if name == "learner" else completed(value)
+        name: asdict(LearnConfig(**{"constants": False, "front_generations": 8, **value}))
+        if name == "learner"
+        else completed(value)
         for name, value in settings.items()
     }
 
