@@ -15,10 +15,10 @@ import sympy
 from sol_export.averaging import Averaging
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
-from sol_export.source import ArrayPrinter, helpers, indented, listed, newton_schulz, reductions, rounds, statement
+from sol_export.source import ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
 from sol_export.verification import Trajectory, imported
 from sol_symbols import Assignment, Kind, UpdateRule, lower
-from sol_symbols.operators import kind_of
+from sol_symbols.operators import TINY, kind_of
 
 __all__ = ["OptaxExporter"]
 
@@ -252,7 +252,7 @@ class _Writer:
         )
         how = "for one tensor" if self.program.reduces else "elementwise"
         how += "; see ``_run`` for what it yields" if self.totals else ""
-        helped = helpers(self.program, printer, newton_schulz(_ORTH))
+        helped = helpers(self.program, printer, _ORTH)
         return [
             *listed("def _advance(", [*self.inputs, "numbers"], "):", 0, brackets=True),
             f'    """Compute {what}, {how}."""',
@@ -310,29 +310,16 @@ def _printer(arrays: Collection[str]) -> ArrayPrinter:
     return _JaxPrinter("jnp.", arrays, {"min": "jnp.minimum", "max": "jnp.maximum"})
 
 
-_ORTH = '''
-def _orth(x):
-    """Return the polar factor of a matrix (rows by all other dimensions), by Newton-Schulz steps as in Muon.
-
-    It is multiplied by sqrt(max(1, rows/columns)). A vector is divided by its root mean square.
-    """
-    if x.size == 0:
-        return x
-    x = x / jnp.maximum(jnp.max(jnp.abs(x)), $tiny)  # squares of small numbers would be 0
-    x = x / jnp.maximum(jnp.sqrt(jnp.sum(x * x)), 1)
-    if x.ndim < 2:
-        return x * x.size**0.5
-    matrix = x.reshape(x.shape[0], -1)
-    rows, columns = matrix.shape
-    matrix = matrix.T if rows > columns else matrix
-    one = jnp.eye(matrix.shape[0], dtype=x.dtype)
-    gram, factor = matrix @ matrix.T, one  # the steps need the small Gram matrix only
-    for _ in range($steps):
-        step = $a * one - $b * gram + $c * (gram @ gram)
-        gram, factor = step @ gram @ step, step @ factor
-    matrix = factor @ matrix * max(1, rows / columns) ** 0.5
-    return (matrix.T if rows > columns else matrix).reshape(x.shape)
-'''
+_ORTH = {
+    "count": "x.size",
+    "dimensions": "x.ndim",
+    "root": "x.size**0.5",
+    "largest": f"jnp.maximum(jnp.max(jnp.abs(x)), {TINY})",
+    "norm": "jnp.maximum(jnp.sqrt(jnp.sum(x * x)), 1)",
+    "matrix": "x.reshape(x.shape[0], -1)",
+    "one": "jnp.eye(matrix.shape[0], dtype=x.dtype)",
+}
+"""See :func:`~sol_export.source.helpers`."""
 
 _OWN = {
     "orth": "_orth({x})",

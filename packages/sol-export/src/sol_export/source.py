@@ -11,11 +11,9 @@ import sympy
 from sympy.printing.precedence import PRECEDENCE, precedence
 
 from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
-from sol_symbols.operators import ORTH_POLYNOMIAL, ORTH_STEPS, TINY
+from sol_symbols.operators import ORTH_POLYNOMIAL, ORTH_STEPS
 
-__all__ = [
-    *("WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "newton_schulz", "reductions", "rounds", "statement"),
-]
+__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "reductions", "rounds", "statement"]
 
 WIDTH = 120
 
@@ -119,8 +117,43 @@ def _defined(function: type[sympy.Basic]) -> Operator | None:
     return next((o for o in OPERATORS.values() if o.definition is not None and o.function is function), None)
 
 
-def helpers(program: Program, printer: ArrayPrinter, orth: Sequence[str] = ()) -> list[str]:
-    """Return the lines of the functions that the code calls: operators with a definition, and ``orth``."""
+_ORTH = Template(
+    '''
+def _orth(x):
+    """Return the polar factor of a matrix (rows by all other dimensions), by Newton-Schulz steps as in Muon.
+
+    It is multiplied by sqrt(max(1, rows/columns)). A vector is divided by its root mean square.
+    """
+    if $count == 0:
+        return x
+    x = x / $largest  # squares of small numbers would be 0
+    x = x / $norm
+    if $dimensions < 2:
+        return x * $root
+    matrix = $matrix
+    rows, columns = matrix.shape
+    matrix = matrix.T if rows > columns else matrix
+    one = $one
+    gram, factor = matrix @ matrix.T, one  # the steps need the small Gram matrix only
+    for _ in range($steps):
+        step = $a * one - $b * gram + $c * (gram @ gram)
+        gram, factor = step @ gram @ step, step @ factor
+    matrix = factor @ matrix * max(1, rows / columns) ** 0.5
+    return (matrix.T if rows > columns else matrix).reshape(x.shape)
+'''.strip()
+)
+
+
+def helpers(program: Program, printer: ArrayPrinter, orth: Mapping[str, str]) -> list[str]:
+    """Return the lines of the functions that the code calls: operators with a definition, and ``orth``.
+
+    Args:
+        program: The code.
+        printer: Prints it.
+        orth: What ``orth`` is made of, in the language: ``count``, ``dimensions`` and ``root`` (of the count) of x, its
+            ``largest`` value, at least :data:`~sol_symbols.operators.TINY`, its ``norm``, at least 1, the ``matrix`` of
+            its rows, and the identity ``one`` of ``matrix``.
+    """
     values = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
     lines: list[str] = []
     for operator in reversed([*OPERATORS.values()]):  # definitions use earlier operators
@@ -137,14 +170,9 @@ def helpers(program: Program, printer: ArrayPrinter, orth: Sequence[str] = ()) -
                 "",
             ]
     if any(a.reduction and a.reduction.name == "orth" for a in program.body):
-        lines += [*orth, "", ""]
+        a, b, c = ORTH_POLYNOMIAL
+        lines += [*_ORTH.substitute(orth, a=a, b=abs(b), c=c, steps=ORTH_STEPS).splitlines(), "", ""]
     return lines
-
-
-def newton_schulz(source: str) -> list[str]:
-    """Return the lines of ``_orth``, with the numbers that define it in place of ``$a``, ``$steps``, ``$tiny``, ..."""
-    a, b, c = ORTH_POLYNOMIAL
-    return Template(source.strip()).substitute(a=a, b=abs(b), c=c, steps=ORTH_STEPS, tiny=TINY).splitlines()
 
 
 def rounds(program: Program) -> list[list[Assignment]]:

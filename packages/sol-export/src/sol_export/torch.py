@@ -19,19 +19,10 @@ import sympy
 from sol_export.averaging import Averaging
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
-from sol_export.source import (
-    WIDTH,
-    ArrayPrinter,
-    helpers,
-    indented,
-    listed,
-    newton_schulz,
-    reductions,
-    rounds,
-    statement,
-)
+from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
 from sol_export.verification import Trajectory, imported
 from sol_symbols import Assignment, Kind, Program, UpdateRule, hoisted, lower, symbol
+from sol_symbols.operators import TINY
 
 if TYPE_CHECKING:
     import torch
@@ -409,7 +400,7 @@ class _Writer:
         states = "".join(f", {name}" for name in self.states)
         what = "one parameter" + (" and its state" if self.states else "") + ("s" if len(self.states) > 1 else "")
         how = "in place; see ``_run`` for what it yields" if self.reduces else "elementwise and in place"
-        helped = helpers(self.program, self._printer([]), newton_schulz(_ORTH))
+        helped = helpers(self.program, self._printer([]), _ORTH)
         return [
             f"def _advance(p, g{states}, numbers, maximize):",
             f'    """Update {what} by the formula, {how}."""',
@@ -490,29 +481,16 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
     return lines + reductions(group, _OWN, _TOTALS, "torch.stack")
 
 
-_ORTH = '''
-def _orth(x):
-    """Return the polar factor of a matrix (rows by all other dimensions), by Newton-Schulz steps as in Muon.
-
-    It is multiplied by sqrt(max(1, rows/columns)). A vector is divided by its root mean square.
-    """
-    if x.numel() == 0:
-        return x
-    x = x / torch.clamp(x.abs().amax(), min=$tiny)  # squares of small numbers would be 0
-    x = x / torch.clamp(torch.linalg.vector_norm(x), min=1)
-    if x.dim() < 2:
-        return x * x.numel() ** 0.5
-    matrix = x.flatten(1)
-    rows, columns = matrix.shape
-    matrix = matrix.T if rows > columns else matrix
-    one = torch.eye(matrix.shape[0], dtype=x.dtype, device=x.device)
-    gram, factor = matrix @ matrix.T, one  # the steps need the small Gram matrix only
-    for _ in range($steps):
-        step = $a * one - $b * gram + $c * (gram @ gram)
-        gram, factor = step @ gram @ step, step @ factor
-    matrix = factor @ matrix * max(1, rows / columns) ** 0.5
-    return (matrix.T if rows > columns else matrix).reshape(x.shape)
-'''
+_ORTH = {
+    "count": "x.numel()",
+    "dimensions": "x.dim()",
+    "root": "x.numel() ** 0.5",
+    "largest": f"torch.clamp(x.abs().amax(), min={TINY})",
+    "norm": "torch.clamp(torch.linalg.vector_norm(x), min=1)",
+    "matrix": "x.flatten(1)",
+    "one": "torch.eye(matrix.shape[0], dtype=x.dtype, device=x.device)",
+}
+"""See :func:`~sol_export.source.helpers`."""
 
 _OWN = {
     "orth": "_orth({x})",
