@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from sol_symbols.escaping import escaped
 from sol_symbols.grammar import format_expression, format_number, symbol
 from sol_symbols.kinds import Kind
 from sol_symbols.latex_printer import latex
@@ -95,7 +95,7 @@ def zoo_markdown() -> str:
     """The zoo as Markdown: formulas, memory, sources, and when to use which rule."""
     head = ("rule", "when to use it", "states", "bytes per parameter")
     rows = (
-        (f"[{name}](#{name})", _plain(rule, "use"), ", ".join(_states(rule)), str(_bytes(rule)))
+        (f"[{name}](#{name})", _fact(rule, "use"), ", ".join(_states(rule)), str(_bytes(rule)))
         for name, rule in ZOO.items()
     )
     sections = [
@@ -117,18 +117,18 @@ def _zoo_section(name: str, rule: UpdateRule) -> str:
     values = [("lr", format_number(rule.lr))] if rule.lr is not None else []
     values += [(n, "open" if v is None else format_number(v)) for n, v in rule.values.items()]
     facts = {
-        "use": _plain(rule, "use"),
+        "use": _fact(rule, "use"),
         "states": memory,
         "values": ", ".join(f"`{n} = {value}`" for n, value in values),
-        **{key: _plain(rule, key) for key in ("source", "same as", "remark")},
+        **{key: _fact(rule, key) for key in ("source", "same as", "remark")},
     }
     lines = "\n".join(f"- {key}: {fact}" for key, fact in facts.items() if fact)
     return f"## {name}\n\n`{rule}`\n\n$$\n{_equations(rule)}\n$$\n\n{lines}"
 
 
-def _plain(rule: UpdateRule, fact: str) -> str:
-    """A fact of its provenance, no character of which is Markdown's."""
-    return re.sub(r"([*_<>\[\]])", r"\\\1", str(rule.provenance.get(fact, "")))
+def _fact(rule: UpdateRule, name: str) -> str:
+    """A fact of its provenance as Markdown."""
+    return escaped(str(rule.provenance.get(name, "")), "markdown")
 
 
 def _equations(rule: UpdateRule) -> str:
