@@ -59,8 +59,7 @@ class Averaging:
         self.timed = "t" in used
         self.given = [a for a in given if not used.isdisjoint(a.numbers)]
         self._numbers = ["t"] * self.timed + [x for a in self.given for x in a.numbers if x in used]
-        arrays = {*self.states, "w", *(name for name, _ in self._body)}
-        self._elementwise = {*arrays}
+        self._elementwise = {*self.states, "w", *(name for name, _ in self._body)}
         inside = {free.name for _, value in self._body for free in value.free_symbols}
         self._passed = [name for name in (*self._numbers, *self._scalars) if name in inside]
 

@@ -76,6 +76,7 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
         betas: Whether ``beta1``, and ``beta2`` if the rule has it, become one tuple as in ``torch.optim``.
     """
     found = [Argument("lr", 1e-3 if rule.lr is None else rule.lr, "learning rate", 0.0)]
+    off = switched_off(rule)
     tupled = tuple(name for name in _BETAS if name in rule.values) if betas and _BETAS[0] in rule.values else ()
     for name, value in rule.values.items():
         known = rule.vocabulary.hyperparameters.get(name)
@@ -85,7 +86,7 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
                 moments = "rates of the first and second moments" if len(tupled) > 1 else "rate of the first moment"
                 found.append(Argument("betas", values, f"decay {moments}", 0, 1, tupled))
         elif name == "T":
-            optional = value is None and "T" in switched_off(rule)
+            optional = value is None and "T" in off
             found.append(Argument("horizon", value, "number of steps in the schedule", 1.0, optional=optional))
         elif known:
             found.append(Argument(_NAMES.get(name, name), value, known.description, known.lower, known.upper))
@@ -93,9 +94,9 @@ def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
             found.append(Argument(name, value, _role(name, rule)))
     if "wd" not in rule.values:
         found.append(Argument("weight_decay", 0.0, "decoupled weight decay, which adds weight_decay * w to phi", 0.0))
-    if switched_off(rule):
-        off = " and ".join(f"{symbol} = 0" for name, symbol in _SCHEDULE.items() if name in rule.values)
-        found.append(Argument("schedule", True, f"whether the formula's own schedule applies; False: {off}"))
+    if off:
+        words = " and ".join(f"{symbol} = 0" for name, symbol in _SCHEDULE.items() if name in rule.values)
+        found.append(Argument("schedule", True, f"whether the formula's own schedule applies; False: {words}"))
     return sorted(found, key=lambda argument: argument.default is not None)
 
 

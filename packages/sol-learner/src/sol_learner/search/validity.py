@@ -59,16 +59,18 @@ def variants(task: Task) -> dict[str, Variant]:
         "half the steps": Variant({"horizon": max(1, task.horizon // 2)}),
     }
     if getattr(task, "pool", None) is None and getattr(task, "project", None) is None:
+        called: list[tuple[Any, ...]] = []
+        seen = {None, _first(task, called)}  # losses of the first batch: variants that change nothing are left out
+        standard = _standardising(called)
         other = {
             "twice the batch": Variant({"batch_factor": 2.0}),
             "half the batch": Variant({"batch_factor": 0.5}),
             "a third of the input": Variant({"input_scale": 1 / 3}),
             "three times the input": Variant({"input_scale": 3.0}),
-            "standardised inputs": Variant(_standardising(task)),
+            "standardised inputs": Variant(standard),
             "ReLU units": Variant({"rectified": True}),
-            "ReLU units, standardised inputs": Variant({**_standardising(task), "rectified": True}),
+            "ReLU units, standardised inputs": Variant({**standard, "rectified": True}),
         }
-        seen = {None, _first(task)}  # losses of the first batch: variants that change nothing are left out
         for name, variant in other.items():
             if variant.changes and (first := _first(variant.of(task))) not in seen:
                 seen.add(first)
@@ -76,13 +78,13 @@ def variants(task: Task) -> dict[str, Variant]:
     return found
 
 
-def _first(task: Task, seen: list[tuple[Any, ...]] | None = None) -> float | None:
-    """The loss of the first batch; ``None`` if it fails. What the model is called with is added to ``seen``."""
+def _first(task: Task, called: list[tuple[Any, ...]] | None = None) -> float | None:
+    """The loss of the first batch; ``None`` if it fails. What the model is called with is added to ``called``."""
     own = task_for(task, Stream.VALID)
 
     def look(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if seen is not None:
-            seen.append(arguments)
+        if called is not None:
+            called.append(arguments)
 
     try:
         model = build_optimizee(own, 0, Stream.VALID, 0).train()
@@ -94,11 +96,12 @@ def _first(task: Task, seen: list[tuple[Any, ...]] | None = None) -> float | Non
         return None
 
 
-def _standardising(task: Task) -> dict[str, float]:
-    """Arguments of ``augmented`` that give inputs mean 0 and standard deviation 1; none if they are not one tensor."""
-    seen: list[tuple[Any, ...]] = []
-    _first(task, seen)
-    floats: list[Tensor] = [value for value in (seen[0] if seen else ()) if is_float(value)]
+def _standardising(called: Sequence[tuple[Any, ...]]) -> dict[str, float]:
+    """Arguments of ``augmented`` that give inputs mean 0 and standard deviation 1; none if they are not one tensor.
+
+    ``called`` has what the model is called with.
+    """
+    floats: list[Tensor] = [value for value in (called[0] if called else ()) if is_float(value)]
     if len(floats) != 1:
         return {}
     mean, deviation = float(floats[0].mean()), float(floats[0].std())
