@@ -1,15 +1,20 @@
 """Learn ``sol-general``: one rule for many kinds of training, by CMA-ES on a mixture of small ones.
 
-    python studies/prior.py --generations 150 --per-generation 2 --json studies/prior/first.json
-    python studies/prior.py --generations 135 --per-generation 3 --seed 5 --start studies/prior/first.json --from 115 \\
-        --json studies/prior/second.json
-    python studies/prior.py --show studies/prior/second.json --from 25
+    python studies/prior.py --seed SEED --json studies/prior/general-first-seedSEED.json
+    python studies/prior.py --generations 110 --per-generation 4 --seed 6 --from 85 \\
+        --start studies/prior/general-first-seed1.json --json studies/prior/general-second-seed6.json
+    python studies/prior.py --show studies/prior/general-second-seed6.json --from 60
+
+with the seeds 0, 1 and 2 first. With ``--rule sol-elementwise``, the rule without matrix products:
+``elementwise-first.json``, then from its mean 115 on 135 generations of 3 trainings, seed 5; its means from 25 on.
 
 Every generation draws new trainings (``sol_tasks.small_trainings``), trains 16 candidates on each, ranks them by the
 sum of their logarithmic losses, each less the median of its training and cut to [-1, 3]: the mean of half the logarithm
 of the training and of the validation loss. The search has 12 coefficients, in coordinates that are white for typical
 correlations of the terms, and 9 constants. The rule is the mean of the search's means from ``--from`` on.
-``init_scale``, the safe start for small weights, is newer than the search: its numbers were learned without it.
+Some JSON is older than the code: ``sol-elementwise`` was searched without ``init_scale``, the safe start for small
+weights, and on half as many long trainings; the first stages of ``sol-general`` and seed 5 of the second, which began
+at seed 0 of the first, ran with ``tensor_rate`` in place of ``tensor_pace``.
 The JSON keeps the means; a run that is started again continues after the last one, with its covariance anew.
 """
 
@@ -17,6 +22,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cmaes
@@ -28,11 +34,21 @@ from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import STANDARD, UpdateRule, write_atomically
 from sol_tasks.small_trainings import small_trainings
 
-DIRECTIONS = {
-    "sol-general": ("ad", "rs", "la_n", "la_o"),
-    "sol-elementwise": ("ad", "rs", "la_n", "g_n"),
+
+@dataclass(frozen=True)
+class Form:
+    """A rule whose numbers are learned: sum_ij a_ij direction_i decay_j, times the adaptive rate and more."""
+
+    directions: tuple[str, ...]
+    correlations: tuple[float, ...]  # of the last direction with the others
+    rate: str
+    start: dict[int, float]  # coefficients by place; the others are 0
+
+
+FORMS = {
+    "sol-general": Form(("ad", "rs", "la_n", "la_o"), (0.6, 0.3, 0.6), "tensor_pace", {1: 0.25, 10: 0.5}),
+    "sol-elementwise": Form(("ad", "rs", "la_n", "g_n"), (0.4, 0.75, 0.5), "tensor_rate", {1: 0.5, 7: 0.5}),
 }
-CORRELATIONS = {"la_o": (0.6, 0.3, 0.6), "g_n": (0.4, 0.75, 0.5)}  # of the last direction with the others
 DECAYS = ("1", "ld", "pd")
 CONSTANTS = {  # start and step of the coordinate: the logarithm, log(1 - x), or x
     "size": (math.log(0.03), 0.3, "log"),
@@ -49,21 +65,20 @@ NAMES = [*(f"a{i}" for i in range(12)), *CONSTANTS]
 POPULATION = 16
 
 
-def formula(directions, constant):
+def formula(form, constant):
     """The rule's text, with ``constant(i)`` for coefficient i."""
     sums = [
         f"{direction}*({' + '.join(f'{constant(3 * i + j)}*{decay}' for j, decay in enumerate(DECAYS))})"
-        for i, direction in enumerate(directions)
+        for i, direction in enumerate(form.directions)
     ]
-    rate = "tensor_pace" if "la_o" in directions else "tensor_rate"
-    return f"wu*tensor_scale*{rate}*({' + '.join(sums)})"
+    return f"wu*tensor_scale*{form.rate}*({' + '.join(sums)})"
 
 
-def open_rule(directions):
+def open_rule(form):
     """The rule with all numbers open."""
     values = {name: 0.5 for name in NAMES if name not in STANDARD.hyperparameters}
     where = ", ".join(f"{name} = {value}" for name, value in values.items())
-    return UpdateRule.parse(f"size*{formula(directions, lambda i: f'a{i}')} where lr = 1, T = 100, {where}")
+    return UpdateRule.parse(f"size*{formula(form, lambda i: f'a{i}')} where lr = 1, T = 100, {where}")
 
 
 def values_at(points):
@@ -76,21 +91,21 @@ def values_at(points):
     return values
 
 
-def rule_at(directions, point):
+def rule_at(form, point):
     """The rule at a point, its numbers to three digits."""
     values = {name: float(f"{float(x):.3g}") for name, x in values_at([point]).items()}
     exact = {name: float(x) for name, x in values_at([point]).items()}
     values |= {name: round(1 - float(f"{1 - exact[name]:.3g}"), 6) for name in ("beta1", "beta2")}
     lr = values.pop("size")
     where = ", ".join(f"{name} = {value}" for name, value in values.items() if name in CONSTANTS)
-    text = formula(directions, lambda i: f"({values[f'a{i}']})")
+    text = formula(form, lambda i: f"({values[f'a{i}']})")
     return UpdateRule.parse(f"{text} where lr = {lr}, {where}")
 
 
-def covariance(last):
+def covariance(form):
     """Covariance of the first generation: a tenth of phi for the coefficients."""
     directions = numpy.array([[1, 0.45, 0.75, 0], [0.45, 1, 0.35, 0], [0.75, 0.35, 1, 0], [0, 0, 0, 1]])
-    directions[3, :3] = directions[:3, 3] = CORRELATIONS[last]
+    directions[3, :3] = directions[:3, 3] = form.correlations
     decays = numpy.array([[1, 1 / 2, 1 / 3], [1 / 2, 1 / 3, 1 / 4], [1 / 3, 1 / 4, 1 / 5]])
     gram = numpy.kron(directions, decays)
     sizes = numpy.sqrt(numpy.diag(gram))
@@ -112,7 +127,7 @@ def losses(family, rule, episode, points):
 def main():
     """Run a stage, or show its rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rule", default="sol-general", choices=DIRECTIONS)
+    parser.add_argument("--rule", default="sol-general", choices=FORMS)
     parser.add_argument("--generations", type=int, default=150)
     parser.add_argument("--per-generation", type=int, default=2, help="trainings that a generation draws")
     parser.add_argument("--seed", type=int, default=0)
@@ -121,14 +136,14 @@ def main():
     parser.add_argument("--show", type=Path, help="print the rule of a JSON")
     parser.add_argument("--json", type=Path, default=Path("prior.json"))
     arguments = parser.parse_args()
-    directions = DIRECTIONS[arguments.rule]
+    form = FORMS[arguments.rule]
     if arguments.show:
         means = numpy.array(json.loads(arguments.show.read_text())["means"])
-        print(rule_at(directions, means[arguments.first :].mean(0)))
+        print(rule_at(form, means[arguments.first :].mean(0)))
         return
     torch.set_num_threads(1)
-    center, spread = numpy.zeros(len(NAMES)), covariance(directions[-1])
-    center[[1, 10 if arguments.rule == "sol-general" else 7]] = 0.25, 0.5
+    center, spread = numpy.zeros(len(NAMES)), covariance(form)
+    center[[*form.start]] = [*form.start.values()]
     center[12:] = [start for start, _, _ in CONSTANTS.values()]
     if arguments.start:
         before = numpy.abs(center[:12]).mean()
@@ -138,7 +153,7 @@ def main():
     means = json.loads(arguments.json.read_text())["means"] if arguments.json.exists() else []
     center = numpy.array(means[-1]) if means else center
     search = cmaes.CMA(center, 1.0, cov=spread, population_size=POPULATION, seed=arguments.seed + 1)
-    family, rule, start = small_trainings(), open_rule(directions), time.monotonic()
+    family, rule, start = small_trainings(), open_rule(form), time.monotonic()
     for generation in range(len(means), arguments.generations):
         points, score = [search.ask() for _ in range(POPULATION)], numpy.zeros(POPULATION)
         first = arguments.seed * 100_000 + generation * arguments.per_generation
@@ -153,7 +168,7 @@ def main():
                 arguments.json, json.dumps({"seed": arguments.seed, "trainings": trainings, "means": means}) + "\n"
             )
             print(
-                f"{generation + 1} generations, {time.monotonic() - start:.0f} s  {rule_at(directions, search.mean)}",
+                f"{generation + 1} generations, {time.monotonic() - start:.0f} s  {rule_at(form, search.mean)}",
                 flush=True,
             )
 
