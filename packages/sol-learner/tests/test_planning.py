@@ -107,3 +107,17 @@ def test_the_rule_is_never_worse_than_the_start(task):
     assert result.summary["gave_start"] is True
     assert str(result.rule.expression) == "ad"
     assert any(line.startswith("the rule is worse than its start") for line in notes.lines)
+
+
+def test_a_rule_is_validated_however_late_it_is(task):
+    class Late(NullProgress):
+        def step(self, done, **numbers):
+            clock.credit(1000)  # the phase is over in the middle of the search
+
+        def phase(self, phase, title, steps):
+            pass
+
+    clock = Clock(600)
+    small = {"tuning_episodes": 1, "validation_episodes": 2, "evaluation_episodes": 1, "baselines": (), "front": False}
+    result = Learner([task], LearnConfig(start="sol-general", **small), progress=Late(), clock=clock).run()
+    assert result.summary["polish"]["loss"] is not None

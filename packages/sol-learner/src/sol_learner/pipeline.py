@@ -289,7 +289,7 @@ class Learner:
 
         def made() -> Any:
             tuning, took = before.of(Phase.TUNE), self.timings[Phase.TUNE.value]
-            factor = min(max(took / tuning.seconds, 0.2), 5.0) if tuning.seconds else 1.0
+            factor = min(max(took / tuning.seconds, 0.1), 10.0) if tuning.seconds else 1.0
             cost = replace(before.cost, fixed=factor * before.cost.fixed, each=factor * before.cost.each)
             sizes = (len(self.members), cost, self.clock.budget, self._left, tuning.trainings)
             return planned(self.config, *sizes).record()
@@ -483,9 +483,10 @@ class Learner:
         if polished.start == start and polished.others:
             return polished  # they were compared
         try:
-            before, after = evaluator.validated([start, polished.rule])
+            with self.clock.reserving(-math.inf):
+                before, after = evaluator.validated([start, polished.rule])
         except Interrupted:
-            self.progress.note("no time to compare the rule with its start")
+            self.progress.note("stopped before the rule was compared with its start")
             return polished
         if after <= before:
             return polished

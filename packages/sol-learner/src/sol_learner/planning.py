@@ -39,13 +39,13 @@ LESS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 """What a run leaves out that does not fit, first of all the least useful part, and the settings that say so."""
 
-ENOUGH = 8
+ENOUGH = 4
 """Generations of a search that is worth more than what would have to be left out for it."""
 
 _WIDTH = 8  # trainings side by side in the second measurement
-_LEAST_SECONDS = 0.3  # of a measurement
+_LEAST_SECONDS = 0.5  # of a measurement
 _STARTING, _WRITING = 4.0, 4.0  # seconds to start processes, and to write the files of a run
-_VARIANTS = 8
+_VARIANTS = 10
 _VARIANT = 1.3  # cost of a training on a variant, on average
 _META = 3.0  # cost of a step of meta-training
 _VALIDATED = 6  # rules that a search validates
@@ -91,7 +91,7 @@ def _seconds(task: Task, seed: int, count: int) -> float:
     rule, spent, steps = ZOO["sol-general"], 0.0, 0
     episodes = run_episodes(task, RuleOptimizer(rule), rule.lr or 1e-2, seed, Stream.TUNE, range(count))
     next(episodes)  # without the first step, which allocates
-    while steps < task.horizon and (steps < 2 or spent < _LEAST_SECONDS):
+    while steps < task.horizon and (steps < 3 or spent < _LEAST_SECONDS):
         start = time.perf_counter()
         _, optimizees, _ = next(episodes)
         spent, steps = spent + time.perf_counter() - start, steps + 1

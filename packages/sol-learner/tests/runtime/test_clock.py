@@ -1,5 +1,6 @@
 """Budgets of time and Ctrl-C."""
 
+import math
 import os
 import signal
 from datetime import timedelta
@@ -52,3 +53,19 @@ def test_a_budget_of_another_type_is_refused(budget):
 def test_a_budget_is_a_time(budget):
     with pytest.raises(SolError, match=r"is not a time|must be more than 0 seconds"):
         Clock(budget)
+
+
+def test_a_reserve_ends_a_phase_earlier_and_may_lift_its_end():
+    clock = Clock(1000)
+    clock.allow(0.5)
+    with clock.reserving(400):
+        assert not clock.over
+    with clock.reserving(600):
+        assert clock.over
+    clock.allow(0.0)
+    assert clock.over
+    with clock.reserving(-math.inf):
+        assert not clock.over
+        clock.cancel()
+        assert clock.over
+    assert clock.over

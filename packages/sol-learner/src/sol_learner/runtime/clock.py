@@ -79,12 +79,16 @@ class Clock:
 
     @contextmanager
     def reserving(self, seconds: float) -> Iterator[None]:
-        """End the phase ``seconds`` earlier in the context, which leaves them for what comes after it."""
+        """End the phase ``seconds`` earlier in the context, which leaves them for what comes after it.
+
+        Minus infinity lets the context take its time.
+        """
+        before = self._deadline
         self._deadline -= seconds
         try:
             yield
         finally:
-            self._deadline += seconds
+            self._deadline = before
 
     @property
     def over(self) -> bool:

@@ -8,6 +8,7 @@ evaluated on the validation stream, and the best is kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cmaes
@@ -114,7 +115,8 @@ def polish(
         ]
         reached = [space.rule_at(z) for z in chosen]
     try:
-        losses = evaluator.validated([rule, *reached])
+        with evaluator.clock.reserving(-math.inf):  # a rule that was not validated may be worse than its start
+            losses = evaluator.validated([rule, *reached])
     except Interrupted:
         return Polished(reached[1] if reached else rule, None, history)
     ranked = sorted(zip([rule, *reached], losses), key=lambda pair: pair[1])
