@@ -101,6 +101,8 @@ class LearnConfig:
         population: CMA-ES candidates per generation.
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
+        guard: Whether a rule that starts from sol-general must train reference networks as well as sol-general does;
+            without, it is learned for the task alone, and may diverge on others.
         check_episodes: Episodes of each variant of the task (twice the rate, other steps, inputs, batches) that a rule
             has to hold on; 0 skips the check.
         front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
@@ -163,6 +165,7 @@ class LearnConfig:
     population: int = 16
     polish_episodes: int = 2
     sigma: float = 0.1
+    guard: bool = True
     check_episodes: int = 2
     front: bool = True
     front_generations: int = 4

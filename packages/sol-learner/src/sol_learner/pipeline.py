@@ -21,6 +21,7 @@ from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import Optimizer, RuleOptimizer, learning_rates, nearby_rates, tune_learning_rate
+from sol_learner.inner.references import CHOOSING, REFERENCES, has_matrices, reference
 from sol_learner.inner.side_by_side import obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
@@ -49,6 +50,9 @@ Tuning = list[tuple[float, float]]
 
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 """The phases that run a CMA-ES search."""
+
+NEARLY = 1.03
+"""A guarded start has the smallest rate whose objective is within this factor of the best: it leaves more room."""
 
 
 @dataclass
@@ -278,6 +282,9 @@ class Learner:
             costs = [measured_cost(task, self.config.seed, self.workers.jobs) for task in tasks]
             fixed, each = (sum(getattr(cost, name) for cost in costs) / len(costs) for name in ("fixed", "each"))
             cost = Cost(fixed, each, min(cost.most for cost in costs), self.workers.jobs)
+            if self._guarded:
+                own = reference(0, Stream.TUNE, 0, max(task.horizon for task in self.tasks))
+                cost = replace(cost, reference=measured_cost(own, self.config.seed, 1).seconds(1, 8))
             return planned(self.config, len(self.members), cost, self.clock.budget, self._left).record()
 
         return Plan.from_record(self.checkpoints.once("plan", made), self.clock.budget)
@@ -290,11 +297,20 @@ class Learner:
         def made() -> Any:
             tuning, took = before.of(Phase.TUNE), self.timings[Phase.TUNE.value]
             factor = min(max(took / tuning.seconds, 0.1), 10.0) if tuning.seconds else 1.0
-            cost = replace(before.cost, fixed=factor * before.cost.fixed, each=factor * before.cost.each)
+            numbers = {name: factor * getattr(before.cost, name) for name in ("fixed", "each", "reference")}
+            cost = replace(before.cost, **numbers)
             sizes = (len(self.members), cost, self.clock.budget, self._left, tuning.trainings)
             return planned(self.config, *sizes).record()
 
         return Plan.from_record(self.checkpoints.once("plan/tuned", made), self.clock.budget)
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether rules must train the reference networks, too."""
+        config = self.config
+        if not config.guard or config.episodes or config.start not in ("auto", "sol-general"):
+            return False
+        return len(self.tasks) == len(self.members) and all(has_matrices(task) for task in self.tasks)
 
     @property
     def _left(self) -> float | None:
@@ -331,7 +347,7 @@ class Learner:
         """
         config, tunings = self.config, dict[str, tuple[float, Tuning]]()
         if len(self.members) == 1 and config.start == "sol-general" and not config.episodes:
-            task_set = TaskSet(self.members, (1.0,), config.objective)
+            task_set = TaskSet(self.members, (1.0,), config.objective, self._guarded)
             return task_set, self._rate_of_start(task_set, math.nan, math.inf), tunings
         self.progress.phase(Phase.TUNE, f"tuning {self.reference.name}", len(self.tasks))
         for number, task in enumerate(self.tasks, 1):
@@ -351,10 +367,10 @@ class Learner:
             task_set = TaskSet(self.members, (1.0,) * len(self.members), config.objective)
             return task_set, self._rate_of_start(task_set, math.nan, math.inf), tunings
         if len(self.tasks) == 1:
-            task_set = TaskSet(self.tasks, (1.0,), config.objective)
+            task_set = TaskSet(self.tasks, (1.0,), config.objective, self._guarded)
             return task_set, self._rate_of_start(task_set, lr, min(loss for _, loss in measured)), tunings
         scales = tuple(min(loss for _, loss in measured) for _, measured in tunings.values())
-        task_set = TaskSet(self.tasks, scales, config.objective)
+        task_set = TaskSet(self.tasks, scales, config.objective, self._guarded)
         own = [rate for rate, _ in tunings.values()]
         middle, width = math.sqrt(min(own) * max(own)), (max(own) / min(own)) ** (1 / 8)
         rates = learning_rates(middle, width, 9)
@@ -396,7 +412,8 @@ class Learner:
         if config.start == "auto" and not mixed and not min(losses) < loss:
             return lr
         self.start = general
-        return float(rates[int(numpy.argmin(losses))])
+        enough = NEARLY * min(losses) if self._guarded else min(losses)
+        return next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
 
     def trainer(self, task_set: TaskSet, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
@@ -507,10 +524,9 @@ class Learner:
         config, table = self.config, dict[str, list[float]]()
         for task in self.tasks if rules and config.check_episodes else ():
             self.clock.check()
-            measure = partial(losses_elsewhere, rules, self._constants[task.name], config.seed, config.check_episodes)
-            losses = self.checkpoints.once(
-                f"{key}/{task.name}", partial(measure, config.objective, self.workers, self.clock)
-            )
+            sizes = (config.seed, config.check_episodes, config.objective, self.workers, self.clock, self._guarded)
+            measure = partial(losses_elsewhere, rules, self._constants[task.name], *sizes)
+            losses = self.checkpoints.once(f"{key}/{task.name}", measure)
             self.checked += len(losses) * len(rules) * config.check_episodes
             table |= {f"{task.name}: {variant}": row for variant, row in losses.items()}
         return table
@@ -617,9 +633,10 @@ class Learner:
         episodes = max((int(record["episode"]) for record in training.history), default=0)
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
-        rates += len(nearby_rates(ZOO["sol-general"])) * len(self.members) if self.starts else 0
+        nearby = len(nearby_rates(ZOO["sol-general"])) if self.starts else 0
+        guards = nearby * CHOOSING + REFERENCES + 2 * CHOOSING if self._guarded else 0  # with those of sol-general
         return {
-            "tuning": rates * config.tuning_episodes,
+            "tuning": (rates + nearby * len(self.members)) * config.tuning_episodes + guards,
             "meta-training": episodes * per_episode + validations * config.validation_episodes * several,
             "recording": 2 * config.record_episodes * several,
             "search": evaluator.trainings + self.checked,

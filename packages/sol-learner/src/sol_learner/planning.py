@@ -45,7 +45,7 @@ ENOUGH = 4
 _WIDTH = 8  # trainings side by side in the second measurement
 _LEAST_SECONDS = 0.5  # of a measurement
 _STARTING, _WRITING = 4.0, 4.0  # seconds to start processes, and to write the files of a run
-_VARIANTS = 10
+_VARIANTS = 12
 _VARIANT = 1.3  # cost of a training on a variant, on average
 _META = 3.0  # cost of a step of meta-training
 _VALIDATED = 6  # rules that a search validates
@@ -59,22 +59,25 @@ class Cost:
         fixed, each: As above, on one process.
         most: Trainings that run side by side at most.
         jobs: Processes.
+        reference: Seconds of a reference training, several side by side. A guarded search has one for two trainings.
     """
 
     fixed: float
     each: float
     most: int
     jobs: int
+    reference: float = 0.0
 
     @property
     def alone(self) -> float:
         """Seconds of one training."""
         return self.fixed + self.each
 
-    def seconds(self, trainings: float, width: float, jobs: int | None = None) -> float:
-        """Seconds of trainings, ``width`` side by side in each of the processes."""
+    def seconds(self, trainings: float, width: float, jobs: int | None = None, references: float = 0.0) -> float:
+        """Seconds of trainings, ``width`` side by side in each of the processes, and of references."""
         width = max(1.0, min(width, self.most))
-        return trainings * (self.fixed / width + self.each) / (self.jobs if jobs is None else jobs)
+        alone = trainings * (self.fixed / width + self.each) + references * self.reference
+        return alone / (self.jobs if jobs is None else jobs)
 
 
 def measured_cost(task: Task, seed: int, jobs: int) -> Cost:
@@ -149,7 +152,8 @@ class Plan:
     def validation(self) -> float:
         """Seconds of the validation at the end of a search."""
         episodes = self.config.validation_episodes
-        return self.cost.seconds(_VALIDATED * episodes, episodes)
+        count = _VALIDATED * episodes
+        return self.cost.seconds(count, episodes, None, count / 2 if self.cost.reference else 0.0)
 
     def of(self, phase: Phase) -> Stage:
         """The stage of a phase."""
@@ -270,20 +274,24 @@ def _shortened(config: LearnConfig, share: float) -> LearnConfig:
 
 def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Collection[Phase]) -> tuple[Stage, ...]:
     """Every phase with its trainings and their seconds."""
+    guarded = 0.5 if cost.reference else 0.0  # references of a training
     general = not config.episodes and config.start in ("auto", "sol-general")
     wide = config.population * config.polish_episodes / cost.jobs
     validated = (_VALIDATED if config.generations else 1) * config.validation_episodes * tasks
     found: list[Stage] = []
 
-    def add(phase: Phase, *parts: tuple[float, float, int | None]) -> None:
-        """Parts: trainings, their width, and the processes if not all."""
+    def add(phase: Phase, *parts: tuple[float, float, int | None], searched: float = 0.0) -> None:
+        """Parts: trainings, their width, and the processes if not all. ``searched`` trainings have references."""
         if phase not in over:
+            references = guarded * searched
             seconds = sum(cost.seconds(count, width, jobs) for count, width, jobs in parts)
-            found.append(Stage(phase, round(sum(count for count, _, _ in parts)), seconds))
+            seconds += cost.seconds(0, 1, 1 if phase == Phase.TUNE else None, references)
+            found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
 
     rates = (0 if config.start == "sol-general" and general and tasks == 1 else 18) + (5 if general else 0)
     rates += 9 if tasks > 1 else 0
-    add(Phase.TUNE, (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1))
+    tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1)
+    add(Phase.TUNE, tuned, searched=(5 if general else 0) * config.tuning_episodes)
     terms = len(config.directions) * len(config.decays) + config.own_terms
     if general:
         terms = len(ZOO["sol-general"].terms)
@@ -302,13 +310,12 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             (validated, config.validation_episodes, None),
             (config.record_episodes * tasks, config.record_episodes, 1),
         )
-    add(
-        Phase.PRUNE,
-        (_pruning(terms, config.max_terms) * config.prune_episodes * tasks, wide, None),
-        (config.record_episodes * tasks, config.record_episodes, 1),
-    )
+    pruned = _pruning(terms, config.max_terms) * config.prune_episodes
+    recorded = (config.record_episodes * tasks, config.record_episodes, 1)
+    add(Phase.PRUNE, (pruned * tasks, wide, None), recorded, searched=pruned)
     searched = config.generations * config.population * config.polish_episodes * tasks
-    add(Phase.POLISH, (searched, wide, None), (validated, config.validation_episodes, None))
+    validation = (validated, config.validation_episodes, None)
+    add(Phase.POLISH, (searched, wide, None), validation, searched=(searched + validated) / tasks)
     checks = _VARIANTS * config.check_episodes * tasks
     add(Phase.CHECK, (_VARIANT * _VALIDATED * checks, _VALIDATED * config.check_episodes, None))
     spent += sum(stage.trainings for stage in found)
@@ -321,6 +328,7 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             (pruned, wide, None),
             (terms * config.validation_episodes * tasks, config.validation_episodes, None),
             (_VARIANT * terms * checks, terms * config.check_episodes, None),
+            searched=pruned / tasks + terms * config.validation_episodes,
         )
     count = len(config.baselines)
     each = (config.baseline_trainings or spent // count) if count else 0

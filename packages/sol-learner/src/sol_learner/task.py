@@ -126,6 +126,8 @@ class Substream(IntEnum):
     """Coordinates that are recorded."""
     TASK = 8
     """The task that an episode draws from a mixture."""
+    REFERENCE = 9
+    """A reference training."""
 
 
 _POOLS = {Stream.TUNE: "train", Stream.TRAIN: "train", Stream.VALID: "valid", Stream.EVALUATE: "test"}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sol_learner.inner.episodes import Outcome, Value, log_objective, objective, run_rule, shares
 from sol_learner.inner.optimizees import Optimizees
+from sol_learner.inner.references import penalty, references_of
 from sol_learner.mixture import TaskMixture, drawn_task
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
@@ -29,11 +30,14 @@ class TaskSet:
         scales: Divisor of each task's losses: with several tasks, the tuned start's objective, so that all tasks count
             the same; else 1.
         weight: Weight of the training loss in the objective.
+        guarded: Whether the objective of a rule is multiplied by its penalty on reference trainings; see
+            :func:`~sol_learner.inner.references.penalty`.
     """
 
     tasks: tuple[Any, ...]
     scales: tuple[float, ...]
     weight: float
+    guarded: bool = False
 
     @property
     def name(self) -> str:
@@ -75,7 +79,7 @@ class TaskSet:
         values: Mapping[str, Value] | None = None,
         clock: Clock | None = None,
     ) -> Tensor:
-        """Objective [C, S] of a rule; see :func:`~sol_learner.inner.run_rule` for the arguments."""
+        """Objective [C, S] of a rule, with its penalty; see :func:`~sol_learner.inner.run_rule` for the arguments."""
 
         def measure(task: Task | TaskMixture) -> Tensor:
             score = log_objective if isinstance(task, TaskMixture) else Outcome.objective
@@ -85,7 +89,15 @@ class TaskSet:
             ]
             return torch.cat([score(outcome, self.weight) for outcome in outcomes], -1)
 
-        return self.mean(measure)
+        found = self.mean(measure)
+        if not self.guarded:
+            return found
+        horizon = max(task.horizon for task in self.tasks)
+        return found * penalty(rule, seed, stream, episodes, horizon, self.weight, lr, values, clock)[:, None]
+
+    def trainings(self, stream: Stream, episodes: int) -> int:
+        """Trainings of one rule over a number of episodes, with those of references."""
+        return episodes * len(self.tasks) + (len(references_of(stream, range(episodes))) if self.guarded else 0)
 
 
 def _problems(

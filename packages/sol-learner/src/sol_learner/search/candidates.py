@@ -97,7 +97,7 @@ class CandidateEvaluator:
         measured = partial(self._measured, open_rule, names, torch.from_numpy(table), stretch)
         self.clock.check()
         losses: list[float] = self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
-        self.trainings += len(losses) * episodes * len(self.task_set.tasks)
+        self.trainings += len(losses) * self.task_set.trainings(Stream.TRAIN, episodes)
         return losses
 
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
@@ -127,7 +127,7 @@ class CandidateEvaluator:
         """
         new = {rule.digest: rule for rule in rules if rule.digest not in self._validated}
         if new:
-            self.trainings += len(new) * self.validation * len(self.task_set.tasks)
+            self.trainings += len(new) * self.task_set.trainings(Stream.VALID, self.validation)
             measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
             self.clock.check()
             losses = self.checkpoints.once(

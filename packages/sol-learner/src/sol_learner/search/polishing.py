@@ -2,8 +2,8 @@ r"""Polishing: improve the remaining constants directly on the loss over the who
 
 CMA-ES (Hansen 2016, from the package cmaes) needs no gradients, so it has no truncation bias, and it is cheap for a few
 constants. The search runs in the coordinates of :class:`~sol_learner.search.space.SearchSpace`. Every generation uses
-new episodes, to avoid overfitting to a seed. The start, some of the search's means and averages of them are then
-evaluated on the validation stream, and the best is kept.
+new episodes, to avoid overfitting to a seed. The start, some of the search's means, averages of them and half of the
+way are then evaluated on the validation stream, and the best is kept.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def polish(
             numpy.mean(means[count * 3 // 4 :], 0),
             numpy.mean(means[count // 2 :], 0),
         ]
+        chosen.append(chosen[-1] / 2)  # halfway from the start: less of the gain, and of the danger
         reached = [space.rule_at(z) for z in chosen]
     try:
         with evaluator.clock.reserving(-math.inf):  # a rule that was not validated may be worse than its start

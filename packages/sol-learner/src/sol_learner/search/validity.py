@@ -4,7 +4,7 @@ Variants are the same task with twice the learning rate, over half and twice the
 input, with inputs of mean 0 and standard deviation 1, with half and twice the batch, and with ReLU in place of sigmoid
 and tanh. A variant that a task does not allow is left out: inputs are changed only where the model is called with
 floats, and standardised where they are one tensor; batches only where all tensors have the same number of rows; units
-only where they are modules.
+only where they are modules. A guarded search adds two other networks (:mod:`~sol_learner.inner.references`).
 
 A rule that is barely stable on its task diverges with twice the learning rate, and on many other tasks.
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sol_learner.inner.episodes import run_rule
+from sol_learner.inner.references import REFERENCES, reference
 from sol_learner.mixture import augmented, is_float
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.workers import Constant, Workers
@@ -41,18 +42,22 @@ class Variant:
     Attributes:
         changes: Arguments of :func:`~sol_learner.mixture.augmented`.
         rate: Multiple of the rule's learning rate.
+        layers: If not 0, the variant is a reference network of as many hidden layers.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
+    layers: int = 0
 
     def of(self, task: Task) -> Task:
         """The variant of the task."""
+        if self.layers:
+            return reference(0, Stream.VALID, REFERENCES + self.layers, task.horizon, self.layers)
         return augmented(task, **self.changes)
 
 
-def variants(task: Task) -> dict[str, Variant]:
-    """Variants of a task by description."""
+def variants(task: Task, guarded: bool = False) -> dict[str, Variant]:
+    """Variants of a task by description; if ``guarded``, with other networks."""
     found = {
         "twice the learning rate": Variant(rate=2.0),
         "twice the steps": Variant({"horizon": 2 * task.horizon}),
@@ -75,6 +80,8 @@ def variants(task: Task) -> dict[str, Variant]:
             if variant.changes and (first := _first(variant.of(task))) not in seen:
                 seen.add(first)
                 found[name] = variant
+    if guarded:
+        found |= {f"another network, {layers} hidden layers": Variant(layers=layers) for layers in (2, 3)}
     return found
 
 
@@ -116,13 +123,14 @@ def losses_elsewhere(
     weight: float,
     workers: Workers,
     clock: Clock | None = None,
+    guarded: bool = False,
 ) -> dict[str, list[float]]:
     """Mean objective of each rule on each variant, on the validation stream; infinite if a run diverges.
 
     Raises:
         Interrupted: By the clock.
     """
-    found = variants(task.value)
+    found = variants(task.value, guarded)
     own = clock if workers.jobs == 1 else None  # a clock cannot be shared with other processes
     measure = partial(_measured, *together(rules), task, seed, episodes, weight, own)
     losses = workers.map(measure, [*found.values()], clock)

@@ -1,0 +1,91 @@
+"""Reference trainings, and what they make of the objective of rules."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sol_learner import LearnConfig, Learner, load_task
+from sol_learner.inner import TaskSet
+from sol_learner.inner.references import MOST, REFERENCES, has_matrices, penalty, reference, references_of
+from sol_learner.search.validity import variants
+from sol_learner.task import Stream
+from sol_learner.testing import check_task
+from sol_symbols import ZOO, UpdateRule
+
+GENERAL = ZOO["sol-general"]
+
+
+def test_references_are_tasks_that_depend_on_their_number_alone():
+    task, same, other = (reference(3, Stream.TRAIN, number, 5) for number in (1, 1, 2))
+    check_task(task)
+    rows = [next(each.batches("train", torch.Generator().manual_seed(0)))[0] for each in (task, same, other)]
+    assert torch.equal(rows[0], rows[1])
+    assert rows[0].shape != rows[2].shape or not torch.equal(rows[0], rows[2])
+    assert reference(3, Stream.VALID, 1, 5).horizon == 5
+
+
+def test_a_choice_has_the_same_references_and_a_search_one_for_two_episodes():
+    assert references_of(Stream.VALID, range(3)) == references_of(Stream.TUNE, range(8))
+    assert references_of(Stream.TRAIN, range(4, 6)) == [2]
+    assert len(references_of(Stream.TRAIN, range(100))) == REFERENCES
+
+
+def test_the_rule_that_sets_the_standard_has_no_penalty_and_one_that_diverges_most_of_it():
+    rates = torch.tensor([GENERAL.lr, 1e4 * GENERAL.lr], dtype=torch.float64)
+    found = penalty(GENERAL, 0, Stream.TRAIN, [0, 1], 30, 0.4, lr=rates)
+    assert found[0] == 1
+    assert 10 < found[1] <= MOST
+    lost = UpdateRule.parse("g/abs(g)**40 where lr = 1")
+    assert penalty(lost, 0, Stream.TRAIN, [0, 1], 5, 0.4).item() == MOST
+
+
+def test_the_guarded_objective_is_the_own_one_times_the_penalty():
+    task = reference(5, Stream.TUNE, 0, 10)
+    rule = replace(GENERAL, lr=0.4)
+    free, guarded = (TaskSet((task,), (1.0,), 0.4, on).run(rule, 0, Stream.VALID, [0, 1]) for on in (False, True))
+    factor = penalty(rule, 0, Stream.VALID, [0, 1], 10, 0.4)
+    assert factor > 1
+    torch.testing.assert_close(guarded, free * factor)
+
+
+class Line:
+    name, horizon = "line", 5
+
+    def build(self, generator):
+        return torch.nn.ParameterList([torch.nn.Parameter(torch.randn(3, generator=generator))])
+
+    def batches(self, split, generator):
+        while True:
+            yield torch.ones(3)
+
+    def loss(self, model, batch):
+        return (model[0] * batch).square().sum()
+
+    def evaluate(self, model, split):
+        return {"loss": float(self.loss(model, torch.ones(3)).detach())}
+
+
+def test_networks_have_matrices():
+    assert has_matrices(load_task("mnistnet"))
+    assert not has_matrices(Line())
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "guarded"),
+    [
+        ("mnistnet", {}, True),
+        ("mnistnet", {"guard": False}, False),
+        ("mnistnet", {"start": "adam"}, False),
+        ("mnistnet", {"start": "adam", "episodes": 2}, False),
+        (Line(), {}, False),
+    ],
+)
+def test_rules_from_sol_general_for_networks_are_guarded(task, settings, guarded):
+    task = load_task(task) if isinstance(task, str) else task
+    assert Learner([task], LearnConfig(**settings))._guarded is guarded
+
+
+def test_the_check_has_other_networks():
+    extra = {*variants(load_task("mnistnet"), True)} - {*variants(load_task("mnistnet"))}
+    assert extra == {"another network, 2 hidden layers", "another network, 3 hidden layers"}
