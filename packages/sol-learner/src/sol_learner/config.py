@@ -101,7 +101,7 @@ class LearnConfig:
         population: CMA-ES candidates per generation.
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
-        guard: Whether a rule that starts from sol-general must train reference networks as well as sol-general does;
+        guard: Whether a rule must train reference networks, too, if start is auto or sol-general and episodes is 0;
             without, it is learned for the task alone, and may diverge on others.
         check_episodes: Episodes of each variant of the task (twice the rate, other steps, inputs, batches) that a rule
             has to hold on; 0 skips the check.

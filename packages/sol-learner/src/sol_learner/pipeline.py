@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib import metadata
 from typing import Any
 
@@ -51,8 +51,8 @@ Tuning = list[tuple[float, float]]
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 """The phases that run a CMA-ES search."""
 
-NEARLY = 1.03
-"""A guarded start has the smallest rate whose objective is within this factor of the best: it leaves more room."""
+NEARLY = 0.03
+"""A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
 
 
 @dataclass
@@ -304,7 +304,7 @@ class Learner:
 
         return Plan.from_record(self.checkpoints.once("plan/tuned", made), self.clock.budget)
 
-    @property
+    @cached_property
     def _guarded(self) -> bool:
         """Whether rules must train the reference networks, too."""
         config = self.config
@@ -412,7 +412,7 @@ class Learner:
         if config.start == "auto" and not mixed and not min(losses) < loss:
             return lr
         self.start = general
-        enough = NEARLY * min(losses) if self._guarded else min(losses)
+        enough = min(losses) + (NEARLY * abs(min(losses)) if self._guarded else 0.0)
         return next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
 
     def trainer(self, task_set: TaskSet, lr: float) -> MetaTrainer[SymbolicNetwork]:
@@ -634,7 +634,8 @@ class Learner:
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
         nearby = len(nearby_rates(ZOO["sol-general"])) if self.starts else 0
-        guards = nearby * CHOOSING + REFERENCES + 2 * CHOOSING if self._guarded else 0  # with those of sol-general
+        tried = nearby + (9 if several > 1 else 0)
+        guards = tried * CHOOSING + REFERENCES + 2 * CHOOSING if self._guarded else 0  # with those of sol-general
         return {
             "tuning": (rates + nearby * len(self.members)) * config.tuning_episodes + guards,
             "meta-training": episodes * per_episode + validations * config.validation_episodes * several,

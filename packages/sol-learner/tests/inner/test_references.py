@@ -49,6 +49,35 @@ def test_the_guarded_objective_is_the_own_one_times_the_penalty():
     torch.testing.assert_close(guarded, free * factor)
 
 
+class Negative:
+    """A task whose objective is negative."""
+
+    def __init__(self, task):
+        self.task, self.name, self.horizon = task, "negative", task.horizon
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def evaluate(self, model, split):
+        return {"loss": self.task.evaluate(model, split)["loss"] - 1e4}
+
+
+def test_a_penalty_is_worse_for_negative_objectives_too():
+    task = Negative(reference(5, Stream.TUNE, 0, 10))
+    rule = replace(GENERAL, lr=0.4)
+    free, guarded = (TaskSet((task,), (1.0,), 0.4, on).run(rule, 0, Stream.VALID, [0, 1]) for on in (False, True))
+    assert (free < 0).all()
+    assert (guarded > free).all()
+
+
+def test_a_start_has_a_rate_where_objectives_are_negative():
+    settings = {"generations": 0, "front": False, "baselines": (), "check_episodes": 0, "start": "sol-general"}
+    small = {"tuning_episodes": 1, "validation_episodes": 1, "evaluation_episodes": 1}
+    result = Learner([Negative(reference(5, Stream.TUNE, 0, 10))], LearnConfig(**settings, **small)).run()
+    assert result.rule.lr == result.summary["tuning"]["lr"]
+    assert result.summary["tuning"]["starts"]["sol-general"] < 0
+
+
 class Line:
     name, horizon = "line", 5
 

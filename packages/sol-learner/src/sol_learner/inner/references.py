@@ -111,7 +111,8 @@ def has_matrices(task: Task) -> bool:
 
 
 def references_of(stream: Stream, episodes: Sequence[int]) -> list[int]:
-    """The numbers of the references that go with episodes: one for two of them in a search, four in a choice."""
+    """The numbers of the references that go with episodes: one for two of them in a search, and in a choice
+    always the same."""
     if stream != Stream.TRAIN:
         return [*range(CHOOSING)]
     return sorted({episode // 2 % REFERENCES for episode in episodes[::2]})
@@ -135,7 +136,7 @@ def penalty(
     values: Mapping[str, Value] | None = None,
     clock: Clock | None = None,
 ) -> Tensor:
-    """What the loss of a rule is multiplied by, [C]: 1 if the rule trains the references of the episodes.
+    """What a positive loss of a rule is multiplied by, [C]: 1 if the rule trains the references of the episodes.
 
     The mean over them of max(1, L / (2 L_0)), where L is the objective of the rule and L_0 that of ``sol-general``;
     at most :data:`MOST`. See :func:`~sol_learner.inner.run_rule` for the arguments.

@@ -30,8 +30,8 @@ class TaskSet:
         scales: Divisor of each task's losses: with several tasks, the tuned start's objective, so that all tasks count
             the same; else 1.
         weight: Weight of the training loss in the objective.
-        guarded: Whether the objective of a rule is multiplied by its penalty on reference trainings; see
-            :func:`~sol_learner.inner.references.penalty`.
+        guarded: Whether |L| (p - 1) is added to the objective L of a rule, where p is its penalty on references;
+            see :func:`~sol_learner.inner.references.penalty`.
     """
 
     tasks: tuple[Any, ...]
@@ -93,7 +93,8 @@ class TaskSet:
         if not self.guarded:
             return found
         horizon = max(task.horizon for task in self.tasks)
-        return found * penalty(rule, seed, stream, episodes, horizon, self.weight, lr, values, clock)[:, None]
+        factor = penalty(rule, seed, stream, episodes, horizon, self.weight, lr, values, clock)[:, None]
+        return found + found.abs() * (factor - 1)  # losses can be negative
 
     def trainings(self, stream: Stream, episodes: int) -> int:
         """Trainings of one rule over a number of episodes, with those of references."""
