@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sol_learner import LearnConfig, Learner, load_task
+from sol_learner import LearnConfig, Learner
 from sol_learner.inner import TaskSet
 from sol_learner.inner.references import MOST, REFERENCES, has_matrices, penalty, reference, references_of
 from sol_learner.search.validity import variants
@@ -14,6 +14,7 @@ from sol_learner.testing import check_task
 from sol_symbols import ZOO, UpdateRule
 
 GENERAL = ZOO["sol-general"]
+NETWORK = reference(0, Stream.TUNE, 0, 5)
 
 
 def test_references_are_tasks_that_depend_on_their_number_alone():
@@ -96,25 +97,24 @@ class Line:
 
 
 def test_networks_have_matrices():
-    assert has_matrices(load_task("mnistnet"))
+    assert has_matrices(NETWORK)
     assert not has_matrices(Line())
 
 
 @pytest.mark.parametrize(
     ("task", "settings", "guarded"),
     [
-        ("mnistnet", {}, True),
-        ("mnistnet", {"guard": False}, False),
-        ("mnistnet", {"start": "adam"}, False),
-        ("mnistnet", {"start": "adam", "episodes": 2}, False),
+        (NETWORK, {}, True),
+        (NETWORK, {"guard": False}, False),
+        (NETWORK, {"start": "adam"}, False),
+        (NETWORK, {"start": "adam", "episodes": 2}, False),
         (Line(), {}, False),
     ],
 )
 def test_rules_from_sol_general_for_networks_are_guarded(task, settings, guarded):
-    task = load_task(task) if isinstance(task, str) else task
     assert Learner([task], LearnConfig(**settings))._guarded is guarded
 
 
 def test_the_check_has_other_networks():
-    extra = {*variants(load_task("mnistnet"), True)} - {*variants(load_task("mnistnet"))}
+    extra = {*variants(NETWORK, True)} - {*variants(NETWORK)}
     assert extra == {"another network, 2 hidden layers", "another network, 3 hidden layers"}
