@@ -106,8 +106,10 @@ def reference(seed: int, stream: Stream, number: int, horizon: int, layers: int 
 
 def has_matrices(task: Task) -> bool:
     """Whether a task trains networks: it has parameters of two dimensions or more, in no constraint set."""
+    if getattr(task, "project", None) is not None:
+        return False
     model = build_optimizee(task_for(task, Stream.VALID), 0, Stream.VALID, 0)
-    return getattr(task, "project", None) is None and any(p.ndim > 1 for p in model.parameters())
+    return any(parameter.ndim > 1 for parameter in model.parameters())
 
 
 def references_of(stream: Stream, episodes: Sequence[int]) -> list[int]:
