@@ -217,7 +217,7 @@ def test_the_adaptive_rate_is_what_its_definition_says():
             agreement = np.array([cosine(a.ravel(), b.ravel()) for a, b in pairs])
             h = np.clip(h + k * (agreement - c0), -7, 7)
         u = beta * u + (1 - beta) * g[t]
-        expected = np.exp(h)[LAYOUT.owners] * w[t]
+        expected = np.exp(h).repeat(LAYOUT.sizes) * w[t]
         np.testing.assert_allclose(run(rule)[t], expected, rtol=1e-12)
     assert np.abs(h).max() > 1
 

@@ -72,7 +72,6 @@ class _Tensors:
 
     def __init__(self, xp: ModuleType, layout: Layout | None) -> None:
         self._xp, self._layout = xp, layout
-        self._owners: Any = None
 
     def inputs(self, g: Any) -> dict[str, Any]:
         """The inputs of kind tensor, [tensors]."""
@@ -110,11 +109,9 @@ class _Tensors:
         """A value of ``kind`` in the form that combines with coordinates."""
         if self._layout is None or kind is not Kind.TENSOR or isinstance(x, int | float):
             return x
-        if self._owners is None:
-            owners = self._layout.owners
-            where = {"device": x.device} if self._xp.__name__ == "torch" else {}
-            self._owners = self._xp.asarray(owners, **where) if owners else []
-        return x[..., self._owners]
+        pieces = [x[..., i : i + 1] for i in range(len(self._layout.sizes))]
+        spread = [self._xp.broadcast_to(one, (*x.shape[:-1], size)) for one, size in zip(pieces, self._layout.sizes)]
+        return self._xp.concatenate(spread, -1) if spread else x
 
     def full(self, w: Any, value: float, kind: Kind) -> Any:
         """A state's first value."""

@@ -74,11 +74,6 @@ class Layout:
         """1 for each tensor of less than two dimensions, else 0."""
         return tuple(int(len(shape) < 2) for shape in self.shapes)
 
-    @property
-    def owners(self) -> list[int]:
-        """The index of its tensor for each coordinate."""
-        return [i for i, size in enumerate(self.sizes) for _ in range(size)]
-
     def split(self, values: Any) -> list[Any]:
         """The tensors in an array of shape [..., coordinates]; each has the leading axes, then its own shape."""
         starts = (0, *self.ends)
