@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sol_learner import Clock, LearnConfig, Learner
+from sol_learner.inner.full_gradient import GRADIENT_COST
 from sol_learner.planning import LESS, Cost, Plan, measured_cost, planned
 from sol_learner.runtime import NullProgress
 from sol_learner.runtime.progress import Phase
@@ -57,12 +58,20 @@ def test_meta_training_is_shortened_with_the_search():
     assert plan.of(Phase.META_TRAIN).seconds > 0
 
 
+def test_a_step_of_descent_counts_as_what_its_gradients_take():
+    without, descent = (planned(LearnConfig(descent_steps=steps), 1, COST) for steps in (0, 10))
+    validations = 5 * LearnConfig().validation_episodes
+    more = descent.of(Phase.POLISH).trainings - without.of(Phase.POLISH).trainings
+    assert more == 10 * 2 * GRADIENT_COST + validations
+    assert planned(LearnConfig(descent_steps=50), 1, SLOW, 600.0, 600.0).config.descent_steps < 50
+
+
 def test_a_plan_survives_its_record():
-    plan = planned(LearnConfig(), 1, COST, 120.0, 120.0)
-    assert Plan.from_record(json.loads(json.dumps(plan.record())), 120.0).config == plan.config
+    plan = planned(LearnConfig(), 1, COST, 60.0, 60.0)
+    assert Plan.from_record(json.loads(json.dumps(plan.record())), 60.0).config == plan.config
     lines = "\n".join(plan.lines())
     assert "one training takes 0.3 s" in lines
-    assert f"left out for the budget of 2 min 00 s: {plan.less[0]}" in lines
+    assert f"left out for the budget of 1 min 00 s: {plan.less[0]}" in lines
     assert plan.after(Phase.FRONT) >= plan.of(Phase.COMPARE).seconds
 
 

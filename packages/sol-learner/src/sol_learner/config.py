@@ -24,7 +24,7 @@ __all__ = ["EFFORTS", "LearnConfig"]
 EFFORTS: dict[str, dict[str, Any]] = {
     "quick": {
         **{"tuning_episodes": 2, "validation_episodes": 4, "evaluation_episodes": 5, "check_episodes": 1},
-        **{"generations": 12, "library_generations": 12, "front": False},
+        **{"generations": 8, "library_generations": 12, "front": False},
     },
     "normal": {},
     "thorough": {
@@ -44,6 +44,7 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = {
     *("seed", "steps", "episodes", "validate_every", "generations", "library_generations", "front_generations"),
+    "descent_steps",
     *("own_terms", "check_episodes", "sparsity", "sparsity_from", "scaling", "clip", "objective", "baseline_trainings"),
 }
 
@@ -97,7 +98,8 @@ class LearnConfig:
         max_terms: Maximum number of additive terms of the rule.
         prune_episodes: Episodes per candidate rule in pruning.
         constants: Whether the search also changes constants, such as beta1 and the warm-up.
-        generations: CMA-ES generations over the remaining terms; 0 skips polishing.
+        descent_steps: Steps of gradient descent on the remaining terms, over the whole horizon, before CMA-ES.
+        generations: CMA-ES generations over the remaining terms.
         population: CMA-ES candidates per generation.
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
@@ -161,14 +163,15 @@ class LearnConfig:
     max_terms: int = 12
     prune_episodes: int = 4
     constants: bool = True
-    generations: int = 28
+    descent_steps: int = 0
+    generations: int = 12
     population: int = 16
     polish_episodes: int = 2
     sigma: float = 0.1
     guard: bool = True
     check_episodes: int = 2
     front: bool = True
-    front_generations: int = 4
+    front_generations: int = 0
     evaluation_episodes: int = 10
     baselines: tuple[str, ...] = PANEL
     baseline_trainings: int = 0

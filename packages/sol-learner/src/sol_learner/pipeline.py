@@ -476,6 +476,7 @@ class Learner:
             "population": config.population,
             "episodes": config.polish_episodes,
             "sigma": config.sigma,
+            "descent_steps": config.descent_steps if phase == Phase.POLISH else 0,
             "constants": config.constants,
             "shapes": len(self.members) > 1,
             "seed": len(SEARCHES) * config.seed + SEARCHES.index(phase),

@@ -16,6 +16,8 @@ from typing import Any
 
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import OBJECTIVE_SPLITS, RuleOptimizer, run_episodes
+from sol_learner.inner.full_gradient import GRADIENT_COST
+from sol_learner.inner.references import CHOOSING
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.progress import Phase
 from sol_learner.task import Stream, Task
@@ -59,7 +61,8 @@ class Cost:
         fixed, each: As above, on one process.
         most: Trainings that run side by side at most.
         jobs: Processes.
-        reference: Seconds of a reference training, several side by side. A guarded search has one for two trainings.
+        reference: Seconds of a reference training, several side by side. A guarded search has one for two trainings,
+            a choice :data:`~sol_learner.inner.references.CHOOSING` for a rule.
     """
 
     fixed: float
@@ -152,8 +155,8 @@ class Plan:
     def validation(self) -> float:
         """Seconds of the validation at the end of a search."""
         episodes = self.config.validation_episodes
-        count = _VALIDATED * episodes
-        return self.cost.seconds(count, episodes, None, count / 2 if self.cost.reference else 0.0)
+        references = _VALIDATED * CHOOSING if self.cost.reference else 0
+        return self.cost.seconds(_VALIDATED * episodes, 4 * episodes, None, references)
 
     def of(self, phase: Phase) -> Stage:
         """The stage of a phase."""
@@ -265,7 +268,7 @@ def _less(config: LearnConfig, changes: Mapping[str, Any]) -> LearnConfig:
 
 def _shortened(config: LearnConfig, share: float) -> LearnConfig:
     """The settings with a share of the search."""
-    names = ("episodes", "library_generations", "generations")
+    names = ("episodes", "library_generations", "descent_steps", "generations")
     numbers: dict[str, Any] = {name: int(share * getattr(config, name)) for name in names}
     if config.episodes:  # without any, another start would be taken
         numbers["episodes"] = max(1, numbers["episodes"])
@@ -274,16 +277,19 @@ def _shortened(config: LearnConfig, share: float) -> LearnConfig:
 
 def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Collection[Phase]) -> tuple[Stage, ...]:
     """Every phase with its trainings and their seconds."""
-    guarded = 0.5 if cost.reference else 0.0  # references of a training
+    guarded, choosing = (0.5, CHOOSING) if cost.reference else (0.0, 0)  # references of a training, and of a choice
     general = not config.episodes and config.start in ("auto", "sol-general")
     wide = config.population * config.polish_episodes / cost.jobs
-    validated = (_VALIDATED if config.generations else 1) * config.validation_episodes * tasks
+    stages = (config.generations > 0) + (config.descent_steps > 0)  # of polishing
+    chosen = 1 + (_VALIDATED - 1) * stages
+    validated = chosen * config.validation_episodes * tasks
     found: list[Stage] = []
 
-    def add(phase: Phase, *parts: tuple[float, float, int | None], searched: float = 0.0) -> None:
-        """Parts: trainings, their width, and the processes if not all. ``searched`` trainings have references."""
+    def add(phase: Phase, *parts: tuple[float, float, int | None], searched: float = 0.0, rules: float = 0.0) -> None:
+        """Parts: trainings, their width, and the processes if not all. ``searched`` trainings have references, and so
+        has a choice among ``rules``."""
         if phase not in over:
-            references = guarded * searched
+            references = guarded * searched + choosing * rules
             seconds = sum(cost.seconds(count, width, jobs) for count, width, jobs in parts)
             seconds += cost.seconds(0, 1, 1 if phase == Phase.TUNE else None, references)
             found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
@@ -291,7 +297,7 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
     rates = (0 if config.start == "sol-general" and general and tasks == 1 else 18) + (5 if general else 0)
     rates += 9 if tasks > 1 else 0
     tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1)
-    add(Phase.TUNE, tuned, searched=(5 if general else 0) * config.tuning_episodes)
+    add(Phase.TUNE, tuned, rules=5 if general else 0)
     terms = len(config.directions) * len(config.decays) + config.own_terms
     if general:
         terms = len(ZOO["sol-general"].terms)
@@ -307,15 +313,17 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
         add(
             Phase.LIBRARY,
             (searched, wide, None),
-            (validated, config.validation_episodes, None),
+            (_VALIDATED * config.validation_episodes * tasks, 4 * config.validation_episodes, None),
             (config.record_episodes * tasks, config.record_episodes, 1),
         )
     pruned = _pruning(terms, config.max_terms) * config.prune_episodes
     recorded = (config.record_episodes * tasks, config.record_episodes, 1)
     add(Phase.PRUNE, (pruned * tasks, wide, None), recorded, searched=pruned)
     searched = config.generations * config.population * config.polish_episodes * tasks
-    validation = (validated, config.validation_episodes, None)
-    add(Phase.POLISH, (searched, wide, None), validation, searched=(searched + validated) / tasks)
+    descended = GRADIENT_COST * config.descent_steps * config.polish_episodes * tasks
+    descent = (descended, config.polish_episodes / cost.jobs, None)
+    validation = (validated, 4 * config.validation_episodes, None)
+    add(Phase.POLISH, descent, (searched, wide, None), validation, searched=searched / tasks, rules=chosen)
     checks = _VARIANTS * config.check_episodes * tasks
     add(Phase.CHECK, (_VARIANT * _VALIDATED * checks, _VALIDATED * config.check_episodes, None))
     spent += sum(stage.trainings for stage in found)
@@ -326,9 +334,10 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
         add(
             Phase.FRONT,
             (pruned, wide, None),
-            (terms * config.validation_episodes * tasks, config.validation_episodes, None),
+            (terms * config.validation_episodes * tasks, 4 * config.validation_episodes, None),
             (_VARIANT * terms * checks, terms * config.check_episodes, None),
-            searched=pruned / tasks + terms * config.validation_episodes,
+            searched=pruned / tasks,
+            rules=terms,
         )
     count = len(config.baselines)
     each = (config.baseline_trainings or spent // count) if count else 0

@@ -1,15 +1,21 @@
 """Terms, recorded samples, polishing, pruning: from a read-out to a short rule."""
 
+import math
+
+import numpy
 import pytest
 import torch
 
 from sol_learner import Clock
 from sol_learner.inner import RuleOptimizer, TaskSet
 from sol_learner.inner.episodes import run_rule
+from sol_learner.inner.full_gradient import GRADIENT_COST
 from sol_learner.runtime import NullProgress, Workers
 from sol_learner.runtime.progress import Phase
 from sol_learner.search import CandidateEvaluator, Samples, Trajectories, polish, prune, record
+from sol_learner.search.descent import descend
 from sol_learner.search.front import FrontPoint, best_points, held
+from sol_learner.search.space import SearchSpace
 from sol_learner.search.terms import Fit, fit_library, leading_terms, together
 from sol_learner.search.validity import failures, losses_elsewhere, variants
 from sol_learner.task import Stream, build_optimizee
@@ -122,11 +128,75 @@ def test_polishing_improves_a_rule_far_from_its_optimum(task, recorded):
     start = UpdateRule.parse("0.05*ad + 0.01*rs where lr = 0.03")
     polished = polish(start, recorded, candidates_of(task), progress=NullProgress(), **POLISH)
     measured = candidates_of(task)
-    assert polished.loss == measured.validated([polished.rule])[0]
+    assert polished.loss == pytest.approx(measured.validated([polished.rule])[0])
     assert polished.loss < 0.9 * measured.validated([start])[0]
     assert len(polished.history) == 12
     again = polish(start, recorded, candidates_of(task), progress=NullProgress(), **POLISH)
     assert again.rule == polished.rule
+
+
+def test_rules_are_validated_side_by_side_as_each_alone(task):
+    rules = [
+        UpdateRule.parse(f"{text} where lr = 0.03") for text in ("ad", "0.5*ad + rs", "sign(g)", "exp(1000*abs(g))")
+    ]
+    losses = candidates_of(task).validated(rules)
+    assert losses == pytest.approx([candidates_of(task).validated([rule])[0] for rule in rules])
+    assert losses[-1] == math.inf
+    counted = candidates_of(task)
+    assert counted.validated([*rules, rules[0]]) == [*losses, losses[0]]
+    assert counted.trainings == 6 * len(rules)
+
+
+def test_descent_improves_a_rule_far_from_its_optimum(task, recorded):
+    start = UpdateRule.parse("0.2*ad + 0.1*rs where lr = 0.03")
+    settings = {**POLISH, "generations": 0, "descent_steps": 12}
+    evaluator = candidates_of(task)
+    polished = polish(start, recorded, evaluator, progress=NullProgress(), **settings)
+    before, after = candidates_of(task).validated([start, polished.rule])
+    assert after < 0.97 * before
+    assert evaluator.trainings == 12 * 2 * GRADIENT_COST + 6 * len(polished.others)
+    assert polish(start, recorded, candidates_of(task), progress=NullProgress(), **settings).rule == polished.rule
+    searched = polish(start, recorded, candidates_of(task), progress=NullProgress(), **{**settings, "generations": 2})
+    assert len(searched.others) == len(polished.others) + 5
+    assert searched.loss <= polished.loss
+
+
+class Notes(NullProgress):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def test_descent_comes_back_from_a_step_too_far(task, recorded, monkeypatch):
+    evaluator, notes = candidates_of(task), Notes()
+    space = SearchSpace(UpdateRule.parse("ad where lr = 0.03"), recorded, constants=True)
+    losses = iter([1.0, 1.1, 1.2, math.inf, 1.0])
+    asked = []
+
+    def gradient(space, point, episodes):
+        asked.append(point)
+        return next(losses), numpy.ones(space.size)
+
+    monkeypatch.setattr(evaluator, "gradient", gradient)
+    path = descend(space, evaluator, steps=5, episodes=1, phase=Phase.POLISH, progress=notes)
+    assert len(path) == 4
+    assert numpy.array_equal(asked[4], numpy.mean(path[1:3], 0))
+
+
+@pytest.mark.parametrize("fault", [SolError("it projects"), RuntimeError("no derivative of it")], ids=str)
+def test_polishing_does_without_gradients_where_there_are_none(task, recorded, monkeypatch, fault):
+    evaluator, notes = candidates_of(task), Notes()
+
+    def gradient(space, point, episodes):
+        raise fault
+
+    monkeypatch.setattr(evaluator, "gradient", gradient)
+    start = UpdateRule.parse("0.05*ad + 0.01*rs where lr = 0.03")
+    polished = polish(start, recorded, evaluator, progress=notes, **POLISH, descent_steps=4)
+    assert notes.lines == [f"no gradient descent: {fault}"]
+    assert polished.loss < candidates_of(task).validated([start])[0]
 
 
 @pytest.mark.parametrize("settings", [{"generations": 1, "sigma": 30.0}, {"generations": 0}], ids=str)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.inner.episodes import Outcome, Value, log_objective, objective, run_rule, shares
+from sol_learner.inner.full_gradient import relative_gradient
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.references import penalty, references_of
 from sol_learner.mixture import TaskMixture, drawn_task
@@ -95,6 +96,23 @@ class TaskSet:
         horizon = max(task.horizon for task in self.tasks)
         factor = penalty(rule, seed, stream, episodes, horizon, self.weight, lr, values, clock)[:, None]
         return found + found.abs() * (factor - 1)  # losses can be negative
+
+    def relative_gradient(
+        self,
+        rule: UpdateRule,
+        numbers: Callable[[Tensor], dict[str, Tensor]],
+        point: Tensor,
+        seed: int,
+        episodes: Sequence[int],
+        clock: Clock | None = None,
+    ) -> tuple[float, Tensor]:
+        """The mean objective of a rule over episodes of the training stream, without penalties, and the gradient of
+        the mean of its logarithms; see :func:`~sol_learner.inner.full_gradient.relative_gradient`."""
+        found = [
+            relative_gradient(task, rule, numbers, point, seed, Stream.TRAIN, own, self.weight, clock)
+            for task, own in self.problems(seed, Stream.TRAIN, episodes)
+        ]
+        return float(torch.cat([losses for losses, _ in found]).mean()), torch.stack([g for _, g in found]).mean(0)
 
     def trainings(self, stream: Stream, episodes: int) -> int:
         """Trainings of one rule over a number of episodes, with those of references."""

@@ -27,14 +27,14 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from types import ModuleType
-from typing import Any, final
+from typing import final
 
 import sympy
 import torch
 from torch import Tensor, nn
 
 from sol_learner.networks.base import KERNELS, NetworkRunner, State, UpdateNetwork
+from sol_learner.networks.differentiable import DIFFERENTIABLE
 from sol_learner.networks.fused import Kernel, fused_kernel
 from sol_learner.networks.native import NativeKernel
 from sol_symbols import (
@@ -235,24 +235,6 @@ def _unit_names(layer: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Differentiable(ModuleType):
-    """PyTorch's functions, with the derivative of sqrt taken as 0 at 0.
-
-    At a history of zeros Adam's denominator is sqrt(0), whose derivative is infinite; what it is multiplied by is 0.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    @staticmethod
-    def sqrt(x: Tensor) -> Tensor:
-        zero = x == 0
-        return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
-
-
-_DIFFERENTIABLE = _Differentiable("torch")
-
-
 @final
 class NetworkOptimizer(NetworkRunner):
     """Runs a network as the optimizer of optimizees: features, phi, states.
@@ -289,7 +271,7 @@ class NetworkOptimizer(NetworkRunner):
 
     @cached_property
     def _smooth(self) -> Evaluator:
-        return feature_evaluator(self.network.features, self.network.vocabulary, _DIFFERENTIABLE)
+        return feature_evaluator(self.network.features, self.network.vocabulary, DIFFERENTIABLE)
 
     def begin(self, theta: Tensor, horizon: int) -> State:
         """States before the first step of an episode whose decays span ``horizon`` steps."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy
-import sympy
 import torch
 from torch import Tensor
 
+from sol_learner.inner.full_gradient import GRADIENT_COST
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.mixture import TaskMixture
@@ -18,11 +19,16 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
-from sol_learner.search.terms import opened
+from sol_learner.search.space import SearchSpace
+from sol_learner.search.terms import losses_together
 from sol_learner.task import Stream
 from sol_symbols import UpdateRule
 
 __all__ = ["CandidateEvaluator"]
+
+Item = TypeVar("Item")
+
+_WIDTH = 64  # trainings side by side in a validation
 
 
 class CandidateEvaluator:
@@ -72,39 +78,48 @@ class CandidateEvaluator:
         self._next += count
         return range(self._next - count, self._next)
 
-    def losses(
-        self,
-        rule: UpdateRule,
-        units: Sequence[sympy.Expr],
-        coefficients: numpy.ndarray,
-        episodes: int,
-        constants: Mapping[str, numpy.ndarray] | None = None,
-    ) -> list[float]:
-        """Mean objective of each row of ``coefficients``, [C, k], over new episodes; large if it diverges.
+    def losses(self, rule: UpdateRule, values: Mapping[str, Tensor], episodes: int) -> list[float]:
+        """Mean objective of a rule for each of some values, [C], over new episodes; large if it diverges.
 
-        If the clock expires, only of the first rows.
-
-        ``constants`` replace values of the rule, [C] each.
+        If the clock expires, only for the first values.
 
         Raises:
             Interrupted: The clock expired or was cancelled before any was measured.
         """
-        open_rule, names = opened(units, rule.values, rule.vocabulary)
-        open_rule = replace(open_rule, lr=rule.lr)
         stretch = self.fresh(episodes)
-        names += [*(constants or {})]
-        table = numpy.column_stack([coefficients, *(constants or {}).values()])
-        measured = partial(self._measured, open_rule, names, torch.from_numpy(table), stretch)
+        table = torch.stack([*values.values()], 1)
+        measured = partial(self._measured, rule, [*values], table, stretch)
         self.clock.check()
         losses: list[float] = self.checkpoints.once(f"candidates/{stretch.start}", measured, together=True)
         self.trainings += len(losses) * self.task_set.trainings(Stream.TRAIN, episodes)
         return losses
 
+    def gradient(self, space: SearchSpace, point: numpy.ndarray, episodes: int) -> tuple[float, numpy.ndarray]:
+        """The mean objective at a point, [size], over new episodes, and the gradient of the mean of its logarithms.
+
+        Penalties are left out. See :func:`~sol_learner.inner.full_gradient.relative_gradient`.
+
+        Raises:
+            SolError, RuntimeError: There is no gradient.
+            Interrupted: The clock expired or was cancelled.
+        """
+        stretch, jobs = self.fresh(episodes), self.ranks.size * self.workers.jobs
+        parts = [part for first in range(jobs) if (part := [*stretch[first::jobs]])]
+        measure = partial(_gradient, self._constant, space, point, self.seed, self._local_clock)
+        self.clock.check()
+        rows = self.checkpoints.once(
+            f"gradient/{stretch.start}",
+            lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own(parts), self.clock)),
+            together=True,
+        )
+        self.trainings += GRADIENT_COST * episodes * len(self.task_set.tasks)
+        shares = numpy.array([len(part) / episodes for part in parts])
+        losses, gradients = zip(*rows)
+        return float(shares @ losses), shares @ numpy.array(gradients)
+
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
         own, jobs = self.ranks.own(list(table)), self.workers.jobs
-        parts = len(own) if self._alone and self.ranks.size == 1 else jobs  # ranks stop together
-        shares = [own[i * len(own) // parts : (i + 1) * len(own) // parts] for i in range(parts)]
-        shares = [share for share in shares if len(share)]
+        shares = _shared(own, len(own) if self._alone and self.ranks.size == 1 else jobs)  # ranks stop together
         measure = partial(_losses, self._constant, rule, names, self.seed, episodes, self._local_clock)
         losses: list[float] = []
         for first in range(0, len(shares), jobs):
@@ -128,13 +143,16 @@ class CandidateEvaluator:
         new = {rule.digest: rule for rule in rules if rule.digest not in self._validated}
         if new:
             self.trainings += len(new) * self.task_set.trainings(Stream.VALID, self.validation)
+            own = self.ranks.own([*new.values()])
+            shares = _shared(own, max(self.workers.jobs, -(-len(own) * self.validation // _WIDTH)))
             measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
+
+            def measured() -> list[float]:
+                results = self.workers.map(measure, shares, self.clock)
+                return self.ranks.gathered([loss for share in results for loss in share])
+
             self.clock.check()
-            losses = self.checkpoints.once(
-                f"validated/{'+'.join(new)}",
-                lambda: self.ranks.gathered(self.workers.map(measure, self.ranks.own([*new.values()]), self.clock)),
-                together=True,
-            )
+            losses = self.checkpoints.once(f"validated/{'+'.join(new)}", measured, together=True)
             self._validated |= zip(new, losses)
         return [self._validated[rule.digest] for rule in rules]
 
@@ -145,13 +163,29 @@ class CandidateEvaluator:
 
 
 def _tried(task_set: Constant[TaskSet], start: UpdateRule, seed: int, count: int, lr: float) -> None:
-    task_set.value.run(start, seed, Stream.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
+    unguarded = replace(task_set.value, guarded=False)
+    unguarded.run(start, seed, Stream.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
+
+
+def _shared(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """The items in order, in ``count`` shares of about the same size, or fewer; none is empty."""
+    shares = [items[i * len(items) // count : (i + 1) * len(items) // count] for i in range(count)]
+    return [share for share in shares if len(share)]
 
 
 def _validation(
-    task_set: Constant[TaskSet], seed: int, episodes: range, clock: Clock | None, rule: UpdateRule
-) -> float:
-    return float(task_set.value.run(rule, seed, Stream.VALID, episodes, clock=clock).mean())
+    task_set: Constant[TaskSet],
+    seed: int,
+    episodes: range,
+    clock: Clock | None,
+    rules: Sequence[UpdateRule],
+) -> list[float]:
+    """Mean objective of each of the rules, side by side."""
+
+    def losses(rule: UpdateRule, values: dict[str, Tensor]) -> Tensor:
+        return task_set.value.run(rule, seed, Stream.VALID, episodes, values.pop("lr"), values, clock).mean(1)
+
+    return losses_together(rules, losses)
 
 
 def _losses(
@@ -167,3 +201,16 @@ def _losses(
     values = {name: table[:, column] for column, name in enumerate(names)}
     losses = task_set.value.run(rule, seed, Stream.TRAIN, episodes, values=values, clock=clock).mean(1)
     return losses.clamp(max=1e30).tolist()
+
+
+def _gradient(
+    task_set: Constant[TaskSet],
+    space: SearchSpace,
+    point: numpy.ndarray,
+    seed: int,
+    clock: Clock | None,
+    episodes: Sequence[int],
+) -> tuple[float, list[float]]:
+    at = torch.from_numpy(point)
+    loss, gradient = task_set.value.relative_gradient(space.open_rule, space.numbers, at, seed, episodes, clock)
+    return loss, gradient.tolist()

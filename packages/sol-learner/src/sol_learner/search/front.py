@@ -39,7 +39,7 @@ def measured_front(rules: list[UpdateRule], evaluator: CandidateEvaluator, progr
     """Each rule with its loss on the validation stream; rules for which no time is left are omitted."""
     progress.phase(Phase.FRONT, "measuring the front", len(rules))
     points: list[FrontPoint] = []
-    together = evaluator.workers.jobs
+    together = 8 * evaluator.workers.jobs
     for first in range(0, len(rules), together):
         group = rules[first : first + together]
         try:

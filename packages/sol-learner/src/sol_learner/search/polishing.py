@@ -1,22 +1,27 @@
 r"""Polishing: improve the remaining constants directly on the loss over the whole horizon.
 
-CMA-ES (Hansen 2016, from the package cmaes) needs no gradients, so it has no truncation bias, and it is cheap for a few
-constants. The search runs in the coordinates of :class:`~sol_learner.search.space.SearchSpace`. Every generation uses
-new episodes, to avoid overfitting to a seed. The start, some of the search's means, averages of them and half of the
-way are then evaluated on the validation stream, and the best is kept.
+First by exact gradients over the whole horizon (:mod:`sol_learner.search.descent`), then by CMA-ES (Hansen 2016, from
+the package cmaes), which needs none and is cheap for a few constants. Both run in the coordinates of
+:class:`~sol_learner.search.space.SearchSpace`, and every step uses new episodes, to avoid overfitting to a seed. The
+start, some of their points, averages of them and half of the way are evaluated on the validation stream, and the best
+is kept.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cmaes
 import numpy
+import torch
 
 from sol_learner.runtime.clock import Interrupted
 from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
+from sol_learner.search.descent import descend
 from sol_learner.search.samples import Samples
 from sol_learner.search.space import SearchSpace
 from sol_symbols import UpdateRule
@@ -55,6 +60,7 @@ def polish(
     seed: int,
     phase: Phase,
     progress: Progress,
+    descent_steps: int = 0,
     constants: bool = False,
     shapes: bool = True,
     reserve: float = 0.0,
@@ -71,6 +77,7 @@ def polish(
         sigma: Initial step in units of the root mean square of phi.
         seed: Seed of the search.
         phase: The phase that the search belongs to.
+        descent_steps: Steps of gradient descent before the search, which then begins at the best of its points.
         constants: Whether to search the rule's constants, such as beta1, too.
         shapes: Whether these include how the step depends on the shape of a tensor.
         progress: Progress reporter. An expired clock ends the search early, and the results so far are used: of a
@@ -81,44 +88,72 @@ def polish(
         SolError: No term is finite and nonzero on the recorded states.
     """
     space = SearchSpace(rule, samples, constants, shapes)
+    points: list[numpy.ndarray] = []
+    center = numpy.zeros(space.size)
+    losses: list[float] = []
+    if descent_steps:
+        sizes: dict[str, Any] = {"steps": descent_steps, "episodes": episodes, "reserve": reserve}
+        points = _of_descent(descend(space, evaluator, phase=phase, progress=progress, **sizes))
+        losses = _validated(evaluator, rule, space, points)
+        if points and losses and min(losses[1:]) < losses[0]:
+            center = points[int(numpy.argmin(losses[1:]))]
     # cmaes requires at least two dimensions; an unused second one does no harm.
-    size = max(space.size, 2)
-    search = cmaes.CMA(numpy.zeros(size), sigma, population_size=population, seed=seed % 2**32)
+    start = numpy.zeros(max(space.size, 2))
+    start[: space.size] = center
+    search = cmaes.CMA(start, sigma, population_size=population, seed=seed % 2**32)
     history: list[float] = []
     means: list[numpy.ndarray] = []
     what = f"{len(space.units)} terms" + (f" and {len(space.constants)} constants" if space.constants else "")
     progress.phase(phase, f"polishing {what}", generations)
     try:
         for generation in range(1, generations + 1):
-            points = [search.ask() for _ in range(population)]
-            table, values = space.at([point[: space.size] for point in points])
+            asked = numpy.stack([search.ask() for _ in range(population)])
             with evaluator.clock.reserving(reserve):
-                losses = evaluator.losses(rule, space.units, table, episodes, values)
-            history.append(float(numpy.median(losses)))
-            if len(losses) < population:
-                better = numpy.argsort(losses, kind="stable")[: -(-len(losses) // 2)]
-                means.append(numpy.mean([points[number][: space.size] for number in better], 0))
+                values = space.numbers(torch.from_numpy(asked[:, : space.size]))
+                found = evaluator.losses(space.open_rule, values, episodes)
+            history.append(float(numpy.median(found)))
+            if len(found) < population:
+                better = numpy.argsort(found, kind="stable")[: -(-len(found) // 2)]
+                means.append(asked[better, : space.size].mean(0))
                 raise Interrupted
-            search.tell(list(zip(points, losses)))
+            search.tell(list(zip(asked, found)))
             means.append(search.mean[: space.size].copy())
-            progress.step(generation, loss=history[-1], best=min(losses))
+            progress.step(generation, loss=history[-1], best=min(found))
     except Interrupted:
         progress.note(f"polishing stopped in generation {len(history)} of {generations}")
+    points += _of_search(means, center)
+    losses = _validated(evaluator, rule, space, points)
+    rules = [space.rule_at(z) for z in points]
+    if not losses:
+        return Polished(rules[-1] if rules else rule, None, history)
+    ranked = sorted(zip([rule, *rules], losses), key=lambda pair: pair[1])
+    return Polished(*ranked[0], history, tuple(ranked), rule)
+
+
+def _of_descent(path: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
+    """The points of a descent that are worth validating: at an eighth, a quarter and half of it and at its end, and the
+    mean of the second half. Early ones have less of the gain, and of the danger."""
+    count = len(path)
+    early = sorted({max(1, count // share) for share in (8, 4, 2, 1)}) if path else []
+    return [*(path[number - 1] for number in early), *([numpy.mean(path[count // 2 :], 0)] if path else [])]
+
+
+def _of_search(means: Sequence[numpy.ndarray], start: numpy.ndarray) -> list[numpy.ndarray]:
+    """The means of a search that are worth validating: at half of it, at its end, two averages, and half of the way
+    from the start."""
+    if not means:
+        return []
     count = len(means)
-    reached = []
-    if means:
-        chosen = [
-            means[count // 2 - 1],
-            means[-1],
-            numpy.mean(means[count * 3 // 4 :], 0),
-            numpy.mean(means[count // 2 :], 0),
-        ]
-        chosen.append(chosen[-1] / 2)  # halfway from the start: less of the gain, and of the danger
-        reached = [space.rule_at(z) for z in chosen]
+    late = numpy.mean(means[count // 2 :], 0)
+    return [means[count // 2 - 1], means[-1], numpy.mean(means[count * 3 // 4 :], 0), late, (start + late) / 2]
+
+
+def _validated(
+    evaluator: CandidateEvaluator, rule: UpdateRule, space: SearchSpace, points: Sequence[numpy.ndarray]
+) -> list[float]:
+    """Losses of the rule and of the points on the validation stream; empty if the run was cancelled."""
     try:
         with evaluator.clock.reserving(-math.inf):  # a rule that was not validated may be worse than its start
-            losses = evaluator.validated([rule, *reached])
+            return evaluator.validated([rule, *(space.rule_at(z) for z in points)])
     except Interrupted:
-        return Polished(reached[1] if reached else rule, None, history)
-    ranked = sorted(zip([rule, *reached], losses), key=lambda pair: pair[1])
-    return Polished(*ranked[0], history, tuple(ranked), rule)
+        return []

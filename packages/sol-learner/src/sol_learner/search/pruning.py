@@ -8,12 +8,13 @@ kept. Coefficient magnitudes and the error of the fit are much less informative.
 from __future__ import annotations
 
 import numpy
+import torch
 
 from sol_learner.runtime.clock import Interrupted
 from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.samples import Samples
-from sol_learner.search.terms import Fit, combine, split
+from sol_learner.search.terms import Fit, combine, opened, split
 from sol_symbols import UpdateRule
 
 __all__ = ["prune"]
@@ -54,7 +55,8 @@ def prune(
         for row, kept in enumerate(trials):
             table[row, [live.index(j) for j in kept]] = fit.coefficients(kept) if kept else []
         try:
-            scores = evaluator.losses(rule, [units[j] for j in live], table, episodes)
+            open_rule, names = opened(rule, [units[j] for j in live])
+            scores = evaluator.losses(open_rule, dict(zip(names, torch.from_numpy(table).unbind(1))), episodes)
             if len(scores) < len(live):
                 raise Interrupted
         except Interrupted:

@@ -14,13 +14,14 @@ and moves by :data:`STEP` for a unit of z.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
+import torch
+from torch import Tensor
 
 from sol_learner.search.samples import Samples
-from sol_learner.search.terms import Fit, combine, split
+from sol_learner.search.terms import Fit, combine, opened, split
 from sol_symbols import SolError, UpdateRule, Vocabulary
 
 __all__ = ["STEP", "SearchSpace", "SearchedConstant", "searched_constants"]
@@ -48,14 +49,14 @@ class SearchedConstant:
     low: float
     high: float
 
-    def at(self, z: numpy.ndarray) -> numpy.ndarray:
+    def at(self, z: Tensor) -> Tensor:
         """Values at coordinates z, in the range."""
         if (self.low, self.high) == (0.0, 1.0):
-            return 1 - numpy.minimum((1 - self.start) * numpy.exp(STEP * z), 0.95)
+            return 1 - ((1 - self.start) * torch.exp(STEP * z)).clamp(max=0.95)
         if self.low == 0.0:
-            return self.start * numpy.exp(numpy.minimum(STEP * z, 50))
+            return self.start * torch.exp((STEP * z).clamp(max=50))
         width = self.high - self.low
-        return numpy.clip(self.start + (0.1 * width if math.isfinite(width) else STEP) * z, self.low, self.high)
+        return (self.start + (0.1 * width if math.isfinite(width) else STEP) * z).clamp(self.low, self.high)
 
 
 def searched_constants(rule: UpdateRule, vocabulary: Vocabulary, shapes: bool = True) -> tuple[SearchedConstant, ...]:
@@ -81,6 +82,7 @@ class SearchSpace:
 
     Attributes:
         units: The terms, without those that are 0 or not finite on the samples.
+        open_rule: The rule with a constant in place of each coefficient.
         size: Number of coordinates.
 
     Raises:
@@ -93,21 +95,21 @@ class SearchSpace:
         self.rule, self.units = rule, [units[j] for j in fit.usable]
         if not self.units:
             raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
-        self._center = numpy.array([start[j] for j in fit.usable])
-        self._matrix = fit.whitening(fit.usable).numpy()
+        self._center = torch.tensor([start[j] for j in fit.usable], dtype=torch.float64)
+        self._matrix = fit.whitening(fit.usable)
         self.constants = searched_constants(rule, rule.vocabulary, shapes) if constants else ()
         self.size = len(self.units) + len(self.constants)
+        self.open_rule, self._names = opened(rule, self.units)
 
-    def at(self, points: Sequence[numpy.ndarray]) -> tuple[numpy.ndarray, dict[str, numpy.ndarray]]:
-        """Coefficients [n, k] and constants, each [n], of points z, [n, size]."""
-        table = numpy.stack(points)
-        terms, rest = table[:, : len(self.units)], table[:, len(self.units) :].T
-        values = {constant.name: constant.at(z) for constant, z in zip(self.constants, rest)}
-        return self._center + terms @ self._matrix.T, values
+    def numbers(self, points: Tensor) -> dict[str, Tensor]:
+        """Values of :attr:`open_rule` at points z, [..., size]: each [...], differentiable."""
+        terms, rest = points[..., : len(self.units)], points[..., len(self.units) :]
+        coefficients = self._center + terms @ self._matrix.T
+        values = dict(zip(self._names, coefficients.unbind(-1)))
+        return values | {constant.name: constant.at(z) for constant, z in zip(self.constants, rest.unbind(-1))}
 
     def rule_at(self, z: numpy.ndarray) -> UpdateRule:
         """The rule at a point, its numbers rounded."""
-        (coefficients,), constants = self.at([z])
-        return combine(
-            self.rule, self.units, coefficients.tolist(), {name: float(x[0]) for name, x in constants.items()}
-        )
+        values = {name: float(value) for name, value in self.numbers(torch.from_numpy(z)).items()}
+        coefficients = [values.pop(name) for name in self._names]
+        return combine(self.rule, self.units, coefficients, values)

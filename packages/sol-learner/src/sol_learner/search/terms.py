@@ -14,7 +14,8 @@ like Adam's direction; other terms fit the task that they were learned on and ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import sympy
 import torch
@@ -23,7 +24,10 @@ from torch import Tensor
 from sol_learner.search.samples import Samples
 from sol_symbols import SolError, UpdateRule, Vocabulary, expand_terms, parity, scaling_degree, symbol
 
-__all__ = ["DECAYS", "DIRECTIONS", "Fit", "combine", "fit_library", "leading_terms", "opened", "split", "together"]
+__all__ = [
+    *("DECAYS", "DIRECTIONS", "Fit", "combine", "fit_library", "leading_terms", "losses_together", "opened", "split"),
+    "together",
+]
 
 DIRECTIONS = ("m_hat", "ad", "rs", "sign(g)", "sign(m)", "w")
 """Momentum, Adam, RMSprop, signs of gradient and momentum, weight decay."""
@@ -63,12 +67,14 @@ def combine(
 
 
 def opened(
-    units: Sequence[sympy.Expr], values: Mapping[str, float | None], vocabulary: Vocabulary
+    rule: UpdateRule, units: Sequence[sympy.Expr], values: Mapping[str, float | None] | None = None
 ) -> tuple[UpdateRule, list[str]]:
-    """The rule sum_j c_j u_j with open coefficients, and their names."""
+    """The rule sum_j c_j u_j with open coefficients, and their names; its other values and its rate are those of
+    ``rule``, or ``values``."""
     names = [f"c{index}" for index in range(1, len(units) + 1)]
     expression = weighted_sum([symbol(name) for name in names], units)
-    return UpdateRule(expression, {**values, **dict.fromkeys(names, 1.0)}, vocabulary=vocabulary), names
+    known = {**(rule.values if values is None else values), **dict.fromkeys(names, 1.0)}
+    return UpdateRule(expression, known, rule.lr, vocabulary=rule.vocabulary), names
 
 
 def together(rules: Sequence[UpdateRule]) -> tuple[UpdateRule, dict[str, Tensor]]:
@@ -79,12 +85,26 @@ def together(rules: Sequence[UpdateRule]) -> tuple[UpdateRule, dict[str, Tensor]
     parts = [dict(zip(*split(rule))) for rule in rules]
     units = list(dict.fromkeys(unit for part in parts for unit in part))
     constants = {name: value for rule in rules for name, value in rule.values.items()}
-    rule, names = opened(units, constants, rules[0].vocabulary)
+    rule, names = opened(rules[0], units, constants)
     columns = {name: [part.get(unit, 0.0) for part in parts] for name, unit in zip(names, units)}
     differing = {name: [rule.values.get(name, value) for rule in rules] for name, value in constants.items()}
     columns |= {name: column for name, column in differing.items() if name != "T" and len({*column}) > 1}
     columns |= {"lr": [rule.lr for rule in rules]}
     return rule, {name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()}
+
+
+def losses_together(
+    rules: Sequence[UpdateRule], losses: Callable[[UpdateRule, dict[str, Tensor]], Tensor]
+) -> list[float]:
+    """What ``losses`` gives, [C], for the rules side by side; see :func:`together`.
+
+    Where it is not finite, a rule is measured again, alone: a term that overflows is not a number in the rules that do
+    not have it.
+    """
+    found: list[float] = losses(*together(rules)).tolist()
+    if len(rules) == 1:
+        return found
+    return [loss if math.isfinite(loss) else float(losses(*together([rule]))) for rule, loss in zip(rules, found)]
 
 
 def rounded(value: float) -> float:

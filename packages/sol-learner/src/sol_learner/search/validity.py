@@ -25,7 +25,7 @@ from sol_learner.inner.references import REFERENCES, reference
 from sol_learner.mixture import augmented, is_float
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.workers import Constant, Workers
-from sol_learner.search.terms import together
+from sol_learner.search.terms import losses_together
 from sol_learner.task import Stream, Task, build_optimizee, draw_batches, task_for
 from sol_symbols import SolError, UpdateRule
 
@@ -132,14 +132,13 @@ def losses_elsewhere(
     """
     found = variants(task.value, guarded)
     own = clock if workers.jobs == 1 else None  # a clock cannot be shared with other processes
-    measure = partial(_measured, *together(rules), task, seed, episodes, weight, own)
+    measure = partial(_measured, rules, task, seed, episodes, weight, own)
     losses = workers.map(measure, [*found.values()], clock)
     return {name: row for name, row in zip(found, losses) if row}
 
 
 def _measured(
-    rule: UpdateRule,
-    values: Mapping[str, Tensor],
+    rules: Sequence[UpdateRule],
     task: Constant[Task],
     seed: int,
     episodes: int,
@@ -147,15 +146,17 @@ def _measured(
     clock: Clock | None,
     variant: Variant,
 ) -> list[float]:
-    constants = {**values}
-    rate = variant.rate * constants.pop("lr")
     other = variant.of(task.value)
+
+    def losses(rule: UpdateRule, values: dict[str, Tensor]) -> Tensor:
+        rate = variant.rate * values.pop("lr")
+        outcome = run_rule(other, rule, seed, Stream.VALID, range(episodes), rate, values, clock=clock)
+        return outcome.objective(weight).mean(1)
+
     try:
-        outcome = run_rule(other, rule, seed, Stream.VALID, range(episodes), rate, constants, clock=clock)
+        return losses_together(rules, losses)
     except (SolError, RuntimeError):  # such as a layer that needs a batch of its size
         return []
-    losses: list[float] = outcome.objective(weight).mean(1).tolist()
-    return losses
 
 
 def failures(table: Mapping[str, Sequence[float]], rule: int, rules: Sequence[int] | None = None) -> list[str]:
