@@ -30,6 +30,7 @@ SMALL = LearnConfig(
     max_terms=6,
     prune_episodes=1,
     generations=3,
+    front_generations=4,
     population=6,
     evaluation_episodes=3,
 )
@@ -316,7 +317,9 @@ def test_values_per_tensor_are_refused_where_the_learner_cannot_search_them(task
         Learner([task], dataclasses.replace(SMALL, **settings))
 
 
-SEARCH = replace(SMALL, episodes=0, start="sol-general", baselines=(), generations=4, front_generations=2)
+SEARCH = replace(
+    SMALL, episodes=0, start="sol-general", baselines=(), descent_steps=2, generations=4, front_generations=2
+)
 
 
 @pytest.fixture(scope="module")

@@ -183,6 +183,9 @@ def test_descent_comes_back_from_a_step_too_far(task, recorded, monkeypatch):
     path = descend(space, evaluator, steps=5, episodes=1, phase=Phase.POLISH, progress=notes)
     assert len(path) == 4
     assert numpy.array_equal(asked[4], numpy.mean(path[1:3], 0))
+    losses, asked[:] = iter([math.inf] * 3), []
+    assert descend(space, evaluator, steps=3, episodes=1, phase=Phase.POLISH, progress=notes) == []
+    assert not numpy.any(asked)
 
 
 @pytest.mark.parametrize("fault", [SolError("it projects"), RuntimeError("no derivative of it")], ids=str)

@@ -63,8 +63,8 @@ def descend(
             progress.note(f"no gradient descent: {str(error).strip().partition(chr(10))[0]}")
             return []
         progress.step(step, loss=loss)
-        if not loss <= _BLOWN * largest and largest > 0:
-            point = numpy.mean(path[len(path) // 2 :], 0)
+        if not math.isfinite(loss) or loss > _BLOWN * largest > 0:
+            point = numpy.mean(path[len(path) // 2 :], 0) if path else point
             mean, square, count, factor = 0 * mean, 0 * square, 0, factor / 2
             continue
         largest, count = max(largest, loss), count + 1

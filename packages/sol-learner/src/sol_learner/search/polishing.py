@@ -88,21 +88,42 @@ def polish(
         SolError: No term is finite and nonzero on the recorded states.
     """
     space = SearchSpace(rule, samples, constants, shapes)
-    points: list[numpy.ndarray] = []
-    center = numpy.zeros(space.size)
-    losses: list[float] = []
+    common: dict[str, Any] = {"episodes": episodes, "phase": phase, "progress": progress, "reserve": reserve}
+    points, center = list[numpy.ndarray](), numpy.zeros(space.size)
     if descent_steps:
-        sizes: dict[str, Any] = {"steps": descent_steps, "episodes": episodes, "reserve": reserve}
-        points = _of_descent(descend(space, evaluator, phase=phase, progress=progress, **sizes))
+        points = _of_descent(descend(space, evaluator, steps=descent_steps, **common))
         losses = _validated(evaluator, rule, space, points)
         if points and losses and min(losses[1:]) < losses[0]:
             center = points[int(numpy.argmin(losses[1:]))]
-    # cmaes requires at least two dimensions; an unused second one does no harm.
-    start = numpy.zeros(max(space.size, 2))
+    sizes = (generations, population, sigma, seed)
+    means, history = _searched(space, evaluator, center, *sizes, **common)
+    points += _of_search(means, center)
+    losses = _validated(evaluator, rule, space, points)
+    if not losses:
+        return Polished(space.rule_at(means[-1]) if means else rule, None, history)
+    ranked = sorted(zip([rule, *(space.rule_at(z) for z in points)], losses), key=lambda pair: pair[1])
+    return Polished(*ranked[0], history, tuple(ranked), rule)
+
+
+def _searched(
+    space: SearchSpace,
+    evaluator: CandidateEvaluator,
+    center: numpy.ndarray,
+    generations: int,
+    population: int,
+    sigma: float,
+    seed: int,
+    *,
+    episodes: int,
+    phase: Phase,
+    progress: Progress,
+    reserve: float,
+) -> tuple[list[numpy.ndarray], list[float]]:
+    """The means of CMA-ES from ``center``, and the median loss of each generation."""
+    start = numpy.zeros(max(space.size, 2))  # cmaes requires two dimensions; an unused second one does no harm
     start[: space.size] = center
     search = cmaes.CMA(start, sigma, population_size=population, seed=seed % 2**32)
-    history: list[float] = []
-    means: list[numpy.ndarray] = []
+    history, means = list[float](), list[numpy.ndarray]()
     what = f"{len(space.units)} terms" + (f" and {len(space.constants)} constants" if space.constants else "")
     progress.phase(phase, f"polishing {what}", generations)
     try:
@@ -110,24 +131,18 @@ def polish(
             asked = numpy.stack([search.ask() for _ in range(population)])
             with evaluator.clock.reserving(reserve):
                 values = space.numbers(torch.from_numpy(asked[:, : space.size]))
-                found = evaluator.losses(space.open_rule, values, episodes)
-            history.append(float(numpy.median(found)))
-            if len(found) < population:
-                better = numpy.argsort(found, kind="stable")[: -(-len(found) // 2)]
+                losses = evaluator.losses(space.open_rule, values, episodes)
+            history.append(float(numpy.median(losses)))
+            if len(losses) < population:
+                better = numpy.argsort(losses, kind="stable")[: -(-len(losses) // 2)]
                 means.append(asked[better, : space.size].mean(0))
                 raise Interrupted
-            search.tell(list(zip(asked, found)))
+            search.tell(list(zip(asked, losses)))
             means.append(search.mean[: space.size].copy())
-            progress.step(generation, loss=history[-1], best=min(found))
+            progress.step(generation, loss=history[-1], best=min(losses))
     except Interrupted:
         progress.note(f"polishing stopped in generation {len(history)} of {generations}")
-    points += _of_search(means, center)
-    losses = _validated(evaluator, rule, space, points)
-    rules = [space.rule_at(z) for z in points]
-    if not losses:
-        return Polished(rules[-1] if rules else rule, None, history)
-    ranked = sorted(zip([rule, *rules], losses), key=lambda pair: pair[1])
-    return Polished(*ranked[0], history, tuple(ranked), rule)
+    return means, history
 
 
 def _of_descent(path: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
