@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from sol_learner import LearnConfig, Learner, Workers, load_task
 from sol_symbols import write_atomically
 
@@ -33,6 +35,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     for steps in arguments.steps:
         if str(steps) not in rows:
