@@ -133,8 +133,7 @@ def relative_gradient(
 
 def _final(optimizees: Optimizees, weight: float) -> tuple[Tensor, Tensor]:
     """The objective [S] on some batches after the last step, and its derivative by the parameters."""
-    theta, losses = optimizees.theta.detach(), torch.zeros_like(optimizees.theta[..., 0])
-    adjoint = torch.zeros_like(theta)
+    losses, adjoint = torch.zeros_like(optimizees.theta[..., 0]), torch.zeros_like(optimizees.theta)
     for split, share in shares(weight).items():
         for _ in range(_BATCHES):
             loss, gradient = optimizees.losses_and_gradients(optimizees.draw(split))

@@ -103,8 +103,8 @@ class CandidateEvaluator:
             SolError, RuntimeError: There is no gradient.
             Interrupted: The clock expired or was cancelled.
         """
-        stretch, jobs = self.fresh(episodes), self.ranks.size * self.workers.jobs
-        parts = [part for first in range(jobs) if (part := [*stretch[first::jobs]])]
+        stretch = self.fresh(episodes)
+        parts = _shared(stretch, self.ranks.size * self.workers.jobs)
         measure = partial(_gradient, self._constant, space, point, self.seed, self._local_clock)
         self.clock.check()
         rows = self.checkpoints.once(
