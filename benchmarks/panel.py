@@ -23,13 +23,14 @@ from sol_tasks.image_networks import mnistnet_module
 from sol_tasks.mnist import load_mnist
 
 HERE = Path(__file__).parent
+SINES = HERE.parent / "examples/sol-task-example/src/sol_task_example/__init__.py"
 TASKS = ("mnistnet", "mnistnet-2layer", "mnistnet-big", "mnistnet-relu", "mnistnet-standardised", "sines", "rosenbrock")
 
 
 def make(name):
     """A task of the benchmark."""
     if name != "mnistnet-standardised":
-        return load_task(name)
+        return load_task(f"{SINES}:Sines" if name == "sines" else name)
     splits = load_mnist(None)
     deviation, mean = torch.std_mean(splits["train"][0].float())
     return Classification(
@@ -65,7 +66,7 @@ def main():
     print(suite.report())
     print(f"{time.monotonic() - start:.0f} s, {arguments.jobs} processes")
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(suite.record(statistics=True), indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps(suite.record(statistics=True)) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import pytorch_optimizer
 import torch
 
-from sol_symbols import STANDARD, ZOO, Hyperparameter, Layout, Recurrence, UpdateRule, evaluator
+from sol_symbols import STANDARD, ZOO, Hyperparameter, Layout, Recurrence, UpdateRule, evaluator, resolve_rule
 
 jax.config.update("jax_enable_x64", True)
 
@@ -252,6 +252,26 @@ def test_muon_is_pytorchs_but_for_its_precision(shape, monkeypatch):
         optimizer.step()
         w = w - LR * update
         np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-9, atol=1e-12)
+
+
+def test_muon_for_matrices_and_adamw_for_vectors_are_pytorchs(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda x: x.clone())
+    rule = resolve_rule("matrices: muon where lr = 0.02, wd = 0.2; vectors: adamw where lr = 0.003")
+    model, layout = torch.nn.Linear(5, 4), Layout(((4, 5), (4,)))
+    w = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+    optimizers = torch.optim.Muon([model.weight], lr=0.02, weight_decay=0.2), torch.optim.AdamW([model.bias], lr=0.003)
+    phi = evaluator(rule, layout=layout)
+    state = phi.init(w)
+    for t in range(1, STEPS + 1):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape)
+        g = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
+        update, state = phi(g, state, w, t)
+        w = w - rule.lr * update
+        for optimizer in optimizers:
+            optimizer.step()
+        found = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+        np.testing.assert_allclose(found, w, rtol=1e-9, atol=1e-12)
 
 
 def rule_weights(rule):

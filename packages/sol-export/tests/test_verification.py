@@ -37,6 +37,7 @@ REDUCING = [
     "fan_in*ld + is_vector*g",
     "all_rms(g)*rms(g)",
     "max(g, m) + clip(m, 0.1)*step(t - 2)*inv0(v)",
+    "matrices(orth(g + mu*b) + 0.1*rms(w)*g) + vectors(ad + 0.01*w) + matrices(w)*norm(vectors(g))",
 ]
 AVERAGING = [
     "ad evaluate ema_weights where beta_avg = 0.9",

@@ -38,6 +38,11 @@ def test_presets_fill_in_what_is_not_given(tmp_path):
     assert LearnConfig.from_toml(tmp_path / "run.toml") == quick
     with pytest.raises(SolError, match="effort must be one of quick, normal, thorough, got 'much'"):
         LearnConfig.from_mapping({"effort": "much"})
+    paper = LearnConfig.from_mapping({"effort": "quick", "preset": "paper", "episodes": 2})
+    assert (paper.start, paper.meta_batch, paper.generations, paper.episodes) == ("adam", 10, 0, 2)
+    assert paper.evaluation_episodes == quick.evaluation_episodes
+    with pytest.raises(SolError, match="preset must be one of default, paper, got 'book'"):
+        LearnConfig.from_mapping({"preset": "book"})
 
 
 @pytest.mark.parametrize(

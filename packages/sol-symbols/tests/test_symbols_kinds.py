@@ -43,6 +43,7 @@ TEXTS = [
     "sign(g)*gmean(rms(g)) + all_dot(g, w) + norm(w) + 0.1*cos_all*g",
     "wu*tensor_scale*tensor_rate*(ad*(ld - 0.3*pd) + 0.2*la_n*pd + 0.1*g_n) where T = 10, warmup = 2",
     "orth(g + mu*b)*norm(w) + 0.1*la_o*rms(orth(g)) - orth(w)*is_vector",
+    "matrices(orth(g + mu*b) + 0.1*rms(w)*g) + vectors(ad + 0.01*w) + matrices(w)*norm(vectors(g))",
     ADAPTIVE,
 ]
 RULES = [UpdateRule.parse(text) for text in TEXTS]
@@ -61,7 +62,7 @@ def run(rule, **options):
     return rule.evaluate(g, w, layout=LAYOUT, **options)
 
 
-@pytest.mark.parametrize("name", sorted({*REDUCTIONS} - {"orth"}))
+@pytest.mark.parametrize("name", sorted({*REDUCTIONS} - {"orth", "matrices", "vectors"}))
 def test_reductions_are_their_meaning(name):
     x, y = data()[0][0], data()[1][0]
     pieces = [(a.ravel(), b.ravel()) for a, b in zip(LAYOUT.split(x), LAYOUT.split(y))]
@@ -92,6 +93,58 @@ def polar(x):
 
 
 ORTH = UpdateRule.parse("orth(g)")
+
+
+def by_shape(text, g, w):
+    """Updates of ``matrices: FORMULA; vectors: FORMULA``, each part on its tensors alone."""
+    parts = {part.partition(":")[0].strip(): part.partition(":")[2] for part in text.split(";")}
+    columns = []
+    for a, b, shape in zip(LAYOUT.split(g), LAYOUT.split(w), LAYOUT.shapes):
+        rule = UpdateRule.parse(parts["vectors" if len(shape) < 2 else "matrices"])
+        columns.append((rule.lr or 1) * rule.evaluate(a, b).reshape(len(g), -1))
+    return np.concatenate(columns, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "matrices: orth(g + mu*b) + wd*w where mu = 0.95, wd = 0.1, lr = 0.02; vectors: ad + wd*w where lr = 0.5",
+        "vectors: g_prev + c*g where c = 2; matrices: m + c*sign(g) where c = 3",
+        "matrices: g*inv0(rms(g)); vectors: 1/exp(w)",
+    ],
+)
+def test_matrices_and_vectors_can_have_rules_of_their_own(text):
+    g, w = data()
+    rule = UpdateRule.parse(text)
+    np.testing.assert_allclose(
+        (rule.lr or 1) * rule.evaluate(g, w, layout=LAYOUT), by_shape(text, g, w), rtol=1e-12, atol=1e-13
+    )
+    assert UpdateRule.parse(str(rule)) == UpdateRule.from_json(rule.to_json()) == rule
+    assert '"schema": 4' in rule.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("matrices: orth(m)", "expected '; vectors: RULE' as well"),
+        ("matrices: orth(m); matrices: g", "expected 'matrices: RULE; vectors: RULE'"),
+        ("matrices: orth(m); g", "expected 'matrices: RULE; vectors: RULE'"),
+        ("matrices: orth(m) where beta1 = 0.95; vectors: ad", "beta1 is 0.95 for matrices and 0.9 for vectors"),
+        ("matrices: ld*m where T = 3; vectors: ld*g where T = 4", "T is 3 for matrices and 4 for vectors"),
+        ("matrices: g evaluate ema_weights; vectors: g", "cannot have evaluation weights"),
+        ("matrices: ld; vectors: g", "matrices reduces coordinate values"),
+        ("matrices: foo; vectors: g", "unknown name 'foo'"),
+    ],
+)
+def test_rules_by_shape_that_do_not_fit_together_are_refused(text, message):
+    with pytest.raises(RuleError, match=message):
+        UpdateRule.parse(text)
+
+
+def test_a_part_has_the_horizon_and_the_rate_of_the_other_one():
+    rule = UpdateRule.parse("matrices: ld*g; vectors: ld*m where T = 8, lr = 0.1")
+    assert (rule.horizon, rule.lr) == (8, 0.1)
+    assert UpdateRule.parse("matrices: ld*g where T = 8; vectors: ld*m").horizon == 8
 
 
 def test_orth_is_its_meaning():
@@ -226,7 +279,7 @@ def test_the_adaptive_rate_is_what_its_definition_says():
 def test_text_and_file_read_back(rule):
     assert UpdateRule.parse(str(rule)) == rule
     assert UpdateRule.from_json(rule.to_json()) == rule
-    assert json.loads(rule.to_json())["schema"] == (3 if "orth(" in str(rule) else 2)
+    assert json.loads(rule.to_json())["schema"] == (4 if "matrices(" in str(rule) else 3 if "orth(" in str(rule) else 2)
 
 
 def test_elementwise_rules_are_stored_as_they_were():

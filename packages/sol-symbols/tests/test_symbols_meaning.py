@@ -386,6 +386,10 @@ def test_rules_are_found_wherever_a_person_keeps_them(tmp_path, monkeypatch):
         assert resolve_rule(text) == rule
     assert resolve_rule("run").name == "mine"
     assert resolve_rule("adam") is ZOO["adam"]
+    assert str(resolve_rule("adam where lr = 0.1, beta1 = 0.5")) == "ad where lr = 0.1, beta1 = 0.5"
+    assert str(resolve_rule("vectors: sgd; matrices: run")) == "matrices(0.5*ad) + vectors(g) where lr = 0.1"
+    with pytest.raises(RuleError, match="adam has no 'beta3'; it has lr, beta1, beta2, eps"):
+        resolve_rule("adam where beta3 = 1")
     assert str(resolve_rule("./adam")) == "sign(g)"
 
 
@@ -415,7 +419,7 @@ def test_a_formula_is_a_formula_with_and_without_blanks(text, tmp_path, monkeypa
         ("empty", "empty has no rule.json"),
         ("binary", "binary is not a text file"),
         ("cut", "cut: not JSON"),
-        ("newer", "schema 4; this release reads schemas 1 to 3"),
+        ("newer", "schema 5; this release reads schemas 1 to 4"),
         ("ad + foo", "(?s)unknown name 'foo'.*or one of: sgd"),
         ("", "empty expression"),
         ("x" * 5000, "unknown name"),
@@ -427,7 +431,7 @@ def test_what_is_not_a_rule_is_said(text, message, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
     (tmp_path / "cut").write_text(ZOO["adam"].to_json()[:100])
-    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 4}))
+    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 5}))
     with pytest.raises(SolError, match=message):
         resolve_rule(text)
 

@@ -323,6 +323,8 @@ _ORTH = {
 
 _OWN = {
     "orth": "_orth({x})",
+    "matrices": "{x} if g.ndim > 1 else jnp.zeros_like({x})",
+    "vectors": "{x} if g.ndim < 2 else jnp.zeros_like({x})",
     "norm": "jnp.sqrt(jnp.sum({x} * {x}))",
     "rms": "jnp.sqrt(jnp.sum({x} * {x}) / max({x}.size, 1))",
     "mean": "jnp.sum({x}) / max({x}.size, 1)",

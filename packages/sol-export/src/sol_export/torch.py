@@ -494,6 +494,8 @@ _ORTH = {
 
 _OWN = {
     "orth": "_orth({x})",
+    "matrices": "{x} if p.dim() > 1 else torch.zeros_like({x})",
+    "vectors": "{x} if p.dim() < 2 else torch.zeros_like({x})",
     "rms": "{name} / max({x}.numel(), 1) ** 0.5",
     "mean": "{x}.sum() / max({x}.numel(), 1)",
     "dot": "({x} * {y}).sum()",

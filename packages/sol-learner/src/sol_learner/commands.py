@@ -100,7 +100,7 @@ class Learn:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands; every field of :class:`LearnConfig` becomes an option."""
-        from sol_learner.config import EFFORTS, LearnConfig
+        from sol_learner.config import EFFORTS, PRESETS, LearnConfig
 
         parser.add_argument("tasks", metavar="TASK", nargs="+", help="tasks: names of sol tasks, or FILE.py:CLASS")
         parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/TASK)")
@@ -108,6 +108,7 @@ class Learn:
             "--budget", metavar="TIME", help="time for the whole run, which is planned for it: 90s, 5min, 1h"
         )
         parser.add_argument("--effort", choices=EFFORTS, help="preset of the settings below (default normal)")
+        parser.add_argument("--preset", choices=PRESETS, help="paper: the published recipe, a network meta-trained")
         parser.add_argument("--dry-run", action="store_true", help="print the plan of the run, and do nothing")
         parser.add_argument("--resume", action="store_true", help="resume the interrupted run in the output folder")
         parser.add_argument("--overwrite", action="store_true", help="replace an existing run in the output folder")
@@ -133,7 +134,8 @@ class Learn:
         from sol_learner.runtime.ranks import joined_ranks
         from sol_learner.task_registry import parse_device
 
-        given = _given_settings(arguments) | ({"effort": arguments.effort} if arguments.effort else {})
+        given = _given_settings(arguments)
+        given |= {name: value for name in ("effort", "preset") if (value := getattr(arguments, name))}
         config = (
             LearnConfig.from_toml(arguments.config, **given) if arguments.config else LearnConfig.from_mapping(given)
         )
@@ -234,7 +236,7 @@ class Learn:
 
 def _command(arguments: argparse.Namespace) -> str:
     """The command that repeats a run."""
-    names = ("data", "device", "budget", "jobs", "backend", "config", "effort")
+    names = ("data", "device", "budget", "jobs", "backend", "config", "effort", "preset")
     options = {name: getattr(arguments, name) for name in names}
     options = {
         name: value for name, value in options.items() if value is not None and (name, value) != ("backend", "loky")

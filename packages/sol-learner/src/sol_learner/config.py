@@ -19,7 +19,7 @@ from sol_learner.search.terms import DECAYS, DIRECTIONS
 from sol_learner.settings import converted, explanations, names_checked, settings_from, with_current_names
 from sol_symbols import ZOO, SolError
 
-__all__ = ["EFFORTS", "LearnConfig"]
+__all__ = ["EFFORTS", "PRESETS", "LearnConfig"]
 
 EFFORTS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -32,7 +32,16 @@ EFFORTS: dict[str, dict[str, Any]] = {
         **{"generations": 80, "library_generations": 40, "polish_episodes": 4, "front_generations": 12},
     },
 }
-"""Settings of each preset."""
+"""Settings of each effort: how much a run spends."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        **{"start": "adam", "guard": False, "constants": False, "check_episodes": 0},
+        **{"episodes": 50, "meta_batch": 10, "library_generations": 0, "generations": 0},
+    },
+}
+"""Settings of each recipe; paper is the published one: a network that is meta-trained from Adam and read out."""
 
 _CHOICES = {
     "start": ("auto", *ZOO),
@@ -214,16 +223,19 @@ class LearnConfig:
     def from_mapping(cls, settings: Mapping[str, Any]) -> LearnConfig:
         """Build a configuration from names and plain values: lists for tuples, or text for lists (``"10,20"``).
 
-        ``effort`` (quick, normal or thorough) is a preset of the settings that are not given.
+        ``effort`` (quick, normal or thorough) and ``preset`` (default or paper) stand for settings that are not given;
+        where they differ, the preset's count.
 
         Raises:
             SolError: A setting is unknown or its value has the wrong type.
         """
-        given = dict(settings)
-        effort = given.pop("effort", "normal")
-        if effort not in EFFORTS:
-            raise SolError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
-        return settings_from(cls, {**EFFORTS[effort], **with_current_names(cls, given)})
+        given, presets = dict(settings), dict[str, Any]()
+        for name, known in (("effort", EFFORTS), ("preset", PRESETS)):
+            chosen = given.pop(name, next(key for key, empty in known.items() if not empty))
+            if chosen not in known:
+                raise SolError(f"{name} must be one of {', '.join(known)}, got {chosen!r}")
+            presets |= known[chosen]
+        return settings_from(cls, {**presets, **with_current_names(cls, given)})
 
     @classmethod
     def from_toml(cls, path: str | Path, **overrides: Any) -> LearnConfig:

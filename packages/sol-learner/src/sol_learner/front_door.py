@@ -94,7 +94,8 @@ def learn_optimizer(
         out: Folder of the run, which holds no other run.
         budget: Time for the run, in seconds or as text (``"5min"``), for which it is planned; unlimited by default.
         progress: Progress reporter; on standard error by default.
-        settings: Settings of :class:`~sol_learner.LearnConfig`; ``effort`` is a preset: quick, normal or thorough.
+        settings: Settings of :class:`~sol_learner.LearnConfig`; ``effort`` (quick, normal or thorough) and ``preset``
+            (default or paper) stand for several of them.
 
     Ctrl-C ends the search, and what was found is written.
 

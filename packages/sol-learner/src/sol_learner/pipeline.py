@@ -90,8 +90,8 @@ def learn(
         budget: Time for the run, in seconds or as text (``"5min"``), for which it is planned; unlimited by default.
         config: Settings; the defaults suit small tasks on a CPU.
         progress: Progress reporter, for example ``open_progress()``; silent by default.
-        settings: Individual settings that override ``config``; see :class:`~sol_learner.LearnConfig`. ``effort`` is a
-            preset: quick, normal or thorough.
+        settings: Individual settings that override ``config``; see :class:`~sol_learner.LearnConfig`. ``effort``
+            (quick, normal or thorough) and ``preset`` (default or paper) stand for several of them.
 
     Returns:
         The rule with its learning rate. ``rule.save(path)`` writes it; sol-export turns it into an optimizer.

@@ -127,6 +127,15 @@ class _Tensors:
         flat = [part.reshape((*x.shape[:-1], size)) for part, size in zip(pieces, self._layout.sizes)]
         return self._xp.concatenate(flat, -1) if flat else wide
 
+    def only(self, x: Any, vectors: bool) -> Any:
+        """x [..., coordinates] of vectors, or of matrices; 0 for all other tensors."""
+        if self._layout is None:
+            return x if vectors == (x.ndim < 2) else self._xp.zeros_like(x)
+        shapes = self._layout.shapes
+        parts = [x[..., end - size : end] for end, size in zip(self._layout.ends, self._layout.sizes)]
+        kept = [p if vectors == (len(shape) < 2) else self._xp.zeros_like(p) for p, shape in zip(parts, shapes)]
+        return self._xp.concatenate(kept, -1) if kept else x
+
     def reduce(self, reduction: Reduction, values: tuple[Any, ...]) -> Any:
         """The value of a reduction."""
         xp, name, x = self._xp, reduction.name, values[0]
@@ -139,6 +148,8 @@ class _Tensors:
             return xp.where(count > 0, xp.exp(self.total(logs) / some), 0 * count)
         if name == "orth":
             return self.orth(x)
+        if name in ("matrices", "vectors"):
+            return self.only(x, vectors=name == "vectors")
         if name == "mean":
             return self.sum(x) / self.counts(x)
         squares = self.sum(_wide(x, xp) * _wide(values[-1], xp))

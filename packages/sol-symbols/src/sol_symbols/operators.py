@@ -12,7 +12,8 @@ A function can also have a ``definition`` by simpler operators: formulas then sh
 the definition. Adding an operator is one entry in ``OPERATORS``.
 
 ``REDUCTIONS`` has the functions of whole tensors. Most lead to one number per tensor or per run, such as ``rms(g)``;
-``orth(g)`` is again a tensor. They are 0 for tensors without elements, and computed in float32 or better.
+``orth(g)``, ``matrices(g)`` and ``vectors(g)`` are again tensors. All are 0 for tensors without elements, and computed
+in float32 or better.
 """
 
 from __future__ import annotations
@@ -264,6 +265,14 @@ class Orth(_Reducing):
     """Polar factor of a matrix."""
 
 
+class Matrices(_Reducing):
+    """Its argument for matrices, else 0."""
+
+
+class Vectors(_Reducing):
+    """Its argument for vectors, else 0."""
+
+
 class AllRms(_Size):
     """Root mean square of all tensors."""
 
@@ -310,10 +319,6 @@ def _size(x: Bound) -> Bound:
     return Bound(0.0, x.size)
 
 
-def _mean(x: Bound) -> Bound:
-    return Bound(min(x.lo, 0.0), max(x.hi, 0.0))
-
-
 def _norm(x: Bound) -> Bound:
     return Bound(0.0, math.inf if x.size else 0.0)
 
@@ -323,6 +328,11 @@ def _dot(x: Bound, y: Bound) -> Bound:
         return Bound(0.0, 0.0)
     positive = (x.lo >= 0 and y.lo >= 0) or (x.hi <= 0 and y.hi <= 0)
     return Bound(0.0, math.inf) if positive else ANYTHING
+
+
+def _part(x: Bound) -> Bound:
+    """Of a value or 0."""
+    return Bound(min(x.lo, 0.0), max(x.hi, 0.0))
 
 
 def _orth(x: Bound) -> Bound:
@@ -445,7 +455,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(_OPERATORS)
 
 @dataclass(frozen=True)
 class Reduction(Operator):
-    """A function of all values of a tensor, or of all tensors of an optimizer; ``orth`` gives a tensor again.
+    """A function of all values of a tensor, or of all tensors of an optimizer; some give a tensor again.
 
     Attributes:
         takes: The kind of its arguments.
@@ -459,6 +469,8 @@ class Reduction(Operator):
 _SIZE: dict[str, Any] = {"parity": "even", "degree": 1, "schema": 2}
 _PRODUCT: dict[str, Any] = {"parity": "product", "degree": "product", "bounds": _dot, "schema": 2}
 
+_MASK: dict[str, Any] = {"parity": "odd", "degree": 1, "bounds": _part, "schema": 4, "gives": Kind.COORDINATE}
+
 _REDUCTIONS = {
     reduction.name: reduction
     for reduction in (
@@ -469,7 +481,7 @@ _REDUCTIONS = {
             *("mean", 1, Mean, "mean over the tensor"),
             parity="odd",
             degree=1,
-            bounds=_mean,
+            bounds=_part,
             latex=r"\operatorname{mean}",
             schema=2,
         ),
@@ -492,6 +504,16 @@ _REDUCTIONS = {
             latex=r"\operatorname{orth}",
             schema=3,
             gives=Kind.COORDINATE,
+        ),
+        Reduction(
+            *("matrices", 1, Matrices, "x for tensors of two or more dimensions, else 0"),
+            **_MASK,
+            latex=r"\operatorname{matrices}",
+        ),
+        Reduction(
+            *("vectors", 1, Vectors, "x for tensors of less than two dimensions, else 0"),
+            **_MASK,
+            latex=r"\operatorname{vectors}",
         ),
         Reduction(
             *("all_rms", 1, AllRms, "root mean square over all tensors of the optimizer"),

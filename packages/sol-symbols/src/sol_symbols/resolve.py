@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from sol_symbols.errors import RuleError, SolError, quoted
 from sol_symbols.rule import UpdateRule
+from sol_symbols.storage import parts_of, read_values
 from sol_symbols.zoo import ZOO
 
 __all__ = ["add_rule_argument", "resolve_rule", "rule_of"]
@@ -41,8 +43,9 @@ def rule_of(arguments: argparse.Namespace) -> UpdateRule:
 def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
     """The rule that ``text`` stands for.
 
-    Tried in this order: a zoo name (``adam``); a folder that holds a ``rule.json`` (``runs/mnistnet``); a file in
-    JSON or text form; the rule itself (``"ad + 0.1*sign(g)"``). Write ``./adam`` for a file of that name.
+    Tried in this order: a zoo name (``adam``, or ``adam where lr = 0.01``); a folder that holds a ``rule.json``
+    (``runs/mnistnet``); a file in JSON or text form; the rule itself (``"ad + 0.1*sign(g)"``). Write ``./adam`` for a
+    file of that name. ``matrices: RULE; vectors: RULE`` joins two of these by the parameters' number of dimensions.
 
     Args:
         text: As above.
@@ -54,8 +57,12 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
     """
     if complexity is not None:
         return _on_front(Path(text), complexity)
-    if text in ZOO:
-        return ZOO[text]
+    name, where, _ = text.partition(" where ")
+    if name.strip() in ZOO:
+        return _with_values(ZOO[name.strip()], text, len(name + where)) if where else ZOO[name.strip()]
+    parts = parts_of(text)
+    if parts is not None:
+        return UpdateRule.by_shape(**{name: resolve_rule(part.strip()) for name, part in parts.items()})
     path = Path(text)
     try:
         if path.is_dir() and text:
@@ -74,6 +81,17 @@ def resolve_rule(text: str, complexity: int | None = None) -> UpdateRule:
         raise SolError(
             f"{error}\nA rule is a run folder, a rule file, a formula in quotes, or one of: {', '.join(ZOO)}"
         ) from None
+
+
+def _with_values(rule: UpdateRule, text: str, position: int) -> UpdateRule:
+    """A rule of the zoo with other numbers, which stand in the text."""
+    values, places = read_values(text, position)
+    lr = values.pop("lr", rule.lr)
+    for name, place in places.items():
+        if name not in rule.values and name != "lr":
+            known = ", ".join(["lr", *rule.values])
+            raise RuleError(f"{rule.name} has no {quoted(name)}; it has {known}", text, place)
+    return replace(rule, values={**rule.values, **values}, lr=lr)
 
 
 def _on_front(folder: Path, complexity: int) -> UpdateRule:

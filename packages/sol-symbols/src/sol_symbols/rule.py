@@ -11,6 +11,8 @@ Rules are immutable values. Their text form is an expression, followed by the va
 A rule can have a second formula, of the weights to evaluate the model with, such as averages of the parameters:
 
     ad evaluate ema_weights where beta_avg = 0.99
+
+A rule for matrices and one for vectors make one rule, as in ``matrices: orth(m); vectors: 0.1*ad``.
 """
 
 from __future__ import annotations
@@ -44,9 +46,9 @@ from sol_symbols.grammar import (
 from sol_symbols.hoisting import hoisted
 from sol_symbols.kinds import Kind, Layout
 from sol_symbols.latex_printer import latex
-from sol_symbols.operators import Operator, calls
+from sol_symbols.operators import REDUCTIONS, Operator, calls
 from sol_symbols.program import Assignment, Program, lower_features
-from sol_symbols.storage import read_record, read_text
+from sol_symbols.storage import parts_of, read_record, read_text
 from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
 
 if TYPE_CHECKING:
@@ -305,13 +307,55 @@ class UpdateRule:
             text: ``EXPRESSION`` or ``EXPRESSION where NAME = NUMBER, ...``; ``lr`` among the names is the rule's
                 learning rate, ``T`` its horizon, names that are not in the vocabulary are constants of the expression.
                 Evaluation weights follow the expression: ``EXPRESSION evaluate WEIGHTS where ...``.
+                ``matrices: RULE; vectors: RULE`` has two rules, for :meth:`by_shape`.
             vocabulary: Defines the names.
             attributes: Passed to the constructor (``name``, ``provenance``).
 
         Raises:
             RuleError: The text is not a rule; the message shows where.
         """
+        parts = parts_of(text)
+        if parts is not None:
+            return cls.by_shape(**{name: cls.parse(part, vocabulary) for name, part in parts.items()}, **attributes)
         return cls(**read_text(text, vocabulary), **attributes)
+
+    @classmethod
+    def by_shape(cls, matrices: UpdateRule, vectors: UpdateRule, **attributes: Any) -> UpdateRule:
+        """One rule for parameters of two or more dimensions, and another one for all others.
+
+        Where the learning rates differ, the result has that of ``matrices``, and the ratio is a factor in the part for
+        vectors. A learning rate, horizon or constant that one of them lacks is that of the other.
+
+        Args:
+            matrices, vectors: The two rules.
+            attributes: Passed to the constructor (``name``, ``provenance``).
+
+        Raises:
+            RuleError: They have different horizons or evaluation weights, or share a state with different decay rates.
+
+        >>> adam, muon = UpdateRule.parse("ad where lr = 0.003"), UpdateRule.parse("orth(m) where lr = 0.01")
+        >>> print(UpdateRule.by_shape(matrices=muon, vectors=adam))
+        matrices(orth(m)) + vectors(0.3*ad) where lr = 0.01
+        """
+        if matrices.evaluation is not None or vectors.evaluation is not None:
+            raise RuleError("a rule by kind of parameter cannot have evaluation weights")
+        values, own = {**vectors.values, **matrices.values}, dict[sympy.Symbol, sympy.Expr]()
+        for name, value in vectors.values.items():
+            if value is None or values[name] in (value, None):
+                values[name] = value if values[name] is None else values[name]
+                continue
+            definitions = [vectors.vocabulary.definitions[x] for x in vectors.live]
+            if name == "T" or any(symbol(name) in definition.free_symbols for definition in definitions):
+                raise RuleError(
+                    f"{name} is {format_number(values[name] or 0.0)} for matrices and {format_number(value)} for"
+                    " vectors, which share what follows from it: give both the same"
+                )
+            own[symbol(name)] = sympy.Float(value)
+        lr = vectors.lr if matrices.lr is None else matrices.lr
+        factor = vectors.lr / matrices.lr if matrices.lr and vectors.lr else 1.0
+        rest = sympy.Float(factor) * vectors.expression.xreplace(own)
+        phi = REDUCTIONS["matrices"](matrices.expression) + REDUCTIONS["vectors"](sympy.expand(rest))
+        return cls(phi, values, lr, vocabulary=matrices.vocabulary, **attributes)
 
     def latex(self, digits: int | None = None) -> str:
         r"""LaTeX of phi on one line, floats rounded to ``digits`` significant digits (all of them by default).

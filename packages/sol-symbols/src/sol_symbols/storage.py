@@ -12,13 +12,13 @@ from sol_symbols.grammar import MAX_CHARACTERS, format_expression, parse_express
 from sol_symbols.kinds import Kind
 from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary, as_float, finite
 
-__all__ = ["SCHEMA", "read_record", "read_text"]
+__all__ = ["SCHEMA", "parts_of", "read_record", "read_text", "read_values"]
 
-SCHEMA = 3
+SCHEMA = 4
 """The newest version of the JSON form, which this release reads. Rules are written in the oldest that can hold them.
 
 1: elementwise rules. 2: kinds; reductions, ``max``, ``clip``, ``step``, ``inv0``, ``fan_in`` and ``is_vector``.
-3: ``orth``; evaluation weights.
+3: ``orth``; evaluation weights. 4: ``matrices`` and ``vectors``.
 """
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
@@ -34,6 +34,55 @@ _FIELDS: dict[str, Any] = {
 }
 
 
+_PART = re.compile(r"\s*(matrices|vectors)\s*:", re.ASCII)
+
+
+def parts_of(text: str) -> dict[str, str] | None:
+    """The two texts of ``matrices: RULE; vectors: RULE``, in either order; ``None`` for any other text.
+
+    Raises:
+        RuleError: One of them is missing or given twice.
+
+    >>> parts_of("vectors: ad; matrices: orth(m)")
+    {'vectors': ' ad', 'matrices': ' orth(m)'}
+    """
+    if not _PART.match(text):
+        return None
+    found: dict[str, str] = {}
+    position = 0
+    for part in text.split(";"):
+        name = _PART.match(part)
+        if not name or name[1] in found:
+            raise RuleError("expected 'matrices: RULE; vectors: RULE'", text, position)
+        found[name[1]] = part[name.end() :]
+        position += len(part) + 1
+    if len(found) < 2:
+        absent = ({"matrices", "vectors"} - {*found}).pop()
+        raise RuleError(f"expected '; {absent}: RULE' as well", text, len(text))
+    return found
+
+
+def read_values(text: str, position: int) -> tuple[dict[str, float | None], dict[str, int]]:
+    """The numbers after ``where``, and where each name stands: ``NAME = NUMBER, ...`` from a position of the text.
+
+    Raises:
+        RuleError: It is something else; the message shows where.
+    """
+    values: dict[str, float | None] = {}
+    places: dict[str, int] = {}
+    for part in text[position:].split(","):
+        match = _ASSIGNMENT.match(part)
+        if not match or match[1] in values:
+            raise RuleError("expected one NAME = NUMBER for each name after 'where'", text, position)
+        try:
+            values[match[1]] = finite(match[1], float(match[2]))
+        except ValueError:
+            raise RuleError(f"{quoted(match[2])} is not a number", text, position + match.start(2)) from None
+        places[match[1]] = position + match.start(1)
+        position += len(part) + 1
+    return values, places
+
+
 def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
     """The arguments of :class:`~sol_symbols.UpdateRule` in its text form.
 
@@ -46,20 +95,8 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         raise RuleError(f"a rule can have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
     separator = re.search(r"\swhere\s", text)
     where = separator[0] if separator else ""
-    head, tail = (text[: separator.start()], text[separator.end() :]) if separator else (text, "")
-    values: dict[str, float | None] = {}
-    places: dict[str, int] = {}
-    position = len(head) + len(where)
-    for part in tail.split(",") if where else ():
-        match = _ASSIGNMENT.match(part)
-        if not match or match[1] in values:
-            raise RuleError("expected one NAME = NUMBER for each name after 'where'", text, position)
-        try:
-            values[match[1]] = finite(match[1], float(match[2]))
-        except ValueError:
-            raise RuleError(f"{quoted(match[2])} is not a number", text, position + match.start(2)) from None
-        places[match[1]] = position + match.start(1)
-        position += len(part) + 1
+    head = text[: separator.start()] if separator else text
+    values, places = read_values(text, len(head) + len(where)) if where else ({}, {})
     lr = values.pop("lr", None)
     words = {*re.findall(r"\w+", head)}
     for name in values:  # an unknown name that the expression does not use is a typing error

@@ -273,7 +273,7 @@ _TABLE = (
     ),
     _Entry(
         "muon",
-        "orth(beta1*m - beta1*g + g) + wd*w where beta1 = 0.95, wd = 0.1",
+        "orth(g + mu*b) + wd*w where mu = 0.95, wd = 0.1",
         "Jordan et al. 2024",
         use="hidden matrices and convolutions; the fewest steps, at some matrix products a step",
         same="torch.optim.Muon",
