@@ -4,6 +4,7 @@ Each package is installed and tested alone in an environment of its own, which c
 """
 
 import os
+from pathlib import Path
 
 import nox
 
@@ -57,6 +58,8 @@ def types(session: nox.Session) -> None:
     install(session, "mypy", *PACKAGES.values())
     for name, folder in PACKAGES.items():
         session.run("mypy", "-p", f"sol_{name}", env={"MYPYPATH": f"{folder}/src"})
+    scripts = sorted(str(path) for path in Path("studies").glob("*.py"))
+    session.run("mypy", "--ignore-missing-imports", *scripts, env={"MYPYPATH": "studies"})
 
 
 @nox.session

@@ -44,8 +44,8 @@ def tune(task: Task, variants: Sequence[str], kept: Checkpoints, weight: float, 
     tried, pairs = {}, []
     for text in variants:
         rule = UpdateRule.parse(text)
-        options = {"episodes": 1, "coarse": coarse, "fine": fine, "weight": weight}
-        lr, table = kept.once(f"tuned/{text}", partial(tune_learning_rate, task, rule, 0, **options))
+        run = partial(tune_learning_rate, task, rule, 0, episodes=1, coarse=coarse, fine=fine, weight=weight)
+        lr, table = kept.once(f"tuned/{text}", run)
         loss = min(loss for _, loss in table)
         tried[text] = {"rule": text, "lr": lr, "loss": loss, "measured": table, "finalists": []}
         pairs += [(loss, rate, text) for rate, loss in table]

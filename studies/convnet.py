@@ -85,7 +85,7 @@ def main(study: Study) -> None:
     )
     learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))
     rules = {"learned": UpdateRule(learned.expression, learned.values), **{name: ZOO[name] for name in STARTS}}
-    starts = {"learned": learned.lr, **STARTS}
+    starts = {"learned": learned.lr or 1.0, **STARTS}
     tuned = {}
     for name, rule in rules.items():
         tuned[name] = study.kept.once(f"tuned/{name}", partial(tune, full.load(), rule, starts[name]))

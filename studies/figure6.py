@@ -57,7 +57,7 @@ def language_model(trained: str | tuple[str, ...], precision: str, **options: An
     """The task, with parameters frozen whose names do not begin with one of ``trained``."""
     folder, file = find_language_model()
     folder = options.setdefault("checkpoint", folder)
-    found = {"gguf_file": file} if folder == find_language_model()[0] and file else {}
+    found: dict[str, Any] = {"gguf_file": file} if folder == find_language_model()[0] and file else {}
     model = AutoModelForCausalLM.from_pretrained(folder, **found).float()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained == "all" or name.startswith(trained))

@@ -90,7 +90,7 @@ class GraphTraining:
         steps = self.task.horizon if steps is None else steps
         losses = numpy.empty(steps)
         seed = int(torch.randint(2**62, (), generator=generator_for(0, stream, episode, Substream.LAYERS)))
-        betas = [rule.values.get(name, 0.5) for name in ("beta1", "beta2", "beta_avg")]
+        betas = [rule.values.get(name) or 0.5 for name in ("beta1", "beta2", "beta_avg")]
         self._library.train(
             ctypes.byref(self._graph),
             *(int(self.attention), ctypes.c_void_p(theta.data_ptr()), len(theta), steps),

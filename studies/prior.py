@@ -22,6 +22,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import cmaes
 import numpy
 import torch
 
+from sol_learner import TaskMixture
 from sol_learner.inner import run_rule
 from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import STANDARD, UpdateRule, write_atomically
@@ -65,7 +67,7 @@ NAMES = [*(f"a{i}" for i in range(12)), *CONSTANTS]
 POPULATION = 16
 
 
-def formula(form, constant):
+def formula(form: Form, constant: Callable[[int], str]) -> str:
     """The rule's text, with ``constant(i)`` for coefficient i."""
     sums = [
         f"{direction}*({' + '.join(f'{constant(3 * i + j)}*{decay}' for j, decay in enumerate(DECAYS))})"
@@ -74,14 +76,14 @@ def formula(form, constant):
     return f"wu*tensor_scale*{form.rate}*({' + '.join(sums)})"
 
 
-def open_rule(form):
+def open_rule(form: Form) -> UpdateRule:
     """The rule with all numbers open."""
     values = {name: 0.5 for name in NAMES if name not in STANDARD.hyperparameters}
     where = ", ".join(f"{name} = {value}" for name, value in values.items())
     return UpdateRule.parse(f"size*{formula(form, lambda i: f'a{i}')} where lr = 1, T = 100, {where}")
 
 
-def values_at(points):
+def values_at(points: Sequence[numpy.ndarray]) -> dict[str, torch.Tensor]:
     """The rule's values, each [C], at points of the search."""
     table, values = torch.as_tensor(numpy.stack(points), dtype=torch.float64), {}
     for column, name in enumerate(NAMES):
@@ -91,7 +93,7 @@ def values_at(points):
     return values
 
 
-def rule_at(form, point):
+def rule_at(form: Form, point: numpy.ndarray) -> UpdateRule:
     """The rule at a point, its numbers to three digits."""
     values = {name: float(f"{float(x):.3g}") for name, x in values_at([point]).items()}
     exact = {name: float(x) for name, x in values_at([point]).items()}
@@ -102,7 +104,7 @@ def rule_at(form, point):
     return UpdateRule.parse(f"{text} where lr = {lr}, {where}")
 
 
-def covariance(form):
+def covariance(form: Form) -> numpy.ndarray:
     """Covariance of the first generation: a tenth of phi for the coefficients."""
     directions = numpy.array([[1, 0.45, 0.75, 0], [0.45, 1, 0.35, 0], [0.75, 0.35, 1, 0], [0, 0, 0, 1]])
     directions[3, :3] = directions[:3, 3] = form.correlations
@@ -116,7 +118,7 @@ def covariance(form):
     return found
 
 
-def losses(family, rule, episode, points):
+def losses(family: TaskMixture, rule: UpdateRule, episode: int, points: Sequence[numpy.ndarray]) -> numpy.ndarray:
     """Logarithmic loss of each point on an episode's training."""
     task = family.draw(generator_for(7, Stream.TRAIN, episode, Substream.RECORDING))
     outcome = run_rule(task, rule, 7, Stream.TRAIN, [episode], values=values_at(points), horizon=task.horizon)
@@ -124,7 +126,7 @@ def losses(family, rule, episode, points):
     return (0.5 * (logs[0] + logs[1])).nan_to_num(nan=20.0, posinf=20.0).clamp(max=20).numpy()
 
 
-def main():
+def main() -> None:
     """Run a stage, or show its rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rule", default="sol-general", choices=FORMS)

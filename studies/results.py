@@ -100,8 +100,9 @@ def standing(comparison: Record, split: str, metric: str, larger: bool) -> tuple
     means = {}
     for name in names(comparison):
         numbers = values(comparison, name, split, metric)
-        if numbers and None not in numbers:
-            means[name] = statistics.fmean(numbers)  # type: ignore[type-var]
+        finite = [number for number in numbers if number is not None]
+        if numbers and len(finite) == len(numbers):
+            means[name] = statistics.fmean(finite)
     first, *others = names(comparison)
     rivals = [name for name in others if name in means]
     if first not in means or not rivals:
@@ -281,7 +282,7 @@ def attack() -> str:
 
 def pairs(shows: str, title: str, claim: str, files: Mapping[str, Sequence[str]], metrics: Record, script: str) -> str:
     """A table of one baseline against the learned rule, a row a data set."""
-    rows, claims, said, runs = [], [], dict[str, None](), 0
+    rows, claims, said, runs = list[list[str]](), list[tuple[str, Holds]](), dict[str, None](), 0
     for name, (theirs, ours) in PAPER[shows]["rows"].items():
         record, which = next(((r, f) for f in files[name] if (r := load(f)) is not None), (None, ""))
         if record is None:
@@ -308,8 +309,9 @@ def graphs() -> str:
     A graph that ``table6.py`` was not run on has the earlier comparison with tuned Adam at a constant rate, if any.
     """
     claim = "The paper: the learned rule beats Adam, which it does not say was tuned, on all six."
-    records = {name: (sized(f"table6-{name}") or sized(f"graph-{name}") or [None])[0] for name in GRAPHS}
-    said, rows, claims = dict[str, None](), [], []
+    found = {name: sized(f"table6-{name}") or sized(f"graph-{name}") for name in GRAPHS}
+    records = {name: sizes[0] if sizes else None for name, sizes in found.items()}
+    said, rows, claims = dict[str, None](), list[list[str]](), list[tuple[str, Holds]]()
     for name, record in records.items():
         cells = [NOT_RUN] * 3
         if record is not None:
@@ -417,9 +419,9 @@ def summary(sections: Sequence[str]) -> str:
                     short.append(line.removeprefix(f"- {words}: ").partition(": ")[0])
     counts = [sum(len(row[i]) for row in rows.values()) for i in range(len(SAID))]
     body = [[title, *("; ".join(short) for short in row)] for title, row in rows.items()]
-    for line in body:
-        if not any(line[1:]):
-            line[-1] = "all"
+    for cells in body:
+        if not any(cells[1:]):
+            cells[-1] = "all"
     said = f"{counts[0]} hold, {counts[2]} do not, {counts[1]} are undecided"
     head = ["", "holds", "too small to decide", "does not hold", NOT_RUN]
     return f"Of {sum(counts[:3])} claims that were tried {said}.\n\n{table(head, body)}"

@@ -34,9 +34,10 @@ from sol_learner import (
 )
 from sol_symbols import UpdateRule
 
-_NO_COMPARISON = {"front": False, "evaluation_episodes": 1, "baselines": ()}
-NO_RUN: dict[str, Any] = {**_NO_COMPARISON, "start": "adam", "constants": False, "front_generations": 8}
-"""Settings of learning: the comparison is the study's own. Coefficients are learned from Adam, as in the paper."""
+NO_COMPARISON: dict[str, Any] = {"front": False, "evaluation_episodes": 1, "baselines": ()}
+"""Settings of learning: the comparison is the study's own."""
+NO_RUN: dict[str, Any] = {**NO_COMPARISON, "start": "adam", "constants": False, "front_generations": 8}
+"""The same; coefficients are learned from Adam, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Budget:
 
     Attributes:
         seeds: Held-out episodes that everything is evaluated on.
-        trials: Learning rates tried for each optimizer that has none.
+        trials: Settings tried for each optimizer that has no learning rate: rates, or all that a full tuning changes.
         tuning_seeds: Episodes of another stream that each of them is tried on.
     """
 
@@ -119,7 +120,7 @@ class Study:
         print(f"{key}: {rule}", flush=True)
         return rule
 
-    def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], **options: Any) -> Comparison:
+    def compare(self, recipe: Recipe, optimizers: Mapping[str, Any], tune: str = "lr", **options: Any) -> Comparison:
         """Tune what is not tuned, evaluate, and add the comparison to the record."""
         workers = Workers(self.given.jobs, self.given.backend)
         specs = {n: resolve_optimizer(o) if isinstance(o, str) else o for n, o in optimizers.items()}
@@ -128,7 +129,7 @@ class Study:
                 recipe,
                 specs,
                 episodes=self.budget.seeds,
-                tune="lr",
+                tune=tune,
                 trainings=self.budget.trials * max(1, self.budget.tuning_seeds),
                 tuning_episodes=self.budget.tuning_seeds,
                 store=self.folder / "runs.sqlite",
@@ -143,9 +144,8 @@ class Study:
 
     def save(self) -> None:
         """Write the JSON next to the scripts."""
-        about = {"name": self.name, "shows": self.shows, "title": self.title, "size": self.size}
-        about |= {"settings": self.settings}
-        about |= {"budget": asdict(self.budget), "notes": list(self.notes)}
+        about: dict[str, Any] = {"name": self.name, "shows": self.shows, "title": self.title, "size": self.size}
+        about |= {"settings": self.settings, "budget": asdict(self.budget), "notes": list(self.notes)}
         seconds = [round(now - then, 1) for now, then in zip((time.monotonic(), time.process_time()), self.begun)]
         spent = {"wall": seconds[0], "processor, without other processes": seconds[1], "jobs": self.given.jobs}
         record = {"study": about, **self.record, "seconds of this command": spent, "machine": machine()}

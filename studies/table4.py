@@ -23,7 +23,7 @@ from study import Budget, Study, begin
 
 from sol_learner import Recipe
 from sol_learner.comparing.trials import PeakMemory
-from sol_learner.estimators import ESTIMATORS
+from sol_learner.estimators import FirstOrder
 from sol_learner.inner import Optimizees
 from sol_learner.networks import LSTMNetwork, SymbolicNetwork, UpdateNetwork
 from sol_learner.task import Stream
@@ -77,7 +77,7 @@ def used(recipe: Recipe, case: str, steps: int) -> dict[str, float]:
         draw = torch.Generator().manual_seed(0)
         network: UpdateNetwork = SymbolicNetwork(ZOO["adam"], generator=draw) if kind == "symbolic" else LSTMNetwork()
         network = network.to(optimizees.theta.device)
-        estimator = ESTIMATORS["first-order"](network, draw, coordinates=coordinates)
+        estimator = FirstOrder(network, draw, coordinates=coordinates)
         estimator.begin(optimizees, 1e-3, steps)
         estimator.window(steps)
     return {"parameters": optimizees.theta.shape[-1], "bytes": float(peak.bytes() or 0) - float(peak.before or 0)}

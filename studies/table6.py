@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from study import Budget, Study, begin
 
 from sol_learner import load_task
 from sol_learner.task import Stream
+from sol_tasks import NodeClassification
 
 SCHEDULES = {"constant": "1", "linear": "ld", "cosine": "cd"}
 COEFFICIENTS = ("ad", "ad_cd", "rs", "rs_cd", "sign_cd", "w", "w_cd")
@@ -127,12 +128,14 @@ def tune(study: Study, training: GraphTraining) -> list[dict[str, Any]]:
 
 def at(z: numpy.ndarray) -> dict[str, float]:
     """The rule's numbers at a point of the search."""
+    turned: dict[str, Callable[[float], float]]
     turned = {"linear": float, "log": math.exp, "complement": lambda x: 1 - min(max(math.exp(x), 1e-5), 0.9)}
     return {name: turned[kind](x * step) for (name, step, kind), x in zip(COORDINATES, z)}
 
 
 def point(values: Mapping[str, float]) -> numpy.ndarray:
     """Where the search has these numbers."""
+    turned: dict[str, Callable[[float], float]]
     turned = {"linear": float, "log": math.log, "complement": lambda x: math.log(1 - x)}
     return numpy.array([turned[kind](values[name]) / step for name, step, kind in COORDINATES])
 
@@ -186,7 +189,9 @@ def tables(scores: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
 
 def main(study: Study, name: str) -> None:
     """Tune, learn, compare, and say how it went."""
-    training = GraphTraining(study.task(load_task, name).load())
+    task = study.task(load_task, name).load()
+    assert isinstance(task, NodeClassification), name
+    training = GraphTraining(task)
     table = tune(study, training)
     rule, search = learn(study, training, table[0])
     means = [{metric: float(numpy.mean(row["valid"][metric])) for metric in METRICS} for row in table]
