@@ -2,9 +2,10 @@
 
     python benchmarks/optimizer_step.py --json benchmarks/optimizer_step.json
 
-Float32 parameters, 10 and 100 million of them, as one tensor and in the shapes of a ResNet-50 whose width is chosen to
-have as many. All optimizers work on the same parameters and gradients and take turns step by step, each round in
-another order; a ratio is the median over the rounds of a step's time divided by that of another in the same round.
+Float32 parameters, 10 and 100 million of them, as one tensor and in the shapes of a ResNet-50 and of a transformer's
+matrices whose widths are chosen to have as many. All optimizers work on the same parameters and gradients and take
+turns step by step, each round in another order; a ratio is the median over the rounds of a step's time divided by that
+of another in the same round.
 ``to copy`` is the ratio to a memory copy that moves as many bytes as the optimizer must: it reads the parameter, the
 gradient and the states, and writes the parameter and the states, once each. Peak memory is what a process needs on
 top of parameters and gradients, in floats per parameter; AdamW's two states are 2.
@@ -20,26 +21,31 @@ from pathlib import Path
 import torch
 from main_job import emitted
 
-from sol_symbols import ZOO, write_atomically
+from sol_symbols import ZOO, lower, write_atomically
 
 REFERENCE = "torch.optim.AdamW(fused=True)"
 # name: states, factory
 TORCH = {
     REFERENCE: (2, lambda params: torch.optim.AdamW(params, 1e-6, fused=True)),
     "torch.optim.AdamW(foreach=True)": (2, lambda params: torch.optim.AdamW(params, 1e-6, foreach=True)),
+    "torch.optim.Muon()": (1, lambda params: torch.optim.Muon(params, 1e-6)),
 }
-EMITTED = ("adam", "lion", "sol-mnistnet")
+EMITTED = ["adam", "lion", "cautious-adamw", "lamb", "muon", "sol-general", "sol-mnistnet"]
 FLAGS = {"": {}, "fused=True": {"fused": True}}
 
 
-def optimizers():
+def optimizers(shapes):
     """Name: number of states and a function that makes the optimizer for given parameters."""
     found = dict(TORCH)
+    if any(len(shape) != 2 for shape in shapes):
+        del found["torch.optim.Muon()"]  # it takes matrices only
     for name in EMITTED:
         rule = ZOO[name]
         horizon = {"horizon": 10_000} if rule.needs_horizon else {}
         kind = emitted(rule)
         for label, flags in FLAGS.items():
+            if flags and lower(rule).reduces:
+                continue  # fused=True is for elementwise rules
             settings = {"lr": 1e-6, **horizon, **flags}
             found[f"emitted {name}({label})"] = (
                 len(rule.states),
@@ -63,6 +69,11 @@ def resnet50(width):
     return [*shapes, (1000, channels), (1000,)]
 
 
+def transformer(width, layers=12):
+    """Shapes of the matrices of a transformer's blocks."""
+    return layers * [*4 * [(width, width)], (4 * width, width), (width, 4 * width)]
+
+
 def count(shapes):
     return sum(torch.Size(shape).numel() for shape in shapes)
 
@@ -70,6 +81,7 @@ def count(shapes):
 LAYOUTS = {
     "one tensor": lambda size: [(size,)],
     "ResNet-50": lambda size: min(map(resnet50, range(8, 256)), key=lambda shapes: abs(count(shapes) - size)),
+    "transformer": lambda size: min(map(transformer, range(8, 2048, 8)), key=lambda shapes: abs(count(shapes) - size)),
 }
 
 
@@ -99,7 +111,7 @@ def copy_of(moved):
 def measure(shapes, rounds, warm=3):
     """Median times and ratios of all optimizers on parameters of these shapes."""
     params, size = parameters(shapes), count(shapes)
-    table = optimizers()
+    table = optimizers(shapes)
     moved = {name: 4 * size * (3 + 2 * states) for name, (states, _) in table.items()}
     turns = {name: make(params).step for name, (_, make) in table.items()}
     turns |= {each: copy_of(each) for each in set(moved.values())}
@@ -131,8 +143,8 @@ def measure(shapes, rounds, warm=3):
 
 
 def peak_worker(connection, name, shapes):
-    _, make = optimizers()[name]
-    small = parameters([(40_000,), (50,)])  # compiles, and starts what is started once
+    _, make = optimizers(shapes)[name]
+    small = parameters([(200, 200), (50, 1)])  # compiles, and starts what is started once
     optimizer = make(small)
     optimizer.step()
     params = parameters(shapes)
@@ -153,7 +165,7 @@ def resident(field):
 def peaks(shapes):
     """Floats per parameter that each optimizer needs on top of parameters and gradients."""
     context, found = multiprocessing.get_context("spawn"), {}
-    for name in optimizers():
+    for name in optimizers(shapes):
         ours, theirs = context.Pipe()
         process = context.Process(target=peak_worker, args=(theirs, name, shapes))
         process.start()
@@ -168,11 +180,13 @@ def main():
     parser.add_argument("--json", type=Path, help="file to add the cases to")
     parser.add_argument("--millions", type=float, nargs="*", default=[10, 100], help="numbers of parameters")
     parser.add_argument("--layouts", nargs="*", default=[*LAYOUTS], choices=LAYOUTS)
+    parser.add_argument("--without", nargs="*", default=[], choices=EMITTED, help="rules to leave out")
     parser.add_argument("--what", nargs="*", default=["times", "peaks"], choices=["times", "peaks"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    EMITTED[:] = [name for name in EMITTED if name not in arguments.without]
     cases = json.loads(arguments.json.read_text())["cases"] if arguments.json and arguments.json.exists() else {}
     for millions in arguments.millions:
         for layout in arguments.layouts:

@@ -132,7 +132,9 @@ def about(record: Record) -> str:
     study, budget = record["study"], record["study"]["budget"]
     text = f"Size run: **{study['size']}**"
     if budget["trials"]:
-        text += f"; {budget['seeds']} held-out seeds, {budget['trials']} learning rates for each baseline"
+        full = any(c.get("protocol", {}).get("tune") == "full" for c in record.get("comparisons", ()))
+        what = "settings" if full else "learning rates"
+        text += f"; {budget['seeds']} held-out seeds, {budget['trials']} {what} for each baseline"
     return f"{text}. {' '.join(study['notes'])}"
 
 

@@ -134,10 +134,12 @@ def _orth(x):
     rows, columns = matrix.shape
     matrix = matrix.T if rows > columns else matrix
     one = $one
-    gram, factor = matrix @ matrix.T, one  # the steps need the small Gram matrix only
+    gram = matrix @ matrix.T  # the steps need the small Gram matrix only
+    factor = step = $a * one - $b * gram + $c * (gram @ gram)
     for _ in range($steps):
+        gram = step @ gram @ step
         step = $a * one - $b * gram + $c * (gram @ gram)
-        gram, factor = step @ gram @ step, step @ factor
+        factor = step @ factor
     matrix = factor @ matrix * max(1, rows / columns) ** 0.5
     return (matrix.T if rows > columns else matrix).reshape(x.shape)
 '''.strip()
@@ -171,7 +173,7 @@ def helpers(program: Program, printer: ArrayPrinter, orth: Mapping[str, str]) ->
             ]
     if any(a.reduction and a.reduction.name == "orth" for a in program.body):
         a, b, c = ORTH_POLYNOMIAL
-        lines += [*_ORTH.substitute(orth, a=a, b=abs(b), c=c, steps=ORTH_STEPS).splitlines(), "", ""]
+        lines += [*_ORTH.substitute(orth, a=a, b=abs(b), c=c, steps=ORTH_STEPS - 1).splitlines(), "", ""]
     return lines
 
 

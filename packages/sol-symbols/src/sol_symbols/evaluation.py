@@ -179,10 +179,12 @@ def _orth(x: Any, shape: tuple[int, ...], xp: ModuleType) -> Any:
     matrix = xp.swapaxes(matrix, -1, -2) if rows > columns else matrix
     where = {"device": x.device} if xp.__name__ == "torch" else {}
     one = xp.eye(min(rows, columns), dtype=x.dtype, **where)
-    gram, factor, (a, b, c) = matrix @ xp.swapaxes(matrix, -1, -2), one, ORTH_POLYNOMIAL
-    for _ in range(ORTH_STEPS):
+    gram, (a, b, c) = matrix @ xp.swapaxes(matrix, -1, -2), ORTH_POLYNOMIAL
+    factor = step = a * one + b * gram + c * (gram @ gram)
+    for _ in range(ORTH_STEPS - 1):
+        gram = step @ gram @ step
         step = a * one + b * gram + c * (gram @ gram)
-        gram, factor = step @ gram @ step, step @ factor
+        factor = step @ factor
     matrix = factor @ matrix * math.sqrt(max(1.0, rows / columns))
     return (xp.swapaxes(matrix, -1, -2) if rows > columns else matrix).reshape(x.shape)
 
