@@ -1,14 +1,13 @@
-"""The main job measured: the emitted file's optimizer against tuned Adam, in a plain PyTorch loop.
+"""The main job measured in a plain PyTorch loop: an emitted file against the tuned panel and constant Adam.
 
     sol learn mnistnet --out runs/mnistnet
-    python benchmarks/main_job.py runs/mnistnet --json benchmarks/main_job.json
+    sol learn mnistnet --seed 1 --out runs/seed1
+    python benchmarks/main_job.py runs/mnistnet runs/seed1 --json benchmarks/main_job.json
 
-The loop below shares nothing with the learner but the task's data and initial weights: it imports the run's
-``optimizer.py`` as any user would, steps ``torch.optim`` optimizers one model at a time, and uses seeds of the
-evaluation stream, on which nothing was chosen. The rule of at most 9 terms is what ``--complexity 9`` takes from the
-run's front. Baselines are tuned on the tuning stream: Adam and SGD with momentum over 13 log-spaced learning rates
-around the best of a coarse grid, by final training loss and, in a second row, by the mean of training and validation
-loss, which is what the learner minimises.
+The loop below shares nothing with the learner but the task's data and initial weights: it imports a run's
+``optimizer.py`` as any user would, steps one model at a time, and uses seeds of the evaluation stream, on which nothing
+was chosen. The opponents are AdamW, NAdamW, Nesterov momentum, Lion, and Adam at a constant rate, with the settings
+that ``panel.py`` found by 240 trainings each, as the PyTorch code that ``sol compare`` prints.
 
 The digits that the task comes with hold 500 for testing. Where a folder with the original files is given (``--data``,
 or the variable ``SOL_DATA``), the same trained networks are also tested on MNIST's own 10,000 test images, none of
@@ -21,16 +20,20 @@ import json
 import os
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from sol_export import export_rule
 from sol_learner import load_task
+from sol_learner.comparing.torch_code import torch_code
 from sol_learner.task import Stream, build_optimizee, draw_batches
-from sol_symbols import evaluator, resolve_rule, write_atomically
+from sol_symbols import ZOO, evaluator, resolve_rule, write_atomically
 
 LARGE = "MNIST's test images"
+OTHERS = ("learned", "scale-free")
+"""Optimizers of ``panel.json`` that are not of the panel."""
 
 
 def load_class(path):
@@ -48,38 +51,38 @@ def emitted(rule):
 
 
 def train(task, make, seed, purpose, episode, original=None):
+    """Metrics after training with the optimizer, and the scheduler if there is one, that ``make`` gives for a model."""
     model = build_optimizee(task, seed, purpose, episode)
     stream = draw_batches(task, "train", seed, purpose, episode)
-    optimizer = make(model.parameters())
+    optimizer, scheduler = make(model)
     for _ in range(task.horizon):
         optimizer.zero_grad()
         task.loss(model, next(stream)).backward()
         optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
     with torch.no_grad():
         results = {split: task.evaluate(model, split) for split in ("train", "valid", "test")}
         return results | ({LARGE: original.evaluate(model, "test")} if original else {})
 
 
-def losses(results, split):
-    return [result[split]["loss"] for result in results]
+def panel(task):
+    """The panel's optimizers as functions of a model, from the settings and the code in ``panel.json``."""
+    suite = json.loads((Path(__file__).parent / "panel.json").read_text(encoding="utf-8"))
+    (comparison,) = (c for c in suite["comparisons"] if c["task"] == task.name)
+    made = {}
+    for row in comparison["optimizers"]:
+        rule = ZOO["adam" if row["name"] == "adam-constant" else row["name"]] if row["name"] not in OTHERS else None
+        if rule is not None:
+            made[row["name"]] = partial(run_code, torch_code(row["name"], rule, row["settings"], task.horizon))
+    return made
 
 
-CRITERIA = {
-    "train": lambda results: statistics.mean(losses(results, "train")),
-    "train + valid": lambda results: statistics.mean(losses(results, "train") + losses(results, "valid")),
-}
-
-
-def tune(task, kind, center, seed, episodes):
-    """The best rate of 13 by each criterion, and all measurements."""
-    rates = [center * 10 ** (power / 12) for power in range(-6, 7)]
-    measured = {
-        rate: [train(task, lambda p, lr=rate: kind(p, lr), seed, Stream.TUNE, e) for e in range(episodes)]
-        for rate in rates
-    }
-    best = {name: min(rates, key=lambda rate: score(measured[rate])) for name, score in CRITERIA.items()}
-    table = [[rate, *(score(results) for score in CRITERIA.values())] for rate, results in measured.items()]
-    return best, table
+def run_code(code, model):
+    """The optimizer and the scheduler that the code makes."""
+    names = {"model": model}
+    exec(code, names)
+    return names["optimizer"], names.get("scheduler")
 
 
 def summary(results):
@@ -114,63 +117,46 @@ def emitted_difference(task, kind, rule, dtype, steps=50):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
     arguments = parser.parse_args()
-    run = json.loads((arguments.run / "summary.json").read_text())
-    if run["tasks"] != ["mnistnet"]:
-        raise SystemExit(f"{arguments.run} was learned on {', '.join(run['tasks'])}, not on mnistnet")
-    task, seed, rule = load_task("mnistnet"), run["config"]["seed"], resolve_rule(str(arguments.run))
+    torch.set_num_threads(1)
+    task = load_task("mnistnet")
     original = load_task("mnistnet", arguments.data) if arguments.data else None
-    kind = load_class(arguments.run / "optimizer.py")
 
-    short = resolve_rule(str(arguments.run), complexity=9)
-    optimizers, tuning = {"emitted file": kind, "at most 9 terms": emitted(short)}, {}
-    baselines = {
-        "adam": (lambda p, lr: torch.optim.Adam(p, lr), 0.035),
-        "momentum": (lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), 0.8),
-    }
-    for name, (make, center) in baselines.items():
-        best, tuning[name] = tune(task, make, center, seed, episodes=4)
-        for criterion, rate in best.items():
-            optimizers[f"{name}, lr {rate:.3g} by {criterion}"] = lambda p, make=make, rate=rate: make(p, rate)
-    results = {
-        name: summary([train(task, make, seed, Stream.EVALUATE, e, original) for e in range(arguments.seeds)])
-        for name, make in optimizers.items()
-    }
-    ours = results["emitted file"]
-    adam = next(row for name, row in results.items() if name.startswith("adam"))
-    measures = [name for name in adam if name.endswith(" loss")]
-    results["at most 9 terms"]["ratio of it to adam"] = {
-        m: results["at most 9 terms"][m]["mean"] / adam[m]["mean"] for m in measures
-    }
-    print("at most 9 terms / adam:", results["at most 9 terms"]["ratio of it to adam"])
-    for name, row in results.items():
-        cells = [f"{row[m]['mean']:.4f} ± {row[m]['sd']:.4f}" for m in ("train loss", "test loss", "test accuracy")]
-        ratios = [ours[m]["mean"] / row[m]["mean"] for m in measures]
-        row["ratio of the emitted file to it"] = dict(zip(measures, ratios))
-        print(f"{name:<42} {'  '.join(cells)}   emitted / this: {' '.join(f'{ratio:.3f}' for ratio in ratios)}")
-    record = {
-        "rule": run["rule"],
-        "terms": rule.complexity.terms,
-        "rule of at most 9 terms": str(short),
-        "seconds of learning": run["seconds"],
-        "threads of learning": run["threads"],
-        "processes of learning": run["jobs"],
-        "versions": run["versions"],
-        "seed": seed,
-        "evaluation episodes": arguments.seeds,
-        "read-out against network, largest relative difference": run["readout"]["error"],
-        "emitted against rule, largest relative difference in 50 steps": {
+    def measured(make):
+        episodes = range(arguments.seeds)
+        return summary([train(task, make, 0, Stream.EVALUATE, episode, original) for episode in episodes])
+
+    opponents = {name: measured(make) for name, make in panel(task).items()}
+    best = min(
+        (name for name in opponents if name != "adam-constant"), key=lambda n: opponents[n]["train loss"]["mean"]
+    )
+    record = {"evaluation episodes": arguments.seeds, "opponents": opponents, "best of the panel": best, "runs": []}
+    for name, row in opponents.items():
+        print(f"{name:<16}", *(f"{m} {row[m]['mean']:.4f} ± {row[m]['sd']:.4f}" for m in row if m.endswith("loss")))
+    for folder in arguments.runs:
+        run = json.loads((folder / "summary.json").read_text())
+        if run["tasks"] != ["mnistnet"]:
+            raise SystemExit(f"{folder} was learned on {', '.join(run['tasks'])}, not on mnistnet")
+        rule, kind = resolve_rule(str(folder)), load_class(folder / "optimizer.py")
+        row = measured(lambda model, kind=kind: (kind(model.parameters()), None))
+        row["ratio to the best of the panel"], row["ratio to constant Adam"] = (
+            {m: row[m]["mean"] / theirs[m]["mean"] for m in row if m.endswith("loss")}
+            for theirs in (opponents[best], opponents["adam-constant"])
+        )
+        row |= {"rule": run["rule"], "learner seed": run["config"]["seed"], "trainings": run["trainings"]}
+        row |= {"seconds of learning": run["seconds"], "versions": run["versions"]}
+        row["emitted against rule, largest relative difference in 50 steps"] = {
             str(dtype): emitted_difference(task, kind, rule, dtype) for dtype in (torch.float32, torch.float64)
-        },
-        "tuning (rate, criteria)": tuning,
-        "results": results,
-    }
-    for key in ("terms", "seconds of learning", *(k for k in record if "difference" in k)):
-        print(f"{key}: {record[key]}")
+        }
+        record["runs"].append(row)
+        print(
+            f"learner seed {row['learner seed']}:",
+            *(f"{k}: {v}" for k, v in row.items() if "ratio" in k or "differ" in k),
+        )
     if arguments.json:
         write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
 

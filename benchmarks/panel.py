@@ -24,6 +24,10 @@ from sol_tasks.mnist import load_mnist
 
 HERE = Path(__file__).parent
 SINES = HERE.parent / "examples/sol-task-example/src/sol_task_example/__init__.py"
+SCALE_FREE = (  # sol learn mnistnet --start adam --episodes 12 --constants false --generations 16 --scale-free true
+    "-0.8298*ad*cd + 1.582*ad - 1.148*cd*rs + 1.531*cd*sign(g) - 0.6872*cd*sign(m) + 1.172*ld*rs - 1.33*ld*sign(g)"
+    " + 1.134*ld*sign(m) + 0.06376*rs - 0.03593*w + 0.2486*sign(g) - 0.2015*sign(m) where lr = 0.0316, T = 100"
+)
 TASKS = ("mnistnet", "mnistnet-2layer", "mnistnet-big", "mnistnet-relu", "mnistnet-standardised", "sines", "rosenbrock")
 
 
@@ -51,7 +55,7 @@ def main():
     arguments.store.parent.mkdir(parents=True, exist_ok=True)
     optimizers, references = against_panel("learned")
     optimizers["learned"] = UpdateRule.parse((HERE.parent / "docs" / "mnistnet.txt").read_text().strip())
-    optimizers["scale-free"] = UpdateRule.parse(json.loads((HERE / "transfer.json").read_text())["rule"])
+    optimizers["scale-free"] = UpdateRule.parse(SCALE_FREE)
     start, workers = time.monotonic(), Workers(arguments.jobs)
     suite = compare_tasks(
         [Recipe(make, (name,)) for name in arguments.tasks],
