@@ -38,7 +38,7 @@ _RESERVED = frozenset(
         *("self", "params", "param_group", "values", "closure", "loss", "group", "state", "step", "rows", "numbers"),
         *("p", "w", "g", "t", "x", "lr", "phi", "new", "betas", "horizon", "weight_decay", "momentum"),
         *("maximize", "foreach", "capturable", "differentiable", "fused", "torch", "math", "warnings"),
-        *("running", "totals", "row", "clock", "rule", "schedule", "trained", "weights"),
+        *("running", "chunk", "totals", "row", "clock", "rule", "schedule", "trained", "weights"),
         *("initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "max_momentum", "base_momentum", "param_names"),
     )
 )
@@ -57,6 +57,8 @@ class TorchExporter:
         given = arguments(numbered)
         writer = _Writer(numbered, given, checked_name(name, "torch"))
         driver = _template("torch_reducing.txt" if writer.reduces else "torch_elementwise.txt")
+        if writer.reduces:
+            driver = Template(driver).substitute(_TOGETHER if writer.totals else _IN_CHUNKS)
         text = Template(_template("torch.txt")).substitute(
             name=name,
             formula=described_formula(rule, decays="wd" not in rule.values),
@@ -195,6 +197,7 @@ class _Writer:
     def __init__(self, rule: UpdateRule, given: list[Argument], name: str) -> None:
         self.program: Program = hoisted(lower(rule, expand=False, clock="clock"))
         self.reduces = self.program.reduces
+        self.totals = any(a.reduction is not None and a.reduction.gives is Kind.RUN for a in self.program.body)
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.averaging = None if rule.evaluation is None else Averaging(rule, given, _TorchPrinter)
@@ -253,8 +256,20 @@ class _Writer:
             f"            numbers = {call}",
             '            if not (group["capturable"] or group["differentiable"]):',
             "                numbers = [float(x) for x in numbers]",
-            '            running += [_advance(*row, numbers, group["maximize"]) for row in rows]',
-            "    _run(running, foreach)",
+            *self._started(),
+        ]
+
+    def _started(self) -> list[str]:
+        """The statements that run the formula on the rows of all batches."""
+        if self.totals:
+            return [
+                '            running += [_advance(*row, numbers, group["maximize"]) for row in rows]',
+                "    _run(running, foreach)",
+            ]
+        return [
+            '            running += [(row[0].numel(), _advance(*row, numbers, group["maximize"])) for row in rows]',
+            "    for chunk in _chunks(running):",
+            "        _run(chunk, foreach)",
         ]
 
     def collect(self) -> list[str]:
@@ -480,6 +495,40 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
         lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))
     return lines + reductions(group, _OWN, _TOTALS, "torch.stack")
 
+
+_TOGETHER = {
+    "asks": "A tuple of tensors asks for their norms, a vector for its sum over all parameters.",
+    "answers": """
+        if isinstance(asked[0], tuple):
+            answers = _norms(asked, foreach)
+        else:
+            total = torch.stack([x.to(asked[0]) for x in asked]).sum(0)
+            answers = [total.to(x) for x in asked]
+""".strip("\n"),
+    "chunks": "",
+}
+"""The driver of a formula with values of the run: all parameters meet."""
+
+_IN_CHUNKS = {
+    "asks": "A tuple of tensors asks for their norms.",
+    "answers": "        answers = _norms(asked, foreach)",
+    "chunks": '''
+def _chunks(running, size=2**20):
+    """Yield formulas on parameters of about ``size`` elements together, which bounds the memory of a step."""
+    chunk, count = [], 0
+    for elements, code in running:
+        if chunk and count + elements > size:
+            yield chunk
+            chunk, count = [], 0
+        chunk.append(code)
+        count += elements
+    if chunk:
+        yield chunk
+
+
+'''.lstrip("\n"),
+}
+"""The driver of any other formula with values per tensor."""
 
 _ORTH = {
     "count": "x.numel()",
