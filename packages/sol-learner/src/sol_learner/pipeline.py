@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import platform
 import time
@@ -38,11 +39,11 @@ from sol_learner.search.front import FrontPoint, best_points, held, measured_fro
 from sol_learner.search.polishing import Polished, polish
 from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
-from sol_learner.search.terms import fit_library, split
+from sol_learner.search.terms import fit_library, rounded, split
 from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
-from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
+from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator, symbol
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
@@ -50,6 +51,12 @@ Tuning = list[tuple[float, float]]
 
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 """The phases that run a CMA-ES search."""
+
+DECAYED = (0.2, 0.4)
+"""By how much weight decay shrinks the weights in a training, in the starts that are tried: wd = share/(lr T) ..."""
+
+RATES = (1.0, 2.0, 4.0)
+"""... at these multiples of the rate without it."""
 
 NEARLY = 0.03
 """A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
@@ -226,7 +233,7 @@ class Learner:
                 readout, error, wide = self.fit_library(task_set, lr, trainer, evaluator)
         with self._phase(Phase.PRUNE):
             samples = self._record(wide, lr, evaluator)
-            short = prune(wide, config.max_terms, samples, evaluator, config.prune_episodes, self.progress)
+            short = prune(wide, self._most_terms, samples, evaluator, config.prune_episodes, self.progress)
         with self._phase(Phase.POLISH):
             polished = self.polish(short[-1] if short else wide, samples, evaluator, config.generations, Phase.POLISH)
             polished = self.not_worse(polished, start, evaluator)
@@ -313,6 +320,11 @@ class Learner:
         return len(self.tasks) == len(self.members) and all(has_matrices(task) for task in self.tasks)
 
     @property
+    def _most_terms(self) -> int:
+        """Terms that the rule may have, with weight decay."""
+        return self.config.max_terms + ("wd" in self.start.values)
+
+    @property
     def _left(self) -> float | None:
         """Seconds that are left of the budget."""
         return None if self.clock.budget is None else self.clock.budget - self.clock.elapsed
@@ -326,7 +338,7 @@ class Learner:
             self.progress = Timed(self.progress, self._seconds_left)
         self._plan, self.config = plan, plan.config
         self.less += [what for what in plan.less if what not in self.less]
-        if plan.config.start == "sol-general":
+        if plan.config.start == "sol-general" and not self.starts:
             self.start = ZOO["sol-general"]
 
     def _seconds_left(self) -> float:
@@ -413,7 +425,35 @@ class Learner:
             return lr
         self.start = general
         enough = min(losses) + (NEARLY * abs(min(losses)) if self._guarded else 0.0)
-        return next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
+        lr = next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
+        return lr if task_set.horizon is None else self._decayed(task_set, lr, task_set.horizon, min(losses))
+
+    def _decayed(self, task_set: TaskSet, lr: float, horizon: int, loss: float) -> float:
+        """The start's learning rate; the start gets decoupled weight decay if that is better.
+
+        Args:
+            task_set: The tasks.
+            lr: Learning rate of the start without weight decay.
+            horizon: Steps of an episode.
+            loss: The lowest objective without weight decay.
+        """
+        decayed = replace(self.start, expression=self.start.expression + symbol("wd") * symbol("w"))
+        rates, shares = (
+            torch.tensor(column, dtype=torch.float64) for column in zip(*itertools.product(RATES, DECAYED))
+        )
+        values = {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
+        stretch = self.config.seed, Stream.TUNE, range(self.config.tuning_episodes)
+        losses = self.checkpoints.once(
+            "tune/weight decay",
+            lambda: task_set.run(decayed, *stretch, lr=values["lr"], values=values, clock=self.clock).mean(1).tolist(),
+        )
+        best = int(numpy.argmin(losses))
+        self.starts |= {"sol-general with weight decay": losses[best]}
+        if not losses[best] < loss:
+            return lr
+        found = {name: rounded(float(column[best])) for name, column in values.items()}
+        self.start = replace(decayed, values={**decayed.values, "wd": found["wd"]})
+        return found["lr"]
 
     def trainer(self, task_set: TaskSet, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
@@ -511,7 +551,7 @@ class Learner:
         self.progress.note(
             f"the rule is worse than its start on the validation stream: {after:.4g}, start {before:.4g}"
         )
-        if start.complexity.terms > self.config.max_terms:
+        if start.complexity.terms > self._most_terms:
             self.progress.note(f"the start has {start.complexity.terms} terms, more than max_terms: keeping the rule")
             return polished
         return replace(polished, rule=start, loss=before, others=((start, before),), start=start)
@@ -635,6 +675,8 @@ class Learner:
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
         nearby = len(nearby_rates(ZOO["sol-general"])) if self.starts else 0
+        decayed = len(RATES) * len(DECAYED) if any("decay" in name for name in self.starts) else 0
+        nearby += decayed
         tried = nearby + (9 if several > 1 else 0)
         guards = tried * CHOOSING + REFERENCES + 2 * CHOOSING if self._guarded else 0  # with those of sol-general
         return {

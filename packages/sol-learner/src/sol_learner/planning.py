@@ -294,10 +294,10 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             seconds += cost.seconds(0, 1, 1 if phase == Phase.TUNE else None, references)
             found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
 
-    rates = (0 if config.start == "sol-general" and general and tasks == 1 else 18) + (5 if general else 0)
+    rates = (0 if config.start == "sol-general" and general and tasks == 1 else 18) + (11 if general else 0)
     rates += 9 if tasks > 1 else 0
     tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1)
-    add(Phase.TUNE, tuned, rules=5 if general else 0)
+    add(Phase.TUNE, tuned, rules=11 if general else 0)
     terms = len(config.directions) * len(config.decays) + config.own_terms
     if general:
         terms = len(ZOO["sol-general"].terms)

@@ -8,7 +8,7 @@ searched as
     log(1 - x)       if it is between 0 and 1, like beta1,
     x                otherwise,
 
-and moves by :data:`STEP` for a unit of z.
+and moves by :data:`STEP` for a unit of z. A term with such a constant as a factor, like wd*w, keeps its coefficient.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import math
 from dataclasses import dataclass
 
 import numpy
+import sympy
 import torch
 from torch import Tensor
 
 from sol_learner.search.samples import Samples
 from sol_learner.search.terms import Fit, combine, opened, split
-from sol_symbols import SolError, UpdateRule, Vocabulary
+from sol_symbols import SolError, UpdateRule, Vocabulary, symbol
 
 __all__ = ["STEP", "SearchSpace", "SearchedConstant", "searched_constants"]
 
@@ -81,7 +82,7 @@ class SearchSpace:
         shapes: Whether these include how the step depends on the shape of a tensor.
 
     Attributes:
-        units: The terms, without those that are 0 or not finite on the samples.
+        units: The terms, without those that are 0 or not finite on the samples; the last ones keep their coefficients.
         open_rule: The rule with a constant in place of each coefficient.
         size: Number of coordinates.
 
@@ -90,20 +91,23 @@ class SearchSpace:
     """
 
     def __init__(self, rule: UpdateRule, samples: Samples, constants: bool, shapes: bool = True) -> None:
-        units, start = split(rule)
-        fit = Fit(samples, units, (units, start))
-        self.rule, self.units = rule, [units[j] for j in fit.usable]
-        if not self.units:
-            raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
-        self._center = torch.tensor([start[j] for j in fit.usable], dtype=torch.float64)
-        self._matrix = fit.whitening(fit.usable)
+        self.rule = rule
         self.constants = searched_constants(rule, rule.vocabulary, shapes) if constants else ()
-        self.size = len(self.units) + len(self.constants)
+        terms, factors = dict(zip(*split(rule))), {symbol(constant.name) for constant in self.constants}
+        held = {unit: c for unit, c in terms.items() if not factors.isdisjoint(sympy.Mul.make_args(unit))}
+        units, start = [unit for unit in terms if unit not in held], [c for u, c in terms.items() if u not in held]
+        fit = Fit(samples, units, (units, start)) if units else None
+        if fit is None or not fit.usable:
+            raise SolError(f"nothing to polish: no term of {rule} is finite and nonzero on the recorded states")
+        self.units = [*(units[j] for j in fit.usable), *held]
+        self._center = torch.tensor([*(start[j] for j in fit.usable), *held.values()], dtype=torch.float64)
+        self._matrix = torch.cat([fit.whitening(fit.usable), torch.zeros(len(held), len(fit.usable))]).double()
+        self.size = len(fit.usable) + len(self.constants)
         self.open_rule, self._names = opened(rule, self.units)
 
     def numbers(self, points: Tensor) -> dict[str, Tensor]:
         """Values of :attr:`open_rule` at points z, [..., size]: each [...], differentiable."""
-        terms, rest = points[..., : len(self.units)], points[..., len(self.units) :]
+        terms, rest = points.split([self.size - len(self.constants), len(self.constants)], -1)
         coefficients = self._center + terms @ self._matrix.T
         values = dict(zip(self._names, coefficients.unbind(-1)))
         return values | {constant.name: constant.at(z) for constant, z in zip(self.constants, rest.unbind(-1))}
