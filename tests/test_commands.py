@@ -36,6 +36,7 @@ def test_learn_writes_everything_and_says_what_it_found(run):
     files = {path.name for path in folder.iterdir()}
     emitted = {"optimizer.py", "optimizer_optax.py", "formula.tex", "formula.md", "formula.html"}
     emitted |= set() if lower(resolve_rule(str(folder))).reduces else {"optimizer.h"}
+    assert "optimizer.h" not in str(json.loads((folder / "summary.json").read_text()).get("omitted"))
     assert files == emitted | {
         *("rule.json", "rule.txt", "summary.json", "metrics.jsonl", "front.json", "front.png", "curves.png"),
         "report.html",

@@ -10,6 +10,7 @@ import torch
 from torch.nn import Linear, Sequential, Sigmoid, Tanh
 
 from sol_learner import Clock, LearnConfig, Learner, compare, write_run
+from sol_learner.inner import TaskSet
 from sol_learner.mixture import augmented, drawn_task
 from sol_learner.run_folder import prepare_folder
 from sol_learner.runtime import Interrupted, NullProgress
@@ -348,6 +349,28 @@ def test_auto_starts_from_the_better_of_prior_and_adam(task):
     better = min(learner.starts, key=learner.starts.get)
     assert learner.start.name == better.removesuffix("-constant")
     assert Learner([task], replace(SMALL, start="auto")).start.name == "adam"
+
+
+def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch):
+    factor = 1.5
+
+    def run(self, rule, *arguments, measure=TaskSet.run, **options):
+        return measure(self, rule, *arguments, **options) * (factor if "wd" in rule.values else 1.0)
+
+    monkeypatch.setattr(TaskSet, "run", run)
+    learner = Learner([task], SEARCH)
+    learner.tune()
+    assert "wd" not in learner.start.values
+    factor = 0.5
+    learner = Learner([task], SEARCH)
+    _, lr, _ = learner.tune()
+    wd = learner.start.values["wd"]
+    assert min(abs(lr * wd * task.horizon - share) for share in (0.2, 0.4)) < 0.01
+    assert min(learner.starts, key=learner.starts.get) == "sol-general with weight decay"
+    result = Learner([task], replace(SEARCH, max_terms=12)).run()
+    assert " + w*wd where" in str(result.rule)  # searched by wd, not by a coefficient; other terms share factors
+    assert result.rule.values["wd"] not in (wd, 0.0)
+    assert result.rule.complexity.terms <= 13
 
 
 class Lengths:

@@ -76,6 +76,10 @@ class CExporter:
     description = "C header; elementwise rules only"
     dtypes = ("float64", "float32")
 
+    def covers(self, rule: UpdateRule) -> bool:
+        """Whether the rule is elementwise."""
+        return not lower(rule).reduces
+
     def export(self, rule: UpdateRule, name: str) -> str:
         """Return the source text; see :class:`sol_export.Exporter`."""
         program = lower(rule)

@@ -104,7 +104,7 @@ class LearnConfig:
         scale_free: Whether to exclude terms that depend on the gradient scale, for rules that transfer to other tasks.
         own_terms: Number of leading terms of the network's formula that are added to the library.
         library_generations: CMA-ES generations over all library terms.
-        max_terms: Maximum number of additive terms of the rule.
+        max_terms: Maximum number of additive terms of the rule, without weight decay.
         prune_episodes: Episodes per candidate rule in pruning.
         constants: Whether the search also changes constants, such as beta1 and the warm-up.
         descent_steps: Steps of gradient descent on the remaining terms, over the whole horizon, before CMA-ES.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import platform
 import time
@@ -21,7 +20,14 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import Optimizer, RuleOptimizer, learning_rates, nearby_rates, tune_learning_rate
+from sol_learner.inner.episodes import (
+    Optimizer,
+    RuleOptimizer,
+    learning_rates,
+    nearby_decays,
+    nearby_rates,
+    tune_learning_rate,
+)
 from sol_learner.inner.references import CHOOSING, REFERENCES, has_matrices, reference
 from sol_learner.inner.side_by_side import obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
@@ -52,11 +58,8 @@ Tuning = list[tuple[float, float]]
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 """The phases that run a CMA-ES search."""
 
-DECAYED = (0.2, 0.4)
-"""By how much weight decay shrinks the weights in a training, in the starts that are tried: wd = share/(lr T) ..."""
-
-RATES = (1.0, 2.0, 4.0)
-"""... at these multiples of the rate without it."""
+DECAYED = "sol-general with weight decay"
+"""The name of this start in a summary."""
 
 NEARLY = 0.03
 """A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
@@ -429,7 +432,7 @@ class Learner:
         return lr if task_set.horizon is None else self._decayed(task_set, lr, task_set.horizon, min(losses))
 
     def _decayed(self, task_set: TaskSet, lr: float, horizon: int, loss: float) -> float:
-        """The start's learning rate; the start gets decoupled weight decay if that is better.
+        """The start's learning rate; the start gets decoupled weight decay if that is better by :data:`NEARLY`.
 
         Args:
             task_set: The tasks.
@@ -438,18 +441,15 @@ class Learner:
             loss: The lowest objective without weight decay.
         """
         decayed = replace(self.start, expression=self.start.expression + symbol("wd") * symbol("w"))
-        rates, shares = (
-            torch.tensor(column, dtype=torch.float64) for column in zip(*itertools.product(RATES, DECAYED))
-        )
-        values = {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
+        values = nearby_decays(lr, horizon)
         stretch = self.config.seed, Stream.TUNE, range(self.config.tuning_episodes)
         losses = self.checkpoints.once(
             "tune/weight decay",
             lambda: task_set.run(decayed, *stretch, lr=values["lr"], values=values, clock=self.clock).mean(1).tolist(),
         )
         best = int(numpy.argmin(losses))
-        self.starts |= {"sol-general with weight decay": losses[best]}
-        if not losses[best] < loss:
+        self.starts |= {DECAYED: losses[best]}
+        if not losses[best] < loss - NEARLY * abs(loss):
             return lr
         found = {name: rounded(float(column[best])) for name, column in values.items()}
         self.start = replace(decayed, values={**decayed.values, "wd": found["wd"]})
@@ -675,8 +675,7 @@ class Learner:
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
         nearby = len(nearby_rates(ZOO["sol-general"])) if self.starts else 0
-        decayed = len(RATES) * len(DECAYED) if any("decay" in name for name in self.starts) else 0
-        nearby += decayed
+        nearby += len(nearby_decays(1.0, 1)["wd"]) if DECAYED in self.starts else 0
         tried = nearby + (9 if several > 1 else 0)
         guards = tried * CHOOSING + REFERENCES + 2 * CHOOSING if self._guarded else 0  # with those of sol-general
         return {

@@ -154,6 +154,8 @@ def write_run(result: LearnResult, folder: str | Path, report: Callable[[str], N
     emitted: dict[str, str | bytes] = {}
     for name, exporter in _exporters(omit):
         (folder / exporter.filename).unlink(missing_ok=True)  # of an earlier run
+        if hasattr(exporter, "covers") and not exporter.covers(result.rule):
+            continue  # such a language is for some rules only
         _add(emitted, exporter.filename, partial(exporter.export, result.rule, result.rule.class_name), omit, name)
         source = emitted.get(exporter.filename)
         if source is not None:

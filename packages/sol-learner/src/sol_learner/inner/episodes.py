@@ -26,6 +26,7 @@ __all__ = [
     "choose_learning_rate",
     "learning_rates",
     "log_objective",
+    "nearby_decays",
     "nearby_rates",
     "objective",
     "run_episodes",
@@ -257,6 +258,20 @@ def nearby_rates(rule: UpdateRule) -> Tensor:
     if rule.lr is None:
         raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
     return learning_rates(rule.lr, 2.0, 5)
+
+
+def nearby_decays(lr: float, horizon: int) -> dict[str, Tensor]:
+    """The pairs of a rate and a decoupled weight decay that are tried for a rule on a new task.
+
+    The rates are ``lr``, twice and four times as much: weight decay allows larger ones. With each, weight decay shrinks
+    the weights by a fifth and by two fifths in all, so that wd = 0.2/(lr T) or 0.4/(lr T).
+
+    Returns:
+        ``lr`` and ``wd``, each [6].
+    """
+    options = (torch.tensor(numbers, dtype=torch.float64) for numbers in ((1.0, 2.0, 4.0), (0.2, 0.4)))
+    rates, shares = torch.cartesian_prod(*options).unbind(1)
+    return {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
 
 
 def choose_learning_rate(

@@ -47,7 +47,7 @@ def prune(
     units, coefficients = split(rule)
     fit = Fit(samples, units, (units, coefficients))
     live, path = fit.usable, list[UpdateRule]()
-    progress.phase(phase, f"pruning to {terms} terms", max(len(live) - terms, 0))
+    progress.phase(phase, f"pruning to {terms} term{'s' if terms > 1 else ''}", max(len(live) - terms, 0))
     total = len(live)
     while len(live) > terms:
         trials = [[j for j in live if j != left_out] for left_out in live]

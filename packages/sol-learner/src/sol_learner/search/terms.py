@@ -115,17 +115,20 @@ def rounded(value: float) -> float:
 
 
 def weighted_sum(coefficients: Sequence[sympy.Expr], units: Sequence[sympy.Expr]) -> sympy.Expr:
-    """sum_j c_j u_j, with the factors that all terms share in front."""
-    factors = [sympy.Mul.make_args(unit) for unit in units]
+    """sum_j c_j u_j, with the factors in front that all terms but weight decay share."""
+    pairs = [*zip(coefficients, units, strict=True)]
+    decays = [c * unit for c, unit in pairs if {free.name for free in unit.free_symbols} <= {"w", "wd"}]
+    pairs = [(c, unit) for c, unit in pairs if c * unit not in decays]
+    factors = [sympy.Mul.make_args(unit) for _, unit in pairs]
     shared = [factor for factor in (factors[0] if len(factors) > 1 else ()) if all(factor in f for f in factors)]
     common = sympy.Mul(*shared)
     groups: dict[sympy.Expr, sympy.Expr] = {}
-    for c, parts in zip(coefficients, factors, strict=True):
+    for (c, _), parts in zip(pairs, factors):
         rest = [part for part in parts if part not in shared]
         # Terms of one direction together: ad*(2*ld - pd).
         direction = sympy.Mul(*(part for part in rest if not shared or not _is_decay(part)))
         groups[direction] = groups.get(direction, 0) + c * sympy.Mul(*rest) / direction
-    return common * sympy.Add(*(direction * decay for direction, decay in groups.items()))
+    return sympy.Add(common * sympy.Add(*(direction * decay for direction, decay in groups.items())), *decays)
 
 
 def _is_decay(factor: sympy.Expr) -> bool:
