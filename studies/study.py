@@ -190,6 +190,6 @@ def begin(
 
 
 def compact(record: Mapping[str, Any]) -> str:
-    """JSON with a list of numbers on one line."""
+    """JSON with what has no parts on one line: a list of numbers, the settings of a trial."""
     text = json.dumps(record, indent=1)
-    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\n\s*", " ", found[0]), text) + "\n"

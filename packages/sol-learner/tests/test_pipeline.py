@@ -15,8 +15,9 @@ from sol_learner.mixture import augmented, drawn_task
 from sol_learner.run_folder import prepare_folder
 from sol_learner.runtime import Interrupted, NullProgress
 from sol_learner.runtime.progress import Phase, open_progress
+from sol_learner.search.terms import combine, split
 from sol_learner.task import Stream
-from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule
+from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule, symbol
 
 SMALL = LearnConfig(
     tuning_episodes=2,
@@ -371,6 +372,15 @@ def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch):
     assert " + w*wd where" in str(result.rule)  # searched by wd, not by a coefficient; other terms share factors
     assert result.rule.values["wd"] not in (wd, 0.0)
     assert result.rule.complexity.terms <= 13
+
+
+def test_the_coefficient_of_weight_decay_is_a_part_of_it():
+    rule = UpdateRule.parse("ad + wd*w where lr = 0.1, wd = 0.2")
+    units, _ = split(rule)
+    assert str(combine(rule, units, [2.0 if unit.has(symbol("w")) else 3.0 for unit in units])) == (
+        "3*ad + w*wd where lr = 0.1, wd = 0.4"
+    )
+    assert "- 2*w*wd" in str(combine(rule, units, [-2.0 if unit.has(symbol("w")) else 3.0 for unit in units]))
 
 
 class Lengths:

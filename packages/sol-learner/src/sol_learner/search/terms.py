@@ -45,6 +45,9 @@ coefficients of opposite signs, and the rule explodes slightly off the recorded 
 _MOST_TERMS = 400  # above this many, only the largest terms enter the elimination
 
 
+_DECAY = symbol("w") * symbol("wd")
+
+
 def split(rule: UpdateRule) -> tuple[list[sympy.Expr], list[float]]:
     """Additive terms without coefficients, like terms merged, and the coefficients."""
     together: dict[sympy.Expr, float] = {}
@@ -60,10 +63,16 @@ def combine(
     coefficients: Sequence[float],
     constants: Mapping[str, float] | None = None,
 ) -> UpdateRule:
-    """The rule sum_j c_j u_j with the values of ``rule`` or ``constants``; numbers have :data:`DIGITS` digits."""
-    numbers = [sympy.Float(rounded(coefficient)) for coefficient in coefficients]
+    """The rule sum_j c_j u_j with the values of ``rule`` or ``constants``; numbers have :data:`DIGITS` digits.
+
+    The coefficient of w*wd becomes a part of wd.
+    """
     values = {**rule.values, **{name: rounded(value) for name, value in (constants or {}).items()}}
-    return UpdateRule(weighted_sum(numbers, units), values, rule.lr, vocabulary=rule.vocabulary)
+    numbers = [rounded(coefficient) for coefficient in coefficients]
+    wd = values.get("wd")
+    if wd and _DECAY in units and numbers[place := units.index(_DECAY)] > 0:
+        values["wd"], numbers[place] = rounded(wd * numbers[place]), 1.0
+    return UpdateRule(weighted_sum([*map(sympy.Float, numbers)], units), values, rule.lr, vocabulary=rule.vocabulary)
 
 
 def opened(
