@@ -11,7 +11,7 @@ import pytest
 from sol_export import export_rule, load_optimizer
 from sol_export.commands import Verify
 from sol_export.loading import read_emitted
-from sol_symbols import ZOO, SolError, UpdateRule
+from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule
 
 torch = pytest.importorskip("torch")
 
@@ -31,6 +31,23 @@ def test_a_name_is_an_optimizer(name):
     reference["nadam"] = (torch.optim.NAdam, {"momentum_decay": float("inf")})
     kind, settings = reference[name]
     torch.testing.assert_close(trained(load_optimizer(name), lr=0.1)[0], trained(kind, lr=0.1, **settings)[0])
+
+
+def test_each_kind_of_parameter_keeps_the_states_of_its_rule_only():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(5, 4)
+    kind = load_optimizer("matrices: muon where lr = 0.02; vectors: adamw where lr = 0.003")
+    optimizer = kind(model.parameters())
+    for _ in range(3):
+        model(torch.randn(8, 5)).square().mean().backward()
+        optimizer.step()
+    stored = [{name: optimizer.state[p][name].numel() for name in ("b", "m", "v")} for p in model.parameters()]
+    assert stored == [{"b": 20, "m": 0, "v": 0}, {"b": 0, "m": 4, "v": 4}]
+    resumed = kind(model.parameters())
+    resumed.load_state_dict(optimizer.state_dict())
+    assert [{name: resumed.state[p][name].numel() for name in ("b", "m", "v")} for p in model.parameters()] == stored
+    source = export_rule(resolve_rule("matrices: muon; vectors: adamw"), "torch")
+    assert source.count("    if p.dim() > 1:\n") == 2  # one for the states, one for the formula
 
 
 def test_formulas_files_folders_and_rules(tmp_path):

@@ -37,6 +37,10 @@ REDUCING = [
     "fan_in*ld + is_vector*g",
     "all_rms(g)*rms(g)",
     "max(g, m) + clip(m, 0.1)*step(t - 2)*inv0(v)",
+    "matrices(orth(g + mu*b) + wd*w) + vectors(ad + 0.1*w)",
+    "ld*matrices(orth(m_prev)) + vectors(sign(g)*rms_v)",
+    "ld*(matrices(m_prev + g_prev) + 2*vectors(ad)) + 0.1*m",
+    "matrices(g*inv0(rms(g))) + vectors(m)",
     "matrices(orth(g + mu*b) + 0.1*rms(w)*g) + vectors(ad + 0.01*w) + matrices(w)*norm(vectors(g))",
 ]
 AVERAGING = [

@@ -8,6 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -17,6 +18,7 @@ import numpy as np
 import sympy
 
 from sol_export.averaging import Averaging
+from sol_export.branches import MASKS, branches_of
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
@@ -201,6 +203,7 @@ class _Writer:
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.averaging = None if rule.evaluation is None else Averaging(rule, given, _TorchPrinter)
+        self.branches = None if self.averaging else branches_of(self.program)
         self.timed = self.program.uses("t") or (self.averaging is not None and self.averaging.timed)
         self.scheduled = self.program.uses("clock")
         self.warns = self.scheduled or not self.reduces
@@ -315,7 +318,13 @@ class _Writer:
                 lines.append(f'    state["{name}"] = torch.full((), {init!r}, dtype=_precision(p), device=p.device)')
                 continue
             make = f"torch.full_like(p, {init!r}" if init else "torch.zeros_like(p"
-            lines.append(f'    state["{name}"] = {make}, dtype=_precision(p), memory_format=torch.preserve_format)')
+            made = f'    state["{name}"] = {make}, dtype=_precision(p), memory_format=torch.preserve_format)'
+            mask = self.branches.states.get(name) if self.branches else None
+            if mask is None:
+                lines.append(made)
+                continue
+            lines += [f"    if {_IS[mask]}:", f"    {made}", "    else:  # not used"]
+            lines.append(f'        state["{name}"] = torch.zeros(0, dtype=_precision(p), device=p.device)')
         if self.states:
             lines += [
                 'elif group["differentiable"]:  # the recorded graph holds the old values',
@@ -460,13 +469,35 @@ class _Writer:
 
     def _body(self) -> list[str]:
         """The statements of states, features and phi. Each state's tensor holds the old value, then the new one."""
-        steps = [(a.name, renamed(a.value)) for a in self.program.body] + [("phi", renamed(self.program.outputs[0]))]
+        phi = Assignment("phi", self.program.outputs[0])
+        if self.branches is None:
+            (lines,) = self._statements([*self.program.body, phi])
+            return lines
+        ends = [(*self.branches.parts[mask], Assignment("phi", self.branches.outputs[mask])) for mask in MASKS]
+        lines, matrices, vectors = self._statements(self.branches.common, *ends)
+        return [
+            *lines,
+            f"if {_IS['matrices']}:",
+            *(f"    {line}" for line in matrices),
+            "else:",
+            *(f"    {line}" for line in vectors),
+        ]
+
+    def _statements(self, *parts: Sequence[Assignment]) -> list[list[str]]:
+        """The statements of consecutive parts."""
+        steps = [(a.name, renamed(a.value)) for part in parts for a in part]
         printer = self._printer([name for name, _ in steps])
-        groups = {group[0].name: group for group in rounds(self.program)} if self.reduces else {}
+        split = [replace(self.program, body=tuple(part)) for part in parts]
+        groups = {group[0].name: group for part in split for group in rounds(part)} if self.reduces else {}
         reduced = {a.name for group in groups.values() for a in group if a.reduction is not None}
         old = {symbol(f"{state}_prev"): symbol(state) for state in self.states}
+        ends = [*itertools.accumulate(map(len, parts))]
+        found: list[list[str]] = []
         lines: list[str] = []
         for i, (name, value) in enumerate(steps):
+            while i in ends[len(found) : len(found) + 1]:
+                found.append(lines)
+                lines = []
             if name in reduced:
                 group = groups.get(name, [])  # at its first name
                 done = _reduced([Assignment(a.name, a.value.xreplace(old)) for a in group])
@@ -483,7 +514,7 @@ class _Writer:
                 lines.append(f"{previous} = {name}.clone()")
             lines += _recurrence(name, value, previous, value.xreplace(old), printer)
             del old[previous]
-        return lines
+        return [*found, lines]
 
 
 def _reduced(group: Sequence[Assignment]) -> list[str]:
@@ -495,6 +526,9 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
         lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))
     return lines + reductions(group, _OWN, _TOTALS, "torch.stack")
 
+
+_IS = {"matrices": "p.dim() > 1", "vectors": "p.dim() < 2"}
+"""Whether a tensor is of the kind."""
 
 _TOGETHER = {
     "asks": "A tuple of tensors asks for their norms, a vector for its sum over all parameters.",
@@ -543,8 +577,7 @@ _ORTH = {
 
 _OWN = {
     "orth": "_orth({x})",
-    "matrices": "{x} if p.dim() > 1 else torch.zeros_like({x})",
-    "vectors": "{x} if p.dim() < 2 else torch.zeros_like({x})",
+    **{mask: f"{{x}} if {test} else torch.zeros_like({{x}})" for mask, test in _IS.items()},
     "rms": "{name} / max({x}.numel(), 1) ** 0.5",
     "mean": "{x}.sum() / max({x}.numel(), 1)",
     "dot": "({x} * {y}).sum()",
