@@ -37,6 +37,8 @@ REDUCING = [
     "fan_in*ld + is_vector*g",
     "all_rms(g)*rms(g)",
     "max(g, m) + clip(m, 0.1)*step(t - 2)*inv0(v)",
+    "max(1/t, t/T - 2)*g*inv0(rms(g))",
+    "exp(min(log(t), T/8))*g*inv0(rms(g))",
     "matrices(orth(g + mu*b) + wd*w) + vectors(ad + 0.1*w)",
     "ld*matrices(orth(m_prev)) + vectors(sign(g)*rms_v)",
     "ld*(matrices(m_prev + g_prev) + 2*vectors(ad)) + 0.1*m",

@@ -113,8 +113,15 @@ def switched_off(rule: UpdateRule) -> dict[str, str]:
     if not program.uses("clock"):
         return off
     code = [*(a.value for a in (*program.scalars, *program.body)), *program.outputs]
-    gone = not any(symbol("T") in value.xreplace({symbol("clock"): sympy.S.Zero}).free_symbols for value in code)
-    return {"clock": "0.0", **({"T": "1.0"} if gone else {}), **off}
+    return {"clock": "0.0", **({"T": "1.0"} if all(map(_without_horizon, code)) else {}), **off}
+
+
+def _without_horizon(value: sympy.Expr) -> bool:
+    """Whether a value does not use T where the step in schedules is 0."""
+    try:
+        return symbol("T") not in value.xreplace({symbol("clock"): sympy.S.Zero}).free_symbols
+    except ValueError:  # 1/0 in min or max, which SymPy does not compare
+        return False
 
 
 def off_statement(rule: UpdateRule, clock: str = "") -> str:
