@@ -72,9 +72,10 @@ def panel(task):
     (comparison,) = (c for c in suite["comparisons"] if c["task"] == task.name)
     made = {}
     for row in comparison["optimizers"]:
-        rule = ZOO["adam" if row["name"] == "adam-constant" else row["name"]] if row["name"] not in OTHERS else None
-        if rule is not None:
-            made[row["name"]] = partial(run_code, torch_code(row["name"], rule, row["settings"], task.horizon))
+        name = row["name"]
+        if name not in OTHERS:
+            rule = ZOO[name.removesuffix("-constant")]
+            made[name] = partial(run_code, torch_code(name, rule, row["settings"], task.horizon))
     return made
 
 

@@ -10,10 +10,13 @@ import sympy
 
 from sol_symbols import Assignment, Kind, Program, symbol
 
-__all__ = ["MASKS", "Branches", "branches_of"]
+__all__ = ["MASKS", "NORMS", "Branches", "branches_of"]
 
 MASKS = ("matrices", "vectors")
 """The functions that are 0 for tensors of the other number of dimensions."""
+
+NORMS = ("norm", "rms")
+"""The functions of a tensor that are computed for all tensors at once."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def branches_of(program: Program) -> Branches | None:
     common = tuple(a for a in inside if len(needed[a.name]) != 1)
     parts = {mask: tuple(a for a in inside if needed[a.name] == {mask}) for mask in MASKS}
     for a in (*parts["matrices"], *parts["vectors"]):
-        if a.reduction and (a.reduction.name in ("norm", "rms") or a.reduction.gives is Kind.RUN):
+        if a.reduction and (a.reduction.name in NORMS or a.reduction.gives is Kind.RUN):
             return None
     arguments = {a.name: a.value.args[0] for a in program.body if a.name in masks}
     outputs = {

@@ -18,7 +18,7 @@ import numpy as np
 import sympy
 
 from sol_export.averaging import Averaging
-from sol_export.branches import MASKS, branches_of
+from sol_export.branches import MASKS, NORMS, branches_of
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
@@ -520,7 +520,7 @@ class _Writer:
 def _reduced(group: Sequence[Assignment]) -> list[str]:
     """The statements for reductions that can be computed together."""
     lines: list[str] = []
-    norms = {a.name: a.value.args[0].name for a in group if a.reduction and a.reduction.name in ("norm", "rms")}
+    norms = {a.name: a.value.args[0].name for a in group if a.reduction and a.reduction.name in NORMS}
     if norms:
         tensors = _tuple([*norms.values()])
         lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))

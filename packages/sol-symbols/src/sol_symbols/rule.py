@@ -339,18 +339,19 @@ class UpdateRule:
         """
         if matrices.evaluation is not None or vectors.evaluation is not None:
             raise RuleError("a rule by kind of parameter cannot have evaluation weights")
-        values, own = {**vectors.values, **matrices.values}, dict[sympy.Symbol, sympy.Expr]()
-        for name, value in vectors.values.items():
-            if value is None or values[name] in (value, None):
-                values[name] = value if values[name] is None else values[name]
+        given = [{name: x for name, x in rule.values.items() if x is not None} for rule in (matrices, vectors)]
+        values, own = {**vectors.values, **given[1], **given[0]}, dict[sympy.Symbol, sympy.Expr]()
+        shared = {free for x in vectors.live for free in vectors.vocabulary.definitions[x].free_symbols} | {symbol("T")}
+        for name in sorted(given[0].keys() & given[1].keys()):
+            first, second = (numbers[name] for numbers in given)
+            if first == second:
                 continue
-            definitions = [vectors.vocabulary.definitions[x] for x in vectors.live]
-            if name == "T" or any(symbol(name) in definition.free_symbols for definition in definitions):
+            if symbol(name) in shared:
                 raise RuleError(
-                    f"{name} is {format_number(values[name] or 0.0)} for matrices and {format_number(value)} for"
-                    " vectors, which share what follows from it: give both the same"
+                    f"{name} is {format_number(first)} for matrices and {format_number(second)} for vectors, which"
+                    " share what follows from it: give both the same"
                 )
-            own[symbol(name)] = sympy.Float(value)
+            own[symbol(name)] = sympy.Float(second)
         lr = vectors.lr if matrices.lr is None else matrices.lr
         factor = vectors.lr / matrices.lr if matrices.lr and vectors.lr else 1.0
         rest = sympy.Float(factor) * vectors.expression.xreplace(own)
