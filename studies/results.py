@@ -29,10 +29,17 @@ GRAPHS = tuple(PAPER["Table 6"]["rows"])
 
 UNDECIDED = "undecided"
 
-CURVES = PAGE.parent / "figure5.png"
+OURS = ("sol-general",)
+"""Rules of ours that are no rivals of the learned one."""
+
+CURVES = {
+    study: PAGE.parent / f"{figure}.png"
+    for study, figure in {"table3": "figure1", "figure5": "figure5", "figure6": "figure6"}.items()
+}
+"""The picture of a study."""
 HAND_MADE = ("adamw", "nadamw", "nesterov", "lion", "adam")
 SHOWN = ("learned", "sol-general", "the paper's recipe", "L2LGD2", "Symbolic L2O, tuned", *HAND_MADE)
-"""What the picture of Figure 5 shows."""
+"""What pictures show."""
 
 Record = Mapping[str, Any]
 
@@ -100,8 +107,8 @@ def names(comparison: Record) -> list[str]:
     return [optimizer["name"] for optimizer in comparison["optimizers"]]
 
 
-def standing(comparison: Record, split: str, metric: str, larger: bool) -> tuple[str, Holds]:
-    """How the first optimizer stands against the best of the others, in words; and whether it is better."""
+def standing(comparison: Record, split: str, metric: str, larger: bool, apart: Sequence[str] = ()) -> tuple[str, Holds]:
+    """How the first optimizer stands against the best of the others but ``apart``, in words; whether it is better."""
     means = {}
     for name in names(comparison):
         numbers = values(comparison, name, split, metric)
@@ -109,7 +116,7 @@ def standing(comparison: Record, split: str, metric: str, larger: bool) -> tuple
         if numbers and len(finite) == len(numbers):
             means[name] = statistics.fmean(finite)
     first, *others = names(comparison)
-    rivals = [name for name in others if name in means]
+    rivals = [name for name in others if name in means and name not in apart]
     if first not in means or not rivals:
         return ("the learned rule diverged", False) if first not in means else ("no other optimizer trains", True)
     rival = (max if larger else min)(rivals, key=means.__getitem__)
@@ -173,77 +180,67 @@ def figure5() -> str:
         stands = {c["task"]: standing(c, "train", "loss", larger=False) for c in comparisons}
         parts += [
             about(record),
-            f"![Training loss over the steps on each network]({CURVES.name})",
+            f"![Training loss over the steps on each network]({CURVES['figure5'].name})",
             table(["training loss after the last step", *(c["task"] for c in comparisons)], rows),
             verdict(*((f"lowest on {task}: {words}", better) for task, (words, better) in stands.items())),
         ]
     return section("Figure 5: MNISTNET and its variants", claim, parts or [f"**{NOT_RUN}** (`studies/figure5.py`)"])
 
 
-def draw(record: Record, path: Path) -> None:
-    """A picture of Figure 5: mean batch losses over the steps, a panel a network; see :data:`SHOWN`."""
+def draw(record: Record, path: Path, columns: int = 2) -> None:
+    """Mean batch losses over the steps, a panel a comparison, as a picture; see :data:`SHOWN`."""
     from matplotlib.figure import Figure
 
     comparisons = record["comparisons"]
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    for axes, comparison in zip(figure.subplots(2, 2, sharex=True).flat, comparisons):
-        found = {o["name"]: o for o in comparison["optimizers"] if o["name"] in SHOWN}
-        for name in SHOWN:
-            losses = found[name]["batch_loss"] if name in found else []
-            smooth = [statistics.fmean(losses[max(0, i - 4) : i + 1]) for i in range(len(losses))]
+    count = len(comparisons)
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5 * columns, 0.7 + 2.9 * rows), layout="constrained")
+    for axes, comparison in zip(figure.subplots(rows, columns, sharex=True, squeeze=False).flat, comparisons):
+        found = {o["name"]: o for o in comparison["optimizers"]}
+        for name in (name for name in SHOWN if name in found):
+            losses = found[name]["batch_loss"]
+            window = max(1, len(losses) // 20)
+            smooth = [statistics.fmean(losses[max(0, i + 1 - window) : i + 1]) for i in range(len(losses))]
             width, style = (2.2, "-") if name == "learned" else (1.3, "--" if name in HAND_MADE else "-")
             axes.plot(range(1, len(smooth) + 1), smooth, style, linewidth=width, label=name)
         axes.set_yscale("log")
-        axes.set_ylim(top=5)  # the paper's recipe rises to 3,000 on ReLU before it falls
+        axes.set_ylim(top=min(5, axes.get_ylim()[1]))  # the paper's recipe rises to 3,000 on ReLU before it falls
         axes.set_title(comparison["task"], fontsize=10)
         axes.grid(alpha=0.3, which="both")
     figure.supxlabel("step")
-    figure.supylabel("training batch loss, mean over held-out seeds and 5 steps")
+    figure.supylabel("training batch loss, mean over seeds and a twentieth of the steps", fontsize=9)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=5 if columns > 1 else 3, frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def accuracies(name: str, shows: str, title: str, claim: str, script: str) -> str:
-    """A table of test accuracies, ours and the paper's."""
-    parts = []
+def accuracies(name: str, shows: str, title: str, claim: str, picture: Path | None = None) -> str:
+    """A table of test accuracies and training losses, ours and the paper's; a pair of columns for each task."""
+    theirs, parts = PAPER[shows]["rows"], []
     for record in sized(name):
-        (comparison,) = record["comparisons"]
-        theirs = PAPER[shows]["rows"]
-        rows = [
-            [n, given(theirs.get(n)), spread(values(comparison, n, "test", "accuracy"), 100, 2)]
-            for n in sorted(names(comparison), key=lambda n: [*theirs].index(n) if n in theirs else -1)
-        ]
-        rows += [[n, given(numbers), NOT_RUN] for n, numbers in theirs.items() if n not in names(comparison)]
-        words, better = standing(comparison, "test", "accuracy", larger=True)
-        loss, lower = standing(comparison, "train", "loss", larger=False)
-        head = ["test accuracy in per cent", "paper", f"ours, size {record['study']['size']}"]
-        claims = [(f"highest test accuracy: {words}", better), (f"lowest training loss: {loss}", lower)]
-        parts += [about(record), table(head, rows), verdict(*claims)]
+        comparisons, tasks = record["comparisons"], record["study"]["settings"]["compared on"]
+        titles = [f"width {task['width']}, {task['horizon']:,} steps" for task in tasks]
+        head, rows, claims = ["", "paper"], [[n, given(theirs.get(n))] for n in names(comparisons[0])], []
+        for words, comparison in zip(titles, comparisons):
+            head += [f"test accuracy, {words}", "training loss"]
+            for row in rows:
+                row.append(spread(values(comparison, row[0], "test", "accuracy"), 100, 2))
+                row.append(spread(values(comparison, row[0], "train", "loss")))
+            for text, where in (
+                ("highest test accuracy", ("test", "accuracy")),
+                ("lowest training loss", ("train", "loss")),
+            ):
+                found, better = standing(comparison, *where, larger=where[1] == "accuracy", apart=OURS)
+                claims.append((f"{text}, {words}: {found}", better))
+        empty = [NOT_RUN] + ["–"] * (len(head) - 3)
+        rows += [[n, given(numbers), *empty] for n, numbers in theirs.items() if n not in names(comparisons[0])]
+        image = [f"![Training loss over the steps]({picture.name})"] if picture else []
+        parts += [about(record), *image, table(head, rows), verdict(*claims)]
     if not parts:
-        rows = [[n, given(numbers), NOT_RUN] for n, numbers in PAPER[shows]["rows"].items()]
-        parts = [table(["test accuracy in per cent", "paper", "ours"], rows), f"**{NOT_RUN}** (`studies/{script}`)"]
+        rows = [[n, given(numbers), NOT_RUN] for n, numbers in theirs.items()]
+        parts = [table(["test accuracy in per cent", "paper", "ours"], rows), f"**{NOT_RUN}** (`studies/{name}.py`)"]
     return section(title, claim, parts)
-
-
-def convnet() -> str:
-    """Table 2 at another small size: the full ConvNet, few steps, the hand-made optimizers."""
-    parts = []
-    for record in sized("convnet"):
-        scores = record["test accuracy"]
-        rows = [[n, given(PAPER["Table 2"]["rows"].get(n)), percent(score)] for n, score in scores.items()]
-        best = max((n for n in scores if n != "learned"), key=lambda n: scores[n]["mean"])
-        differences = {n: record[f"accuracy, learned - {n}"] for n in scores if n != "learned"}
-        above = sum(d["low"] > 0 for d in differences.values())
-        claim = f"highest test accuracy: {interval(differences[best])} against {best}, the best other"
-        claim += f"; the interval is above 0 against {above} of {len(differences)}"
-        head = ["test accuracy in per cent", "paper", f"ours, {record['steps']} steps"]
-        parts += [
-            about(record),
-            table(head, rows),
-            verdict((claim, decided(*(min(d[end] for d in differences.values()) for end in ("low", "high"))))),
-        ]
-    return "\n\n".join(parts)
 
 
 def percent(score: Record) -> str:
@@ -392,6 +389,7 @@ def figure6() -> str:
         words, better = standing(comparison, "test", "loss", larger=False)
         parts += [
             about(record),
+            f"![Training loss over the steps]({CURVES['figure6'].name})",
             table(["loss after the last step", "training", "validation", "test"], rows),
             verdict((f"lower test loss than AdamW: {words}", better)),
         ]
@@ -408,7 +406,7 @@ def page() -> str:
             "Table 3",
             "Figure 1 and Table 3: ResNet-18 on CIFAR-10",
             "The paper: the learned rule beats the hand-made ones, and is 0.29 points behind Symbolic L2O.",
-            "table3.py",
+            CURVES["table3"],
         ),
         figure5(),
         accuracies(
@@ -416,9 +414,7 @@ def page() -> str:
             "Table 2",
             "Table 2: ConvNet on CIFAR-10",
             "The paper: of twelve optimizers, the learned one reaches the highest test accuracy.",
-            "table2.py",
         ),
-        convnet(),
         table4(),
         attack(),
         figure6(),
@@ -461,6 +457,7 @@ def summary(sections: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    for figure5_record in sized("figure5")[:1]:
-        draw(figure5_record, CURVES)
+    for study, picture in CURVES.items():
+        for shown in sized(study)[:1]:
+            draw(shown, picture)
     print(f"wrote {PAGE}")

@@ -11,7 +11,7 @@ from sol_tasks.data_folder import find_data
 __all__ = ["load_alpaca"]
 
 
-def load_alpaca(data: Path) -> list[dict[str, str]]:
+def load_alpaca(data: str | Path) -> list[dict[str, str]]:
     """The records of the first file ``alpaca*.json`` in ``data/llm`` or ``data``.
 
     Raises:

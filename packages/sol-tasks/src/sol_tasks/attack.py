@@ -251,7 +251,7 @@ class Attack:
 
 
 def attack_cifar10(
-    data: Path | None,
+    data: str | Path | None,
     device: torch.device | str = "cpu",
     victim: str | nn.Module | None = None,
     name: str = "attack",
@@ -276,7 +276,7 @@ def attack_cifar10(
 
 
 def attack_robustbench(
-    model: str, data: Path | None, device: torch.device | str = "cpu", name: str = "attack", **options: Any
+    model: str, data: str | Path | None, device: torch.device | str = "cpu", name: str = "attack", **options: Any
 ) -> Attack:
     """:func:`attack_cifar10` on a RobustBench model, whose weights are in ``data/robustbench`` or are downloaded there.
 

@@ -47,7 +47,7 @@ def _task(
     """
     module, function = factory.split(":")
 
-    def make(data: Path | None = None, device: torch.device | str = "cpu") -> Task:
+    def make(data: str | Path | None = None, device: torch.device | str = "cpu") -> Task:
         loaded = importlib.import_module(f"sol_tasks.{module}")
         return getattr(loaded, function)(*arguments, data=data, device=device, **options)
 

@@ -22,7 +22,7 @@ _PIXELS = 3 * 32 * 32
 Part = tuple[numpy.ndarray, numpy.ndarray]  # images [N, 3, 32, 32] and labels [N], both uint8
 
 
-def load_cifar10(data: Path | None = None) -> Splits:
+def load_cifar10(data: str | Path | None = None) -> Splits:
     """Images, uint8 [N, 3, 32, 32], and labels, int64 [N]: 45,000 / 5,000 / 10,000 in train, valid and test.
 
     The valid split is the end of the official training set.

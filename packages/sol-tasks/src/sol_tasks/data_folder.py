@@ -15,7 +15,7 @@ Splits = dict[str, tuple[Tensor, Tensor]]
 """Inputs [N, ...] and labels [N] of ``train``, ``valid`` and ``test``."""
 
 
-def find_data(what: str, data: Path, subfolder: str, *patterns: str, advice: str) -> Path:
+def find_data(what: str, data: str | Path, subfolder: str, *patterns: str, advice: str) -> Path:
     """The first file or folder that matches one of ``patterns``, in ``data/subfolder`` or else in ``data`` itself.
 
     Args:
@@ -28,14 +28,14 @@ def find_data(what: str, data: Path, subfolder: str, *patterns: str, advice: str
     Raises:
         SolError: Nothing matches.
     """
-    for folder in (data / subfolder, data):
+    for folder in (Path(data) / subfolder, Path(data)):
         for pattern in patterns:
             for path in sorted(folder.glob(pattern)):
                 return path
     raise SolError(f"no {what} in {data}: looked for {' or '.join(patterns)} there and in {subfolder}/; {advice}")
 
 
-def require_data(data: Path | None, task: str) -> Path:
+def require_data(data: str | Path | None, task: str) -> Path:
     """``data``, for a task without default data.
 
     Raises:
@@ -43,7 +43,7 @@ def require_data(data: Path | None, task: str) -> Path:
     """
     if data is None:
         raise SolError(f"{task} needs a data folder: pass --data DIR or set SOL_DATA")
-    return data
+    return Path(data)
 
 
 def cache_folder() -> Path:

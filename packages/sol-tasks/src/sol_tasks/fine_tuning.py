@@ -206,7 +206,7 @@ def _trimmed(rows: Rows) -> Rows:
 
 def bert_glue(
     dataset: str,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: torch.device | str = "cpu",
     *,
     checkpoint: str | None = None,
@@ -249,7 +249,7 @@ def bert_glue(
 @torch.no_grad()
 def bert_head(
     dataset: str,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: torch.device | str = "cpu",
     *,
     checkpoint: str | None = None,
@@ -280,7 +280,7 @@ def bert_head(
 
 
 def instruction_tuning(
-    data: Path | None,
+    data: str | Path | None,
     device: torch.device | str = "cpu",
     *,
     checkpoint: str | None = None,

@@ -140,7 +140,7 @@ def synthetic_pictures(count: int, size: int, generator: torch.Generator) -> Ten
     return picture
 
 
-def siren(data: Path | None = None, device: torch.device | str = "cpu") -> PictureFit:
+def siren(data: str | Path | None = None, device: torch.device | str = "cpu") -> PictureFit:
     """A SIREN with 2 x 32 units for a picture of 32 x 32 pixels, T = 200: CIFAR-10's, or synthetic without ``data``.
 
     Raises:
@@ -250,6 +250,6 @@ def _residual(model: nn.Module, t: Tensor, x: Tensor) -> Tensor:
     return cast(Tensor, u_t + u * u_x - _VISCOSITY * u_xx)
 
 
-def burgers(data: Path | None = None, device: torch.device | str = "cpu") -> Burgers:
+def burgers(data: str | Path | None = None, device: torch.device | str = "cpu") -> Burgers:
     """A physics-informed network with 3 x 20 tanh units for Burgers' equation, T = 200."""
     return Burgers(device=device)

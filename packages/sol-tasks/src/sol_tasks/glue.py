@@ -47,7 +47,7 @@ GLUE: dict[str, Dataset] = {
 _LABELS = {"0": 0, "1": 1, "entailment": 0, "not_entailment": 1}
 
 
-def load_glue(name: str, data: Path | None = None, rows: int | None = None) -> dict[str, Examples]:
+def load_glue(name: str, data: str | Path | None = None, rows: int | None = None) -> dict[str, Examples]:
     """The splits. ``test`` is the official development set; the rest is the official training set, shuffled, of which
     ``valid`` is a tenth, at most 1,000 rows.
 
@@ -68,7 +68,7 @@ def load_glue(name: str, data: Path | None = None, rows: int | None = None) -> d
     return {"train": train[held:][:rows], "valid": train[:held], "test": test}
 
 
-def _files(name: str, data: Path) -> tuple[Examples, Examples]:
+def _files(name: str, data: str | Path) -> tuple[Examples, Examples]:
     advice = "get it from gluebenchmark.com/tasks, or leave out --data to download it with the package datasets"
     train = find_data(name, data, "glue", f"{name}/train.tsv", advice=advice)
     return _table(train, GLUE[name]), _table(train.with_name("dev.tsv"), GLUE[name])

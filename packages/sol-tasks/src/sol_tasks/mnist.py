@@ -20,7 +20,7 @@ _SPLIT_SEED = 20_240_929
 _VALID = 5_000
 
 
-def load_mnist(data: Path | None = None) -> Splits:
+def load_mnist(data: str | Path | None = None) -> Splits:
     """Images in [0, 1], float32 [N, 784], and labels, int64 [N], for train, valid and test.
 
     Args:
@@ -55,7 +55,7 @@ def _shipped() -> Splits:
     return {name: (images[rows], labels[rows]) for name, rows in ((n, torch.cat(p)) for n, p in parts.items())}
 
 
-def _original(data: Path) -> Splits:
+def _original(data: str | Path) -> Splits:
     folder = find_data("MNIST", data, "vision", "MNIST/raw", advice=_how_to_get(data))
     images, labels = _part(folder, "train")
     held = len(labels) - _VALID if len(labels) > _VALID else len(labels) // 2
@@ -76,7 +76,7 @@ def _part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     return images.flatten(1).float() / 255, labels.long()
 
 
-def _how_to_get(root: Path) -> str:
+def _how_to_get(root: str | Path) -> str:
     """The command that downloads the files to ``root/MNIST/raw``."""
     return f"download it with: python -c \"import torchvision; torchvision.datasets.MNIST('{root}', download=True)\""
 

@@ -131,7 +131,7 @@ def _calibrated(logits: Tensor, labels: Tensor) -> float:
     return float(loss)
 
 
-def gat(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
+def gat(name: str, data: str | Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
     """GAT on Cora, Citeseer or PubMed, T = 250.
 
     Source: Velickovic et al., "Graph attention networks", ICLR 2018.
@@ -140,7 +140,7 @@ def gat(name: str, data: Path | None = None, device: torch.device | str = "cpu")
     return NodeClassification(f"gat-{name.lower()}", GAT, graph, 2, device=device)
 
 
-def jknet(name: str, data: Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
+def jknet(name: str, data: str | Path | None = None, device: torch.device | str = "cpu") -> NodeClassification:
     """JK-Net on Cora, Citeseer or PubMed, T = 250.
 
     Source: Xu et al., "Representation learning on graphs with jumping knowledge networks", ICML 2018.

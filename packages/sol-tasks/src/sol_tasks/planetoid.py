@@ -19,7 +19,7 @@ __all__ = ["GRAPHS", "load_planetoid"]
 GRAPHS = ("Cora", "Citeseer", "PubMed")
 
 
-def load_planetoid(name: str, data: Path | None = None) -> Graph:
+def load_planetoid(name: str, data: str | Path | None = None) -> Graph:
     """Cora, Citeseer or PubMed with the public split: 20 training nodes per class, 500 valid, 1000 test.
 
     The rows of the feature matrix are scaled to sum to 1.
@@ -59,7 +59,7 @@ def _downloaded(name: str) -> Path:
     return folder
 
 
-def _found(name: str, data: Path) -> Path:
+def _found(name: str, data: str | Path) -> Path:
     """The folder with the files, in the user's data folder."""
     advice = f"get the files ind.{name.lower()}.* from {_SOURCE}"
     raw = find_data(name, data, "graph", f"{name}/raw", advice=advice)

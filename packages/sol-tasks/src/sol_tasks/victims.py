@@ -109,7 +109,7 @@ def _sequential(text: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _index(data: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
+def _index(data: str | Path) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The folder that paths in ``models.json`` are relative to, and its records by file stem."""
     advice = (
         "write this list of checkpoints, for instance of those of github.com/Verified-Intelligence/alpha-beta-CROWN "
@@ -120,12 +120,12 @@ def _index(data: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
     return file.parents[1], {Path(record["file"]).stem: record for record in records}
 
 
-def list_victims(data: Path) -> list[str]:
+def list_victims(data: str | Path) -> list[str]:
     """Names of the robust CIFAR-10 models in ``weights/models.json``, in ``data/vision`` or ``data``."""
     return [name for name, record in _index(data)[1].items() if "cifar10_robust" in record["file"]]
 
 
-def load_victim(name: str, data: Path, device: torch.device | str = "cpu") -> nn.Module:
+def load_victim(name: str, data: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """A model in ``weights/models.json`` by its file name without the suffix, frozen and in evaluation mode.
 
     Weights are loaded with ``weights_only=True``.

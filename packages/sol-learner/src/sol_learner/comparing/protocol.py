@@ -58,7 +58,7 @@ def compare(
     spent: Mapping[str, int] | None = None,
     store: Store | str | Path | None = None,
     workers: Workers | None = None,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     clock: Clock | None = None,

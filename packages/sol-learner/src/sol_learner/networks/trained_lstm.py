@@ -44,7 +44,7 @@ class TrainedLSTM:
     lr: float
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> list[str]:
+    def save(self, folder: str | Path) -> list[str]:
         """Write both files to an existing folder, the weights first; returns their names.
 
         Raises:
@@ -59,8 +59,8 @@ class TrainedLSTM:
             "provenance": self.provenance,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        write_atomically(folder / LSTM_WEIGHTS, content)
-        write_atomically(folder / LSTM_FILE, json.dumps(record, indent=1) + "\n")
+        write_atomically(Path(folder) / LSTM_WEIGHTS, content)
+        write_atomically(Path(folder) / LSTM_FILE, json.dumps(record, indent=1) + "\n")
         return [LSTM_FILE, LSTM_WEIGHTS]
 
     @classmethod

@@ -56,7 +56,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         identity: Mapping[str, Any] | None = None,
         *,
         resume: bool = False,
@@ -64,7 +64,8 @@ class Checkpoints:
         ranks: Ranks | None = None,
         interval: float = 1.0,
     ) -> None:
-        self.folder, self.ranks, self.interval = folder, ranks or Ranks(), interval
+        self.folder = None if folder is None else Path(folder)
+        self.ranks, self.interval = ranks or Ranks(), interval
         self.identity = json.loads(json.dumps(dict(identity or {})))
         self.journal: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
