@@ -79,7 +79,7 @@ FLOORS = (
     {"task_registry", "inner", "loaders"},
     {"testing", "estimators", "search", "comparing"},
     {"config", "figures"},
-    {"meta_training", "planning", "report"},
+    {"meta_training", "planning", "starting", "report"},
     {"pipeline", "baselines"},
     {"run_folder"},
     {"front_door"},

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch.nn import Linear, Sequential, Sigmoid, Tanh
 
-from sol_learner import Clock, LearnConfig, Learner, compare, write_run
+from sol_learner import Checkpoints, Clock, LearnConfig, Learner, compare, write_run
 from sol_learner.inner import TaskSet
 from sol_learner.mixture import augmented, drawn_task
 from sol_learner.run_folder import prepare_folder
 from sol_learner.runtime import Interrupted, NullProgress
 from sol_learner.runtime.progress import Phase, open_progress
 from sol_learner.search.terms import combine, split
+from sol_learner.starting import find_start
 from sol_learner.task import Stream
 from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule, symbol
 
@@ -344,12 +345,17 @@ def test_a_rule_is_checked_on_variants_of_its_task(searched):
     assert all(row["learned"] <= 2 * row["start"] for row in valid.values())
 
 
+def start_of(task, config):
+    return find_start([task], config, False, Checkpoints(), NullProgress(), Clock())
+
+
 def test_auto_starts_from_the_better_of_prior_and_adam(task):
-    learner = Learner([task], replace(SEARCH, start="auto"))
-    learner.tune()
-    better = min(learner.starts, key=learner.starts.get)
-    assert learner.start.name == better.removesuffix("-constant")
-    assert Learner([task], replace(SMALL, start="auto")).start.name == "adam"
+    start = start_of(task, replace(SEARCH, start="auto"))
+    better = min(start.objectives, key=start.objectives.get)
+    assert start.rule.name == better.removesuffix("-constant")
+    tried = sum(len(measured) for _, measured in start.tunings.values()) + 5 + (6 if better.startswith("sol") else 0)
+    assert start.trainings == tried * SEARCH.tuning_episodes
+    assert start_of(task, replace(SMALL, start="auto")).rule.name == "adam"
 
 
 def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch):
@@ -359,15 +365,12 @@ def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch):
         return measure(self, rule, *arguments, **options) * (factor if "wd" in rule.values else 1.0)
 
     monkeypatch.setattr(TaskSet, "run", run)
-    learner = Learner([task], SEARCH)
-    learner.tune()
-    assert "wd" not in learner.start.values
+    assert "wd" not in start_of(task, SEARCH).rule.values
     factor = 0.5
-    learner = Learner([task], SEARCH)
-    _, lr, _ = learner.tune()
-    wd = learner.start.values["wd"]
-    assert min(abs(lr * wd * task.horizon - share) for share in (0.2, 0.4)) < 0.01
-    assert min(learner.starts, key=learner.starts.get) == "sol-general with weight decay"
+    start = start_of(task, SEARCH)
+    wd = start.rule.values["wd"]
+    assert min(abs(start.lr * wd * task.horizon - share) for share in (0.2, 0.4)) < 0.01
+    assert min(start.objectives, key=start.objectives.get) == "sol-general with weight decay"
     result = Learner([task], replace(SEARCH, max_terms=12)).run()
     assert " + w*wd where" in str(result.rule)  # searched by wd, not by a coefficient; other terms share factors
     assert result.rule.values["wd"] not in (wd, 0.0)

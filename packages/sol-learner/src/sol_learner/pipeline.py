@@ -20,15 +20,8 @@ import torch
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import (
-    Optimizer,
-    RuleOptimizer,
-    learning_rates,
-    nearby_decays,
-    nearby_rates,
-    tune_learning_rate,
-)
-from sol_learner.inner.references import CHOOSING, REFERENCES, has_matrices, reference
+from sol_learner.inner.episodes import Optimizer, RuleOptimizer
+from sol_learner.inner.references import has_matrices, reference
 from sol_learner.inner.side_by_side import obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.meta_training import MetaTrainer, MetaTraining, network_generator
@@ -45,24 +38,17 @@ from sol_learner.search.front import FrontPoint, best_points, held, measured_fro
 from sol_learner.search.polishing import Polished, polish
 from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
-from sol_learner.search.terms import fit_library, rounded, split
+from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
+from sol_learner.starting import Start, Tuning, find_start, reference_of
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
-from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator, symbol
+from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
-Tuning = list[tuple[float, float]]
-
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 """The phases that run a CMA-ES search."""
-
-DECAYED = "sol-general with weight decay"
-"""The name of this start in a summary."""
-
-NEARLY = 0.03
-"""A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
 
 
 @dataclass
@@ -185,13 +171,12 @@ class Learner:
             clock or Clock(),
         )
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
-        self.reference = ZOO["adam" if self.config.start in ("auto", "sol-general") else self.config.start]
+        self.reference = reference_of(self.config)
         self.start = ZOO["adam" if self.config.start == "auto" else self.config.start]
         self.timings = dict[str, float]()
         self._plan: Plan | None = None
         self.searches, self.less = list[dict[str, Any]](), list[str]()
         self._now = Phase.TUNE, 0.0
-        self.starts = dict[str, float]()
         self.checked, self.gave_start = 0, False
         self._constants = dict[str, Constant[Task]]()
         if self.config.episodes and _reduces(self.start.expression, self.start.vocabulary):
@@ -218,7 +203,9 @@ class Learner:
                 self.progress.note(f"training models of {task.name} one after another: {fault.reason}")
         self._follow(self.plan())
         with self._phase(Phase.TUNE):
-            task_set, lr, tunings = self.tune()
+            sizes = self.members, self.config, self._guarded
+            begun = find_start(*sizes, self.checkpoints, self.progress, self.clock)
+        self.start, task_set, lr = begun.rule, begun.task_set, begun.lr
         self._follow(self._replanned())
         config = self.config
         evaluator = self._candidate_evaluator(task_set)
@@ -242,7 +229,7 @@ class Learner:
             polished = self.not_worse(polished, start, evaluator)
         with self._phase(Phase.CHECK):
             polished, valid = self.valid_choice(polished)
-            trainings = self._trainings(training, tunings, evaluator)
+            trainings = self._trainings(training, begun, evaluator)
         self.gave_start = polished.rule == start
         if self.gave_start:
             self.progress.note("no better rule was found: giving the start")
@@ -259,9 +246,9 @@ class Learner:
         rule = replace(polished.rule, name=f"{self.members[0].name}-optimizer", provenance=provenance)
         result = LearnResult(rule, readout, error, front, [])
         with self._phase(Phase.COMPARE):
-            result.comparisons = self.compare(rule, tunings, sum(trainings.values()))
+            result.comparisons = self.compare(rule, begun.tunings, sum(trainings.values()))
         self.checkpoints.save(force=True)
-        result.summary = self._summary(result, training, polished, lr, tunings)
+        result.summary = self._summary(result, training, polished, begun)
         result.summary |= {"valid": valid}
         result.summary |= {"gradient_rms": samples.gradient_rms, "kernel": training.kernel, "trainings": trainings}
         result.summary |= {"front_trainings": evaluator.trainings + self.checked - trainings["search"]}
@@ -341,8 +328,6 @@ class Learner:
             self.progress = Timed(self.progress, self._seconds_left)
         self._plan, self.config = plan, plan.config
         self.less += [what for what in plan.less if what not in self.less]
-        if plan.config.start == "sol-general" and not self.starts:
-            self.start = ZOO["sol-general"]
 
     def _seconds_left(self) -> float:
         """Seconds until the end, by the plan."""
@@ -352,108 +337,6 @@ class Learner:
         return self._plan.after(phase) + max(0.0, self._plan.of(phase).seconds - (self.clock.elapsed - begun))
 
     # -- phases ----------------------------------------------------------------------------------------------
-
-    def tune(self) -> tuple[TaskSet, float, dict[str, tuple[float, Tuning]]]:
-        """Tune the start rule on each task, and find the learning rate that is best on average for all.
-
-        Returns:
-            The task set, with each task scaled by its tuned start loss if there are several; the common learning rate;
-            and each task's learning rate with all measurements behind it.
-        """
-        config, tunings = self.config, dict[str, tuple[float, Tuning]]()
-        if len(self.members) == 1 and config.start == "sol-general" and not config.episodes:
-            task_set = TaskSet(self.members, (1.0,), config.objective, self._guarded)
-            return task_set, self._rate_of_start(task_set, math.nan, math.inf), tunings
-        self.progress.phase(Phase.TUNE, f"tuning {self.reference.name}", len(self.tasks))
-        for number, task in enumerate(self.tasks, 1):
-            tuned = partial(
-                tune_learning_rate,
-                task,
-                self.reference,
-                config.seed,
-                config.tuning_episodes,
-                clock=self.clock,
-                weight=config.objective,
-            )
-            lr, measured = self.checkpoints.once(f"tune/{task.name}", tuned)
-            tunings[task.name] = (lr, [(rate, loss) for rate, loss in measured])
-            self.progress.step(number, lr=lr, loss=min(loss for _, loss in measured))
-        if len(self.members) > len(self.tasks):
-            task_set = TaskSet(self.members, (1.0,) * len(self.members), config.objective)
-            return task_set, self._rate_of_start(task_set, math.nan, math.inf), tunings
-        if len(self.tasks) == 1:
-            task_set = TaskSet(self.tasks, (1.0,), config.objective, self._guarded)
-            return task_set, self._rate_of_start(task_set, lr, min(loss for _, loss in measured)), tunings
-        scales = tuple(min(loss for _, loss in measured) for _, measured in tunings.values())
-        task_set = TaskSet(self.tasks, scales, config.objective, self._guarded)
-        own = [rate for rate, _ in tunings.values()]
-        middle, width = math.sqrt(min(own) * max(own)), (max(own) / min(own)) ** (1 / 8)
-        rates = learning_rates(middle, width, 9)
-        losses = self.checkpoints.once(
-            "tune/task_set",
-            lambda: (
-                task_set.run(
-                    self.reference, config.seed, Stream.TUNE, range(config.tuning_episodes), lr=rates, clock=self.clock
-                )
-                .mean(1)
-                .tolist()
-            ),
-        )
-        lr = float(rates[int(numpy.argmin(losses))])
-        return task_set, self._rate_of_start(task_set, lr, min(losses)), tunings
-
-    def _rate_of_start(self, task_set: TaskSet, lr: float, loss: float) -> float:
-        """The start's learning rate. With start auto, sol-general is the start if it is better than the reference.
-
-        Args:
-            task_set: The tasks.
-            lr, loss: Learning rate and objective of the tuned reference.
-        """
-        config, general = self.config, ZOO["sol-general"]
-        mixed = len(self.members) > len(self.tasks)
-        if config.episodes or config.start not in ("auto", "sol-general"):
-            if mixed:
-                raise SolError("a mixture of tasks needs start = sol-general and episodes = 0")
-            return lr
-        rates, episodes = nearby_rates(general), range(config.tuning_episodes)
-        losses = self.checkpoints.once(
-            "tune/sol-general",
-            lambda: (
-                task_set.run(general, config.seed, Stream.TUNE, episodes, lr=rates, clock=self.clock).mean(1).tolist()
-            ),
-        )
-        self.starts = {f"{self.reference.name}-constant": loss} if loss < math.inf else {}
-        self.starts |= {"sol-general": min(losses)}
-        if config.start == "auto" and not mixed and not min(losses) < loss:
-            return lr
-        self.start = general
-        enough = min(losses) + (NEARLY * abs(min(losses)) if self._guarded else 0.0)
-        lr = next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
-        return lr if task_set.horizon is None else self._decayed(task_set, lr, task_set.horizon, min(losses))
-
-    def _decayed(self, task_set: TaskSet, lr: float, horizon: int, loss: float) -> float:
-        """The start's learning rate; the start gets decoupled weight decay if that is better by :data:`NEARLY`.
-
-        Args:
-            task_set: The tasks.
-            lr: Learning rate of the start without weight decay.
-            horizon: Steps of an episode.
-            loss: The lowest objective without weight decay.
-        """
-        decayed = replace(self.start, expression=self.start.expression + symbol("wd") * symbol("w"))
-        values = nearby_decays(lr, horizon)
-        stretch = self.config.seed, Stream.TUNE, range(self.config.tuning_episodes)
-        losses = self.checkpoints.once(
-            "tune/weight decay",
-            lambda: task_set.run(decayed, *stretch, lr=values["lr"], values=values, clock=self.clock).mean(1).tolist(),
-        )
-        best = int(numpy.argmin(losses))
-        self.starts |= {DECAYED: losses[best]}
-        if not losses[best] < loss - NEARLY * abs(loss):
-            return lr
-        found = {name: rounded(float(column[best])) for name, column in values.items()}
-        self.start = replace(decayed, values={**decayed.values, "wd": found["wd"]})
-        return found["lr"]
 
     def trainer(self, task_set: TaskSet, lr: float) -> MetaTrainer[SymbolicNetwork]:
         """The meta-trainer of a fresh network on the tasks' device."""
@@ -663,23 +546,15 @@ class Learner:
     # -- the record ------------------------------------------------------------------------------------------
 
     def _trainings(
-        self,
-        training: MetaTraining[SymbolicNetwork],
-        tunings: dict[str, tuple[float, Tuning]],
-        evaluator: CandidateEvaluator,
+        self, training: MetaTraining[SymbolicNetwork], begun: Start, evaluator: CandidateEvaluator
     ) -> dict[str, int]:
         """Trainings that each part of the learner spent on the rule, whole or in windows, without the front."""
         config, several = self.config, len(self.tasks)
-        rates = sum(len(measured) for _, measured in tunings.values()) + (9 * several if several > 1 else 0)
         episodes = max((int(record["episode"]) for record in training.history), default=0)
         validations = sum("loss" in record for record in training.history)
         per_episode = config.meta_batch * self.ranks.size
-        nearby = len(nearby_rates(ZOO["sol-general"])) if self.starts else 0
-        nearby += len(nearby_decays(1.0, 1)["wd"]) if DECAYED in self.starts else 0
-        tried = nearby + (9 if several > 1 else 0)
-        guards = tried * CHOOSING + REFERENCES + 2 * CHOOSING if self._guarded else 0  # with those of sol-general
         return {
-            "tuning": (rates + nearby * len(self.members)) * config.tuning_episodes + guards,
+            "tuning": begun.trainings,
             "meta-training": episodes * per_episode + validations * config.validation_episodes * several,
             "recording": 2 * config.record_episodes * several,
             "search": evaluator.trainings + self.checked,
@@ -690,8 +565,7 @@ class Learner:
         result: LearnResult,
         training: MetaTraining[SymbolicNetwork],
         polished: Polished,
-        lr: float,
-        tunings: dict[str, tuple[float, Tuning]],
+        begun: Start,
     ) -> dict[str, Any]:
         modules = {"torch": torch.__version__, "sympy": sympy.__version__, "numpy": numpy.__version__}
         return {
@@ -707,9 +581,9 @@ class Learner:
             "budget": self.clock.budget,
             "tuning": {
                 "rule": self.start.name,
-                "lr": lr,
-                "starts": self.starts,
-                "tasks": {name: {"lr": rate, "measured": table} for name, (rate, table) in tunings.items()},
+                "lr": begun.lr,
+                "starts": begun.objectives,
+                "tasks": {name: {"lr": rate, "measured": table} for name, (rate, table) in begun.tunings.items()},
             },
             "meta_training": {
                 "loss": training.loss,

@@ -1,0 +1,196 @@
+"""The rule that learning starts from, and its learning rate: several are measured on the tuning stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy
+
+from sol_learner.config import LearnConfig
+from sol_learner.inner.episodes import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
+from sol_learner.inner.references import CHOOSING, REFERENCES
+from sol_learner.inner.task_set import TaskSet
+from sol_learner.mixture import TaskMixture
+from sol_learner.runtime.checkpoints import Checkpoints
+from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.progress import Phase, Progress
+from sol_learner.search.terms import rounded
+from sol_learner.task import Stream, Task
+from sol_symbols import ZOO, SolError, UpdateRule, symbol
+
+__all__ = ["Start", "Tuning", "find_start", "reference_of"]
+
+Tuning = list[tuple[float, float]]
+"""Learning rates with the mean objective of each."""
+
+DECAYED = "sol-general with weight decay"
+"""The name of this start in a summary."""
+
+NEARLY = 0.03
+"""A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
+
+
+@dataclass
+class Start:
+    """Where learning starts.
+
+    Attributes:
+        rule: The rule, without its learning rate.
+        task_set: The tasks, each scaled by the loss of its tuned reference if there are several.
+        lr: The learning rate: one for all tasks.
+        tunings: Learning rate of the reference on each task, with all measurements behind it.
+        objectives: Best objective of each start that was measured, where there was a choice.
+        trainings: Trainings that all of this took.
+    """
+
+    rule: UpdateRule
+    task_set: TaskSet
+    lr: float
+    tunings: dict[str, tuple[float, Tuning]] = field(default_factory=dict)
+    objectives: dict[str, float] = field(default_factory=dict)
+    trainings: int = 0
+
+
+def reference_of(config: LearnConfig) -> UpdateRule:
+    """The rule whose learning rate is tuned first: the start that the settings name, Adam if that is sol-general."""
+    return ZOO["adam" if config.start in ("auto", "sol-general") else config.start]
+
+
+def find_start(
+    members: Sequence[Task],
+    config: LearnConfig,
+    guarded: bool,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    clock: Clock,
+) -> Start:
+    """Tune the reference on each task; measure sol-general, without and with weight decay, if it may be the start.
+
+    Args:
+        members: Tasks and mixtures of tasks.
+        config: Settings of the run.
+        guarded: Whether a start must train the reference networks, too.
+        checkpoints, progress, clock: Those of the run.
+
+    Raises:
+        SolError: No learning rate trains one of the tasks, or the settings do not fit a mixture.
+        Interrupted: By the clock.
+    """
+    return _Finder(members, config, guarded, checkpoints, progress, clock).run()
+
+
+class _Finder:
+    """See :func:`find_start`."""
+
+    def __init__(
+        self,
+        members: Sequence[Task],
+        config: LearnConfig,
+        guarded: bool,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        clock: Clock,
+    ) -> None:
+        self.members, self.config, self.guarded = tuple(members), config, guarded
+        self.tasks = tuple(task for task in members if not isinstance(task, TaskMixture))
+        self.checkpoints, self.progress, self.clock = checkpoints, progress, clock
+        self.reference = reference_of(config)
+        self.stretch = config.seed, Stream.TUNE, range(config.tuning_episodes)
+
+    def run(self) -> Start:
+        """The start."""
+        config = self.config
+        if len(self.members) == 1 and config.start == "sol-general" and not config.episodes:
+            return self._chosen(self._set(self.members), {}, math.nan, math.inf)
+        tunings = self._tuned()
+        if len(self.members) > len(self.tasks):
+            scales = (1.0,) * len(self.members)
+            return self._chosen(TaskSet(self.members, scales, config.objective), tunings, math.nan, math.inf)
+        if len(self.tasks) == 1:
+            ((lr, measured),) = tunings.values()
+            return self._chosen(self._set(self.tasks), tunings, lr, min(loss for _, loss in measured))
+        task_set = self._set(self.tasks, tuple(min(loss for _, loss in measured) for _, measured in tunings.values()))
+        own = [rate for rate, _ in tunings.values()]
+        middle, width = math.sqrt(min(own) * max(own)), (max(own) / min(own)) ** (1 / 8)
+        rates = learning_rates(middle, width, 9)
+        losses = self._measured("task_set", task_set, self.reference, lr=rates)
+        return self._chosen(task_set, tunings, float(rates[int(numpy.argmin(losses))]), min(losses))
+
+    def _set(self, tasks: tuple[Task, ...], scales: tuple[float, ...] = (1.0,)) -> TaskSet:
+        return TaskSet(tasks, scales, self.config.objective, self.guarded)
+
+    def _tuned(self) -> dict[str, tuple[float, Tuning]]:
+        """The reference's learning rate on each task."""
+        config, tunings = self.config, dict[str, tuple[float, Tuning]]()
+        self.progress.phase(Phase.TUNE, f"tuning {self.reference.name}", len(self.tasks))
+        for number, task in enumerate(self.tasks, 1):
+            sizes = self.reference, config.seed, config.tuning_episodes
+            tuned = partial(tune_learning_rate, task, *sizes, clock=self.clock, weight=config.objective)
+            lr, measured = self.checkpoints.once(f"tune/{task.name}", tuned)
+            tunings[task.name] = (lr, [(rate, loss) for rate, loss in measured])
+            self.progress.step(number, lr=lr, loss=min(loss for _, loss in measured))
+        return tunings
+
+    def _measured(self, key: str, task_set: TaskSet, rule: UpdateRule, **options: Any) -> list[float]:
+        """Mean objective of each variant of a rule."""
+
+        def run() -> list[float]:
+            return task_set.run(rule, *self.stretch, clock=self.clock, **options).mean(1).tolist()
+
+        return list(self.checkpoints.once(f"tune/{key}", run))
+
+    def _chosen(self, task_set: TaskSet, tunings: dict[str, tuple[float, Tuning]], lr: float, loss: float) -> Start:
+        """The reference, or with start auto or sol-general the latter if it is better.
+
+        Args:
+            task_set: The tasks.
+            tunings: See :class:`Start`.
+            lr, loss: Learning rate and objective of the tuned reference.
+        """
+        config, general = self.config, ZOO["sol-general"]
+        several = len(self.tasks) > 1
+        spent = sum(len(measured) for _, measured in tunings.values()) + (9 * len(self.tasks) if several else 0)
+        start = Start(ZOO["adam" if config.start == "auto" else config.start], task_set, lr, tunings)
+        mixed = len(self.members) > len(self.tasks)
+        nearby = 0
+        if not config.episodes and config.start in ("auto", "sol-general"):
+            rates = nearby_rates(general)
+            losses = self._measured("sol-general", task_set, general, lr=rates)
+            nearby += len(rates)
+            start.objectives = {f"{self.reference.name}-constant": loss} if loss < math.inf else {}
+            start.objectives |= {"sol-general": min(losses)}
+            if config.start == "sol-general" or mixed or min(losses) < loss:
+                enough = min(losses) + (NEARLY * abs(min(losses)) if self.guarded else 0.0)
+                start.lr = next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
+                start.rule = general
+                if task_set.horizon is not None:
+                    nearby += self._decayed(start, task_set.horizon, min(losses))
+        elif mixed:
+            raise SolError("a mixture of tasks needs start = sol-general and episodes = 0")
+        tried = nearby + (9 if several else 0)
+        guards = tried * CHOOSING + REFERENCES + 2 * CHOOSING if self.guarded else 0  # with those of sol-general
+        start.trainings = (spent + nearby * len(self.members)) * config.tuning_episodes + guards
+        return start
+
+    def _decayed(self, start: Start, horizon: int, loss: float) -> int:
+        """Give the start decoupled weight decay if that is better by :data:`NEARLY`; returns how many were tried.
+
+        Args:
+            start: The start without weight decay; changed.
+            horizon: Steps of an episode.
+            loss: Its lowest objective.
+        """
+        decayed = replace(start.rule, expression=start.rule.expression + symbol("wd") * symbol("w"))
+        values = nearby_decays(start.lr, horizon)
+        losses = self._measured("weight decay", start.task_set, decayed, lr=values["lr"], values=values)
+        best = int(numpy.argmin(losses))
+        start.objectives |= {DECAYED: losses[best]}
+        if losses[best] < loss - NEARLY * abs(loss):
+            found = {name: rounded(float(column[best])) for name, column in values.items()}
+            start.rule = replace(decayed, values={**decayed.values, "wd": found["wd"]})
+            start.lr = found["lr"]
+        return len(losses)
