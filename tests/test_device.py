@@ -28,6 +28,7 @@ CLASSIC = ("adam", "lion", "nesterov", "yogi", "adan", "adopt")
 REDUCING = ("lamb", "novograd", "adam-mini", "cautious-adamw", "stable-adamw", "mars", "sol-general")
 RULES = {name: ZOO[name] for name in (*CLASSIC, *REDUCING)}
 RULES["muon"] = UpdateRule.parse("la_o*cd where T = 9")
+RULES["polyak"] = UpdateRule.parse("g*min(1, loss*inv0(all_dot(g, g)))*ld where T = 9")
 RULES["pull"] = UpdateRule.parse("ad*wu + 0.1*clip(g, 0.1)*pd + 50*pull where T = 9")
 UNITS = [("identity", "mul", "exp", "sign"), ("identity", "square")]
 
@@ -199,7 +200,7 @@ def test_meta_training_leaves_no_tensor_on_another_device(name, meta):
 
 
 @pytest.mark.parametrize("foreach", [False, True])
-@pytest.mark.parametrize("name", [name for name in RULES if name != "muon"])  # orth has no PyTorch source
+@pytest.mark.parametrize("name", RULES)
 def test_an_emitted_optimizer_leaves_no_tensor_on_another_device(name, foreach, meta):
     parameters = [nn.Parameter(torch.empty(shape, device=meta)) for shape in ((4, 3), (5,), ())]
     horizon = {"horizon": 9} if RULES[name].needs_horizon else {}
@@ -207,5 +208,5 @@ def test_an_emitted_optimizer_leaves_no_tensor_on_another_device(name, foreach, 
     for _ in range(3):
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
+        optimizer.step(*((lambda: torch.empty((), device=meta)) for _ in range(name == "polyak")))
     assert all(parameter.is_meta for parameter in parameters)

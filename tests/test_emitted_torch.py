@@ -333,3 +333,30 @@ def test_rules_of_tensors_do_not_wait_for_the_device(load, monkeypatch):
     with Watch():
         optimizer.step()
     assert {*read} <= {torch.float64}  # what _numbers computed, on the host
+
+
+def test_a_formula_of_the_loss_takes_it_from_the_closure(load):
+    rule = UpdateRule.parse("g*min(1, loss*inv0(all_dot(g, g))) + 0.1*m where lr = 0.5")
+    kind, grads = load(rule), next(gradients(torch.float64, 1))
+
+    def moved(closure, **options):
+        params = parameters(torch.float64)
+        for p, g in zip(params, grads):
+            p.grad = -g if options.get("maximize") else g.clone()
+        optimizer = kind(params, **options)
+        returned = optimizer.step(closure)
+        return returned, [p.detach() for p in params]
+
+    returned, expected = moved(lambda: torch.tensor(0.3, dtype=torch.float64, requires_grad=True))
+    assert float(returned.detach()) == 0.3
+    for closure, options in [
+        (lambda: 0.3, {}),
+        (lambda: torch.tensor([0.3], dtype=torch.float64).squeeze(), {"foreach": False}),
+        (lambda: -0.3, {"maximize": True}),
+        (lambda: 0.3, {"capturable": True}),
+        (lambda: torch.tensor(0.3, dtype=torch.float64), {"differentiable": False}),
+    ]:
+        for found, wanted in zip(moved(closure, **options)[1], expected):
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+    with pytest.raises(RuntimeError, match=r"needs the loss: call step\(lambda: loss\)"):
+        moved(None)

@@ -12,6 +12,8 @@ import pytest
 import pytorch_optimizer
 import torch
 
+from sol_export import export_rule, load_optimizer
+from sol_export.verification import imported
 from sol_symbols import STANDARD, ZOO, Hyperparameter, Layout, Recurrence, UpdateRule, evaluator, resolve_rule
 
 jax.config.update("jax_enable_x64", True)
@@ -343,3 +345,32 @@ def test_pytorchs_schedule_of_nadam_is_a_rule_with_a_state_more():
     rule = UpdateRule.parse(own, wider)
     np.testing.assert_allclose(rule_path(rule), of_torch(OPTIM.NAdam)(), rtol=1e-12, atol=1e-15)
     assert np.abs(rule_path(rule) - rule_path(ZOO["nadam"])).max() > 1e-3
+
+
+def test_a_polyak_step_is_that_of_optax(tmp_path):
+    """A rule that uses the loss; also as the emitted PyTorch and Optax files."""
+    rule = UpdateRule.parse("g*min(1, loss*inv0(all_dot(g, g))) where lr = 1")
+    losses = np.random.default_rng(1).uniform(0.1, 3, STEPS)
+    ours = load_optimizer(rule)
+    (tmp_path / "polyak.py").write_text(export_rule(rule, "optax", "Polyak"))
+    emitted = imported(tmp_path / "polyak.py").polyak(1.0)
+    reference = optax.polyak_sgd(max_learning_rate=1.0)
+    phi, w = evaluator(rule, layout=LAYOUT), start()
+    parameters = [torch.nn.Parameter(p.clone()) for p in LAYOUT.split(torch.tensor(w))]
+    optimizer = ours(parameters)
+    trees = [[jax.numpy.asarray(p.detach().numpy()) for p in parameters] for _ in range(2)]
+    states = [transformation.init(tree) for transformation, tree in zip((reference, emitted), trees)]
+    state = phi.init(w)
+    for t, (g, loss) in enumerate(zip(gradients(), losses), start=1):
+        update, state = phi(g, state, w, t, float(loss))
+        w = w - update
+        for p, one in zip(parameters, LAYOUT.split(torch.tensor(g))):
+            p.grad = one
+        optimizer.step(lambda loss=loss: torch.tensor(loss))
+        tree = [jax.numpy.asarray(p.grad.numpy()) for p in parameters]
+        for i, transformation in enumerate((reference, emitted)):
+            updates, states[i] = transformation.update(tree, states[i], trees[i], value=loss)
+            trees[i] = optax.apply_updates(trees[i], updates)
+        for found in ([p.detach() for p in parameters], *trees):
+            joined = np.concatenate([np.asarray(p).ravel() for p in found])
+            np.testing.assert_allclose(joined, w, rtol=1e-9, atol=1e-12)

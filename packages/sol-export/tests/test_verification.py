@@ -44,10 +44,14 @@ REDUCING = [
     "ld*(matrices(m_prev + g_prev) + 2*vectors(ad)) + 0.1*m",
     "matrices(g*inv0(rms(g))) + vectors(m)",
     "matrices(orth(g + mu*b) + 0.1*rms(w)*g) + vectors(ad + 0.01*w) + matrices(w)*norm(vectors(g))",
+    "g*min(1, loss*inv0(all_dot(g, g)))",
+    "tanh(loss)*sign(g)*ld + 0.1*loss",
+    "matrices(orth(m)*min(loss, 1)) + vectors(ad*loss)",
 ]
 AVERAGING = [
     "ad evaluate ema_weights where beta_avg = 0.9",
     "ld*m + 0.01*w evaluate mean_weights",
+    "loss*sign(m) evaluate mean_weights",
     "g*inv0(rms(g)) evaluate mean_weights + lr*m",
     "0.1*sign(m) evaluate w + c*(w_avg - w)*min(1, t/7)*step(t - 2) + log(1 + v)/mu where c = 0.3",
 ]

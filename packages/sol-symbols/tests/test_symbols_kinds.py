@@ -303,6 +303,7 @@ def test_elementwise_rules_are_stored_as_they_were():
         ("g*mean(ld) where T = 9", "mean reduces coordinate values .* its argument is a run value", 7),
         ("dot(g, rms(g))", "dot reduces coordinate values .* its argument is a tensor value", 7),
         ("gmean(g)", r"gmean reduces tensor values \(one number per tensor\), .* a coordinate value", 6),
+        ("norm(loss)", r"norm reduces coordinate values .* is a run value \(one number\)", 5),
         ("norm(2)", "norm reduces coordinate values .* its argument is a number", 5),
         ("all_rms(c*t) where c = 2", "all_rms reduces .* a run value", 8),
         ("rms", "'rms' is an operator", 0),
@@ -372,3 +373,56 @@ def test_low_precision_is_reduced_in_float32():
 def test_a_layout_that_does_not_fit_is_refused():
     with pytest.raises(RuleError, match=r"the layout has 21 coordinates, and gradients are of shape \[2, 5\]"):
         RULES[0].evaluate(np.ones((2, 5)), layout=LAYOUT)
+
+
+LOSSY = UpdateRule.parse("g*min(1, loss*inv0(all_dot(g, g))) + 0.1*tanh(loss)*rms(w)*ad*ld where lr = 1, T = 9")
+LOSSES = np.random.default_rng(5).uniform(0.1, 3, STEPS)
+
+
+def test_the_loss_is_a_number_of_the_run():
+    g, _ = data()
+    polyak = UpdateRule.parse("g*min(1, loss*inv0(all_dot(g, g))) where lr = 1")
+    found = polyak.evaluate(g, layout=LAYOUT, losses=LOSSES)
+    expected = g * np.minimum(1, LOSSES / (g * g).sum(1))[:, None]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(UpdateRule.parse("loss").evaluate(g, losses=LOSSES), LOSSES[:, None] + 0 * g)
+    assert json.loads(polyak.to_json())["schema"] == 5
+    assert UpdateRule.from_json(polyak.to_json()) == UpdateRule.parse(str(polyak)) == polyak
+    assert [entry.name for entry in polyak.inputs] == ["g", "loss"]
+    assert latex(polyak.expression).count(r"\mathcal{L}_t") == 1
+    assert parity(LOSSY.expression, STANDARD) == probed_parity(LOSSY) == -1
+    degrees = [scaling_degree(STANDARD.parse(text), STANDARD) for text in ("loss*g", "loss/norm(g)*sign(g)")]
+    assert degrees == [2, 0]
+    assert [probed_scaling_degree(UpdateRule.parse(text)) for text in ("loss*g", str(polyak))] == [2.0, 0.0]
+    plot(LOSSY)
+    assert simplify(LOSSY).rule == LOSSY
+    value_ranges(LOSSY)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_every_run_has_a_loss_of_its_own(library):
+    module = pytest.importorskip(library)
+    xp = module.numpy if library == "jax" else module
+    with module.enable_x64(True) if library == "jax" else contextlib.nullcontext():
+        g, w = (np.stack([data(seed)[i] for seed in range(3)], 1)[:, None].repeat(2, 1) for i in range(2))
+        losses = np.random.default_rng(6).uniform(0.1, 3, (STEPS, 2, 3))
+        phi = evaluator(LOSSY, xp, layout=LAYOUT)
+        state = phi.init(xp.asarray(w[0]))
+        for t in range(STEPS):
+            value, state = phi(xp.asarray(g[t]), state, xp.asarray(w[t]), t + 1, xp.asarray(losses[t]))
+        for c, seed in np.ndindex(2, 3):
+            alone = LOSSY.evaluate(*data(seed), layout=LAYOUT, losses=losses[:, c, seed])[-1]
+            np.testing.assert_allclose(np.asarray(value)[c, seed], alone, rtol=1e-11, atol=1e-13)
+
+
+def test_a_loss_that_is_missing_is_asked_for():
+    g, w = data()
+    with pytest.raises(RuleError, match="uses the loss: pass losses, one for each step"):
+        LOSSY.evaluate(g, w, layout=LAYOUT)
+    with pytest.raises(RuleError, match=r"losses must be 7 numbers, one for each step; got the shape \[6\]"):
+        LOSSY.evaluate(g, w, layout=LAYOUT, losses=LOSSES[1:])
+    phi = evaluator(LOSSY, layout=LAYOUT)
+    with pytest.raises(RuleError, match="the formula uses the loss: pass that of the step"):
+        phi(g[0], phi.init(w[0]), w[0], 1)
+    with pytest.raises(RuleError, match="evaluation weights cannot use loss"):
+        UpdateRule.parse("ad evaluate ema_weights*loss")

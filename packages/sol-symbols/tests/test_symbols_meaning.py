@@ -419,7 +419,7 @@ def test_a_formula_is_a_formula_with_and_without_blanks(text, tmp_path, monkeypa
         ("empty", "empty has no rule.json"),
         ("binary", "binary is not a text file"),
         ("cut", "cut: not JSON"),
-        ("newer", "schema 5; this release reads schemas 1 to 4"),
+        ("newer", "schema 6; this release reads schemas 1 to 5"),
         ("ad + foo", "(?s)unknown name 'foo'.*or one of: sgd"),
         ("", "empty expression"),
         ("x" * 5000, "unknown name"),
@@ -431,7 +431,7 @@ def test_what_is_not_a_rule_is_said(text, message, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
     (tmp_path / "cut").write_text(ZOO["adam"].to_json()[:100])
-    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 5}))
+    (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 6}))
     with pytest.raises(SolError, match=message):
         resolve_rule(text)
 

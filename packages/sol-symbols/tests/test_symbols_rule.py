@@ -189,7 +189,7 @@ def test_bad_entries_in_json_are_refused(key, name, value, message):
         ("null", "JSON object"),
         ("[]", "JSON object"),
         ("{}", "JSON object"),
-        (json.dumps(record(schema=5)), "rule of schema 5; this release reads schemas 1 to 4.*Upgrade"),
+        (json.dumps(record(schema=6)), "rule of schema 6; this release reads schemas 1 to 5.*Upgrade"),
         (json.dumps(record(schema="1")), "rule of schema '1'"),
         (json.dumps(record(expression="system('x')")), "cannot be called"),
         (

@@ -105,13 +105,11 @@ def meanings(rule: UpdateRule, digits: int | None) -> list[Meaning]:
         words = words.replace("$", "")
         return names.sub(lambda match: f"${symbol_of(match[0])}$", words) if rule.live or rule.values else words
 
-    used = {free.name for name in rule.live for free in rule.vocabulary.definitions[name].free_symbols}
-    used |= {free.name for x in (rule.expression, rule.evaluation) if x is not None for free in x.free_symbols}
     found = [Meaning(r"\theta_t", "parameter after step $t$, elementwise"), Meaning(r"\phi_t", "update")]
     found.append(Meaning(r"\alpha", "learning rate", _number(rule.lr, digits)))
     if rule.evaluation is not None:
         found.append(Meaning(_EVALUATED, "parameter to evaluate with after step $t$"))
-    inputs = [entry for name, entry in INPUTS.items() if name in used and name not in ("w", "T")]
+    inputs = [entry for entry in rule.inputs if entry.name not in ("w", "T")]
     found += [Meaning(symbol_of(entry.name), entry.description) for entry in inputs]
     for name, value in rule.values.items():
         known = rule.vocabulary.hyperparameters.get(name)

@@ -34,11 +34,11 @@ def described_formula(rule: UpdateRule, decays: bool) -> str:
         ]
     if rule.live:
         blocks += ["where", _definitions(rule)]
-    functions = [operator for operator in rule.calls if explained(operator)]
-    if functions:
-        names = [f"{operator.name}({', '.join('xy'[: operator.arity])})" for operator in functions]
-        column = max(map(len, names))
-        rows = [f"{name:<{column}}  {operator.description}" for name, operator in zip(names, functions)]
+    words = {entry.name: entry.description for entry in rule.inputs if entry.name not in ("g", "w", "t", "T")}
+    words |= {f"{x.name}({', '.join('xy'[: x.arity])})": x.description for x in rule.calls if explained(x)}
+    if words:
+        column = max(map(len, words))
+        rows = [f"{name:<{column}}  {description}" for name, description in words.items()]
         blocks.append(
             "\n".join(textwrap.fill(row, _WIDTH - 4, initial_indent="    ", subsequent_indent=" " * 8) for row in rows)
         )

@@ -28,7 +28,7 @@ _RESERVED = frozenset(
         *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
         *("p", "w", "g", "t", "x", "i", "r", "lr", "phi", "horizon", "weight_decay", "momentum", "given"),
         *("jax", "jnp", "optax", "NamedTuple", "totals", "running", "schedule", "clock"),
-        *("states", "average", "weights"),
+        *("states", "average", "weights", "loss", "value"),
     )
 )
 
@@ -71,6 +71,9 @@ class OptaxExporter:
             schedule=indented(4, writer.schedule()) + "\n" * bool(writer.schedule()),
             init=indented(8, writer.init()),
             update=indented(8, writer.update()),
+            transformation="GradientTransformation" + "ExtraArgs" * writer.needs_loss,
+            given_loss=", *, value, **_" if writer.needs_loss else "",
+            returns=_WITH_LOSS if writer.needs_loss else _PLAIN,
             weights=weights,
             advance="\n".join(writer.advance()),
             learning_rate_default=rate,
@@ -98,9 +101,10 @@ class OptaxExporter:
 
                 state = optimizer.init(tensors(trajectory.parameters[0]))
                 update, found = jax.jit(optimizer.update), []
-                for value, gradient in zip(trajectory.parameters, trajectory.gradients):
+                for t, (value, gradient) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
                     params = tensors(value)
-                    updates, state = update(tensors(gradient), state, params)
+                    given = {} if trajectory.losses is None else {"value": trajectory.losses[t]}
+                    updates, state = update(tensors(gradient), state, params, **given)
                     moved = optax.apply_updates(params, updates)
                     if trajectory.averages and weights is not None:
                         moved += weights(state, moved, **({"learning_rate": trajectory.lr} if rated else {}))
@@ -110,6 +114,10 @@ class OptaxExporter:
         return run
 
 
+_PLAIN = "The gradient transformation. Pass the parameters to ``update`` as its third argument."
+_WITH_LOSS = (
+    "The gradient transformation. Pass to ``update`` the parameters as its third argument, and ``value``, the loss."
+)
 _MASK = "mask: Tree of booleans that selects the parameters to decay, or a function from parameters to such a tree."
 
 
@@ -135,10 +143,11 @@ class _Writer:
         self.descriptions = {name: rule.vocabulary.recurrences[name].description for name in self.program.states}
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t") or self.scheduled or rule.evaluation is not None
+        self.needs_loss = self.program.uses("loss")
         code = [*(a.value for a in self.program.body), *self.program.outputs]
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
-        self.passed = [name for name in ("t", "clock", *(a.name for a in own), *scalars) if name in used]
+        self.passed = [name for name in ("t", "clock", "loss", *(a.name for a in own), *scalars) if name in used]
         self.inputs = ["g", *(f"{name}_prev" for name in self.states), *(["w"] if self.program.uses("w") else [])]
 
     def fields(self) -> list[str]:
@@ -202,6 +211,8 @@ class _Writer:
             lines += ["count = optax.safe_increment(state.count)", "t = jnp.asarray(count, dtype=float)"]
         if self.scheduled:
             lines.append("clock = t if schedule else 0 * t")
+        if self.needs_loss:
+            lines.append("loss = jnp.asarray(value, dtype=float)")
         lines += [line for name, value in scalars.items() for line in statement(name, printer.doprint(value), 8)]
         lines += listed("numbers = (", self.passed, ",)" if len(self.passed) == 1 else ")", 8, brackets=True)
         trees = ["updates", *(f"state.{name}" for name in self.states), *(["params"] if "w" in self.inputs else [])]

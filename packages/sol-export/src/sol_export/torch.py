@@ -63,6 +63,7 @@ class TorchExporter:
             driver = Template(driver).substitute(_TOGETHER if writer.totals else _IN_CHUNKS)
         text = Template(_template("torch.txt")).substitute(
             name=name,
+            closure=_CLOSURE_FOR_LOSS if writer.needs_loss else _CLOSURE,
             formula=described_formula(rule, decays="wd" not in rule.values),
             provenance=provenance(rule, "torch", name),
             states_in_float32=", with states stored in float32" if writer.states else "",
@@ -113,9 +114,10 @@ class TorchExporter:
                     p.data, p.grad = value, gradient
                 if t == len(trajectory.parameters) // 2:  # interrupted and resumed
                     optimizer = _resumed(kind(params, lr=trajectory.lr, **horizon), optimizer)
+                losses = [] if trajectory.losses is None else [float(trajectory.losses[t])]
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "the schedule has ended")
-                    optimizer.step()
+                    optimizer.step(*((lambda loss=loss: loss) for loss in losses))
                 averaged = []
                 if trajectory.averages:
                     optimizer.eval()
@@ -141,6 +143,9 @@ def _resumed(fresh: Any, optimizer: Any) -> Any:
 def _template(name: str) -> str:
     return resources.files("sol_export").joinpath("templates", name).read_text(encoding="utf-8")
 
+
+_CLOSURE = "Recomputes the loss and its gradients, and returns the loss."
+_CLOSURE_FOR_LOSS = "Returns the loss, which the formula uses; it may recompute it and its gradients."
 
 _CLOCK = """
     In schedules, as in t/T, t counts the optimizer's steps; elsewhere, a parameter's own, from its first gradient.
@@ -202,6 +207,7 @@ class _Writer:
         self.totals = any(a.reduction is not None and a.reduction.gives is Kind.RUN for a in self.program.body)
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
+        self.needs_loss = self.program.uses("loss")
         self.averaging = None if rule.evaluation is None else Averaging(rule, given, _TorchPrinter)
         self.branches = None if self.averaging else branches_of(self.program)
         self.timed = self.program.uses("t") or (self.averaging is not None and self.averaging.timed)
@@ -238,13 +244,16 @@ class _Writer:
         else:
             batch, call = "rows", "_numbers(**group)"
         check = self.averaging.torch_check() if self.averaging else []
+        if self.needs_loss:
+            error = f'raise RuntimeError("{self.name} needs the loss: call step(lambda: loss)")'
+            check = [*check, "if loss is None:", f"    {error}"]
         if not self.reduces:
             return [
                 *check,
                 "for group in self.param_groups:",
                 *(["    _tick(group)"] if self.scheduled else []),
                 '    with torch.set_grad_enabled(group["differentiable"]):',
-                f"        for {batch} in self._batches(group):",
+                f"        for {batch} in self._batches(group{', loss' * self.needs_loss}):",
                 f"            _advance_all(rows, {call}, group)",
             ]
         return [
@@ -255,7 +264,7 @@ class _Writer:
             "    running = []",
             "    for group in self.param_groups:",
             *(["        _tick(group)"] if self.scheduled else []),
-            f"        for {batch} in self._batches(group):",
+            f"        for {batch} in self._batches(group{', loss' * self.needs_loss}):",
             f"            numbers = {call}",
             '            if not (group["capturable"] or group["differentiable"]):',
             "                numbers = [float(x) for x in numbers]",
@@ -277,11 +286,11 @@ class _Writer:
 
     def collect(self) -> list[str]:
         """The method that groups parameters, gradients and states."""
-        tensors = ["p", "p.grad", *(f'state["{name}"]' for name in self.states)]
-        what = f"parameter, gradient{', states' if self.states else ''}"
+        tensors = ["p", "p.grad", *(f'state["{name}"]' for name in self.states), *(["loss"] * self.needs_loss)]
+        what = f"parameter, gradient{', states' if self.states else ''}{', loss' * self.needs_loss}"
         keys = "device, dtype and step, and return them with the step" if self.timed else "device and dtype"
         lines = [
-            "def _batches(self, group):",
+            f"def _batches(self, group{', loss' * self.needs_loss}):",
             f'    """Group rows ({what}) by {keys}."""',
             "    batches = {}",
             '    for p in group["params"]:',
@@ -416,6 +425,9 @@ class _Writer:
             lines.append("w = p.to(_precision(p), copy=torch.is_grad_enabled())  # p changes in place below")
         if program.uses("g"):
             lines.append("g = (-g if maximize else g).to(_precision(p))")
+        if self.needs_loss:
+            given = "-loss if maximize else loss"
+            lines.append(f"loss = torch.as_tensor({given}, dtype=_precision(p), device=p.device)")
         lines += self._inputs()
         lines += self._body()
         lines.append("p.sub_(lr * (phi + weight_decay * w))" if self.decays else "p.sub_(lr * phi)")
@@ -426,7 +438,7 @@ class _Writer:
         how = "in place; see ``_run`` for what it yields" if self.reduces else "elementwise and in place"
         helped = helpers(self.program, self._printer([]), _ORTH)
         return [
-            f"def _advance(p, g{states}, numbers, maximize):",
+            f"def _advance(p, g{states}{', loss' * self.needs_loss}, numbers, maximize):",
             f'    """Update {what} by the formula, {how}."""',
             *(f"    {line}" for line in lines),
             *(["", "", *helped[:-2]] if helped else []),

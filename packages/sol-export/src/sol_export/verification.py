@@ -53,6 +53,7 @@ class Trajectory:
         dtype: Dtype of parameters and gradients: ``float64``, ``float32`` or ``bfloat16``.
         layout: The tensors that the N numbers belong to; by default, all are one vector.
         averages: Whether the rule has evaluation weights.
+        losses: Loss of each step, shape (steps,); ``None`` if the rule does not use it.
     """
 
     parameters: Array
@@ -62,6 +63,7 @@ class Trajectory:
     dtype: str
     layout: Layout = field(default=Layout(()))
     averages: bool = False
+    losses: Array | None = None
 
     def __post_init__(self) -> None:
         if not self.layout.shapes:
@@ -179,9 +181,10 @@ def _amplification(rule: UpdateRule, trajectory: Trajectory) -> Array:
         values = {name: x if name == "T" else float(change(np.float64(x))) for name, x in phi.values.items()}
         state, found = phi.init(parameters[0]), []
         for t, (g, w) in enumerate(zip(gradients, parameters), start=1):
+            loss = None if trajectory.losses is None else float(change(np.asarray(trajectory.losses[t - 1])))
             scalars = phi.scalars(t, values)  # bias corrections and decays change by themselves, too
             scalars = {name: x if name in ("t", "T") else float(change(np.float64(x))) for name, x in scalars.items()}
-            (update,), state = phi.elementwise(change(g), state, change(w), scalars)
+            (update,), state = phi.elementwise(change(g), state, change(w), scalars, loss)
             moves = [update.astype(np.float64) * _LR]
             if trajectory.averages:
                 moves.append(phi.weights(state, change(w - _LR * update), t, _LR, values).astype(np.float64))
@@ -217,12 +220,14 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
     gradients[:, ::2][:2] = np.concatenate(kinds, axis=1)[:, ::2][:2]
     gradients = _rounded(gradients, dtype)
     layout = Layout((gradients.shape[1:],))
-    if lower(rule).reduces:
+    program = lower(rule)
+    if program.reduces:
         layout, gradients = _tensors(random, dtype)
     start = np.asarray(random.normal(size=gradients.shape[1]))
     horizon = _HORIZON if rule.needs_horizon else None
-    before, after = _reference(rule, _rounded(start, dtype), gradients, horizon, dtype, layout)
-    return Trajectory(before, gradients, _LR, horizon, dtype, layout, rule.evaluation is not None), after
+    losses = _rounded(10.0 ** random.uniform(-3, 1, _STEPS), dtype) if program.uses("loss") else None
+    before, after = _reference(rule, _rounded(start, dtype), gradients, horizon, dtype, layout, losses)
+    return Trajectory(before, gradients, _LR, horizon, dtype, layout, rule.evaluation is not None, losses), after
 
 
 def _tensors(random: np.random.Generator, dtype: str) -> tuple[Layout, Array]:
@@ -242,7 +247,13 @@ def _tensors(random: np.random.Generator, dtype: str) -> tuple[Layout, Array]:
 
 
 def _reference(
-    rule: UpdateRule, start: Array, gradients: Array, horizon: float | None, dtype: str, layout: Layout
+    rule: UpdateRule,
+    start: Array,
+    gradients: Array,
+    horizon: float | None,
+    dtype: str,
+    layout: Layout,
+    losses: Array | None,
 ) -> tuple[Array, Array]:
     """Return the parameters before and after each step; bfloat16 is computed in float32 and rounded after each step.
 
@@ -256,7 +267,8 @@ def _reference(
     with np.errstate(all="ignore"):
         for t, g in enumerate(gradients.astype(calculated), start=1):
             before.append(np.where(abs(w) < largest, w, start))
-            update, state = phi(g, state, before[-1].astype(calculated), t)
+            loss = None if losses is None else float(losses[t - 1])
+            update, state = phi(g, state, before[-1].astype(calculated), t, loss)
             w = _rounded(before[-1].astype(calculated) - _LR * update, dtype)
             averaged = phi.weights(state, w.astype(calculated), t, _LR)
             after.append(w if rule.evaluation is None else np.concatenate([w, _rounded(averaged, dtype)]))

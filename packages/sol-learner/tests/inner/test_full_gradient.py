@@ -16,6 +16,7 @@ RULES = (
     "0.7*m_hat + 0.1*w where lr = 0.05",
     "ad*pd*wu + g/(rms(g) + eps) where lr = 0.01, decay_power = 1.3, warmup = 2",
     ZOO["sol-general"],
+    "g*loss*inv0(all_dot(g, g)) + 0.3*m_hat*loss where lr = 0.02",
 )
 
 
@@ -29,7 +30,7 @@ def numbers_of(rule):
     return open_rule, lambda point: dict(zip(names, point)), torch.tensor(start, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["adam-like", "momentum", "tensors", "sol-general"])
+@pytest.mark.parametrize("rule", RULES, ids=["adam-like", "momentum", "tensors", "sol-general", "loss"])
 @pytest.mark.parametrize("vectorizable", [True, False])
 def test_gradients_are_those_of_differences(make_task, rule, vectorizable, monkeypatch):
     monkeypatch.setattr(full_gradient, "MOST", 1e9)
@@ -68,7 +69,7 @@ class Blind:
         return self.task.loss(model, (x * torch.tensor([0.0, 1, 1, 1, 1]), y))
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["adam-like", "momentum", "tensors", "sol-general"])
+@pytest.mark.parametrize("rule", RULES, ids=["adam-like", "momentum", "tensors", "sol-general", "loss"])
 def test_inputs_of_zeros_do_not_spoil_the_gradient(task, rule):
     open_rule, numbers, point = numbers_of(rule)
     _, gradient = relative_gradient(Blind(task), open_rule, numbers, point, 0, Stream.TRAIN, [0], 0.4)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from sol_learner import Clock, Learner, learn
+from sol_learner import Clock, Learner, compare, learn
 from sol_learner.inner import Optimizees, obstacle, run_rule, tune_learning_rate
 from sol_learner.inner.episodes import learning_rates
 from sol_learner.runtime import Interrupted
@@ -391,3 +391,17 @@ def test_tuning_says_when_nothing_trains(make_task):
     task.loss = lambda model, batch: (model(batch[0]) * float("nan")).mean()
     with pytest.raises(SolError, match="not finite at any learning rate"):
         tune_learning_rate(task, ZOO["sgd"], 0, episodes=1)
+
+
+def test_a_rule_may_use_the_loss(make_task):
+    """Every optimizee has a loss of its own, side by side or alone, and a rule that is compared gets it, too."""
+    task = make_task()
+    rule = UpdateRule.parse("g*min(1, loss*inv0(all_dot(g, g)))*(1 + ld) where lr = 0.3")
+    together = run_rule(task, rule, 0, Stream.VALID, range(3), torch.tensor([0.3, 0.1]))
+    for episode in range(3):
+        alone = run_rule(task, rule, 0, Stream.VALID, [episode])
+        torch.testing.assert_close(together.losses[:, 0, episode], alone.losses[:, 0, 0], rtol=1e-4, atol=1e-6)
+    assert (together.losses[-1] < together.losses[0]).all()
+    (result,) = compare(task, {"polyak": rule}, episodes=1).optimizers
+    expected = run_rule(task, rule, 0, Stream.EVALUATE, [0]).metrics["train"]["loss"]
+    torch.testing.assert_close(result.metric("train", "loss"), expected[0], rtol=1e-4, atol=0.0, check_dtype=False)

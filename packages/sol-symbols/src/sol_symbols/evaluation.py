@@ -19,6 +19,7 @@ from typing import Any
 
 import sympy
 
+from sol_symbols.errors import RuleError
 from sol_symbols.grammar import ExpressionPrinter, symbol
 from sol_symbols.kinds import Kind, Layout
 from sol_symbols.operators import OPERATORS, ORTH_POLYNOMIAL, ORTH_STEPS, TINY, Operator, Reduction, expanded
@@ -73,11 +74,20 @@ class _Tensors:
     def __init__(self, xp: ModuleType, layout: Layout | None) -> None:
         self._xp, self._layout = xp, layout
 
-    def inputs(self, g: Any) -> dict[str, Any]:
-        """The inputs of kind tensor, [tensors]."""
+    def inputs(self, g: Any, loss: Any) -> dict[str, Any]:
+        """The inputs of kind tensor, [tensors], and the loss, [..., 1], if it is given."""
         layout = Layout.of([g]) if self._layout is None else self._layout
         values = {"fan_in": layout.fan_in, "is_vector": layout.is_vector}
-        return {name: self._like([*map(float, value)], g) for name, value in values.items()}
+        found = {name: self._like([*map(float, value)], g) for name, value in values.items()}
+        if loss is None:
+            return found
+        if isinstance(loss, int | float):
+            one = self._like([float(loss)], g)
+        else:
+            one = loss if self._layout is None else loss[..., None]
+            dtype = found["fan_in"].dtype
+            one = one.to(dtype) if self._xp.__name__ == "torch" else one.astype(dtype)
+        return found | {"loss": one}
 
     def _like(self, values: list[float], g: Any) -> Any:
         """An array of one number per tensor, in the precision of reductions."""
@@ -212,6 +222,7 @@ class Evaluator:
         xp = _numpy() if xp is None else xp
         self.program, self.xp, self.layout = program, xp, layout
         self._tensors = _Tensors(xp, layout) if program.reduces else None
+        self._needs_loss = program.uses("loss")
         self._scalars = [(a.name, a.needs, _scalar_function(a)) for a in program.scalars]
         self._body = [(a.name, a.needs, _function(a, xp)) for a in program.body]
         outputs = [Assignment("", value) for value in program.outputs]
@@ -227,7 +238,9 @@ class Evaluator:
             for name, value in self.program.states.items()
         }
 
-    def step(self, g: Any, state: State, w: Any, t: int, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], State]:
+    def step(
+        self, g: Any, state: State, w: Any, t: int, values: Mapping[str, Any], loss: Any = None
+    ) -> tuple[tuple[Any, ...], State]:
         """One step.
 
         Args:
@@ -236,11 +249,16 @@ class Evaluator:
             w: Parameter value, the shape of ``g``; may be ``None`` where the program does not use it.
             t: Number of this step, from 1.
             values: Hyperparameters and constants by name; numbers, or arrays that broadcast with ``g``.
+            loss: Loss of this step: a number, or an array of the shape of ``g`` without its last axis. Only where the
+                program uses it.
 
         Returns:
             The outputs, each of the shape of ``g`` (or what that broadcasts to with the values), and the new state.
+
+        Raises:
+            RuleError: The program uses the loss, and there is none.
         """
-        return self.elementwise(g, state, w, self.scalars(t, values))
+        return self.elementwise(g, state, w, self.scalars(t, values), loss)
 
     def scalars(self, t: int, values: Mapping[str, Any]) -> dict[str, Any]:
         """All numbers of step ``t`` that are the same for all coordinates, by name: the values, and the bias
@@ -250,12 +268,14 @@ class Evaluator:
             known[name] = function(*(known[need] for need in needs))
         return known
 
-    def elementwise(self, g: Any, state: State, w: Any, scalars: Mapping[str, Any]) -> tuple[tuple[Any, ...], State]:
+    def elementwise(
+        self, g: Any, state: State, w: Any, scalars: Mapping[str, Any], loss: Any = None
+    ) -> tuple[tuple[Any, ...], State]:
         """The rest of a step, from the result of :meth:`scalars`; see :meth:`step`."""
         known = {**scalars, "g": g, "w": w}
         known |= {f"{name}_prev": value for name, value in state.items()}
         if self._tensors is not None:
-            return self._with_tensors(known, state)
+            return self._with_tensors(known, state, loss)
         for name, needs, function in self._body:
             known[name] = function(*(known[need] for need in needs))
         outputs = []
@@ -263,11 +283,13 @@ class Evaluator:
             outputs.append(self._array(function(*(known[need] for need in needs)), g))
         return tuple(outputs), {name: known[name] for name in state}
 
-    def _with_tensors(self, known: dict[str, Any], state: State) -> tuple[tuple[Any, ...], State]:
+    def _with_tensors(self, known: dict[str, Any], state: State, loss: Any) -> tuple[tuple[Any, ...], State]:
         """:meth:`elementwise` of a program with reductions."""
         tensors, kinds, g = self._tensors, self.program.kinds, known["g"]
         assert tensors is not None
-        known |= tensors.inputs(g)
+        if loss is None and self._needs_loss:
+            raise RuleError("the formula uses the loss: pass that of the step")
+        known |= tensors.inputs(g, loss)
         spread: dict[str, Any] = {}
 
         def at_coordinates(name: str) -> Any:

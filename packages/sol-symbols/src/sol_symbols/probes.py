@@ -50,10 +50,12 @@ def _layout(coordinates: int) -> Layout:
     return Layout(((1,), *((3, 5) if i % 2 else (_SHAPES,) for i in range(count))))
 
 
-def measure(rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array) -> Array:
+def measure(
+    rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array, scale: float = 1.0
+) -> Array:
     """``expressions`` over the rule's vocabulary and values along the trajectories, [expressions, STEPS, coordinates].
 
-    The horizon of schedules is :data:`HORIZON` steps.
+    The horizon of schedules is :data:`HORIZON` steps. Losses are some positive numbers times ``scale``.
     """
     program = lower_features(tuple(expressions), rule.vocabulary)
     evaluator = Evaluator(program, numpy, _layout(gradients.shape[1]) if program.reduces else None)
@@ -61,6 +63,6 @@ def measure(rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Arra
     values, state, steps = {**defaults, **rule.values, "T": float(HORIZON)}, evaluator.init(gradients[0]), []
     with numpy.errstate(all="ignore"):
         for t, (g, w) in enumerate(zip(gradients, parameters), start=1):
-            outputs, state = evaluator.step(g, state, w, t, values)
+            outputs, state = evaluator.step(g, state, w, t, values, scale * (0.5 + t % 7))
             steps.append(numpy.stack(outputs))
     return numpy.stack(steps, axis=1)

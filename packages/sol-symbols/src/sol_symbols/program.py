@@ -64,13 +64,13 @@ class Program:
     @property
     def elementwise(self) -> frozenset[str]:
         """Names of quantities that differ between coordinates, or follow from such; all other names are numbers."""
-        inputs = (entry.name for entry in INPUTS.values() if entry.kind is not Kind.RUN)
+        inputs = (entry.name for entry in INPUTS.values() if entry.array)
         return frozenset({*inputs, *(a.name for a in self.body), *(f"{name}_prev" for name in self.states)})
 
     @cached_property
     def kinds(self) -> Mapping[str, Kind]:
         """The kind of each name in :attr:`elementwise`."""
-        kinds: dict[str, Kind] = {entry.name: entry.kind for entry in INPUTS.values() if entry.kind is not Kind.RUN}
+        kinds: dict[str, Kind] = {entry.name: entry.kind for entry in INPUTS.values() if entry.array}
         for name in self.states:
             kinds |= dict.fromkeys((name, f"{name}_prev"), self.state_kinds.get(name, Kind.COORDINATE))
         for a in self.body:
@@ -121,7 +121,7 @@ def lower_features(
     if expand:
         definitions = {name: expanded(value) for name, value in definitions.items()}
         expressions = tuple(map(expanded, expressions))
-    elementwise = {symbol(entry.name) for entry in INPUTS.values() if entry.kind is not Kind.RUN}
+    elementwise = {symbol(entry.name) for entry in INPUTS.values() if entry.array}
     elementwise |= {symbol(name + suffix) for name in vocabulary.recurrences for suffix in ("", "_prev")}
     scalars: list[Assignment] = []
     body: list[Assignment] = []
@@ -188,7 +188,7 @@ def _clocked(value: sympy.Expr, clock: sympy.Symbol) -> sympy.Expr:
 
 def _reducing(program: Program) -> bool:
     values = [*(a.value for a in program.body), *program.outputs]
-    inputs = {symbol(entry.name) for entry in INPUTS.values() if entry.kind is Kind.TENSOR}
+    inputs = {symbol(x.name) for x in INPUTS.values() if x.array and x.kind is not Kind.COORDINATE}
     calls = (call for value in values for call in value.atoms(sympy.Function))
     return bool(program.state_kinds or any(v.free_symbols & inputs for v in values) or any(map(reduction_of, calls)))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy
 import sympy
 
-from sol_symbols.bounds import enclose
+from sol_symbols.bounds import ANYTHING, enclose
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import format_expression
 from sol_symbols.intervals import Bound
@@ -100,7 +100,7 @@ def value_ranges(
     total: dict[str, Bound] = {}
     values = {name: value if value is not None else float(steps) for name, value in rule.values.items()}
     known = {name: Bound(value, value) for name, value in values.items()}
-    known |= {"fan_in": Bound(1.0, math.inf), "is_vector": Bound(0.0, 1.0)}
+    known |= {"fan_in": Bound(1.0, math.inf), "is_vector": Bound(0.0, 1.0), "loss": ANYTHING}
     for state in rule.states:
         init = rule.vocabulary.recurrences[state].init
         nothing = numpy.zeros(steps)

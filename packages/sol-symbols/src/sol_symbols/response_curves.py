@@ -64,7 +64,9 @@ class Panel:
 
 
 def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel]:
-    """phi over this step's gradient, over the mean of past gradients, and over t/T; the parameter's value is 0.
+    """phi over this step's gradient, over the mean of past gradients, and over t/T.
+
+    The parameter's value is 0, and the loss, if the rule uses it, 1.
 
     Args:
         rule: The rule. An open horizon counts as 100 steps, one above 1,000 as 1,000.
@@ -101,10 +103,11 @@ def _along(rule: UpdateRule, gradients: numpy.ndarray, horizon: float | None) ->
     if not lower(rule).reduces:
         return rule.evaluate(gradients, 0.0, horizon)
     steps, count = gradients.shape
+    losses = numpy.ones(steps)
     noise = numpy.random.default_rng(0).normal(size=(steps, 1, _OTHERS)) * numpy.sqrt((gradients[0] ** 2).mean())
     tensors = numpy.concatenate([gradients[..., None], numpy.repeat(noise, count, axis=1)], axis=2)
     layout = Layout(((1 + _OTHERS,),) * count)
-    phi = rule.evaluate(tensors.reshape(steps, -1), 0.0, horizon, layout)
+    phi = rule.evaluate(tensors.reshape(steps, -1), 0.0, horizon, layout, losses)
     return numpy.asarray(phi.reshape(tensors.shape)[..., 0])
 
 

@@ -49,7 +49,7 @@ from sol_symbols.latex_printer import latex
 from sol_symbols.operators import REDUCTIONS, Operator, calls
 from sol_symbols.program import Assignment, Program, lower_features
 from sol_symbols.storage import parts_of, read_record, read_text
-from sol_symbols.vocabulary import INPUTS, STANDARD, Vocabulary, as_float, finite
+from sol_symbols.vocabulary import INPUTS, STANDARD, Input, Vocabulary, as_float, finite
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -261,6 +261,7 @@ class UpdateRule:
         parameters: ArrayLike | None = None,
         horizon: float | None = None,
         layout: Layout | None = None,
+        losses: ArrayLike | None = None,
     ) -> NDArray[Any]:
         """The updates phi_1..phi_n for the gradients g_1..g_n. This defines the rule's meaning, on NumPy.
 
@@ -275,17 +276,18 @@ class UpdateRule:
             horizon: Replaces the rule's own horizon T.
             layout: The tensors along the last axis of the gradients, for rules with reductions; by default, each
                 gradient is one tensor.
+            losses: Loss of each step, [n]; required if the rule uses ``loss``.
 
         Returns:
             Shape and type of the gradients. The optimizer's steps are ``-lr`` times these.
 
         Raises:
-            RuleError: The horizon is open, ``w`` is used and ``parameters`` are missing, or the shapes do not match.
+            RuleError: The horizon is open, ``w`` or ``loss`` is used and missing, or the shapes do not match.
 
         >>> UpdateRule.parse("ld*sign(g) where T = 4").evaluate([2.0, -3.0, 0.5]).tolist()
         [0.75, -0.5, 0.25]
         """
-        return _trajectory(self, gradients, parameters, horizon, layout)
+        return _trajectory(self, gradients, parameters, horizon, layout, losses)
 
     # -- text and JSON ---------------------------------------------------------------------------------------
 
@@ -399,11 +401,16 @@ class UpdateRule:
         return tuple(operator for operator in calls().values() if operator.function in functions)
 
     @cached_property
-    def _schema(self) -> int:
-        """The oldest version of the JSON form that can hold the rule."""
+    def inputs(self) -> tuple[Input, ...]:
+        """The inputs that the rule or its definitions use."""
         code = [*self._formulas, *(self.vocabulary.definitions[name] for name in self.live)]
         names = {free.name for value in code for free in value.free_symbols}
-        found = [operator.schema for operator in self.calls] + [INPUTS[x].schema for x in names & {*INPUTS}]
+        return tuple(entry for name, entry in INPUTS.items() if name in names)
+
+    @cached_property
+    def _schema(self) -> int:
+        """The oldest version of the JSON form that can hold the rule."""
+        found = [x.schema for x in self.calls] + [x.schema for x in self.inputs]
         kinds = {self.vocabulary.recurrences[name].kind for name in self.states}
         return max([*found, 1 if kinds <= {Kind.COORDINATE} else 2, 1 if self.evaluation is None else 3], default=1)
 
@@ -437,7 +444,7 @@ def _check_evaluation(evaluation: sympy.Expr, vocabulary: Vocabulary) -> None:
     program = _frozen(evaluation, vocabulary)
     code = [*(a for a in program.body if a.name not in program.states), *program.scalars]
     used = {name for a in (*code, Assignment("", program.outputs[0])) for name in a.needs}
-    for name in ("g", "T", *(f"{state}_prev" for state in vocabulary.recurrences)):
+    for name in ("g", "T", "loss", *(f"{state}_prev" for state in vocabulary.recurrences)):
         if name in used:
             raise RuleError(f"evaluation weights cannot use {name}: use w, states, t, lr and hyperparameters")
     if program.reduces:
@@ -488,9 +495,9 @@ class RuleEvaluator(Evaluator):
         self._weights = None if rule.evaluation is None else Evaluator(lower_evaluation(rule), xp, layout)
         self.values: dict[str, Any] = dict(rule.values) if horizon is None else dict(rule.with_horizon(horizon).values)
 
-    def __call__(self, g: Any, state: State, w: Any, t: int) -> tuple[Any, State]:
+    def __call__(self, g: Any, state: State, w: Any, t: int, loss: Any = None) -> tuple[Any, State]:
         """phi at this step and the new state; see :meth:`Evaluator.step`."""
-        (phi,), state = self.step(g, state, w, t, self.values)
+        (phi,), state = self.step(g, state, w, t, self.values, loss)
         return phi, state
 
     def weights(
@@ -553,6 +560,7 @@ def _trajectory(
     parameters: ArrayLike | None = None,
     horizon: float | None = None,
     layout: Layout | None = None,
+    losses: ArrayLike | None = None,
 ) -> NDArray[Any]:
     """The updates along a trajectory; see :meth:`sol_symbols.UpdateRule.evaluate`."""
     import numpy
@@ -573,9 +581,15 @@ def _trajectory(
         raise RuleError(
             f"parameters of shape {[*given.shape]} do not broadcast to gradients of shape {[*g.shape]}"
         ) from None
+    if losses is None and phi.program.uses("loss"):
+        raise RuleError(f"the rule {rule} uses the loss: pass losses, one for each step")
+    measured = None if losses is None else numpy.asarray(losses, float)
+    if measured is not None and measured.shape != g.shape[:1]:
+        raise RuleError(f"losses must be {len(g)} numbers, one for each step; got the shape {[*measured.shape]}")
     updates = numpy.empty_like(g)
     state = phi.init(g[0]) if len(g) else {}
     with numpy.errstate(all="ignore"):
         for t in range(len(g)):
-            updates[t], state = phi(g[t], state, w[t], t + 1)
+            loss = None if measured is None else float(measured[t])
+            updates[t], state = phi(g[t], state, w[t], t + 1, loss)
     return updates

@@ -14,11 +14,11 @@ from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence
 
 __all__ = ["SCHEMA", "parts_of", "read_record", "read_text", "read_values"]
 
-SCHEMA = 4
+SCHEMA = 5
 """The newest version of the JSON form, which this release reads. Rules are written in the oldest that can hold them.
 
 1: elementwise rules. 2: kinds; reductions, ``max``, ``clip``, ``step``, ``inv0``, ``fan_in`` and ``is_vector``.
-3: ``orth``; evaluation weights. 4: ``matrices`` and ``vectors``.
+3: ``orth``; evaluation weights. 4: ``matrices`` and ``vectors``. 5: ``loss``.
 """
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)

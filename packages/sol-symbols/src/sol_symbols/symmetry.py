@@ -4,7 +4,8 @@ phi is odd when phi(-g_1..-g_t) = -phi(g_1..g_t): the optimizer then treats a pr
 all the classics do. Terms that are not odd push every parameter in one direction regardless of the gradients.
 
 phi has scaling degree k when phi(c g_1..c g_t) = c^k phi(g_1..g_t) for all c > 0: 0 for Adam, 1 for gradient descent.
-Terms of a degree above 1 are harmless on gradients like those they were fitted to and explode on larger ones.
+Terms of a degree above 1 are harmless on gradients like those they were fitted to and explode on larger ones. Where
+a rule uses the loss, that is multiplied by c, too, as for a task with c times the loss.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def scaling_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr
 
 
 def _stable_degree(expression: sympy.Expr, vocabulary: Vocabulary) -> sympy.Expr | None:
-    degrees: dict[str, sympy.Expr | None] = {"g": sympy.Integer(1), "w": None}
+    degrees: dict[str, sympy.Expr | None] = {"g": sympy.Integer(1), "loss": sympy.Integer(1), "w": None}
     order = _states_first(expression, vocabulary)
     degrees |= {f"{name}_prev": None for name in order if name in vocabulary.recurrences}  # not known yet
     before: dict[str, sympy.Expr | None] = {}
@@ -170,7 +171,8 @@ def probed_scaling_degree(rule: UpdateRule) -> float | None:
     """
     gradients, parameters = trajectories(_SCALES)
     value, scaled = (
-        measure(rule, [rule.expression], c * gradients, w)[0] for c, w in ((1, parameters), (_FACTOR, -2 * parameters))
+        measure(rule, [rule.expression], c * gradients, w, c)[0]
+        for c, w in ((1, parameters), (_FACTOR, -2 * parameters))
     )
     with numpy.errstate(all="ignore"):
         fitting = [k / 2 for k in range(-8, 9) if _close(scaled, _FACTOR ** (k / 2) * value)]

@@ -67,6 +67,7 @@ class Input:
         latex: Its symbol in LaTeX.
         kind: How many numbers it has.
         schema: The first version of the JSON form that has it.
+        array: Whether it is an array, and not a number that is known before the step.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Input:
     latex: str
     kind: Kind = Kind.RUN
     schema: int = 1
+    array: bool = True
 
 
 INPUTS: Mapping[str, Input] = MappingProxyType(
@@ -82,8 +84,9 @@ INPUTS: Mapping[str, Input] = MappingProxyType(
         for entry in (
             Input("g", "gradient", "g_t", Kind.COORDINATE),
             Input("w", "parameter value", r"\theta_{t-1}", Kind.COORDINATE),
-            Input("t", "step, counted from 1", "t"),
-            Input("T", "horizon in steps", "T"),
+            Input("t", "step, counted from 1", "t", array=False),
+            Input("T", "horizon in steps", "T", array=False),
+            Input("loss", "loss of the step's batch, which the optimizer has to be given", r"\mathcal{L}_t", schema=5),
             Input(
                 *("fan_in", "inputs of a unit: elements per row of a matrix, 1 for vectors", r"n_{\mathrm{in}}"),
                 kind=Kind.TENSOR,

@@ -77,7 +77,7 @@ class RuleAttack(_TorchAttack):
         for t in range(1, self.steps + 1):
             value, logits, gradient = self._gradient(images, labels, delta, sign)
             best.see(delta, value, (logits.argmax(1) != labels) == (sign > 0))
-            update, state = phi(gradient.flatten(1), state, delta.flatten(1), t)
+            update, state = phi(gradient.flatten(1), state, delta.flatten(1), t, -value)
             delta = BALLS[self.norm](delta - self.lr * update.view_as(delta), images, self.eps)
         if self.keep == "best":
             with torch.no_grad():

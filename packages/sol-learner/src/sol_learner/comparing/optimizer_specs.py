@@ -177,7 +177,7 @@ class RuleSpec:
         values = {**phi.values, **{name: value for name, value in settings.items() if name in phi.values}}
 
         def update(gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-            (value,), state = phi.step(gradient, state, theta, t, values)
+            (value,), state = phi.step(gradient, state, theta, t, values, optimizees.losses_before)
             return value, state
 
         def weights(state: State, theta: Tensor, t: int, lr: float) -> Tensor:

@@ -123,9 +123,11 @@ class RuleOptimizer:
         self._phi.values.update(self._values)
         return self._phi.init(theta)
 
-    def step(self, gradient: Tensor, state: State, theta: Tensor, t: int) -> tuple[Tensor, State]:
-        """See :class:`Optimizer`."""
-        return self._phi(gradient, state, theta, t)
+    def step(
+        self, gradient: Tensor, state: State, theta: Tensor, t: int, losses: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """See :class:`Optimizer`; rules that use the loss need ``losses`` of the step, of one axis less."""
+        return self._phi(gradient, state, theta, t, losses)
 
 
 def _train(
@@ -142,7 +144,8 @@ def _train(
             clock.check()
         losses, gradients = optimizees.losses_and_gradients()
         yield t, losses, gradients
-        phi, state = optimizer.step(gradients, state, optimizees.theta, t)
+        measured = (losses,) if isinstance(optimizer, RuleOptimizer) else ()
+        phi, state = optimizer.step(gradients, state, optimizees.theta, t, *measured)
         optimizees.descend(phi, lr(t))
 
 

@@ -86,7 +86,7 @@ def relative_gradient(
         for t, drawn in enumerate(batches, start=first):
             losses = optimizees.losses(theta, drawn)
             (gradient,) = torch.autograd.grad(losses.sum(), theta, create_graph=True)
-            step, state = phi(gradient, state, theta, t)
+            step, state = phi(gradient, state, theta, t, losses)
             theta = theta - lr * step
         return theta, state
 
@@ -100,9 +100,9 @@ def relative_gradient(
             starts.append((t, optimizees.theta, dict(state), []))
         drawn = optimizees.draw()
         starts[-1][-1].append(drawn)
-        _, gradient = optimizees.losses_and_gradients(drawn)
+        losses, gradient = optimizees.losses_and_gradients(drawn)
         with torch.no_grad():
-            step, state = phi(gradient, state, optimizees.theta, t)
+            step, state = phi(gradient, state, optimizees.theta, t, losses)
         optimizees.descend(step, lr)
 
     losses, adjoint = _final(optimizees, weight)

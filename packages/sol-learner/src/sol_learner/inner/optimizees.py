@@ -55,6 +55,7 @@ class Optimizees:
     Attributes:
         theta: Parameters, shape [C, S, P], on the device of the models that the task builds; float32, also of models
             in a lower precision, or float64 if a parameter is.
+        losses_before: The latest losses that were computed with gradients, [C, S].
 
     Raises:
         SolError: ``scaling`` is set for a task that projects its parameters.
@@ -90,6 +91,7 @@ class Optimizees:
         # Else every optimizee keeps its own module, because modules may have state other than parameters.
         self._models = [] if self._together else [models, *(self._again() for _ in range(candidates - 1))]
         self._functional = False
+        self.losses_before: Tensor | None = None
 
     def _again(self) -> list[nn.Module]:
         return [self._fresh(episode) for episode in self._episodes]
@@ -203,7 +205,8 @@ class Optimizees:
                         loss = self.task.loss(model, batch)
                     self._differentiate(loss, parameters, gradients[c, s])
                     losses[c, s] = loss.detach()
-        return losses.detach(), gradients if self._scales is None else gradients * self._scales
+        self.losses_before = losses = losses.detach()
+        return losses, gradients if self._scales is None else gradients * self._scales
 
     def _differentiate(self, losses: Tensor, leaves: Sequence[Tensor], gradients: Tensor) -> None:
         """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``: 0 for leaves that they skip."""

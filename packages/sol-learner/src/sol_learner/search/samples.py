@@ -115,7 +115,7 @@ def record(
                 evaluator = Evaluator(code, torch, optimizees.layout) if code else None
                 state = evaluator.init(optimizees.theta) if evaluator else {}
             if evaluator:
-                outputs, state = evaluator.step(gradient, state, optimizees.theta, t, known)
+                outputs, state = evaluator.step(gradient, state, optimizees.theta, t, known, optimizees.losses_before)
                 columns.append(torch.stack([x.broadcast_to(gradient.shape)[..., chosen].reshape(-1) for x in outputs]))
             gradients.append(gradient[..., chosen].reshape(-1).double())
             parameters.append(optimizees.theta[..., chosen].reshape(-1).double())
