@@ -1,0 +1,59 @@
+"""Image classifiers of the paper: a rule that is learned on a narrow one is taken to others as it is.
+
+The learner starts from ``sol-general``, whose rate it tries on the narrow network first, and gets at most 60 trainings
+there. Its rule, and ``sol-general`` at the rate found, then train other widths for other numbers of steps: no setting
+is tried there. Each opponent is tuned there in full: rate, warm-up, decay, momenta, averaging, eps, weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from study import NO_COMPARISON, Budget, Study
+
+from sol_learner import LearnConfig
+from sol_learner.comparing import PANEL
+from sol_symbols import ZOO
+from sol_tasks import image_classification
+
+LEARNER = LearnConfig(
+    start="sol-general",
+    guard=False,
+    tuning_episodes=1,
+    record_episodes=1,
+    generations=4,
+    population=8,
+    polish_episodes=1,
+    validation_episodes=2,
+    check_episodes=0,
+    **NO_COMPARISON,
+)
+CLASSIC = ("adam", "sgd", "momentum", "rmsprop")
+
+Sizes = Mapping[str, tuple[Mapping[str, Any], Budget]]
+
+
+def sizes(network: str, paper: Mapping[str, Any], cpu: Mapping[str, Any]) -> Sizes:
+    """Both sizes of a study; at the paper's there are more opponents, and more trainings for each."""
+    common = {"network": network, "learner": asdict(LEARNER)}
+    budgets = {"paper": Budget(seeds=5, trials=48, tuning_seeds=1), "cpu": Budget(seeds=5, trials=16, tuning_seeds=1)}
+    opponents = {"paper": [*PANEL, *CLASSIC], "cpu": [*PANEL]}
+    found = {"paper": paper, "cpu": cpu}
+    return {s: ({**common, **found[s], "opponents": opponents[s]}, budgets[s]) for s in found}
+
+
+def main(study: Study) -> None:
+    """Learn on the narrow network, compare on each of the others, write."""
+    settings = study.settings
+    narrow = study.task(image_classification, settings["network"], "cifar10", **settings["learned on"])
+    learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))
+    rate = study.record["learning"]["learned"]["tuning"]["lr"]
+    rules = {"learned": learned, "sol-general": replace(ZOO["sol-general"], lr=rate)}
+    study.record["rules"] = {name: str(rule) for name, rule in rules.items()}
+    for task in settings["compared on"]:
+        recipe = study.task(image_classification, settings["network"], "cifar10", **task)
+        laid = {name: rule.with_horizon(task["horizon"]) for name, rule in rules.items()}
+        study.compare(recipe, {**laid, **{name: name for name in settings["opponents"]}}, tune="full")
+        study.save()
