@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sol_symbols import SolError
-from sol_tasks.fine_tuning import bert_glue, bert_head, instruction_tuning, matthews
+from sol_tasks.fine_tuning import FineTuning, bert_glue, bert_head, instruction_tuning, matthews
 
 
 def test_matthews_correlation_is_its_definition():
@@ -183,6 +183,33 @@ def test_precision_is_a_setting(checkpoint, data):
     assert losses[1].dtype == torch.float32
     torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)
     assert not torch.equal(*losses)
+
+
+def test_batches_of_similar_length_need_less_padding():
+    lengths = torch.randint(1, 41, (330,), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(40) < lengths[:, None]).long()
+    ids = torch.arange(330)[:, None] * mask
+    rows = {"input_ids": ids, "attention_mask": mask, "labels": ids[:, 0] % 2}
+    data = dict.fromkeys(("train", "valid", "test"), rows)
+
+    def epochs(by_length, seed):
+        task = FineTuning("toy", torch.nn.Linear(1, 1), frozenset(), data, 10, 16, by_length=by_length)
+        batches = task.batches("train", torch.Generator().manual_seed(seed))
+        return [next(batches) for _ in range(2 * (330 // 16))]
+
+    def padding(batches):
+        return sum(float((1 - b["attention_mask"][:, : b["attention_mask"].sum(1).max()]).sum()) for b in batches)
+
+    plain, sorted_, again = epochs(False, 0), epochs(True, 0), epochs(True, 0)
+    assert padding(sorted_) < 0.2 * padding(plain)
+    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(sorted_, again))
+    for batches in (sorted_[:20], sorted_[20:]):
+        texts = torch.cat([batch["input_ids"][:, 0] for batch in batches])
+        assert all(len(batch["labels"]) == 16 for batch in batches)
+        assert len(texts.unique()) == len(texts) == 320
+    widths = [int(batch["attention_mask"].sum(1).max()) for batch in sorted_[:20]]
+    assert widths != sorted(widths)
+    assert epochs(True, 1)[0]["input_ids"][0, 0] != sorted_[0]["input_ids"][0, 0]
 
 
 @pytest.mark.skipif(

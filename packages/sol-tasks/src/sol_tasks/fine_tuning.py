@@ -59,6 +59,8 @@ class FineTuning:
         dtype: Autocast precision of the forward pass, such as ``torch.bfloat16``.
         metrics: Maps logits [N, classes] and labels [N] to additional metrics; for classifiers.
         sample: Number of rows that ``evaluate("train")`` uses, from the first; by default all.
+        by_length: Whether a batch has texts of similar length, which saves padding: an epoch's shuffled texts are
+            sorted by length within every 16 batches, and all batches are shuffled.
 
     Raises:
         SolError: A split has no rows, lacks a column, has columns of different lengths or a row without a label, or
@@ -80,11 +82,13 @@ class FineTuning:
         dtype: torch.dtype | None = None,
         metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
         sample: int | None = None,
+        by_length: bool = False,
     ) -> None:
         self.name, self.horizon, self.batch_size = name, horizon, batch_size
         self.device, self._pretrained, self._fresh = torch.device(device), pretrained, fresh
         self._spread, self._dtype, self._metrics, self._sample = spread, dtype, metrics, sample
         self._shifted: bool | None = None
+        self._by_length = by_length
         tables = {split: _checked(split, rows) for split, rows in data.items()}
         if metrics is not None and any(rows["labels"].ndim > 1 for rows in tables.values()):
             raise SolError("metrics take one label a row, [N]; for labels of tokens leave them out")
@@ -114,10 +118,16 @@ class FineTuning:
         rows = self._data[split]
         count = len(rows["input_ids"])
         size = min(self.batch_size, count)
+        lengths = rows["attention_mask"].sum(1).cpu()
         while True:
-            order = torch.randperm(count, generator=generator).to(self.device)
-            for chosen in order.split(size)[: count // size]:
-                yield {name: table[chosen] for name, table in rows.items()}
+            order = torch.randperm(count, generator=generator)
+            batches = order.split(size)
+            if self._by_length:
+                parts = [part[lengths[part].argsort(stable=True)] for part in order.split(16 * size)]
+                batches = [batch for part in parts for batch in part.split(size)]
+            batches = [batch.to(self.device) for batch in batches if len(batch) == size]
+            for i in torch.randperm(len(batches), generator=generator) if self._by_length else range(len(batches)):
+                yield {name: table[batches[i]] for name, table in rows.items()}
 
     def _call(self, model: nn.Module, rows: Rows) -> Any:
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
@@ -214,6 +224,7 @@ def bert_glue(
     rows: int | None = None,
     sample: int | None = 500,
     dtype: torch.dtype | None = None,
+    by_length: bool = False,
 ) -> FineTuning:
     """Fine-tune a whole BERT on a GLUE data set, with batches of 32 and the paper's number of epochs.
 
@@ -228,6 +239,7 @@ def bert_glue(
         rows: Number of rows to keep of the shuffled training set; by default all.
         sample: Number of training rows used for training metrics.
         dtype: Autocast precision of the forward pass.
+        by_length: See :class:`FineTuning`.
 
     Raises:
         SolError: The extra is not installed, or the data or the checkpoint cannot be loaded.
@@ -241,9 +253,8 @@ def bert_glue(
     facts = GLUE[dataset]
     tables = {split: tokenize_pairs(tokenizer, part, facts.length) for split, part in splits.items()}
     steps = horizon or facts.epochs * (len(splits["train"]) // 32)
-    return FineTuning(
-        f"bert-{dataset.lower()}", model, fresh, tables, steps, 32, device, dtype=dtype, metrics=matthews, sample=sample
-    )
+    options: dict[str, Any] = {"dtype": dtype, "metrics": matthews, "sample": sample, "by_length": by_length}
+    return FineTuning(f"bert-{dataset.lower()}", model, fresh, tables, steps, 32, device, **options)
 
 
 @torch.no_grad()
