@@ -13,6 +13,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from sol_learner import LearnConfig, Learner, compare, load_task
 from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import ZOO, write_atomically
 
-PARTS = {
+PARTS: dict[str, dict[str, Any]] = {
     "the whole recipe": {},
     "without the start at Adam": {"random start": True},
     "without meta-training": {"episodes": 0},
@@ -45,14 +46,14 @@ class RandomStart(Learner):
         return trainer
 
 
-def measure(name, seed):
+def measure(name: str, seed: int) -> dict[str, Any]:
     settings = dict(PARTS[name])
     kind = RandomStart if settings.pop("random start", False) else Learner
     config = LearnConfig(seed=seed, front=False, baselines=(), **settings)
     start = time.monotonic()
     result = kind([load_task("mnistnet")], config).run()
-    adam = replace(ZOO["adam"], lr=result.summary["tuning"]["lr"])
-    learned, adam = compare("mnistnet", {"learned": result.rule, "adam": adam}, seed=seed).optimizers
+    tuned = replace(ZOO["adam"], lr=result.summary["tuning"]["lr"])
+    learned, adam = compare("mnistnet", {"learned": result.rule, "adam": tuned}, seed=seed).optimizers
     row = {"terms": result.rule.complexity.terms, "seconds": time.monotonic() - start, "rule": str(result.rule)}
     for split in ("train", "test"):
         values, base = (who.metric(split, "loss") for who in (learned, adam))
@@ -61,7 +62,7 @@ def measure(name, seed):
     return row
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])

@@ -11,7 +11,9 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,22 +37,22 @@ class Layers:
 
     name, horizon, vectorizable = "layers", 10_000, True
 
-    def __init__(self, width, device):
+    def __init__(self, width: int, device: str) -> None:
         self.width, self.device = width, device
         self.x, self.y = (torch.randn(128, width, device=device) for _ in range(2))
 
-    def build(self, generator):
+    def build(self, generator: torch.Generator) -> nn.Module:
         layers = [module for _ in range(4) for module in (nn.Linear(self.width, self.width), nn.ReLU())]
         return build_seeded(lambda: nn.Sequential(*layers[:-1]), generator).to(self.device)
 
-    def batches(self, split, generator):
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Any]:
         while True:
             yield self.x, self.y
 
-    def loss(self, model, batch):
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         return (model(batch[0]) - batch[1]).square().mean()
 
-    def evaluate(self, model, split):
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         return {"loss": float(self.loss(model, (self.x, self.y)))}
 
 
@@ -72,7 +74,7 @@ def timed(step, device, rounds):
     return {"ms": statistics.median(times)} | ({"MB": torch.cuda.max_memory_allocated() / 1e6} if cuda else {})
 
 
-def parameters(millions, device):
+def parameters(millions: float, device: str) -> list[nn.Parameter]:
     """Parameters with gradients: convolutions of 512 filters, each with two vectors, as in a ResNet."""
     shapes = [shape for _ in range(max(1, round(millions / 2.36))) for shape in ((512, 512, 3, 3), (512,), (512,))]
     found = [nn.Parameter(torch.randn(shape, device=device)) for shape in shapes]
@@ -85,12 +87,14 @@ def optimizers(millions, device, rounds):
     """A row for each optimizer and implementation."""
     rows = {}
     for how in ("foreach", "fused"):
+        flags: dict[str, Any] = {how: True}
         rows[f"torch Adam, {how}"] = timed(
-            torch.optim.Adam(parameters(millions, device), lr=1e-3, **{how: True}).step, device, rounds
+            torch.optim.Adam(parameters(millions, device), lr=1e-3, **flags).step, device, rounds
         )
         for name, rule in RULES.items():
             try:
-                optimizer = load_optimizer(rule, verify=False)(parameters(millions, device), lr=1e-3, **{how: True})
+                kind: Any = load_optimizer(rule, verify=False)
+                optimizer = kind(parameters(millions, device), lr=1e-3, **flags)
                 rows[f"{name}, {how}"] = timed(optimizer.step, device, rounds)
             except (ValueError, RuntimeError, TypeError) as error:  # no such kernel on this device
                 rows[f"{name}, {how}"] = {"left out": str(error).partition("\n")[0]}
@@ -110,7 +114,7 @@ def meta_training(width, batch, device, rounds):
     return rows
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)

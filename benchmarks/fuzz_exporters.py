@@ -19,13 +19,14 @@ import re
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
 from sol_export import export_rule, load_exporter
-from sol_export.verification import Trajectory
+from sol_export.verification import Executable, Trajectory
 from sol_export.web import MathMLExporter
 from sol_symbols import OPERATORS, SolError, UpdateRule, c_compiler, format_expression, write_atomically
 from sol_symbols.c_compiler import compile_library, find_compiler
@@ -36,6 +37,7 @@ STEPS, HORIZON, CONSTANT = 5, 4, 0.7
 FUNCTIONS = {name: array_function(operator, np) for name, operator in OPERATORS.items()}
 NUMBER = re.compile(r"(?<![\w.])\d+(\.\d+)?(e[-+]?\d+)?")
 POWERS = ("2", "3", "-1", "-2", "(1/2)", "(1/3)", "(-1/2)", "(-2/3)", "0.3", "(-0.7)", "2.5", "c", "(-c)", "(t/T)")
+Value = np.ndarray | float
 
 
 def grown(rng: random.Random, depth: int) -> str:
@@ -99,7 +101,7 @@ def expected(text: str) -> tuple[np.ndarray, np.ndarray]:
 class LatexReader:
     """The value of a formula in LaTeX: a subset of it, read as a person would."""
 
-    def __init__(self, text: str, names: dict[str, np.ndarray]) -> None:
+    def __init__(self, text: str, names: dict[str, Value]) -> None:
         text = text.replace(r"\theta_{t-1}", " w ").replace("g_t", " g ").replace(r"\mathrm{c}", " c ")
         text = re.sub(r"\\operatorname\{(\w+)\}(_0|_\{0\})?", lambda m: f" \\{m[1]}{'zero' if m[2] else ''} ", text)
         text = re.sub(r"\\(left|right) *", "", text).replace(r"\,", " ")
@@ -107,7 +109,7 @@ class LatexReader:
         self.at, self.names = 0, names
         self.functions = FUNCTIONS | {"invzero": FUNCTIONS["inv0"]}
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Value:
         value = self.total()
         assert self.at == len(self.tokens), f"not read: {self.tokens[self.at :]}"
         return value
@@ -122,14 +124,14 @@ class LatexReader:
         self.at += 1
         return token
 
-    def total(self) -> np.ndarray:
+    def total(self) -> Value:
         sign = -1 if self.peek() == "-" and self.take() else 1
         value = sign * self.product()
         while self.peek() in ("+", "-"):
             value = value + self.product() if self.take() == "+" else value - self.product()
         return value
 
-    def product(self) -> np.ndarray:
+    def product(self) -> Value:
         value = self.power()
         while self.peek() not in ("", "+", "-", ")", "}", ",", "|") or (self.peek() == "|" and not self.open):
             if self.peek() == r"\cdot":
@@ -139,15 +141,15 @@ class LatexReader:
 
     open = 0  # bars that are not closed
 
-    def power(self) -> np.ndarray:
+    def power(self) -> Value:
         value = self.atom()
         return value ** self.exponent() if self.peek() == "^" else value
 
-    def exponent(self) -> np.ndarray:
+    def exponent(self) -> Value:
         self.take("^")
         return self.braced() if self.peek() == "{" else self.atom()
 
-    def braced(self) -> np.ndarray:
+    def braced(self) -> Value:
         self.take("{")
         held, self.open = self.open, 0
         value = self.total()
@@ -155,7 +157,7 @@ class LatexReader:
         self.take("}")
         return value
 
-    def atom(self) -> np.ndarray:
+    def atom(self) -> Value:
         token = self.take()
         if token[0].isdigit():
             return np.float64(token)
@@ -163,7 +165,7 @@ class LatexReader:
             return np.exp(self.exponent())
         if token == "|":
             self.open += 1
-            value = abs(self.total())
+            value: Value = np.abs(self.total())
             self.open -= 1
             self.take("|")
             return value
@@ -188,7 +190,7 @@ class LatexReader:
             return self.call(self.functions[token[1:]])
         return self.names[token]
 
-    def call(self, function) -> np.ndarray:
+    def call(self, function: Callable[..., Value]) -> Value:
         power = self.exponent() if self.peek() == "^" else 1
         wrapped = self.peek() == "{" and self.take()
         held, self.open = self.open, 0
@@ -221,6 +223,7 @@ def by_latex(rule: UpdateRule) -> np.ndarray:
 def by_file(rule: UpdateRule, to: str, folder: Path) -> np.ndarray:
     """The rule's values by the steps of an emitted file."""
     exporter = load_exporter(to)
+    assert isinstance(exporter, Executable), to
     path = folder / f"emitted_{to}.py"
     path.write_text(export_rule(rule, to, "Emitted"), encoding="utf-8")
     g, w = inputs()
@@ -328,7 +331,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     c_compiler.TIME_LIMIT = 3600.0  # 200 functions, on a machine that may be busy
-    began, counts, failures, done = time.monotonic(), Counter(), [], 0
+    counts: Counter[str] = Counter()
+    failures: list[str] = []
+    began, done = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
         for start in range(arguments.start, arguments.start + arguments.cases, 200):
             count = min(200, arguments.start + arguments.cases - start)

@@ -126,7 +126,8 @@ class Watch:
                  "code.", "marshal.", "builtins.input", "signal.", "fcntl.", "urllib.")  # fmt: skip
 
     def __init__(self) -> None:
-        self.level, self.events = 0, []  # 0: off, 1: evaluating, 2: reading
+        self.level = 0  # 0: off, 1: evaluating, 2: reading
+        self.events: list[str] = []
         sys.addaudithook(self.hook)  # for good: hooks cannot be removed
 
     def hook(self, event: str, arguments: tuple) -> None:

@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 from generalise_targets import GROUPS, TARGETS, make
@@ -22,7 +23,7 @@ from generalise_targets import GROUPS, TARGETS, make
 from sol_learner import Recipe, Workers
 from sol_learner.comparing import PANEL, compare
 from sol_learner.inner import choose_learning_rate
-from sol_symbols import ZOO, SolError, resolve_rule, write_atomically
+from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule, write_atomically
 
 EXPENSIVE = {"text-transformer": 48, "siren": 48, "autoencoder": 48, "burgers": 32, "cifar10-cnn": 24}
 """Trainings of each optimizer of the panel, where fewer than by default."""
@@ -33,7 +34,8 @@ LEAST = 0.05
 
 def optimizers_for(task, rules):
     """Each rule as it is and with its rate chosen, and what the choice measured."""
-    optimizers, chosen = {}, {}
+    optimizers: dict[str, UpdateRule] = {}
+    chosen: dict[str, Any] = {}
     for name, rule in rules.items():
         optimizers[name] = rule
         try:
@@ -46,7 +48,7 @@ def optimizers_for(task, rules):
 
 def row(comparison, rules):
     """Losses and ratios of one target."""
-    losses = {}
+    losses: dict[str, Any] = {}
     for optimizer in comparison.optimizers:
         found = {kind: optimizer.quantities(None).get(f"{kind} loss") for kind in ("train", "test")}
         losses[optimizer.name] = {kind: None if x is None else [float(v) for v in x] for kind, x in found.items()}
@@ -59,7 +61,7 @@ def row(comparison, rules):
     return {"best": best, "ratios": ratios, "losses": losses, "settings": settings, "steps": comparison.horizon}
 
 
-def ratio(a, b):
+def ratio(a: list[float] | None, b: list[float] | None) -> float | None:
     """Ratio of means; infinite if a run is lost."""
     if a is None or b is None:
         return None
@@ -114,7 +116,7 @@ def picture(rows, names, path):
     figure.savefig(path, dpi=110)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("rules", nargs="*", help="zoo names, run folders, files; default sol-general")
     parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=TARGETS)

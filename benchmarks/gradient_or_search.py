@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -28,7 +29,7 @@ from sol_learner.inner.task_set import TaskSet
 from sol_learner.runtime.progress import NullProgress, Phase
 from sol_learner.search import CandidateEvaluator, polish, record, split
 from sol_learner.task import Stream, with_horizon
-from sol_symbols import ZOO, write_atomically
+from sol_symbols import ZOO, UpdateRule, write_atomically
 
 TASKS = {
     "mnistnet": (lambda: load_task("mnistnet"), 5, 20),
@@ -52,26 +53,22 @@ def measure(task, seed, budget, method, episodes):
     recorded = (evaluator.fresh(1), 150)
     terms, optimizer = split(rule)[0], RuleOptimizer(rule)
     samples = record(task_set, optimizer, rate, values, rule.vocabulary, seed, *recorded, terms=terms)
-    steps = {"descent_steps": budget // GRADIENT_COST, "generations": 0}
+    steps: dict[str, Any] = {"descent_steps": budget // GRADIENT_COST, "generations": 0}
     if method == "cma-es":
         steps = {"generations": budget // POPULATION}
+    steps |= {"population": POPULATION, "episodes": 1, "sigma": 0.1, "seed": seed, "constants": True, "shapes": False}
     start = time.monotonic()
-    polished = polish(
-        *(rule, samples, evaluator),
-        **steps,
-        **{"population": POPULATION, "episodes": 1, "sigma": 0.1, "seed": seed, "constants": True, "shapes": False},
-        **{"phase": Phase.POLISH, "progress": NullProgress()},
-    )
+    polished = polish(rule, samples, evaluator, **steps, phase=Phase.POLISH, progress=NullProgress())
     seconds = time.monotonic() - start
 
-    def objective(chosen):
+    def objective(chosen: UpdateRule) -> float:
         numbers = [run_rule(task, chosen, seed, Stream.EVALUATE, [e]).objective(0.4) for e in range(episodes)]
         return float(torch.stack(numbers).mean())
 
     return objective(replace(polished.rule, lr=rate)) / objective(rule), seconds
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)

@@ -28,19 +28,19 @@ STATEMENTS = (
 )
 
 
-def seconds(statement):
+def seconds(statement: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", statement], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    times = {statement: [] for statement in STATEMENTS}
+    times: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
     for _ in range(arguments.rounds + 1):
         for statement in STATEMENTS:
             times[statement].append(seconds(statement))

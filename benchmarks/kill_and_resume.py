@@ -16,23 +16,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from sol_symbols import write_atomically
 
 PLAN = ["--episodes", "4", "--library-generations", "2", "--generations", "2", "--evaluation-episodes", "4"]
 
 
-def command(folder, *more):
+def command(folder: Path | str, *more: str) -> list[str]:
     return [sys.executable, "-m", "sol_symbols.cli", "learn", "mnistnet", "--out", str(folder), *PLAN, *more]
 
 
-def outcome(folder):
+def outcome(folder: Path) -> list[Any]:
     summary = json.loads((folder / "summary.json").read_text())
     summary.pop("seconds")
     return [json.loads((folder / name).read_text()) for name in ("rule.json", "front.json")] + [summary]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,7 +45,9 @@ def main():
     seconds, reference = time.monotonic() - start, outcome(root / "whole")
     print(f"uninterrupted: {seconds:.0f} s")
 
-    kills, runs, equal = [], 0, []
+    kills: list[float] = []
+    equal: list[bool] = []
+    runs = 0
     while len(kills) < arguments.kills:
         folder, done = root / f"killed-{runs}", False
         while not done:
@@ -53,12 +56,14 @@ def main():
                 wait = moments.uniform(2, 0.6 * seconds) if len(kills) < arguments.kills else None
                 done = process.wait(wait) == 0
             except subprocess.TimeoutExpired:
+                assert wait is not None
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 kills.append(round(wait, 2))
                 print(f"killed after {wait:.1f} s of run {runs}")
             else:
                 if not done:
+                    assert process.stderr is not None
                     message = process.stderr.read().decode()
                     if "it is finished" not in message:  # killed after its last file and before its end
                         raise SystemExit(message)

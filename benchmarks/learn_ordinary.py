@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -22,7 +23,7 @@ from sol_learner.inner import run_rule
 from sol_learner.task import Stream
 from sol_symbols import write_atomically
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     **{"start": "sol-general", "guard": False, "tuning_episodes": 1, "record_episodes": 1, "population": 8},
     **{"polish_episodes": 1, "generations": 7, "validation_episodes": 3, "check_episodes": 0, "front": False},
     **{"baselines": (), "evaluation_episodes": 1},
@@ -31,18 +32,18 @@ PANEL = Path(__file__).parent / "generalise.json"
 SEEDS = 10
 
 
-def measure(name, seed):
+def measure(name: str, seed: int) -> dict[str, Any]:
     """The rule, what it cost, and its losses on the held-out seeds."""
     task, start = make(name), time.monotonic()
     result = Learner([task], LearnConfig(seed=seed, **SETTINGS)).run()
-    found = {"rule": str(result.rule), "trainings": sum(result.summary["trainings"].values())}
+    found: dict[str, Any] = {"rule": str(result.rule), "trainings": sum(result.summary["trainings"].values())}
     found["seconds"] = time.monotonic() - start
     splits = ("train", "test")
     outcomes = [run_rule(task, result.rule, 0, Stream.EVALUATE, [e], splits=splits) for e in range(SEEDS)]
     return found | {split: [float(o.metrics[split]["loss"]) for o in outcomes] for split in splits}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--targets", nargs="*", default=list(ORDINARY), choices=ORDINARY)

@@ -9,6 +9,7 @@ that are missing.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,20 +17,22 @@ from sol_learner import LearnConfig, Learner, Workers, load_task
 from sol_symbols import write_atomically
 
 
-def measure(steps, jobs):
+def measure(steps: int, jobs: int) -> dict[str, Any]:
     """The verdict of a run, its rule, and the losses of all optimizers on ten held-out seeds."""
     config = LearnConfig(steps=steps, front=False)
     result = Learner([load_task("mnistnet")], config, workers=Workers(jobs)).run()
     (comparison,) = result.comparisons
+    verdict = comparison.verdict()
+    assert verdict is not None
     losses = {
         who.name: {split: who.metric(split, "loss").tolist() for split in ("train", "test")}
         for who in comparison.optimizers
     }
     kept = {name: result.summary[name] for name in ("trainings", "seconds", "config")}
-    return {"verdict": comparison.verdict().line, "rule": str(result.rule), "losses": losses, **kept}
+    return {"verdict": verdict.line, "rule": str(result.rule), "losses": losses, **kept}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[400, 1000])
     parser.add_argument("--jobs", type=int, default=2)

@@ -22,6 +22,7 @@ import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,21 +30,23 @@ from sol_export import export_rule
 from sol_learner import load_task
 from sol_learner.comparing.torch_code import torch_code
 from sol_learner.task import Stream, build_optimizee, draw_batches
-from sol_symbols import ZOO, evaluator, resolve_rule, write_atomically
+from sol_symbols import ZOO, UpdateRule, evaluator, resolve_rule, write_atomically
 
 LARGE = "MNIST's test images"
 OTHERS = ("learned", "scale-free")
 """Optimizers of ``panel.json`` that are not of the panel."""
 
 
-def load_class(path):
+def load_class(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("optimizer", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return getattr(module, module.__all__[0])
 
 
-def emitted(rule):
+def emitted(rule: UpdateRule) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimizer.py"
         path.write_text(export_rule(rule, "torch"), encoding="utf-8")
@@ -79,9 +82,9 @@ def panel(task):
     return made
 
 
-def run_code(code, model):
+def run_code(code: str, model: torch.nn.Module) -> tuple[Any, Any]:
     """The optimizer and the scheduler that the code makes."""
-    names = {"model": model}
+    names: dict[str, Any] = {"model": model}
     exec(code, names)
     return names["optimizer"], names.get("scheduler")
 
@@ -116,7 +119,7 @@ def emitted_difference(task, kind, rule, dtype, steps=50):
     return worst
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--json", type=Path)

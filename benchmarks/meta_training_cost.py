@@ -17,7 +17,10 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,24 +40,24 @@ class Wide:
 
     horizon = 100
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.name, self.size = f"mlp-{size}", size
         self.width = max(4, int((size / 2) ** 0.5))
 
-    def build(self, generator):
+    def build(self, generator: torch.Generator) -> nn.Module:
         model = nn.Sequential(nn.Linear(self.width, self.width), nn.Tanh(), nn.Linear(self.width, self.width))
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=self.width**-0.5, generator=generator)
         return model
 
-    def batches(self, split, generator):
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Any]:
         while True:
             yield torch.randn(2, self.width, generator=generator)
 
-    def loss(self, model, batch):
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         return ((model(batch) - batch) ** 2).mean()
 
-    def evaluate(self, model, split):
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         return {"loss": 0.0}
 
 
@@ -63,7 +66,7 @@ def make_task(name, data):
         return Digits()
     if name.startswith("mlp-"):
         return Wide(int(name.removeprefix("mlp-")))
-    task = load_task(name, data)
+    task: Any = load_task(name, data)
     if name == "convnet-cifar10":
         task.batch_size = 64
     return task
@@ -75,7 +78,7 @@ def plain(task, fused):
     stream = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=fused)
 
-    def steps(count):
+    def steps(count: int) -> None:
         for _ in range(count):
             optimizer.zero_grad()
             task.loss(model, next(stream)).backward()
@@ -84,9 +87,20 @@ def plain(task, fused):
     return steps
 
 
-def large_network():
+def large_network() -> SymbolicNetwork:
     """The default one: 14 features, 8 units."""
     return SymbolicNetwork(ZOO["adam"], generator=torch.Generator().manual_seed(0))
+
+
+@dataclass
+class Windows:
+    """A function that does windows of meta-training, and the network that it trains."""
+
+    steps: Callable[[int], None]
+    network: SymbolicNetwork
+
+    def __call__(self, count: int) -> None:
+        self.steps(count)
 
 
 def meta(task, estimator, kernel="eager", coordinates=2048, network=None):
@@ -97,17 +111,16 @@ def meta(task, estimator, kernel="eager", coordinates=2048, network=None):
     estimator = ESTIMATORS[estimator](network, torch.Generator().manual_seed(0), kernel=kernel, **own)
     estimator.begin(Optimizees(task, 0, Stream.TRAIN, [0]), 1e-3, task.horizon)
 
-    def steps(count):
+    def steps(count: int) -> None:
         for _ in range(count // UNROLL):
             for parameter, part in zip(network.parameters(), estimator.window(UNROLL).meta_gradient):
                 parameter.grad = part
             outer.step()
 
-    steps.network = network
-    return steps
+    return Windows(steps, network)
 
 
-def small_network():
+def small_network() -> SymbolicNetwork:
     """Features, 8 units, output; 3-8-1 with the features below."""
     units = ("identity", "tanh*7")
     return SymbolicNetwork(ZOO["adam"], ("g", "m_hat", "ad"), (units,), generator=torch.Generator().manual_seed(0))
@@ -118,27 +131,27 @@ class Digits:
 
     name, horizon = "digits", 100
 
-    def __init__(self):
+    def __init__(self) -> None:
         from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)
         self.images, self.labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
 
-    def build(self, generator):
+    def build(self, generator: torch.Generator) -> nn.Module:
         model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.1, generator=generator)
         return model
 
-    def batches(self, split, generator):
+    def batches(self, split: str, generator: torch.Generator) -> Iterator[Any]:
         while True:
             chosen = torch.randint(len(self.labels), (128,), generator=generator)
             yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
 
-    def loss(self, model, batch):
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    def evaluate(self, model, split):
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         return {"loss": 0.0}
 
 
@@ -150,12 +163,13 @@ def differentiated(task, second_order, network):
     theta, t = optimizees.theta, 1
     state = runner.begin(theta, task.horizon)
 
-    def steps(count):
+    def steps(count: int) -> None:
         nonlocal theta, state, t
         for _ in range(count // UNROLL):
             theta, state = theta.detach(), {name: value.detach() for name, value in state.items()}
             theta.requires_grad_()
-            loss, total = optimizees.losses(theta, optimizees.draw()), 0.0
+            total: Any = 0.0
+            loss = optimizees.losses(theta, optimizees.draw())
             for _ in range(UNROLL):
                 (gradient,) = torch.autograd.grad(loss.sum(), theta, create_graph=second_order, retain_graph=True)
                 phi, state = runner.differentiable_step(gradient, state, theta, t)
@@ -167,8 +181,7 @@ def differentiated(task, second_order, network):
             (total.sum() / UNROLL).backward()
             outer.step()
 
-    steps.network = network
-    return steps
+    return Windows(steps, network)
 
 
 def with_higher(task):
@@ -197,11 +210,12 @@ def with_higher(task):
     model = build_optimizee(task, 0, Stream.TRAIN, 0).train()
     stream = draw_batches(task, "train", 0, Stream.TRAIN, 0)
 
-    def steps(count):
+    def steps(count: int) -> None:
         for _ in range(count // UNROLL):
             outer.zero_grad()
             with higher.innerloop_ctx(model, Rule(model.parameters(), 1e-3)) as (functional, inner):
-                loss, total = task.loss(functional, next(stream)), 0.0
+                total: Any = 0.0
+                loss = task.loss(functional, next(stream))
                 for _ in range(UNROLL):
                     inner.step(loss)
                     loss = task.loss(functional, next(stream))
@@ -209,8 +223,7 @@ def with_higher(task):
                 (total / UNROLL).backward()
                 outer.step()
 
-    steps.network = network
-    return steps
+    return Windows(steps, network)
 
 
 def with_torchopt(task):
@@ -239,10 +252,11 @@ def with_torchopt(task):
     stream = draw_batches(task, "train", 0, Stream.TRAIN, 0)
     inner = torchopt.MetaOptimizer(model, torchopt.base.GradientTransformation(init, update))
 
-    def steps(count):
+    def steps(count: int) -> None:
         for _ in range(count // UNROLL):
             outer.zero_grad()
-            loss, total = task.loss(model, next(stream)), 0.0
+            total: Any = 0.0
+            loss = task.loss(model, next(stream))
             for _ in range(UNROLL):
                 inner.step(loss)
                 loss = task.loss(model, next(stream))
@@ -252,8 +266,7 @@ def with_torchopt(task):
             torchopt.stop_gradient(model)
             torchopt.stop_gradient(inner)
 
-    steps.network = network
-    return steps
+    return Windows(steps, network)
 
 
 CASES = {
@@ -291,7 +304,7 @@ def disagreement(task, cases):
     }
 
 
-def peak():
+def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -309,7 +322,7 @@ def worker(connection, name, data, case):
 def compare_cases(name, data, cases, count, rounds):
     """Seconds per step (median of rounds in turns) and peak memory of each case."""
     context = multiprocessing.get_context("spawn")
-    rows = {}
+    rows: dict[str, list[tuple[float, float]]] = {}
     workers = {}
     for case in cases:
         ours, theirs = context.Pipe()
@@ -348,11 +361,11 @@ def meta_batch(rounds=5):
     "meta-training" is whole windows of first-order meta-training: a meta-batch by vmap, against as many optimizees one
     after another. "gradients" is only the optimizees' losses and gradients, by vmap and in a loop. The two take turns.
     """
-    table = {}
+    table: dict[int, Any] = {}
     for size in (1, 4, 16, 64):
         table[size] = {}
         for what, cases in (("meta-training", windows_at(size)), ("gradients", gradients_at(size))):
-            seconds = {name: [] for name in cases}
+            seconds: dict[str, list[float]] = {name: [] for name in cases}
             for _ in range(rounds + 1):
                 for name, steps in cases.items():
                     start = time.perf_counter()
@@ -384,13 +397,13 @@ def windows_at(size):
 def gradients_at(size):
     made = {}
     for name, vectorizable in (("vmap", True), ("loop", False)):
-        task = load_task("mnistnet")
+        task: Any = load_task("mnistnet")
         task.vectorizable = vectorizable
         made[name] = Optimizees(task, 0, Stream.TRAIN, range(size))
     return {name: lambda o=o: [o.losses_and_gradients() for _ in range(UNROLL)] for name, o in made.items()}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("SOL_DATA"))
@@ -398,7 +411,8 @@ def main():
     parser.add_argument("--only", nargs="*", help="names of cases: mnistnet, convnet-cifar10, resnet18-cifar10, ...")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    record = {"threads": 1, "unroll": UNROLL, "coordinates": 2048, "torch": torch.__version__, "cases": {}}
+    record: dict[str, Any] = {"threads": 1, "unroll": UNROLL, "coordinates": 2048}
+    record |= {"torch": torch.__version__, "cases": {}}
     if arguments.json and arguments.json.exists():  # parts can be measured one by one
         record |= json.loads(arguments.json.read_text())
     plans = {
@@ -410,7 +424,7 @@ def main():
         "digits": ([c for c in SMALL if importlib.util.find_spec(c) or c not in ("higher", "torchopt")], 100, 5),
     }
 
-    def write():
+    def write() -> None:
         if arguments.json:
             write_atomically(arguments.json, json.dumps(record, indent=1) + "\n")
 

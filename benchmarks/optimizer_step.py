@@ -16,13 +16,16 @@ import json
 import multiprocessing
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from main_job import emitted
 
 from sol_symbols import ZOO, lower, write_atomically
 
+Shape = tuple[int, ...]
 REFERENCE = "torch.optim.AdamW(fused=True)"
 # name: states, factory
 TORCH = {
@@ -36,7 +39,7 @@ FLAGS = {"": {}, "fused=True": {"fused": True}}
 
 def optimizers(shapes):
     """Name: number of states and a function that makes the optimizer for given parameters."""
-    found = dict(TORCH)
+    found: dict[str, tuple[int, Callable[..., Any]]] = dict(TORCH)
     if any(len(shape) != 2 for shape in shapes):
         del found["torch.optim.Muon()"]  # it takes matrices only
     for name in EMITTED:
@@ -54,7 +57,7 @@ def optimizers(shapes):
     return found
 
 
-def resnet50(width):
+def resnet50(width: int) -> Sequence[Shape]:
     """Shapes of the parameters of a ResNet-50 whose first convolution has ``width`` channels instead of 64."""
     shapes = [(width, 3, 7, 7), (width,), (width,)]
     channels = width
@@ -69,23 +72,23 @@ def resnet50(width):
     return [*shapes, (1000, channels), (1000,)]
 
 
-def transformer(width, layers=12):
+def transformer(width: int, layers: int = 12) -> Sequence[Shape]:
     """Shapes of the matrices of a transformer's blocks."""
     return layers * [*4 * [(width, width)], (4 * width, width), (width, 4 * width)]
 
 
-def count(shapes):
+def count(shapes: Sequence[Shape]) -> int:
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Callable[[int], Sequence[Shape]]] = {
     "one tensor": lambda size: [(size,)],
     "ResNet-50": lambda size: min(map(resnet50, range(8, 256)), key=lambda shapes: abs(count(shapes) - size)),
     "transformer": lambda size: min(map(transformer, range(8, 2048, 8)), key=lambda shapes: abs(count(shapes) - size)),
 }
 
 
-def parameters(shapes):
+def parameters(shapes: Sequence[Shape]) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     params = [torch.nn.Parameter(0.1 * torch.randn(shape, generator=generator)) for shape in shapes]
     for p in params:
@@ -93,7 +96,7 @@ def parameters(shapes):
     return params
 
 
-def timed(function):
+def timed(function: Callable[[], Any]) -> float:
     """Seconds that a call takes: of the processor where there is one thread, so that other processes count little."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
@@ -101,7 +104,7 @@ def timed(function):
     return clock() - start
 
 
-def copy_of(moved):
+def copy_of(moved: int) -> Callable[[], torch.Tensor]:
     """A function that copies memory: ``moved`` bytes, half of them read and half written."""
     source = torch.ones(moved // 8)
     target = torch.zeros_like(source)
@@ -119,14 +122,14 @@ def measure(shapes, rounds, warm=3):
     for _ in range(warm):
         for step in turns.values():
             step()
-    seconds = {name: [] for name in turns}
+    seconds: dict[str | int, list[float]] = {name: [] for name in turns}
     order = list(turns)
     for _ in range(rounds):
         order.append(order.pop(0))
         for name in order:
             seconds[name].append(timed(turns[name]))
 
-    def ratio(ours, theirs):
+    def ratio(ours: str, theirs: str | int) -> float:
         return statistics.median(a / b for a, b in zip(seconds[ours], seconds[theirs]))
 
     return {
@@ -156,13 +159,13 @@ def peak_worker(connection, name, shapes):
     connection.send((resident("VmHWM") - before) / 4 / count(shapes))
 
 
-def resident(field):
+def resident(field: str) -> int:
     """Bytes of this process in memory, now (``VmRSS``) or at most (``VmHWM``); Linux."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
     return 1024 * int(line.split()[1])
 
 
-def peaks(shapes):
+def peaks(shapes: Sequence[Shape]) -> dict[str, float]:
     """Floats per parameter that each optimizer needs on top of parameters and gradients."""
     context, found = multiprocessing.get_context("spawn"), {}
     for name in optimizers(shapes):
@@ -175,7 +178,7 @@ def peaks(shapes):
     return found
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to add the cases to")
     parser.add_argument("--millions", type=float, nargs="*", default=[10, 100], help="numbers of parameters")

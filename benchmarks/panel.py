@@ -17,6 +17,7 @@ import torch
 
 from sol_learner import Recipe, Workers, load_task
 from sol_learner.comparing import against_panel, compare_tasks
+from sol_learner.task import Task
 from sol_symbols import UpdateRule, write_atomically
 from sol_tasks.classification import Classification
 from sol_tasks.image_networks import mnistnet_module
@@ -31,7 +32,7 @@ SCALE_FREE = (  # sol learn mnistnet --start adam --episodes 12 --constants fals
 TASKS = ("mnistnet", "mnistnet-2layer", "mnistnet-big", "mnistnet-relu", "mnistnet-standardised", "sines", "rosenbrock")
 
 
-def make(name):
+def make(name: str) -> Task:
     """A task of the benchmark."""
     if name != "mnistnet-standardised":
         return load_task(f"{SINES}:Sines" if name == "sines" else name)
@@ -43,7 +44,7 @@ def make(name):
     )
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
@@ -53,13 +54,13 @@ def main():
     parser.add_argument("--store", type=Path, default=Path("runs/panel.sqlite"))
     arguments = parser.parse_args()
     arguments.store.parent.mkdir(parents=True, exist_ok=True)
-    optimizers, references = against_panel("learned")
-    optimizers["learned"] = UpdateRule.parse((HERE.parent / "docs" / "mnistnet.txt").read_text().strip())
-    optimizers["scale-free"] = UpdateRule.parse(SCALE_FREE)
+    panel, references = against_panel("learned")
+    learned = UpdateRule.parse((HERE.parent / "docs" / "mnistnet.txt").read_text().strip())
+    scale_free = UpdateRule.parse(SCALE_FREE)
     start, workers = time.monotonic(), Workers(arguments.jobs)
     suite = compare_tasks(
         [Recipe(make, (name,)) for name in arguments.tasks],
-        optimizers,
+        {**panel, "learned": learned, "scale-free": scale_free},
         episodes=arguments.seeds,
         trainings=arguments.trainings,
         references=(*references, "scale-free"),

@@ -35,7 +35,7 @@ def timed(function, *arguments):
     return function(*arguments), time.process_time() - start
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--networks", type=int, default=10)
