@@ -41,4 +41,5 @@ _HOME = {
 }
 """The module of each name."""
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # otherwise every name would exist for type checkers
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sol_learner.front_door import LearnedOptimizer, learn_optimizer
     from sol_learner.inner.episodes import run_rule
     from sol_learner.loaders import from_loaders
+    from sol_learner.mixture import TaskMixture, augmented
     from sol_learner.pipeline import Learner, LearnResult, learn
     from sol_learner.run_folder import write_run
     from sol_learner.runtime.checkpoints import Checkpoints
@@ -51,7 +52,9 @@ __all__ = [
     "Stream",
     "Suite",
     "Task",
+    "TaskMixture",
     "Workers",
+    "augmented",
     "build_seeded",
     "compare",
     "compare_tasks",
@@ -84,7 +87,9 @@ _HOME = {
     "Stream": "task",
     "Suite": "comparing.suite",
     "Task": "task",
+    "TaskMixture": "mixture",
     "Workers": "runtime.workers",
+    "augmented": "mixture",
     "build_seeded": "task",
     "compare": "comparing.protocol",
     "compare_tasks": "comparing.suite",
@@ -100,4 +105,5 @@ _HOME = {
 }
 """The module of each name."""
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # otherwise every name would exist for type checkers
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

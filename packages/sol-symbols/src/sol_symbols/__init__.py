@@ -180,4 +180,5 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # otherwise every name would exist for type checkers
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

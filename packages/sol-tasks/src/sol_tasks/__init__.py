@@ -89,4 +89,5 @@ _HOME = {
     "siren": "fits",
 }
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # otherwise every name would exist for type checkers
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)
