@@ -1,5 +1,6 @@
 """From the network to a written run: pruning, polishing, learning, interrupting, comparing."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -433,3 +434,37 @@ def test_augmented_tasks_are_the_same_function_of_other_coordinates(task):
     triple = augmented(task, input_scale=3.0)
     expected = task.loss(model, (3 * batch[0], batch[1]))
     assert torch.allclose(triple.loss(triple.build(generator.manual_seed(3)), batch), expected)
+
+
+def test_an_augmented_model_has_what_its_task_reads(make_task):
+    """Buffers, its own weights and keyword arguments; calls that would see other weights are refused."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(5))
+            self.register_buffer("target", torch.tensor(2.0))
+
+        def forward(self, x, factor=1.0):
+            return factor * (x @ self.weight)
+
+        def size(self):
+            return self.weight.norm()
+
+    class Penalised(make_task):
+        def build(self, generator):
+            return Model()
+
+        def loss(self, model, batch):
+            return (model(batch[0], factor=0.5) - model.target).square().mean() + 0.1 * model.weight.square().sum()
+
+    task = Penalised()
+    other = augmented(task, weight_scale=1.0)
+    model, scaled = (t.build(torch.Generator().manual_seed(3)) for t in (task, other))
+    batch = next(task.batches("train", torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(task.loss(model, batch), other.loss(scaled, batch))
+    with pytest.raises(AttributeError, match=r"call the model itself, model\(\.\.\.\), not model\.size"):
+        scaled.size()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        scaled.nothing  # noqa: B018
+    assert copy.deepcopy(scaled).target == 2

@@ -46,11 +46,24 @@ class _Scaled(nn.Module):
             for name, parameter in model.named_parameters():
                 parameter.div_(scales[name])
 
-    def forward(self, *arguments: Any) -> Any:
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
         if (self.factor, self.shift) != (1, 0):
             arguments = tuple(self.factor * (x + self.shift) if is_float(x) else x for x in arguments)
+            keywords = {name: self.factor * (x + self.shift) if is_float(x) else x for name, x in keywords.items()}
         weights = {name: self.scales[name] * u for name, u in self.model.named_parameters()}
-        return torch.func.functional_call(self.model, weights, arguments)
+        return torch.func.functional_call(self.model, weights, arguments, keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        """What a task reads from its model, such as a buffer; w of its own parameters."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            value = getattr(super().__getattr__("model"), name)
+        if isinstance(value, nn.Parameter):
+            return self.scales[name] * value
+        if callable(value):
+            raise AttributeError(f"the weights are scaled: call the model itself, model(...), not model.{name}")
+        return value
 
 
 def _rectify(model: nn.Module) -> None:
