@@ -3,9 +3,10 @@
     python benchmarks/learn_ordinary.py --json benchmarks/learn_ordinary.json
 
 The tasks, the panel and ``sol-general`` with the best of five rates are those of ``generalise.json``, by the same ten
-held-out seeds. Learning starts from ``sol-general``: five trainings for its rate, one to record states, seven
-generations of eight candidates, and three validation episodes for the start and for each of five points of the search,
-for the task alone (no reference networks). It needs ``SOL_DATA``. A repeated call continues.
+held-out seeds. Learning starts from ``sol-general`` or ``sol-fits``: five trainings for the rate of the first, one for
+the other as it is (and five if that is better), six for weight decay, one to record states, seven generations of
+eight candidates, and three validation episodes for the start and for each of five points of the search, for the task
+alone (no reference networks). It needs ``SOL_DATA``. A repeated call continues.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from sol_learner.task import Stream
 from sol_symbols import write_atomically
 
 SETTINGS: dict[str, Any] = {
-    **{"start": "sol-general", "guard": False, "tuning_episodes": 1, "record_episodes": 1, "population": 8},
+    **{"start": "prior", "guard": False, "tuning_episodes": 1, "record_episodes": 1, "population": 8},
     **{"polish_episodes": 1, "generations": 7, "validation_episodes": 3, "check_episodes": 0, "front": False},
     **{"baselines": (), "evaluation_episodes": 1},
 }

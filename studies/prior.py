@@ -1,4 +1,4 @@
-"""Learn ``sol-general``: one rule for many kinds of training, by CMA-ES on a mixture of small ones.
+"""Learn ``sol-general`` and others: one rule for many kinds of training, by CMA-ES on a mixture of small ones.
 
     python studies/prior.py --seed SEED --json studies/prior/general-first-seedSEED.json
     python studies/prior.py --generations 110 --per-generation 4 --seed 6 --from 85 \\
@@ -7,6 +7,11 @@
 
 with the seeds 0, 1 and 2 first. With ``--rule sol-elementwise``, the rule without matrix products:
 ``elementwise-first.json``, then from its mean 115 on 135 generations of 3 trainings, seed 5; its means from 25 on.
+
+``sol-fits`` goes on from ``sol-general``, on fits of functions (``sol_tasks.small_fits``):
+
+    python studies/prior.py --family fits --generations 100 --per-generation 6 --seed SEED --from 60 \\
+        --start studies/prior/general-second-seed6.json --json studies/prior/fits-seedSEED.json
 
 Every generation draws new trainings (``sol_tasks.small_trainings``), trains 16 candidates on each, ranks them by the
 sum of their logarithmic losses, each less the median of its training and cut to [-1, 3]: the mean of half the logarithm
@@ -34,6 +39,7 @@ from sol_learner import TaskMixture
 from sol_learner.inner import run_rule
 from sol_learner.task import Stream, Substream, generator_for
 from sol_symbols import STANDARD, UpdateRule, write_atomically
+from sol_tasks.small_fits import small_fits
 from sol_tasks.small_trainings import small_trainings
 
 
@@ -65,6 +71,11 @@ CONSTANTS = {  # start and step of the coordinate: the logarithm, log(1 - x), or
 }
 NAMES = [*(f"a{i}" for i in range(12)), *CONSTANTS]
 POPULATION = 16
+FAMILIES: dict[str, tuple[Callable[[], TaskMixture], float]] = {
+    "trainings": (small_trainings, 1e-4),
+    "fits": (small_fits, 1e-6),
+}
+"""Makes the family, and the loss below which all losses count as this."""
 
 
 def formula(form: Form, constant: Callable[[int], str]) -> str:
@@ -118,11 +129,13 @@ def covariance(form: Form) -> numpy.ndarray:
     return found
 
 
-def losses(family: TaskMixture, rule: UpdateRule, episode: int, points: Sequence[numpy.ndarray]) -> numpy.ndarray:
+def losses(
+    family: TaskMixture, rule: UpdateRule, episode: int, points: Sequence[numpy.ndarray], least: float
+) -> numpy.ndarray:
     """Logarithmic loss of each point on an episode's training."""
     task = family.draw(generator_for(7, Stream.TRAIN, episode, Substream.RECORDING))
     outcome = run_rule(task, rule, 7, Stream.TRAIN, [episode], values=values_at(points), horizon=task.horizon)
-    logs = [outcome.metrics[split]["loss"][:, 0].clamp(min=1e-4).log() for split in ("train", "valid")]
+    logs = [outcome.metrics[split]["loss"][:, 0].clamp(min=least).log() for split in ("train", "valid")]
     return (0.5 * (logs[0] + logs[1])).nan_to_num(nan=20.0, posinf=20.0).clamp(max=20).numpy()
 
 
@@ -130,6 +143,7 @@ def main() -> None:
     """Run a stage, or show its rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rule", default="sol-general", choices=FORMS)
+    parser.add_argument("--family", default="trainings", choices=FAMILIES)
     parser.add_argument("--generations", type=int, default=150)
     parser.add_argument("--per-generation", type=int, default=2, help="trainings that a generation draws")
     parser.add_argument("--seed", type=int, default=0)
@@ -155,12 +169,13 @@ def main() -> None:
     means = json.loads(arguments.json.read_text())["means"] if arguments.json.exists() else []
     center = numpy.array(means[-1]) if means else center
     search = cmaes.CMA(center, 1.0, cov=spread, population_size=POPULATION, seed=arguments.seed + 1)
-    family, rule, start = small_trainings(), open_rule(form), time.monotonic()
+    make, least = FAMILIES[arguments.family]
+    family, rule, start = make(), open_rule(form), time.monotonic()
     for generation in range(len(means), arguments.generations):
         points, score = [search.ask() for _ in range(POPULATION)], numpy.zeros(POPULATION)
         first = arguments.seed * 100_000 + generation * arguments.per_generation
         for episode in range(first, first + arguments.per_generation):
-            found = losses(family, rule, episode, points)
+            found = losses(family, rule, episode, points, least)
             score += numpy.clip(found - numpy.median(found), -1, 3)
         search.tell(list(zip(points, score.tolist())))
         means.append(search.mean.tolist())

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner.inner import run_rule
+from sol_learner.inner import obstacle, run_rule
 from sol_learner.task import Stream
 from sol_symbols import ZOO, SolError
 from sol_tasks import Burgers, PictureFit, siren
 from sol_tasks.fits import _residual, burgers_solution
+from sol_tasks.small_fits import slopes, small_fits
 
 NU = 0.01 / math.pi
 
@@ -99,3 +100,35 @@ def test_pictures_have_to_be_pictures():
         PictureFit("x", pictures)
     with pytest.raises(SolError, match=r"pictures of 'test'.* got \(3, 4, 4\)$"):
         PictureFit("x", {**pictures, "test": torch.rand(3, 4, 4)})
+
+
+def test_the_family_of_small_fits_draws_tasks_of_every_kind():
+    family, kinds = small_fits(longest=60), set()
+    for episode in range(24):
+        task = family.draw(torch.Generator().manual_seed(episode))
+        again = family.draw(torch.Generator().manual_seed(episode))
+        kind = task.name.removesuffix("-augmented")
+        assert 50 <= task.horizon <= 300
+        assert (task.name, task.horizon) == (again.name, again.horizon)
+        if kind in kinds:
+            continue
+        kinds.add(kind)
+        models = [t.build(torch.Generator().manual_seed(0)) for t in (task, again)]
+        batches = [next(t.batches("train", torch.Generator().manual_seed(1))) for t in (task, again)]
+        losses = [t.loss(model, batch) for t, model, batch in zip((task, again), models, batches)]
+        assert torch.equal(*losses)
+        assert obstacle(task) is None
+        outcome = run_rule(task, ZOO["sol-fits"], 0, Stream.TRAIN, [0, 1], horizon=50)
+        assert (outcome.losses[-1] < outcome.losses[0]).all()
+        assert all(table["loss"].isfinite().all() for table in outcome.metrics.values())
+    assert kinds == {"picture", "function", "features", "line", "plane"}
+
+
+def test_the_slopes_of_an_equation_are_its_derivatives():
+    def u(point):
+        return torch.sin(2 * point[0]) * point[1] ** 3
+
+    point = torch.tensor([0.3, 0.7])
+    (t, t2), (x, x2) = (slopes(u, point, axis) for axis in (0, 1))
+    expected = 2 * math.cos(0.6) * 0.343, -4 * math.sin(0.6) * 0.343, math.sin(0.6) * 3 * 0.49, math.sin(0.6) * 4.2
+    torch.testing.assert_close(torch.stack([t, t2, x, x2]), torch.tensor(expected))

@@ -43,8 +43,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Settings of each recipe; paper is the published one: a network that is meta-trained from Adam and read out."""
 
+PRIORS = ("sol-general", "sol-fits")
+"""Zoo rules that were learned on many trainings, and that start a search of their own coefficients and constants."""
+
 _CHOICES = {
-    "start": ("auto", *ZOO),
+    "start": ("auto", "prior", *ZOO),
     "estimator": tuple(ESTIMATORS),
     "meta_loss": tuple(META_LOSSES),
     "outer_split": ("train", "valid"),
@@ -68,8 +71,8 @@ class LearnConfig:
     Attributes:
         seed: Base seed; all random streams are derived from it.
         steps: Inner steps per episode (the horizon T) that the rule is learned for; 0 uses the task's horizon.
-        start: Zoo rule that learning starts from; its learning rate is tuned first. auto measures sol-general and Adam
-            and takes the better one, and Adam if a network is meta-trained.
+        start: Zoo rule that learning starts from; its learning rate is tuned first. auto measures Adam, sol-general and
+            sol-fits and takes the best one, and Adam if a network is meta-trained; prior does so without Adam.
         objective: Weight of the training loss in the selection objective; the validation loss gets the rest.
         tuning_episodes: Episodes per learning rate when tuning a baseline.
         features: Input features of the network, as expressions in the standard vocabulary.
@@ -112,7 +115,7 @@ class LearnConfig:
         population: CMA-ES candidates per generation.
         polish_episodes: Episodes per CMA-ES candidate; every generation uses new ones.
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
-        guard: Whether a rule must train reference networks, too, if start is auto or sol-general and episodes is 0;
+        guard: Whether a rule must train reference networks, too, if it starts from a prior and episodes is 0;
             without, it is learned for the task alone, and may diverge on others.
         check_episodes: Episodes of each variant of the task (twice the rate, other steps, inputs, batches) that a rule
             has to hold on; 0 skips the check.
@@ -207,6 +210,11 @@ class LearnConfig:
         for name in ("directions", "decays"):
             if not getattr(self, name):
                 raise SolError(f"{name} must not be empty")
+
+    @property
+    def priors(self) -> tuple[str, ...]:
+        """The priors that are measured as starts, where no network is meta-trained."""
+        return PRIORS if self.start in ("auto", "prior") else tuple(name for name in PRIORS if name == self.start)
 
     def numbers(self) -> list[tuple[str, float]]:
         """All numeric values with their field names, including those in tuples."""

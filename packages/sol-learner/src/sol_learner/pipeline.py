@@ -19,7 +19,7 @@ import torch
 
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
-from sol_learner.config import LearnConfig
+from sol_learner.config import PRIORS, LearnConfig
 from sol_learner.inner.episodes import Optimizer, RuleOptimizer
 from sol_learner.inner.references import has_matrices, reference
 from sol_learner.inner.side_by_side import obstacle, vectorizes
@@ -172,7 +172,7 @@ class Learner:
         )
         self.ranks, self.workers = ranks or Ranks(), workers or Workers()
         self.reference = reference_of(self.config)
-        self.start = ZOO["adam" if self.config.start == "auto" else self.config.start]
+        self.start = ZOO[{"auto": "adam", "prior": PRIORS[0]}.get(self.config.start, self.config.start)]
         self.timings = dict[str, float]()
         self._plan: Plan | None = None
         self.searches, self.less = list[dict[str, Any]](), list[str]()
@@ -305,7 +305,7 @@ class Learner:
     def _guarded(self) -> bool:
         """Whether rules must train the reference networks, too."""
         config = self.config
-        if not config.guard or config.episodes or config.start not in ("auto", "sol-general"):
+        if not config.guard or config.episodes or not config.priors:
             return False
         return len(self.tasks) == len(self.members) and all(has_matrices(task) for task in self.tasks)
 

@@ -34,7 +34,7 @@ LESS: tuple[tuple[str, Mapping[str, Any]], ...] = (
         {"tuning_episodes": 2, "validation_episodes": 4, "check_episodes": 1, "evaluation_episodes": 5},
     ),
     ("half of the candidates", {"population": 8, "polish_episodes": 1, "prune_episodes": 2, "record_episodes": 2}),
-    ("tuning Adam", {"start": "sol-general", "tuning_episodes": 1}),
+    ("tuning Adam", {"start": "prior", "tuning_episodes": 1}),
     ("more episodes", {"validation_episodes": 2, "evaluation_episodes": 3, "record_episodes": 1, "prune_episodes": 1}),
     ("the check on variants", {"check_episodes": 0}),
     ("the comparison with baselines", {"baselines": (), "validation_episodes": 1, "evaluation_episodes": 1}),
@@ -278,7 +278,7 @@ def _shortened(config: LearnConfig, share: float) -> LearnConfig:
 def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Collection[Phase]) -> tuple[Stage, ...]:
     """Every phase with its trainings and their seconds."""
     guarded, choosing = (0.5, CHOOSING) if cost.reference else (0.0, 0)  # references of a training, and of a choice
-    general = not config.episodes and config.start in ("auto", "sol-general")
+    general = not config.episodes and bool(config.priors)
     wide = config.population * config.polish_episodes / cost.jobs
     stages = (config.generations > 0) + (config.descent_steps > 0)  # of polishing
     chosen = 1 + (_VALIDATED - 1) * stages
@@ -294,8 +294,8 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             seconds += cost.seconds(0, 1, 1 if phase == Phase.TUNE else None, references)
             found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
 
-    starts = len(nearby_rates(ZOO["sol-general"])) + len(nearby_decays(1.0, 1)["wd"])
-    rates = (0 if config.start == "sol-general" and general and tasks == 1 else 18) + (starts if general else 0)
+    starts = len(nearby_rates(ZOO["sol-general"])) + len(nearby_decays(1.0, 1)["wd"]) + len(config.priors[1:])
+    rates = (0 if config.start != "auto" and general and tasks == 1 else 18) + (starts if general else 0)
     rates += 9 if tasks > 1 else 0
     tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1)
     add(Phase.TUNE, tuned, rules=starts if general else 0)

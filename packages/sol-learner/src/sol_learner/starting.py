@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy
+import torch
 
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
@@ -27,8 +28,8 @@ __all__ = ["Start", "Tuning", "find_start", "reference_of"]
 Tuning = list[tuple[float, float]]
 """Learning rates with the mean objective of each."""
 
-DECAYED = "sol-general with weight decay"
-"""The name of this start in a summary."""
+DECAYED = "with weight decay"
+"""What is added to the name of such a start in a summary."""
 
 NEARLY = 0.03
 """A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
@@ -56,8 +57,8 @@ class Start:
 
 
 def reference_of(config: LearnConfig) -> UpdateRule:
-    """The rule whose learning rate is tuned first: the start that the settings name, Adam if that is sol-general."""
-    return ZOO["adam" if config.start in ("auto", "sol-general") else config.start]
+    """The rule whose learning rate is tuned first: the start that the settings name, Adam if that is a prior."""
+    return ZOO["adam" if config.priors else config.start]
 
 
 def find_start(
@@ -68,7 +69,7 @@ def find_start(
     progress: Progress,
     clock: Clock,
 ) -> Start:
-    """Tune the reference on each task; measure sol-general, without and with weight decay, if it may be the start.
+    """Tune the reference on each task; measure the priors, the best also with weight decay, if they may be the start.
 
     Args:
         members: Tasks and mixtures of tasks.
@@ -104,7 +105,7 @@ class _Finder:
     def run(self) -> Start:
         """The start."""
         config = self.config
-        if len(self.members) == 1 and config.start == "sol-general" and not config.episodes:
+        if len(self.members) == 1 and config.start != "auto" and config.priors and not config.episodes:
             return self._chosen(self._set(self.members), {}, math.nan, math.inf)
         tunings = self._tuned()
         if len(self.members) > len(self.tasks):
@@ -144,36 +145,50 @@ class _Finder:
         return list(self.checkpoints.once(f"tune/{key}", run))
 
     def _chosen(self, task_set: TaskSet, tunings: dict[str, tuple[float, Tuning]], lr: float, loss: float) -> Start:
-        """The reference, or with start auto or sol-general the latter if it is better.
+        """The best prior, or with start auto the reference if that is better.
+
+        Every prior but the first is measured at its own rate; only if it is better there than the best before it is at
+        its own, other rates are tried, too.
 
         Args:
             task_set: The tasks.
             tunings: See :class:`Start`.
             lr, loss: Learning rate and objective of the tuned reference.
         """
-        config, general = self.config, ZOO["sol-general"]
-        several = len(self.tasks) > 1
-        spent = sum(len(measured) for _, measured in tunings.values()) + (9 * len(self.tasks) if several else 0)
-        start = Start(ZOO["adam" if config.start == "auto" else config.start], task_set, lr, tunings)
+        config, several = self.config, len(self.tasks) > 1
         mixed = len(self.members) > len(self.tasks)
-        nearby = 0
-        if not config.episodes and config.start in ("auto", "sol-general"):
-            rates = nearby_rates(general)
-            losses = self._measured("sol-general", task_set, general, lr=rates)
-            nearby += len(rates)
-            start.objectives = {f"{self.reference.name}-constant": loss} if loss < math.inf else {}
-            start.objectives |= {"sol-general": min(losses)}
-            if config.start == "sol-general" or mixed or min(losses) < loss:
-                enough = min(losses) + (NEARLY * abs(min(losses)) if self.guarded else 0.0)
-                start.lr = next(rate for rate, found in zip(rates.tolist(), losses) if found <= enough)
-                start.rule = general
-                if task_set.horizon is not None:
-                    nearby += self._decayed(start, task_set.horizon, min(losses))
-        elif mixed:
+        priors = () if config.episodes else config.priors
+        if mixed and "sol-general" not in priors:
             raise SolError("a mixture of tasks needs start = sol-general and episodes = 0")
-        tried = nearby + (9 if several else 0)
-        guards = tried * CHOOSING + REFERENCES + 2 * CHOOSING if self.guarded else 0  # with those of sol-general
-        start.trainings = (spent + nearby * len(self.members)) * config.tuning_episodes + guards
+        spent = sum(len(measured) for _, measured in tunings.values()) + (9 * len(self.tasks) if several else 0)
+        start = Start(self.reference, task_set, lr, tunings)
+        if priors and loss < math.inf:
+            start.objectives = {f"{self.reference.name}-constant": loss}
+        tried, best, chosen, to_beat = 0, math.inf, "", math.inf
+        for name in priors[: 1 if mixed else None]:
+            rule, rates = ZOO[name], nearby_rates(ZOO[name])
+            if tried:
+                tried += 1
+                (found,) = self._measured(f"{name}, its own rate", task_set, rule, lr=torch.tensor([rule.lr]))
+                start.objectives[name] = found
+                if not found < to_beat:
+                    continue
+            losses = self._measured(name, task_set, rule, lr=rates)
+            tried += len(rates)
+            start.objectives[name] = min(losses)
+            if min(losses) < best:
+                best, chosen, to_beat = min(losses), name, losses[len(losses) // 2]
+                enough = best + (NEARLY * abs(best) if self.guarded else 0.0)
+                rate = next(rate for rate, loss in zip(rates.tolist(), losses) if loss <= enough)
+        if chosen and (config.start != "auto" or mixed or best < loss):
+            start.rule, start.lr = ZOO[chosen], rate
+            if task_set.horizon is not None:
+                tried += self._decayed(start, task_set.horizon, best)
+        elif math.isnan(lr):
+            raise SolError(f"{priors[0]} does not train {task_set.name} at any of five rates: the loss is not finite")
+        known = tried + (9 if several else 0)
+        guards = known * CHOOSING + REFERENCES + 2 * CHOOSING if self.guarded else 0  # with those of sol-general
+        start.trainings = (spent + tried * len(self.members)) * config.tuning_episodes + guards
         return start
 
     def _decayed(self, start: Start, horizon: int, loss: float) -> int:
@@ -184,11 +199,12 @@ class _Finder:
             horizon: Steps of an episode.
             loss: Its lowest objective.
         """
+        name = f"{start.rule.name} {DECAYED}"
         decayed = replace(start.rule, expression=start.rule.expression + symbol("wd") * symbol("w"))
         values = nearby_decays(start.lr, horizon)
         losses = self._measured("weight decay", start.task_set, decayed, lr=values["lr"], values=values)
         best = int(numpy.argmin(losses))
-        start.objectives |= {DECAYED: losses[best]}
+        start.objectives |= {name: losses[best]}
         if losses[best] < loss - NEARLY * abs(loss):
             found = {name: rounded(float(column[best])) for name, column in values.items()}
             start.rule = replace(decayed, values={**decayed.values, "wd": found["wd"]})

@@ -335,6 +335,18 @@ _TABLE = (
         remark="12 terms, among them Muon's direction; see docs/sol-general.md",
     ),
     _Entry(
+        "sol-fits",
+        (
+            "tensor_pace*tensor_scale*wu*(ad*(8.33*ld - 11.5*pd - 0.0913) + la_n*(-8.49*ld + 8.04*pd + 2.87)"
+            " + la_o*(1.83*ld - 4.99*pd + 3.23) + rs*(-0.253*ld + 3.48*pd - 0.568)) where lr = 0.00476, beta1 = 0.9217,"
+            " beta2 = 0.9827, rate_gain = 0.112, rate_target = 0.0268, warmup = 0.446, decay_power = 2.77,"
+            " fan_in_power = 0.239, vector_gain = -1.63"
+        ),
+        "learned by sol on a mixture of small fits of functions, from sol-general, seed 3",
+        use="fits of functions (pictures, equations): gradients with little noise; chooses its rate as sol-general",
+        remark="the terms of sol-general with other numbers; see docs/sol-general.md",
+    ),
+    _Entry(
         "sol-elementwise",
         (
             "tensor_rate*tensor_scale*wu*(ad*(4.78*ld - 5.76*pd + 0.264) + g_n*(-0.963*ld + 1.33*pd -"

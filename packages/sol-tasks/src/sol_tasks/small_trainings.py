@@ -33,7 +33,7 @@ KINDS = ("digits", "digits", "digits", "classes", "classes", "regression", "cnn"
 _SEQUENCE = 12
 
 
-class _Fit:
+class Fit:
     """Train a model on tensors: cross-entropy for labels, half the mean squared error for numbers."""
 
     def __init__(
@@ -73,7 +73,7 @@ class _Fit:
         return {"loss": float(self.loss(model, self._splits[split]))}
 
 
-class _Draw:
+class Draw:
     """Random numbers of one training."""
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -96,7 +96,7 @@ class _Draw:
         return torch.randn(*shape, generator=self.generator)
 
 
-def _perceptron(sizes: list[int], activation: type[nn.Module]) -> Callable[[], nn.Module]:
+def perceptron(sizes: list[int], activation: type[nn.Module]) -> Callable[[], nn.Module]:
     def model() -> nn.Module:
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(sizes[:-1]):
@@ -176,21 +176,21 @@ class SmallTrainings:
 
     def draw(self, generator: torch.Generator) -> Task:
         """The training of an episode."""
-        draw = _Draw(generator)
+        draw = Draw(generator)
         kind = draw.one(*KINDS)
-        fit: _Fit = getattr(self, f"_on_{kind}")(draw)
+        fit: Fit = getattr(self, f"_on_{kind}")(draw)
         if not draw.chance(0.4):
             return fit
         spread = draw.uniform(0.5, 3.0)
         return augmented(fit, weight_scale=spread, per_tensor=draw.chance(0.7), generator=generator)
 
-    def _times(self, draw: _Draw, low: float = 50, high: float = 300) -> tuple[int, int]:
+    def _times(self, draw: Draw, low: float = 50, high: float = 300) -> tuple[int, int]:
         """Horizon and batch size; long trainings are rare."""
         long = self._longest > high and draw.chance(0.2)
         horizon = draw.between(high, self._longest) if long else draw.between(low, high)
         return horizon, draw.between(16, 128) if long else draw.between(24, 256)
 
-    def _images(self, draw: _Draw, size: int) -> dict[str, tuple[Tensor, Tensor]]:
+    def _images(self, draw: Draw, size: int) -> dict[str, tuple[Tensor, Tensor]]:
         splits = {}
         standard, scale = draw.chance(0.5), math.exp(draw.uniform(-1, 1))
         rows = draw.between(1000, 4000)
@@ -203,18 +203,18 @@ class SmallTrainings:
             splits[split] = (scale * x[:keep], y[:keep])
         return splits
 
-    def _layers(self, draw: _Draw, widest: int = 64) -> list[int]:
+    def _layers(self, draw: Draw, widest: int = 64) -> list[int]:
         return [draw.between(10, widest) for _ in range(int(draw.uniform(1, 4)))]
 
-    def _on_digits(self, draw: _Draw) -> _Fit:
+    def _on_digits(self, draw: Draw) -> Fit:
         size = 28 if draw.chance(0.5) else 14
         splits = {split: (x.flatten(1), y) for split, (x, y) in self._images(draw, size).items()}
         layers = self._layers(draw, 40 if size == 28 else 64)
-        model = _perceptron([size * size, *layers, 10], draw.one(*ACTIVATIONS))
+        model = perceptron([size * size, *layers, 10], draw.one(*ACTIVATIONS))
         horizon, batch = self._times(draw)
-        return _Fit("digits", model, splits, horizon, batch)
+        return Fit("digits", model, splits, horizon, batch)
 
-    def _teacher(self, draw: _Draw, outputs: int) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], dict]]:
+    def _teacher(self, draw: Draw, outputs: int) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], dict]]:
         features, rows = draw.between(4, 60), draw.between(200, 3000)
         x = draw.normal(rows + 1000, features)
         if draw.chance(0.5):  # correlated columns of different sizes
@@ -230,24 +230,24 @@ class SmallTrainings:
 
         return x * math.exp(draw.uniform(-1, 1)), scores, splits
 
-    def _on_classes(self, draw: _Draw) -> _Fit:
+    def _on_classes(self, draw: Draw) -> Fit:
         classes = draw.between(2, 12)
         x, scores, splits = self._teacher(draw, classes)
         labels = (3 * scores + draw.uniform(0, 1) * draw.normal(*scores.shape)).argmax(-1)
-        model = _perceptron([x.shape[1], *self._layers(draw), classes], draw.one(*ACTIVATIONS))
+        model = perceptron([x.shape[1], *self._layers(draw), classes], draw.one(*ACTIVATIONS))
         horizon, batch = self._times(draw)
-        return _Fit("classes", model, splits(x, labels), horizon, batch)
+        return Fit("classes", model, splits(x, labels), horizon, batch)
 
-    def _on_regression(self, draw: _Draw) -> _Fit:
+    def _on_regression(self, draw: Draw) -> Fit:
         outputs = draw.between(1, 6)
         x, scores, splits = self._teacher(draw, outputs)
         size = math.exp(draw.uniform(-1.5, 1.5))
         targets = size * (scores / scores.std() + draw.uniform(0.1, 0.6) * draw.normal(*scores.shape))
-        model = _perceptron([x.shape[1], *self._layers(draw), outputs], draw.one(*ACTIVATIONS))
+        model = perceptron([x.shape[1], *self._layers(draw), outputs], draw.one(*ACTIVATIONS))
         horizon, batch = self._times(draw)
-        return _Fit("regression", model, splits(x, targets), horizon, batch)
+        return Fit("regression", model, splits(x, targets), horizon, batch)
 
-    def _on_cnn(self, draw: _Draw) -> _Fit:
+    def _on_cnn(self, draw: Draw) -> Fit:
         splits = self._images(draw, 14)
         first, second = draw.between(4, 10), draw.between(6, 14)
         activation, norm, hidden = draw.one(nn.ReLU, nn.GELU, nn.Tanh), draw.chance(0.5), draw.between(16, 48)
@@ -262,9 +262,9 @@ class SmallTrainings:
                 *(nn.Flatten(), nn.Linear(16 * second, hidden), activation(), nn.Linear(hidden, 10)),
             )
 
-        return _Fit("cnn", model, splits, draw.between(50, 200), draw.between(24, 96))
+        return Fit("cnn", model, splits, draw.between(50, 200), draw.between(24, 96))
 
-    def _text(self, draw: _Draw) -> tuple[int, dict[str, tuple[Tensor, Tensor]]]:
+    def _text(self, draw: Draw) -> tuple[int, dict[str, tuple[Tensor, Tensor]]]:
         """Sequences of a random Markov chain of order 2, and the next tokens."""
         tokens, rows = draw.between(6, 24), draw.between(300, 2000)
         chain = torch.softmax(draw.uniform(1.5, 3.0) * draw.normal(tokens, tokens, tokens), -1)
@@ -277,10 +277,10 @@ class SmallTrainings:
         parts = {"train": slice(0, rows), "valid": slice(rows, rows + 300), "test": slice(rows + 300, None)}
         return tokens, {split: (text[part, :-1], text[part, 1:]) for split, part in parts.items()}
 
-    def _on_transformer(self, draw: _Draw) -> _Fit:
+    def _on_transformer(self, draw: Draw) -> Fit:
         tokens, splits = self._text(draw)
         width, blocks = 2 * draw.between(6, 14), int(draw.uniform(1, 3))
-        return _Fit(
+        return Fit(
             "transformer",
             lambda: _Transformer(tokens, width, blocks),
             splits,
@@ -288,10 +288,10 @@ class SmallTrainings:
             draw.between(12, 32),
         )
 
-    def _on_recurrent(self, draw: _Draw) -> _Fit:
+    def _on_recurrent(self, draw: Draw) -> Fit:
         tokens, splits = self._text(draw)
         width = draw.between(10, 32)
-        return _Fit("recurrent", lambda: _Recurrent(tokens, width), splits, draw.between(50, 160), draw.between(12, 40))
+        return Fit("recurrent", lambda: _Recurrent(tokens, width), splits, draw.between(50, 160), draw.between(12, 40))
 
 
 def small_trainings(data: str | Path | None = None, longest: int = 1000) -> SmallTrainings:
