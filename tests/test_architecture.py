@@ -158,8 +158,10 @@ def test_a_face_is_what_its_table_says(package):
     """Names are loaded when they are used; the table, ``__all__`` and what type checkers see are one list."""
     face = importlib.import_module(package)
     path = next(path for path in SOURCES if path.parts[-2:] == (package, "__init__.py"))
-    (block,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If))
-    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    block, lazy = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If))
+    # A type checker must not see __getattr__, which would let every name pass.
+    assert [ast.unparse(node.test) for node in (block, lazy)] == ["TYPE_CHECKING", "not TYPE_CHECKING"]
+    assert ast.unparse(lazy.body[0]) == "__getattr__, __dir__ = lazy_names(__name__, _HOME)"
     checked = {alias.name: node.module.removeprefix(f"{package}.") for node in block.body for alias in node.names}
     assert checked == face._HOME
     assert sorted(checked) == sorted(face.__all__)
