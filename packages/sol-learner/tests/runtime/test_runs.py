@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from sol_learner import Checkpoints, LearnConfig, Learner, Workers, learn
+from sol_learner import Checkpoints, LearnConfig, Learner, Workers, learn, pipeline
 from sol_learner.inner import TaskSet
 from sol_learner.meta_training import meta_train
 from sol_learner.networks import SymbolicNetwork
@@ -21,6 +21,7 @@ from sol_learner.networks.base import KERNELS
 from sol_learner.runtime import Ranks, checkpoints_in, joined_ranks
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.progress import MetricsFile, MultiProgress, NullProgress, Phase, TensorBoard
+from sol_learner.starting import find_start
 from sol_symbols import ZOO, SolError, UpdateRule
 
 SMALL = LearnConfig(
@@ -357,7 +358,7 @@ def test_learning_is_one_call(make_task):
         learn()
 
 
-def test_a_run_whose_every_window_diverges_ends_with_advice(make_task):
+def test_a_run_whose_every_window_diverges_ends_with_advice(make_task, monkeypatch):
     class Steep(make_task):
         def loss(self, model, batch):
             loss = super().loss(model, batch)
@@ -365,17 +366,15 @@ def test_a_run_whose_every_window_diverges_ends_with_advice(make_task):
 
     task = Steep()
     task.calm = True
-    learner = Learner([task], SMALL)
-    tune = learner.tune
 
-    def then_diverge():
-        result = tune()
+    def then_diverge(*arguments):
+        start = find_start(*arguments)
         task.calm = False
-        return result
+        return start
 
-    learner.tune = then_diverge
+    monkeypatch.setattr(pipeline, "find_start", then_diverge)
     with pytest.raises(SolError, match=r"all 3 windows diverged.*outer_lr"):
-        learner.run()
+        Learner([task], SMALL).run()
 
 
 def test_a_rule_with_a_schedule_knows_its_horizon_though_the_read_out_has_none(make_task):
