@@ -1,21 +1,20 @@
 """Image classifiers of the paper: a rule that is learned on a narrow one is taken to others as it is.
 
 The learner starts from ``sol-general``, whose rate it tries on the narrow network first, and gets at most 60 trainings
-there. Its rule, and ``sol-general`` at the rate found, then train other widths for other numbers of steps: no setting
-is tried there. Each opponent is tuned there in full: rate, warm-up, decay, momenta, averaging, eps, weight decay.
+there. Its rule then trains other widths for other numbers of steps: no setting is tried there. Each opponent is tuned
+there in full: rate, warm-up, decay, momenta, averaging, eps, weight decay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from study import NO_COMPARISON, Budget, Study
 
 from sol_learner import LearnConfig
 from sol_learner.comparing import PANEL
-from sol_symbols import ZOO
 from sol_tasks import image_classification
 
 LEARNER = LearnConfig(
@@ -49,11 +48,9 @@ def main(study: Study) -> None:
     settings = study.settings
     narrow = study.task(image_classification, settings["network"], "cifar10", **settings["learned on"])
     learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))
-    rate = study.record["learning"]["learned"]["tuning"]["lr"]
-    rules = {"learned": learned, "sol-general": replace(ZOO["sol-general"], lr=rate)}
-    study.record["rules"] = {name: str(rule) for name, rule in rules.items()}
+    study.record["rules"] = {"learned": str(learned)}
     for task in settings["compared on"]:
         recipe = study.task(image_classification, settings["network"], "cifar10", **task)
-        laid = {name: rule.with_horizon(task["horizon"]) for name, rule in rules.items()}
-        study.compare(recipe, {**laid, **{name: name for name in settings["opponents"]}}, tune="full")
+        laid = learned.with_horizon(task["horizon"])
+        study.compare(recipe, {"learned": laid, **{name: name for name in settings["opponents"]}}, tune="full")
         study.save()
