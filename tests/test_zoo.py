@@ -331,6 +331,7 @@ def test_every_rule_that_names_a_twin_is_compared_with_it():
         "sol-mnistnet",
         "sol-elementwise",
         "sol-general",
+        "sol-fits",
     }
 
 
