@@ -931,3 +931,17 @@ def test_threads_take_turns_at_random_numbers(make_task):
         workers = Workers(4, "threading")
         assert timeless(compare(task, names, episodes=4, workers=workers)) == alone
         workers.close()
+
+
+@pytest.mark.parametrize("halving", [frozenset(), {"adam"}])
+def test_a_setting_that_explodes_does_not_hide_the_best(halving):
+    """Losses of 1e18 and more are finite; less their mean, all others would be equal."""
+
+    def measure(requests):
+        rates = [settings["lr"] for _, (settings, _) in requests]
+        return [[10.0 ** (18 * math.log10(lr) + 5) if lr > 0.5 else 2 + math.log10(lr / 1e-4) ** 2] for lr in rates]
+
+    space = {"adam": RuleSpec(ZOO["adam"]).space(full=False)}
+    best, *_ = tune_side_by_side(space, measure, 16, 1, 0, NullProgress(), halving)["adam"]
+    assert best["settings"]["lr"] == pytest.approx(1e-4, rel=0.5)
+    assert best["objective"] < 2.1

@@ -11,7 +11,7 @@ The search of one optimizer, whose trainings are all of the same length:
 
 Each setting trains on the same few episodes. With ``halving``, only the better half of a batch goes on to the second
 episode, the better half of those to the third, and so on (successive halving): this is for tasks whose trainings
-cannot run side by side. Scores of settings with different episodes are compared after subtracting the episodes' means.
+cannot run side by side. Settings with different episodes are compared after subtracting the episodes' medians.
 
 All searches advance in rounds. The trainings of a round are independent, so that they can run side by side or in
 several processes; the result does not depend on where.
@@ -20,6 +20,7 @@ several processes; the result does not depend on where.
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class _Entry:
     settings: Settings
     losses: dict[int, float] = field(default_factory=dict)
     score: float = math.inf
-    """Mean loss over its episodes; with halving, each relative to its mean over all settings that know all episodes."""
+    """Mean loss over its episodes; with halving, each less the median over all settings that know all episodes."""
 
 
 def tune_side_by_side(
@@ -184,9 +185,9 @@ def _measured(batch: Sequence[Settings], budget: _Budget, tried: list[_Entry]) -
     tried += entries
     whole = [e for e in tried if len(e.losses) == budget.episodes and all(map(math.isfinite, e.losses.values()))]
     compared = range(budget.episodes) if whole and budget.halving else ()
-    means = {e: sum(entry.losses[e] for entry in whole) / len(whole) for e in compared}
+    middles = {e: statistics.median(entry.losses[e] for entry in whole) for e in compared}  # no huge loss moves it
     for entry in tried if budget.halving else entries:
-        relative = [loss - means.get(e, 0.0) for e, loss in entry.losses.items()]
+        relative = [loss - middles.get(e, 0.0) for e, loss in entry.losses.items()]
         entry.score = sum(relative) / len(relative)
 
 
