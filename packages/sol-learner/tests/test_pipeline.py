@@ -17,7 +17,7 @@ from sol_learner.run_folder import prepare_folder
 from sol_learner.runtime import Interrupted, NullProgress
 from sol_learner.runtime.progress import Phase, open_progress
 from sol_learner.search.terms import combine, split
-from sol_learner.starting import find_start
+from sol_learner.starting import StartFinder
 from sol_learner.task import Stream
 from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule, symbol
 
@@ -347,7 +347,7 @@ def test_a_rule_is_checked_on_variants_of_its_task(searched):
 
 
 def start_of(task, config):
-    return find_start([task], config, False, Checkpoints(), NullProgress(), Clock())
+    return StartFinder([task], config, False, Checkpoints(), NullProgress(), Clock()).run()
 
 
 def test_auto_starts_from_the_better_of_prior_and_adam(task):

@@ -41,7 +41,7 @@ from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
-from sol_learner.starting import Start, Tuning, find_start, reference_of
+from sol_learner.starting import Start, StartFinder, Tuning, reference_of
 from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
@@ -204,7 +204,7 @@ class Learner:
         self._follow(self.plan())
         with self._phase(Phase.TUNE):
             sizes = self.members, self.config, self._guarded
-            begun = find_start(*sizes, self.checkpoints, self.progress, self.clock)
+            begun = StartFinder(*sizes, self.checkpoints, self.progress, self.clock).run()
         self.start, task_set, lr = begun.rule, begun.task_set, begun.lr
         self._follow(self._replanned())
         config = self.config

@@ -23,7 +23,7 @@ from sol_learner.search.terms import rounded
 from sol_learner.task import Stream, Task
 from sol_symbols import ZOO, SolError, UpdateRule, symbol
 
-__all__ = ["Start", "Tuning", "find_start", "reference_of"]
+__all__ = ["Start", "StartFinder", "Tuning", "reference_of"]
 
 Tuning = list[tuple[float, float]]
 """Learning rates with the mean objective of each."""
@@ -61,31 +61,15 @@ def reference_of(config: LearnConfig) -> UpdateRule:
     return ZOO["adam" if config.priors else config.start]
 
 
-def find_start(
-    members: Sequence[Task],
-    config: LearnConfig,
-    guarded: bool,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    clock: Clock,
-) -> Start:
-    """Tune the reference on each task; measure the priors, the best also with weight decay, if they may be the start.
+class StartFinder:
+    """Tunes the reference on each task; measures the priors, the best also with weight decay, if they may be the start.
 
     Args:
         members: Tasks and mixtures of tasks.
         config: Settings of the run.
         guarded: Whether a start must train the reference networks, too.
         checkpoints, progress, clock: Those of the run.
-
-    Raises:
-        SolError: No learning rate trains one of the tasks, or the settings do not fit a mixture.
-        Interrupted: By the clock.
     """
-    return _Finder(members, config, guarded, checkpoints, progress, clock).run()
-
-
-class _Finder:
-    """See :func:`find_start`."""
 
     def __init__(
         self,
@@ -103,7 +87,12 @@ class _Finder:
         self.stretch = config.seed, Stream.TUNE, range(config.tuning_episodes)
 
     def run(self) -> Start:
-        """The start."""
+        """The start.
+
+        Raises:
+            SolError: No learning rate trains one of the tasks, or the settings do not fit a mixture.
+            Interrupted: By the clock.
+        """
         config = self.config
         if len(self.members) == 1 and config.start != "auto" and config.priors and not config.episodes:
             return self._chosen(self._set(self.members), {}, math.nan, math.inf)

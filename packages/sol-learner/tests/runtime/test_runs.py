@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from sol_learner import Checkpoints, LearnConfig, Learner, Workers, learn, pipeline
+from sol_learner import Checkpoints, LearnConfig, Learner, Workers, learn
 from sol_learner.inner import TaskSet
 from sol_learner.meta_training import meta_train
 from sol_learner.networks import SymbolicNetwork
@@ -21,7 +21,7 @@ from sol_learner.networks.base import KERNELS
 from sol_learner.runtime import Ranks, checkpoints_in, joined_ranks
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.progress import MetricsFile, MultiProgress, NullProgress, Phase, TensorBoard
-from sol_learner.starting import find_start
+from sol_learner.starting import StartFinder
 from sol_symbols import ZOO, SolError, UpdateRule
 
 SMALL = LearnConfig(
@@ -367,12 +367,12 @@ def test_a_run_whose_every_window_diverges_ends_with_advice(make_task, monkeypat
     task = Steep()
     task.calm = True
 
-    def then_diverge(*arguments):
-        start = find_start(*arguments)
+    def then_diverge(self, run=StartFinder.run):
+        start = run(self)
         task.calm = False
         return start
 
-    monkeypatch.setattr(pipeline, "find_start", then_diverge)
+    monkeypatch.setattr(StartFinder, "run", then_diverge)
     with pytest.raises(SolError, match=r"all 3 windows diverged.*outer_lr"):
         Learner([task], SMALL).run()
 
