@@ -185,7 +185,7 @@ def figure5() -> str:
 
 
 def draw(record: Record, path: Path, columns: int = 2) -> None:
-    """Mean batch losses over the steps, a panel a comparison, as a picture; see :data:`SHOWN`."""
+    """Mean batch losses over seeds and a twentieth of the steps, a panel a comparison; see :data:`SHOWN`."""
     from matplotlib.figure import Figure
 
     comparisons = record["comparisons"]
@@ -206,7 +206,7 @@ def draw(record: Record, path: Path, columns: int = 2) -> None:
         axes.set_title(comparison["task"], fontsize=10)
         axes.grid(alpha=0.3, which="both")
     figure.supxlabel("step")
-    figure.supylabel("training batch loss, mean over seeds and a twentieth of the steps", fontsize=9)
+    figure.supylabel("training batch loss, smoothed", fontsize=9)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5 if columns > 1 else 3, frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})

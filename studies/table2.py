@@ -7,9 +7,8 @@ paper's eleventh, is left out: no published form of it could be found.
 """
 
 from study import begin
-from transfer import main, sizes
+from transfer import EPOCH, main, sizes
 
-EPOCH = 351  # 45,000 images in batches of 128
 NARROW = {"width": 8, "batch_size": 128, "sample": 1_000, "horizon": EPOCH}
 SIZES = sizes(
     "convnet",

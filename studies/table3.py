@@ -7,9 +7,8 @@ learned on ResNet-18; here it stands in Figure 5 only.
 """
 
 from study import begin
-from transfer import main, sizes
+from transfer import EPOCH, main, sizes
 
-EPOCH = 351  # 45,000 images in batches of 128
 NARROW = {"width": 4, "batch_size": 128, "sample": 1_000, "horizon": EPOCH}
 SIZES = sizes(
     "resnet18",

@@ -29,6 +29,9 @@ LEARNER = LearnConfig(
     check_episodes=0,
     **NO_COMPARISON,
 )
+EPOCH = 351
+"""Steps: 45,000 images in batches of 128."""
+
 CLASSIC = ("adam", "sgd", "momentum", "rmsprop")
 
 Sizes = Mapping[str, tuple[Mapping[str, Any], Budget]]
