@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from main_job import emitted
 
-from sol_symbols import ZOO, lower, write_atomically
+from sol_symbols import ZOO, write_atomically
 
 Shape = tuple[int, ...]
 REFERENCE = "torch.optim.AdamW(fused=True)"
@@ -47,8 +47,6 @@ def optimizers(shapes):
         horizon = {"horizon": 10_000} if rule.needs_horizon else {}
         kind = emitted(rule)
         for label, flags in FLAGS.items():
-            if flags and lower(rule).reduces:
-                continue  # fused=True is for elementwise rules
             settings = {"lr": 1e-6, **horizon, **flags}
             found[f"emitted {name}({label})"] = (
                 len(rule.states),

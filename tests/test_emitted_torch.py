@@ -310,7 +310,7 @@ def test_rules_of_tensors_are_differentiable(load):
 
 
 def test_what_rules_of_tensors_cannot_do_is_refused(load):
-    with pytest.raises(RuntimeError, match="fused=True is not available: the formula has values per tensor"):
+    with pytest.raises(RuntimeError, match="fused=True is not available: the formula has values over all tensors"):
         load(REDUCING)(parameters(torch.float32), fused=True)
 
 

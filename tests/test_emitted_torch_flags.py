@@ -97,8 +97,32 @@ def test_one_kernel_is_compiled_and_never_again(load, rule):
     assert_same(ours, theirs)
 
 
-def test_without_a_compiler_fused_warns_once_and_goes_on(load, monkeypatch):
-    kind = load(RULES["lion"], fresh=True)
+@pytest.mark.parametrize("name", ["sol-general", "lamb"])
+def test_a_rule_of_tensors_is_compiled_for_any_shape(load, name):
+    torch._dynamo.reset()
+    kind = load(ZOO[name], fresh=True)
+    shapes = [*SHAPES, (16, 3, 3, 3), (8, 16, 2), (30, 7), (9, 9), (64,), (1, 7), (7, 1), (5, 0, 2)]
+    horizon = {"horizon": 10} if ZOO[name].needs_horizon else {}
+    generator, results = torch.Generator().manual_seed(0), []
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    starts += [starts[7].clone(memory_format=torch.channels_last), torch.randn(6, 5, generator=generator).t()]
+    grads = [[torch.randn(p.shape, generator=generator) for p in starts] for _ in range(6)]
+    for flags in ({"fused": True}, {}):
+        params = [torch.nn.Parameter(p.clone()) for p in starts]
+        optimizer = kind(params, lr=0.01, maximize=True, **horizon, **flags)
+        for step, row in enumerate(grads):
+            for p, g in zip(params, row):
+                p.grad = g.clone()
+            with torch._dynamo.config.patch(error_on_recompile=step > 0):
+                optimizer.step()
+        results.append(params)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert_same(*results)
+
+
+@pytest.mark.parametrize("name", ["lion", "lamb"])
+def test_without_a_compiler_fused_warns_once_and_goes_on(load, monkeypatch, name):
+    kind = load(ZOO[name], fresh=True)
 
     def no_compiler(*_, **__):
         raise RuntimeError("no C++ compiler")
@@ -290,9 +314,17 @@ def test_pytorchs_wrong_inputs_for_adamw(load, case):
 # -- distributed tensors ---------------------------------------------------------------------------------------
 
 
+SHARDED = {
+    "learned": RULES["learned"],
+    "sol-general": ZOO["sol-general"].with_horizon(10),  # sums and singular values of whole tensors
+    "of all tensors": UpdateRule.parse("(la*inv0(rms_v) + 0.1*g*inv0(norm(g)) + w*inv0(all_rms(w)))*exp(log_spread)"),
+}
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch is built without distributed")
-def test_fully_sharded_parameters(tmp_path):
-    (tmp_path / "emitted.py").write_text(export_rule(RULES["learned"], "torch", "Emitted"))
+@pytest.mark.parametrize("rule", SHARDED.values(), ids=SHARDED)
+def test_fully_sharded_parameters(rule, tmp_path):
+    (tmp_path / "emitted.py").write_text(export_rule(rule, "torch", "Emitted"))
     command = [sys.executable, Path(__file__).with_name("fully_sharded.py")]
     environment = {"GLOO_SOCKET_IFNAME": "lo"} | os.environ
     ranks = [subprocess.Popen([*command, rank, "2", tmp_path], env=environment) for rank in "01"]

@@ -60,7 +60,8 @@ class TorchExporter:
         writer = _Writer(numbered, given, checked_name(name, "torch"))
         driver = _template("torch_reducing.txt" if writer.reduces else "torch_elementwise.txt")
         if writer.reduces:
-            driver = Template(driver).substitute(_TOGETHER if writer.totals else _IN_CHUNKS)
+            parts = {**(_TOGETHER if writer.totals else _IN_CHUNKS), "placed": _PLACED if writer.orthogonal else ""}
+            driver = Template(driver).substitute(parts)
         text = Template(_template("torch.txt")).substitute(
             name=name,
             closure=_CLOSURE_FOR_LOSS if writer.needs_loss else _CLOSURE,
@@ -73,9 +74,9 @@ class TorchExporter:
             digest=rule.digest[:16],
             checks=indented(8, [line for a in given for line in _checks(a)]),
             foreach=_REDUCING_FOREACH if writer.reduces else _FOREACH,
-            fused=_REDUCING_FUSED if writer.reduces else _FUSED,
-            fused_raises=_REDUCING_FUSED_RAISES if writer.reduces else _FUSED_RAISES,
-            fused_check=indented(8, _REDUCING_FUSED_CHECK if writer.reduces else _FUSED_CHECK),
+            fused=_TOTALS_FUSED if writer.totals else _REDUCING_FUSED if writer.reduces else _FUSED,
+            fused_raises=_TOTALS_FUSED_RAISES if writer.totals else _FUSED_RAISES,
+            fused_check=indented(8, _TOTALS_FUSED_CHECK if writer.totals else _FUSED_CHECK),
             imports="import math\nimport warnings\n" if writer.warns else "import math\n",
             inherit=indented(8, _INHERIT) + "\n" if writer.scheduled else "",
             clock=_CLOCK if writer.scheduled else "",
@@ -177,11 +178,12 @@ _FUSED_CHECK = [
     '    raise RuntimeError("fused=True cannot be combined with foreach=True or differentiable=True")',
 ]
 _REDUCING_FOREACH = "Compute the norms of all tensors at once. False: one tensor at a time."
-_REDUCING_FUSED = "Not available for formulas with values per tensor."
-_REDUCING_FUSED_RAISES = "``fused`` is true, or a parameter is a DTensor."
-_REDUCING_FUSED_CHECK = [
+_REDUCING_FUSED = "Compile the formula at the first step, which takes up to a minute and needs a C++ compiler."
+_TOTALS_FUSED = "Not available for formulas with values over all tensors."
+_TOTALS_FUSED_RAISES = "``fused`` is true."
+_TOTALS_FUSED_CHECK = [
     "if fused:",
-    '    raise RuntimeError("fused=True is not available: the formula has values per tensor")',
+    '    raise RuntimeError("fused=True is not available: the formula has values over all tensors")',
 ]
 
 
@@ -205,6 +207,7 @@ class _Writer:
         self.program: Program = hoisted(lower(rule, expand=False, clock="clock"))
         self.reduces = self.program.reduces
         self.totals = any(a.reduction is not None and a.reduction.gives is Kind.RUN for a in self.program.body)
+        self.orthogonal = any(a.reduction is not None and a.reduction.name == "orth" for a in self.program.body)
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.needs_loss = self.program.uses("loss")
@@ -212,7 +215,7 @@ class _Writer:
         self.branches = None if self.averaging else branches_of(self.program)
         self.timed = self.program.uses("t") or (self.averaging is not None and self.averaging.timed)
         self.scheduled = self.program.uses("clock")
-        self.warns = self.scheduled or not self.reduces
+        self.warns = self.scheduled or not self.totals
         off = off_statement(rule, "clock" if self.scheduled else "")
         self.off = ["if not schedule:", f"    {off}"] if off else []
         self.decays = "wd" not in rule.values  # in addition to the formula
@@ -266,9 +269,21 @@ class _Writer:
             *(["        _tick(group)"] if self.scheduled else []),
             f"        for {batch} in self._batches(group{', loss' * self.needs_loss}):",
             f"            numbers = {call}",
+            *self._compiled(),
             '            if not (group["capturable"] or group["differentiable"]):',
             "                numbers = [float(x) for x in numbers]",
             *self._started(),
+        ]
+
+    def _compiled(self) -> list[str]:
+        """The statements that run the formula compiled, where that is wanted."""
+        if self.totals:
+            return []
+        return [
+            '            if group["fused"]:',
+            "                for row in rows:",
+            '                    _advance_fused(row, numbers, group["maximize"])',
+            "                continue",
         ]
 
     def _started(self) -> list[str]:
@@ -301,11 +316,6 @@ class _Writer:
         ]
         if self.states or self.timed:
             lines += [f"        {line}" for line in self._read_state()]
-        if self.reduces:
-            lines += [
-                '        if hasattr(p, "to_local"):',
-                f'            raise RuntimeError("{self.name} reduces over whole tensors: it cannot take DTensors")',
-            ]
         lines += [f"        {line}" for line in listed("row = (", tensors, ")", 12, brackets=True)]
         if not self.reduces:
             lines += ['        if hasattr(p, "to_local"):', "            row = [_local(x, p) for x in row]"]
@@ -552,6 +562,7 @@ _TOGETHER = {
             answers = [total.to(x) for x in asked]
 """.strip("\n"),
     "chunks": "",
+    "fused": "",
 }
 """The driver of a formula with values of the run: all parameters meet."""
 
@@ -573,6 +584,37 @@ def _chunks(running, size=2**20):
 
 
 '''.lstrip("\n"),
+    "fused": '''
+
+
+def _advance_fused(row, numbers, maximize):
+    """Run the formula on one parameter, compiled or, if that fails, uncompiled after one warning."""
+    global _kernel
+    p = row[0]
+    numbers = torch.stack([torch.as_tensor(x, dtype=_precision(p), device=p.device) for x in numbers])
+    row = [x.detach() if torch.is_tensor(x) else x for x in row]
+    if p.dim() > 2 and p.numel() and all(x.is_contiguous() for x in row if torch.is_tensor(x)):
+        row = [x.flatten(1) if torch.is_tensor(x) and x.shape == p.shape else x for x in row]  # a view: as a matrix
+    if hasattr(p, "to_local") or min(row[0].shape, default=1) < 2:  # a small one would be compiled for its size alone
+        return _advance_alone(*row, numbers, maximize)
+    try:
+        _kernel = _kernel or torch.compile(_advance_alone, dynamic=True, fullgraph=True)
+        _kernel(*row, numbers, maximize)
+    except Exception as error:
+        warnings.warn(f"fused=True continues without a compiled kernel: {error}", stacklevel=2)
+        _kernel = _advance_alone
+        _kernel(*row, numbers, maximize)
+
+
+def _advance_alone(*arguments):
+    """Run the formula on one parameter."""
+    code = _advance(*arguments)
+    asked = _send(code, None)
+    while asked is not None:
+        asked = _send(code, [torch.linalg.vector_norm(x) for x in asked])
+
+
+_kernel = None  # compiled at the first call'''.lstrip(),
 }
 """The driver of any other formula with values per tensor."""
 
@@ -587,16 +629,32 @@ _ORTH = {
 }
 """See :func:`~sol_export.source.helpers`."""
 
+_PLACED = '''
+
+
+def _placed(x, like):
+    """Return a tensor that all processes have as this process's part of it, if ``like`` is a DTensor."""
+    if not hasattr(like, "to_local"):
+        return x
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = like.device_mesh
+    return DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim).redistribute(placements=like.placements)
+'''
+
 _OWN = {
-    "orth": "_orth({x})",
+    "orth": "_placed(_orth(_whole({x})), {x})",
     **{mask: f"{{x}} if {test} else torch.zeros_like({{x}})" for mask, test in _IS.items()},
     "rms": "{name} / max({x}.numel(), 1) ** 0.5",
-    "mean": "{x}.sum() / max({x}.numel(), 1)",
-    "dot": "({x} * {y}).sum()",
+    "mean": "_whole({x}.sum()) / max({x}.numel(), 1)",
+    "dot": "_whole(({x} * {y}).sum())",
 }
 _TOTALS = {
-    "all_dot": ("{0}", ("({x} * {y}).sum()",)),
-    "all_rms": ("torch.sqrt({0} / torch.clamp({1}, min=1))", ("({x} * {x}).sum()", "torch.ones_like({x}).sum()")),
+    "all_dot": ("{0}", ("_whole(({x} * {y}).sum())",)),
+    "all_rms": (
+        "torch.sqrt({0} / torch.clamp({1}, min=1))",
+        ("_whole(({x} * {x}).sum())", "_whole(torch.ones_like({x}).sum())"),
+    ),
     "gmean": (
         "torch.exp({0} / torch.clamp({1}, min=1)) * ({1} > 0)",
         ("torch.log(torch.where({x} > 0, {x}, 1))", "({x} > 0).to({x}.dtype)"),
