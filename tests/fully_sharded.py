@@ -1,6 +1,7 @@
 """Check one rank of FSDP2 with an emitted optimizer against the same training unsharded.
 
-``python fully_sharded.py RANK WORLD FOLDER`` reads ``FOLDER/emitted.py``; one process for each rank.
+``python fully_sharded.py RANK WORLD FOLDER [FLAG]`` reads ``FOLDER/emitted.py``; one process for each rank. FLAG, such
+as ``fused``, is an argument of the optimizer that is set to true.
 """
 
 import copy
@@ -13,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.distributed.fsdp import fully_shard
 
 
-def check(rank: int, world: int, folder: str) -> None:
+def check(rank: int, world: int, folder: str, *flags: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     spec = importlib.util.spec_from_file_location("emitted", f"{folder}/emitted.py")
@@ -25,19 +26,21 @@ def check(rank: int, world: int, folder: str) -> None:
     fully_shard(sharded[0])
     fully_shard(sharded)
     for net in (plain, sharded):
-        optimizer = module.Emitted(net.parameters(), lr=0.05)
+        optimizer = module.Emitted(net.parameters(), lr=0.05, **dict.fromkeys(flags, True))
         for step in range(6):
             net(torch.linspace(-1, 1, 20).reshape(4, 5) * (step + 1)).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             if net is sharded and step == 2:
                 saved = get_optimizer_state_dict(net, optimizer)
-                optimizer = module.Emitted(net.parameters(), lr=0.7)
+                optimizer = module.Emitted(net.parameters(), lr=0.7, **dict.fromkeys(flags, True))
                 set_optimizer_state_dict(net, optimizer, saved)
     for p, q in zip(plain.parameters(), sharded.parameters()):
-        torch.testing.assert_close(p, q.full_tensor())
+        # A compiled sum is rounded in another way, and orth amplifies that of a gradient with few rows.
+        close = {"rtol": 1e-3, "atol": 1e-4} if flags else {}
+        torch.testing.assert_close(p, q.full_tensor(), **close)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    check(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    check(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

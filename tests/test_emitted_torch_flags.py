@@ -322,12 +322,12 @@ SHARDED = {
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch is built without distributed")
-@pytest.mark.parametrize("rule", SHARDED.values(), ids=SHARDED)
-def test_fully_sharded_parameters(rule, tmp_path):
-    (tmp_path / "emitted.py").write_text(export_rule(rule, "torch", "Emitted"))
+@pytest.mark.parametrize(("name", "flags"), [*((name, []) for name in SHARDED), ("sol-general", ["fused"])])
+def test_fully_sharded_parameters(name, flags, tmp_path):
+    (tmp_path / "emitted.py").write_text(export_rule(SHARDED[name], "torch", "Emitted"))
     command = [sys.executable, Path(__file__).with_name("fully_sharded.py")]
     environment = {"GLOO_SOCKET_IFNAME": "lo"} | os.environ
-    ranks = [subprocess.Popen([*command, rank, "2", tmp_path], env=environment) for rank in "01"]
+    ranks = [subprocess.Popen([*command, rank, "2", tmp_path, *flags], env=environment) for rank in "01"]
     try:
         assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     finally:

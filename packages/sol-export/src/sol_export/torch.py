@@ -592,10 +592,12 @@ def _advance_fused(row, numbers, maximize):
     global _kernel
     p = row[0]
     numbers = torch.stack([torch.as_tensor(x, dtype=_precision(p), device=p.device) for x in numbers])
+    if hasattr(p, "to_local"):
+        return _advance_alone(*row, numbers, maximize)
     row = [x.detach() if torch.is_tensor(x) else x for x in row]
     if p.dim() > 2 and p.numel() and all(x.is_contiguous() for x in row if torch.is_tensor(x)):
         row = [x.flatten(1) if torch.is_tensor(x) and x.shape == p.shape else x for x in row]  # a view: as a matrix
-    if hasattr(p, "to_local") or min(row[0].shape, default=1) < 2:  # a small one would be compiled for its size alone
+    if min(row[0].shape, default=1) < 2:  # small, and would be compiled for this size alone
         return _advance_alone(*row, numbers, maximize)
     try:
         _kernel = _kernel or torch.compile(_advance_alone, dynamic=True, fullgraph=True)
@@ -611,7 +613,7 @@ def _advance_alone(*arguments):
     code = _advance(*arguments)
     asked = _send(code, None)
     while asked is not None:
-        asked = _send(code, [torch.linalg.vector_norm(x) for x in asked])
+        asked = _send(code, *_norms([asked], foreach=False))
 
 
 _kernel = None  # compiled at the first call'''.lstrip(),
