@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import math
 import os
 from dataclasses import replace
 
@@ -372,40 +371,12 @@ def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch):
     factor = 0.5
     start = start_of(task, SEARCH)
     wd = start.rule.values["wd"]
-    doublings = math.log2(start.lr * wd * task.horizon / 0.2)
-    assert doublings == pytest.approx(round(doublings), abs=0.01)
+    assert min(abs(start.lr * wd * task.horizon - share) for share in (0.2, 0.4)) < 0.01
     assert min(start.objectives, key=start.objectives.get) == "sol-general with weight decay"
     result = Learner([task], replace(SEARCH, max_terms=12)).run()
     assert " + w*wd where" in str(result.rule)  # searched by wd, not by a coefficient; other terms share factors
     assert result.rule.values["wd"] not in (wd, 0.0)
     assert result.rule.complexity.terms <= 13
-
-
-@pytest.mark.parametrize(
-    ("gain", "asked", "chosen"),
-    [
-        (lambda lr, share: 1.0, 1, None),  # no better than without
-        (lambda lr, share: 0.9 if share < 0.3 else 1.0, 1, 0.2),  # its neighbours are worse
-        (lambda lr, share: 0.9**share, 5, 6.4),  # ever better: a last decay
-        (lambda lr, share: 0.99**share, 1, None),  # not better by enough
-    ],
-)
-def test_larger_weight_decays_are_tried_while_they_help(task, monkeypatch, gain, asked, chosen):
-    calls = []
-
-    def run(self, rule, *arguments, measure=TaskSet.run, **options):
-        losses = measure(self, rule, *arguments, **options)
-        if "wd" not in rule.values:
-            return losses * 0 + 1 if rule.name == "sol-general" else losses * 0 + 2
-        lr, wd = options["values"]["lr"], options["values"]["wd"]
-        calls.append(shares := (lr * wd * task.horizon).tolist())
-        return torch.tensor([gain(rate, share) for rate, share in zip(lr.tolist(), shares)])[:, None]
-
-    monkeypatch.setattr(TaskSet, "run", run)
-    start = start_of(task, SEARCH)
-    assert len(calls) == asked
-    share = start.lr * start.rule.values["wd"] * task.horizon if "wd" in start.rule.values else None
-    assert share == (chosen and pytest.approx(chosen, rel=0.01))
 
 
 def test_the_coefficient_of_weight_decay_is_a_part_of_it():

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import FIRST_DECAYS, OBJECTIVE_SPLITS, RuleOptimizer, nearby_rates, run_episodes
+from sol_learner.inner.episodes import OBJECTIVE_SPLITS, RuleOptimizer, nearby_decays, nearby_rates, run_episodes
 from sol_learner.inner.full_gradient import GRADIENT_COST
 from sol_learner.inner.references import CHOOSING
 from sol_learner.inner.side_by_side import vectorizes
@@ -294,7 +294,7 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             seconds += cost.seconds(0, 1, 1 if phase == Phase.TUNE else None, references)
             found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
 
-    starts = len(nearby_rates(ZOO["sol-general"])) + len(FIRST_DECAYS) + len(config.priors[1:])
+    starts = len(nearby_rates(ZOO["sol-general"])) + len(nearby_decays(1.0, 1)["wd"]) + len(config.priors[1:])
     rates = (0 if config.start != "auto" and general and tasks == 1 else 18) + (starts if general else 0)
     rates += 9 if tasks > 1 else 0
     tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1)

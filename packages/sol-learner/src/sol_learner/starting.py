@@ -12,13 +12,7 @@ import numpy
 import torch
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import (
-    FIRST_DECAYS,
-    learning_rates,
-    nearby_decays,
-    nearby_rates,
-    tune_learning_rate,
-)
+from sol_learner.inner.episodes import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
 from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.task_set import TaskSet
 from sol_learner.mixture import TaskMixture
@@ -36,9 +30,6 @@ Tuning = list[tuple[float, float]]
 
 DECAYED = "with weight decay"
 """What is added to the name of such a start in a summary."""
-
-MOST = 5
-"""Doublings of a start's rate or weight decay."""
 
 NEARLY = 0.03
 """A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
@@ -192,30 +183,19 @@ class StartFinder:
     def _decayed(self, start: Start, horizon: int, loss: float) -> int:
         """Give the start decoupled weight decay if that is better by :data:`NEARLY`; returns how many were tried.
 
-        As long as the best is better by as much again, twice its rate and twice its decay are tried, too.
-
         Args:
             start: The start without weight decay; changed.
             horizon: Steps of an episode.
             loss: Its lowest objective.
         """
-        name, lr, key = f"{start.rule.name} {DECAYED}", start.lr, "weight decay"
+        name = f"{start.rule.name} {DECAYED}"
         decayed = replace(start.rule, expression=start.rule.expression + symbol("wd") * symbol("w"))
-        tried: dict[tuple[int, int], float] = {}
-        asked: Sequence[tuple[int, int]] = FIRST_DECAYS
-        while asked:
-            values = nearby_decays(lr, horizon, asked)
-            tried |= zip(asked, self._measured(key, start.task_set, decayed, lr=values["lr"], values=values))
-            best = i, j = min(tried, key=lambda pair: tried[pair])
-            start.objectives.setdefault(name, tried[best])
-            if not tried[best] < loss - NEARLY * abs(loss):
-                break
-            start.objectives[name] = tried[best]
-            loss, found = tried[best], {n: rounded(v.item()) for n, v in nearby_decays(lr, horizon, [best]).items()}
+        values = nearby_decays(start.lr, horizon)
+        losses = self._measured("weight decay", start.task_set, decayed, lr=values["lr"], values=values)
+        best = int(numpy.argmin(losses))
+        start.objectives |= {name: losses[best]}
+        if losses[best] < loss - NEARLY * abs(loss):
+            found = {name: rounded(float(column[best])) for name, column in values.items()}
             start.rule = replace(decayed, values={**decayed.values, "wd": found["wd"]})
             start.lr = found["lr"]
-            asked = [
-                pair for pair in ((i + 1, j), (i, j + 1), (i + 1, j + 1)) if pair not in tried and max(pair) <= MOST
-            ]
-            key = f"weight decay beyond {i}, {j}"
-        return len(tried)
+        return len(losses)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from sol_learner.task import Stream, Task
 from sol_symbols import Layout, SolError, UpdateRule, evaluator
 
 __all__ = [
-    "FIRST_DECAYS",
     "OBJECTIVE_SPLITS",
     "Optimizer",
     "Outcome",
@@ -47,9 +45,6 @@ LEAST_LOSS = 1e-4
 
 LOST = 10.0
 """Logarithmic objective of a diverged run."""
-
-FIRST_DECAYS = tuple(itertools.product(range(3), range(2)))
-"""Doublings of the rate and of the share of weight decay that are tried first."""
 
 
 def shares(weight: float) -> dict[str, float]:
@@ -268,17 +263,18 @@ def nearby_rates(rule: UpdateRule) -> Tensor:
     return learning_rates(rule.lr, 2.0, 5)
 
 
-def nearby_decays(lr: float, horizon: int, doublings: Sequence[tuple[int, int]] = FIRST_DECAYS) -> dict[str, Tensor]:
-    """Pairs of a rate and a decoupled weight decay that are tried for a rule on a new task.
+def nearby_decays(lr: float, horizon: int) -> dict[str, Tensor]:
+    """The pairs of a rate and a decoupled weight decay that are tried for a rule on a new task.
 
-    With i and j doublings, the rate is 2^i lr, since weight decay allows larger ones, and weight decay shrinks the
-    weights by the share 0.2 2^j in all, as long as that is small: wd = 0.2 2^j / (2^i lr T).
+    The rates are ``lr``, twice and four times as much: weight decay allows larger ones. With each, weight decay shrinks
+    the weights by a fifth and by two fifths in all, so that wd = 0.2/(lr T) or 0.4/(lr T).
 
     Returns:
-        ``lr`` and ``wd``, each of the length of ``doublings``.
+        ``lr`` and ``wd``, each [6].
     """
-    rates, shares = (2.0 ** torch.tensor(column, dtype=torch.float64) for column in zip(*doublings))
-    return {"lr": lr * rates, "wd": 0.2 * shares / (lr * rates * horizon)}
+    options = (torch.tensor(numbers, dtype=torch.float64) for numbers in ((1.0, 2.0, 4.0), (0.2, 0.4)))
+    rates, shares = torch.cartesian_prod(*options).unbind(1)
+    return {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
 
 
 def choose_learning_rate(
