@@ -1,6 +1,8 @@
 """The emitted Optax file is the rule, is Optax's own optimizer where the zoo has it, and takes part in all of Optax."""
 
+import inspect
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +47,11 @@ def descend(optimizer, params, steps, state=None, start=0):
     return params, state
 
 
+def outputs_first(kind):
+    """Matrices as in the definition of a rule, and in PyTorch."""
+    return partial(kind, output_last=False) if "output_last" in inspect.signature(kind).parameters else kind
+
+
 def assert_same(ours, theirs, tolerance=1e-12):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
 
@@ -54,8 +61,7 @@ def assert_same(ours, theirs, tolerance=1e-12):
 def test_the_emitted_file_is_the_rule(emitted, rule, dtype):
     rule = rule.with_horizon(rule.horizon or 40)
     horizon = {"horizon": rule.horizon} if rule.horizon else {}
-    optimizer = emitted(rule, "optax").emitted(0.01, **horizon)
-    ours, _ = descend(optimizer, tree(dtype), 50)
+    ours, _ = descend(outputs_first(emitted(rule, "optax").emitted)(0.01, **horizon), tree(dtype), 50)
     assert {x.dtype for x in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}
     layout = Layout.of(jax.tree.leaves(ours))
     phi, theirs = evaluator(rule, layout=layout), flat(tree(dtype))
@@ -77,7 +83,7 @@ def test_the_emitted_file_is_the_rule(emitted, rule, dtype):
 )
 def test_the_schedule_can_be_switched_off(emitted, rule):
     """As the limit for ever longer schedules and ever shorter warm-ups; no horizon is needed."""
-    optimizer = emitted(rule, "optax").emitted(0.01, schedule=False)
+    optimizer = outputs_first(emitted(rule, "optax").emitted)(0.01, schedule=False)
     ours, _ = descend(optimizer, tree(), 20)
     theirs, layout = flat(tree()), Layout.of(jax.tree.leaves(ours))
     phi = evaluator(replace(rule, values={**rule.values, "T": 1e18, "warmup": 0.0}), layout=layout)
@@ -224,6 +230,50 @@ def test_numbers_that_are_not_real_floats_are_refused(emitted, text, value):
     optimizer = emitted(UpdateRule.parse(text), "optax").emitted(0.1)
     with pytest.raises(TypeError, match=r"real floating-point numbers, not (complex|int)"):
         optimizer.update(value, optimizer.init(value), value)
+
+
+@pytest.mark.parametrize("name", ["muon", "sol-general", "sol-elementwise"])
+@pytest.mark.parametrize("shape", [(4, 7), (7, 4), (6, 3, 2, 5), (5, 2, 3), (3, 1), (4,), ()], ids=str)
+def test_kernels_have_their_outputs_last_as_in_flax(emitted, name, shape):
+    """In Flax, x @ kernel; its kernel is PyTorch's weight with the output axis moved to the end."""
+    kind, horizon = emitted(ZOO[name], "optax").emitted, {"horizon": 8} if ZOO[name].needs_horizon else {}
+    random = np.random.default_rng(0)
+    values = [jnp.asarray(random.normal(size=shape)) for _ in range(6)]
+    moved = [jnp.moveaxis(x, 0, -1) if shape else x for x in values]
+    results = []
+    for (params, *grads), last in ((values, False), (moved, True)):
+        optimizer = kind(0.1, output_last=last, **horizon)
+        state = optimizer.init(params)
+        for g in grads:
+            updates, state = optimizer.update(g, state, params)
+            params = optax.apply_updates(params, updates)
+        results.append(params)
+    np.testing.assert_allclose(jnp.moveaxis(results[0], 0, -1) if shape else results[0], results[1], rtol=1e-9)
+    assert inspect.signature(kind).parameters["output_last"].default is True
+    injected = optax.inject_hyperparams(kind)(learning_rate=0.1, **horizon)  # keeps it out of the traced numbers
+    injected.update(moved[1], injected.init(moved[0]), moved[0])
+
+
+def test_rules_that_do_not_see_shapes_have_no_output_axis(emitted):
+    assert "output_last" not in inspect.signature(emitted(ZOO["lamb"], "optax").emitted).parameters
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"horizon": 0}, "horizon must be a finite number >= 1, got 0"),
+        ({"horizon": None}, "horizon must be a finite number >= 1, got None"),
+        ({"horizon": "10"}, "horizon must be a finite number >= 1, got '10'"),
+        ({"beta1": 1.0}, r"beta1 must be a number in \[0, 1\), got 1.0"),
+        ({"eps": float("nan")}, "eps must be a finite number >= 0, got nan"),
+        ({"learning_rate": -0.1}, "learning_rate must be a finite number >= 0, got -0.1"),
+        ({"learning_rate": None}, "learning_rate must be a finite number >= 0, got None"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number >= 0, got -1"),
+    ],
+)
+def test_wrong_hyperparameters_are_refused(emitted, given, message):
+    with pytest.raises(ValueError, match=message):
+        emitted(ZOO["sol-general"], "optax").emitted(**({"horizon": 10} | given))
 
 
 REDUCING = UpdateRule.parse(

@@ -150,6 +150,12 @@ def test_only_live_states_are_allocated(load):
         ({"lr": float("inf")}, "lr must be a finite number >= 0, got inf"),
         ({"lr": torch.tensor([0.1, 0.1])}, "a finite number >= 0"),
         ({"weight_decay": -0.1}, "weight_decay must be a finite number >= 0, got -0.1"),
+        ({"lr": "0.1"}, "lr must be a finite number >= 0, got '0.1'"),
+        ({"lr": None}, "lr must be a finite number >= 0, got None"),
+        ({"eps": [1e-8]}, r"eps must be a finite number >= 0, got \[1e-08\]"),
+        ({"betas": (0.9, 0.99, 0.999)}, r"betas must be 2 numbers, got \(0.9, 0.99, 0.999\)"),
+        ({"betas": 0.9}, "betas must be 2 numbers, got 0.9"),
+        ({"betas": ("0.9", 0.999)}, r"betas\[0\] must be a number in \[0, 1\), got '0.9'"),
     ],
 )
 def test_wrong_hyperparameters_are_refused(load, arguments, message):

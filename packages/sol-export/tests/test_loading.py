@@ -12,6 +12,7 @@ from sol_export import export_rule, load_optimizer
 from sol_export.commands import Verify
 from sol_export.loading import read_emitted
 from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule
+from sol_symbols.plugins import EXPORTERS, find_plugins
 
 torch = pytest.importorskip("torch")
 
@@ -53,7 +54,8 @@ def test_each_kind_of_parameter_keeps_the_states_of_its_rule_only():
 def test_formulas_files_folders_and_rules(tmp_path):
     rule = UpdateRule.parse("0.5*ad + 0.1*sign(g)", name="mine")
     rule.save(tmp_path / "rule.json")
-    kinds = [load_optimizer(x) for x in (rule, str(tmp_path), str(tmp_path / "rule.json"))]
+    places = (tmp_path, tmp_path / "rule.json")
+    kinds = [load_optimizer(x) for x in (rule, *places, *map(str, places))]
     assert len({*kinds}) == 1
     assert kinds[0].__name__ == "Mine"
     torch.testing.assert_close(trained(load_optimizer(str(rule)))[0], trained(kinds[0])[0])
@@ -62,6 +64,13 @@ def test_formulas_files_folders_and_rules(tmp_path):
     trained(load_optimizer("ld*sign(g)"), horizon=10)
     with pytest.raises(SolError, match="unknown name 'nothing'"):
         load_optimizer("nothing")
+    with pytest.raises(SolError, match="no rule 'sol-genral'; did you mean 'sol-general'"):
+        load_optimizer("sol-genral")
+    with pytest.raises(SolError, match=rf"{tmp_path}/nope; {tmp_path} holds 'rule\.json'$"):
+        load_optimizer(tmp_path / "nope")
+    for nonsense in (None, 3):
+        with pytest.raises(SolError, match=f"must be text, a path or an UpdateRule, got {type(nonsense).__name__}"):
+            load_optimizer(nonsense)
 
 
 def test_it_is_the_emitted_file():
@@ -97,6 +106,16 @@ def test_a_file_is_verified_against_its_header(rule, to, tmp_path, capsys):
     assert read_emitted(path).name == "MyOwn"
     assert verify(path) == 0
     assert "verified against the rule; largest relative difference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", [*find_plugins(EXPORTERS)])
+@pytest.mark.parametrize("rule", [ZOO["adam"], LONG], ids=["adam", "long"])
+def test_an_emitted_file_is_no_rule(to, rule, tmp_path):
+    path = tmp_path / "optimizer.py"
+    path.write_text(export_rule(rule, to))
+    for given in (path, str(path)):
+        with pytest.raises(SolError, match=rf"^{path} is an emitted file, not a rule; pass the run folder, or the fo"):
+            load_optimizer(given)
 
 
 def test_a_file_that_was_changed_is_found(tmp_path):

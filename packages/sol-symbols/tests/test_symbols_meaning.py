@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -408,11 +409,15 @@ def test_a_formula_is_a_formula_with_and_without_blanks(text, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs/none", "no such run folder or rule file: runs/none"),
-        ("none.json", "no such run folder or rule file"),
-        ("./none", "no such run folder or rule file: ./none; as a formula: not an expression"),
+        ("runs/none", "no such run folder or rule file: runs/none$"),
+        ("runs/2025-01-2b", "no such run folder or rule file: runs/2025-01-2b$"),
+        ("none.json", r"no such run folder or rule file: none\.json$"),
+        ("rule.py", r"no such run folder or rule file: rule\.py$"),
+        ("./none", r"no such run folder or rule file: \./none$"),
+        ("/home/g/x", "no such run folder or rule file: /home/g/x$"),
         ("g/x", "no such run folder or rule file: g/x; as a formula: unknown name 'x'"),
-        ("/x" * 3000, r"no such run folder or rule file: '/x/x.*\.\.\..*/x'; as a formula"),
+        ("mhat/vhat", r"no such .*: mhat/vhat; as a formula: unknown name 'mhat'; did you mean 'm_hat'\?$"),
+        ("/x" * 3000, r"no such run folder or rule file: '/x/x.*\.\.\..*/x'$"),
         ("g/(abs(g)+x)", "(?s)^unknown name 'x'.*one of: sgd"),
         ("0.8*sg + m", r"'sg' of the SOL paper is sign\(g\) here; its m and v are m_hat and sqrt\(v_hat\)"),
         ("g*sm", r"'sm' of the SOL paper is sign\(m_hat\) here"),
@@ -434,6 +439,104 @@ def test_what_is_not_a_rule_is_said(text, message, tmp_path, monkeypatch):
     (tmp_path / "newer").write_text(json.dumps({**json.loads(ZOO["adam"].to_json()), "schema": 6}))
     with pytest.raises(SolError, match=message):
         resolve_rule(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("sol-genral", "sol-general"),
+        ("sol-genral where lr = 0.1", "sol-general"),
+        ("matrices: sgd; vectors: sol-genral", "sol-general"),
+        ("SOL-General", "sol-general"),
+        ("sol_general", "sol-general"),
+        ("sol general", "sol-general"),
+        ("powersgn-ld", "powersign-ld"),
+        ("sign-sgd", "signsgd"),
+        ("adam-w", "adamw"),
+        ("lino", "lion"),
+    ],
+)
+def test_a_misspelt_name_gets_the_right_one(text, name):
+    with pytest.raises(SolError, match=f"^no rule '[^']*'; did you mean '{name}'\\?$"):
+        resolve_rule(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ad-foo", "unknown name 'foo'"),
+        ("m-lion", "unknown name 'lion'; did you mean 'li'"),
+        ("foo-bar", "unknown name 'foo'"),
+        ("adam - w*wd", "unknown name 'adam'"),
+        ("mhat", "unknown name 'mhat'; did you mean 'm_hat'"),
+        ("sg", "'sg' of the SOL paper"),
+    ],
+)
+def test_a_formula_with_an_error_is_no_misspelt_name(text, message):
+    with pytest.raises(SolError, match=f"(?s)^{message}.*one of: sgd"):
+        resolve_rule(text)
+    assert resolve_rule("ad-g") == UpdateRule.parse("ad - g")
+
+
+def test_a_path_of_nothing_gets_the_rules_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("halves", "mnistnet", *(f"seed{i}" for i in range(9)), "\x1b[2J"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        ZOO["adam"].save(tmp_path / "runs" / name / "rule.json")
+    (tmp_path / "runs" / "halvs-unfinished").mkdir()
+    (tmp_path / "runs" / "halve.json").write_text("[]")
+    ZOO["adam"].save(tmp_path / "runs" / "tuned.json")
+    ZOO["adam"].save(tmp_path / "mine.json")
+    for text in ("runs/halvs", "./runs/halvs", Path("runs", "halvs"), "runs/halvs/"):
+        with pytest.raises(SolError, match=r"halvs/?; runs holds 'halves'(, '\w+'){4}$"):
+            resolve_rule(text)
+    with pytest.raises(SolError, match=r"tune\.json; runs holds 'tuned\.json', "):
+        resolve_rule("runs/tune.json")
+    with pytest.raises(SolError, match=r"runs/t; runs holds "):  # t is the step in formulas
+        resolve_rule("runs/t")
+    with pytest.raises(SolError, match=r"runs/lr=0\.1, new; runs holds "):
+        resolve_rule("runs/lr=0.1, new")
+    with pytest.raises(SolError, match=r"runs/\[2J; runs holds '\\x1b\[2J', "):
+        resolve_rule("runs/[2J")
+    with pytest.raises(SolError, match=r": min\.json; this folder holds 'mine\.json'$"):
+        resolve_rule("min.json")
+
+
+def test_a_path_is_a_folder_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rule = UpdateRule.parse("0.5*ad where lr = 0.1", name="mine")
+    rule.save("rule.json")
+    (tmp_path / "adam").write_text("sign(g)")
+    assert resolve_rule(tmp_path) == resolve_rule(tmp_path / "rule.json") == resolve_rule(rule) == rule
+    assert str(resolve_rule(Path("adam"))) == "sign(g)"
+    for none in ("lion", "ad + g"):
+        with pytest.raises(SolError, match=f"^no such run folder or rule file: {re.escape(none)}; this folder holds"):
+            resolve_rule(Path(none))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SolError, match=r"^empty has no rule\.json"):
+        resolve_rule(Path("empty"))
+    (tmp_path / "front.json").write_text(json.dumps([{"terms": 1, "loss": 1, "rule": json.loads(rule.to_json())}]))
+    assert resolve_rule(tmp_path, 1) == rule
+    with pytest.raises(SolError, match="--complexity needs the folder of a finished run"):
+        resolve_rule(rule, 1)
+
+
+@pytest.mark.parametrize("rule", [None, 3, b"ad", ["ad"]])
+def test_what_is_neither_text_nor_path_is_refused(rule):
+    for complexity in (None, 3):
+        message = f"^rule must be text, a path or an UpdateRule, got {type(rule).__name__}$"
+        with pytest.raises(SolError, match=message):
+            resolve_rule(rule, complexity)
+
+
+def test_a_rule_file_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    ZOO["adam"].save(tmp_path / "rule.json")
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(SolError, match=r"^cannot read .*rule\.json: Permission denied$"):
+        resolve_rule(str(tmp_path))
 
 
 def test_notebooks_show_the_formula():

@@ -36,14 +36,15 @@ class _Source(importlib.abc.ExecutionLoader):
         return f"{fullname}.py"
 
 
-def load_optimizer(rule: UpdateRule | str, *, verify: bool = True) -> type[Optimizer]:
+def load_optimizer(rule: UpdateRule | str | Path, *, verify: bool = True) -> type[Optimizer]:
     """Return the PyTorch optimizer class of a rule: that of the file which ``sol export --to torch`` writes.
 
     The class takes part in ``inspect.getsource``, in tracebacks, and in pickling within this process and its forks; for
     other processes and for release, write the file. One rule has one class.
 
     Args:
-        rule: A rule, or what the command line takes for one: zoo name, formula, rule file or run folder.
+        rule: A rule, or what the command line takes for one: zoo name, formula, rule file or run folder, the last two
+            as text or as a path.
         verify: Whether to run the class and compare it with the rule first, which takes about a second.
 
     Raises:
@@ -56,7 +57,7 @@ def load_optimizer(rule: UpdateRule | str, *, verify: bool = True) -> type[Optim
     >>> type(optimizer).__name__
     'Learned'
     """
-    rule = resolve_rule(rule) if isinstance(rule, str) else rule
+    rule = resolve_rule(rule)
     name = f"sol_export.loaded_{rule.class_name.lower()}_{rule.digest[:16]}"
     if name not in sys.modules:
         source = export_rule(rule, "torch")

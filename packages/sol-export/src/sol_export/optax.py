@@ -28,7 +28,7 @@ _RESERVED = frozenset(
         *("learning_rate", "mask", "params", "updates", "state", "count", "numbers", "results", "init", "update"),
         *("p", "w", "g", "t", "x", "i", "r", "lr", "phi", "horizon", "weight_decay", "momentum", "given"),
         *("jax", "jnp", "optax", "NamedTuple", "totals", "running", "schedule", "clock"),
-        *("states", "average", "weights", "loss", "value"),
+        *("states", "average", "weights", "loss", "value", "output_last", "math", "low", "high", "name"),
     )
 )
 
@@ -53,7 +53,8 @@ class OptaxExporter:
         averaging = None if rule.evaluation is None else Averaging(numbered, everything, _printer)
         weights = averaging.optax_function(alias, writer.state_class, rate) if averaging else ""
         names = sorted([alias, f"scale_by_{alias}", *([f"{alias}_weights"] if averaging else [])])
-        call = indented(8, listed(f"scale_by_{alias}(", [f"{a.name}={a.name}" for a in own], "),", 8, brackets=True))
+        passed = [a.name for a in own] + ["output_last"] * writer.oriented
+        call = indented(8, listed(f"scale_by_{alias}(", [f"{name}={name}" for name in passed], "),", 8, brackets=True))
         decay = "        optax.add_decayed_weights(weight_decay, mask),"
         template = resources.files("sol_export").joinpath("templates/optax.txt").read_text(encoding="utf-8")
         return Template(template).substitute(
@@ -67,8 +68,8 @@ class OptaxExporter:
             in_float32="; float32 for parameters of lower precision" if writer.states else "",
             fields="".join(f"\n    {line}" if line else "\n" for line in writer.fields()),
             scale_signature=writer.signature(),
-            scale_documentation=_documentation(own),
-            schedule=indented(4, writer.schedule()) + "\n" * bool(writer.schedule()),
+            scale_documentation=_documentation([a.documentation for a in own] + [_OUTPUT_LAST] * writer.oriented),
+            checks=indented(4, writer.checks() + writer.schedule()) + "\n" * bool(writer.checks() + writer.schedule()),
             init=indented(8, writer.init()),
             update=indented(8, writer.update()),
             transformation="GradientTransformation" + "ExtraArgs" * writer.needs_loss,
@@ -77,8 +78,11 @@ class OptaxExporter:
             weights=weights,
             advance="\n".join(writer.advance()),
             learning_rate_default=rate,
-            signature=indented(4, [f"{a.signature}," for a in given] + ["mask=None,"] * decays),
-            documentation=indented(8, [a.documentation for a in given] + [_MASK] * decays),
+            signature=indented(4, writer.own_signature(given) + ["mask=None,"] * decays),
+            documentation=indented(
+                8, [a.documentation for a in given] + [_OUTPUT_LAST] * writer.oriented + [_MASK] * decays
+            ),
+            alias_checks='    _check("weight_decay", weight_decay, 0)\n' * decays,
             chain=call + (f"\n{decay}" if decays else ""),
         )
 
@@ -92,8 +96,9 @@ class OptaxExporter:
         rated = weights is not None and "learning_rate" in inspect.signature(weights).parameters
 
         def run(trajectory: Trajectory) -> np.ndarray:
-            horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
-            optimizer = alias(trajectory.lr, **horizon)
+            given = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
+            given |= {"output_last": False} if "output_last" in inspect.signature(alias).parameters else {}
+            optimizer = alias(trajectory.lr, **given)
             with jax.enable_x64(trajectory.dtype == "float64"):
 
                 def tensors(values: np.ndarray) -> list[jax.Array]:
@@ -103,8 +108,8 @@ class OptaxExporter:
                 update, found = jax.jit(optimizer.update), []
                 for t, (value, gradient) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
                     params = tensors(value)
-                    given = {} if trajectory.losses is None else {"value": trajectory.losses[t]}
-                    updates, state = update(tensors(gradient), state, params, **given)
+                    loss = {} if trajectory.losses is None else {"value": trajectory.losses[t]}
+                    updates, state = update(tensors(gradient), state, params, **loss)
                     moved = optax.apply_updates(params, updates)
                     if trajectory.averages and weights is not None:
                         moved += weights(state, moved, **({"learning_rate": trajectory.lr} if rated else {}))
@@ -118,6 +123,7 @@ _PLAIN = "The gradient transformation. Pass the parameters to ``update`` as its 
 _WITH_LOSS = (
     "The gradient transformation. Pass to ``update`` the parameters as its third argument, and ``value``, the loss."
 )
+_OUTPUT_LAST = "output_last: Whether a kernel's last axis is its output, as in Flax; False: the first, as in Equinox."
 _MASK = "mask: Tree of booleans that selects the parameters to decay, or a function from parameters to such a tree."
 
 
@@ -126,10 +132,8 @@ def function_name(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _documentation(given: list[Argument]) -> str:
-    if not given:
-        return ""
-    return "\n\n    Args:\n" + indented(8, [a.documentation for a in given]) + "\n    "
+def _documentation(lines: list[str]) -> str:
+    return "\n\n    Args:\n" + indented(8, lines) + "\n    " if lines else ""
 
 
 class _Writer:
@@ -140,6 +144,8 @@ class _Writer:
         self.scheduled, self.off = self.program.uses("clock"), off_statement(rule)
         reductions = [a.reduction for a in self.program.body if a.reduction]
         self.totals = any(reduction.gives is Kind.RUN for reduction in reductions)
+        self.orthogonal = any(reduction.name == "orth" for reduction in reductions)
+        self.oriented = self.orthogonal or self.program.uses("fan_in")
         self.descriptions = {name: rule.vocabulary.recurrences[name].description for name in self.program.states}
         self.states = tuple(self.program.states)
         self.timed = self.program.uses("t") or self.scheduled or rule.evaluation is not None
@@ -148,6 +154,7 @@ class _Writer:
         used = {free.name for value in code for free in renamed(value).free_symbols}
         scalars = [a.name for a in self.program.scalars]
         self.passed = [name for name in ("t", "clock", "loss", *(a.name for a in own), *scalars) if name in used]
+        self.passed += ["output_last"] * self.oriented
         self.inputs = ["g", *(f"{name}_prev" for name in self.states), *(["w"] if self.program.uses("w") else [])]
 
     def fields(self) -> list[str]:
@@ -161,9 +168,17 @@ class _Writer:
 
     def signature(self) -> str:
         """Arguments of ``scale_by_NAME``."""
-        if not self.own:
+        if not (self.own or self.oriented):
             return ""
-        return "\n    *,\n" + indented(4, [f"{a.signature}," for a in self.own]) + "\n"
+        return "\n    *,\n" + indented(4, self.own_signature(self.own)) + "\n"
+
+    def own_signature(self, given: list[Argument]) -> list[str]:
+        """The arguments, one a line."""
+        return [f"{a.signature}," for a in given] + ["output_last=True,"] * self.oriented
+
+    def checks(self) -> list[str]:
+        """The statements that refuse hyperparameters out of range."""
+        return [line for a in self.own for line in _checks(a)]
 
     def schedule(self) -> list[str]:
         """The statements that switch the schedule off, or ask for the horizon."""
@@ -269,6 +284,7 @@ class _Writer:
             f'    """Compute {what}, {how}."""',
             *(f"    {line}" for line in lines),
             *(["", "", *helped[:-2]] if helped else []),
+            *(["", "", *_ORIENTED_ORTH.strip().splitlines()] if self.orthogonal else []),
             *(["", "", *_RUN.strip().splitlines()] if self.totals else []),
         ]
 
@@ -285,7 +301,7 @@ class _Writer:
 
 
 _INPUTS = {
-    "fan_in": "jnp.asarray(max(g.size // max(g.shape[0], 1), 1) if g.ndim > 1 else 1, dtype)",
+    "fan_in": "jnp.asarray(max(g.size // max(g.shape[-1 if output_last else 0], 1), 1) if g.ndim > 1 else 1, dtype)",
     "is_vector": "jnp.asarray(g.ndim < 2, dtype)",
 }
 
@@ -305,6 +321,22 @@ def _run(numbers, updates, *others):
         answers = [sum(asked).astype(x.dtype) for x in asked]
     return jax.tree.unflatten(structure, results)
 '''
+
+
+_ORIENTED_ORTH = '''
+def _oriented_orth(x, output_last):
+    """Return ``_orth`` of x, whose rows are the last axis or the first."""
+    if x.ndim < 2 or not output_last:
+        return _orth(x)
+    return jnp.moveaxis(_orth(jnp.moveaxis(x, -1, 0)), 0, -1)
+'''
+
+
+def _checks(argument: Argument) -> list[str]:
+    if not argument.bounds:
+        return []  # a constant of the formula can be any number
+    check = f'_check("{argument.name}", {argument.name}, {argument.bounds})'
+    return [f"if {argument.name} is not None:", f"    {check}"] if argument.optional else [check]
 
 
 class _JaxPrinter(ArrayPrinter):
@@ -333,7 +365,7 @@ _ORTH = {
 """See :func:`~sol_export.source.helpers`."""
 
 _OWN = {
-    "orth": "_orth({x})",
+    "orth": "_oriented_orth({x}, output_last)",
     "matrices": "{x} if g.ndim > 1 else jnp.zeros_like({x})",
     "vectors": "{x} if g.ndim < 2 else jnp.zeros_like({x})",
     "norm": "jnp.sqrt(jnp.sum({x} * {x}))",

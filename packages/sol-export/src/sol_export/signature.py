@@ -67,6 +67,13 @@ class Argument:
         """Names of the numbers that it holds."""
         return self.parts or (self.name,)
 
+    @property
+    def bounds(self) -> str:
+        """``low`` or ``low, high``, as arguments of a check; empty if any number is allowed."""
+        if math.isinf(self.low):
+            return ""
+        return f"{self.low:g}" + (f", {self.high:g}" if math.isfinite(self.high) else "")
+
 
 def arguments(rule: UpdateRule, betas: bool = True) -> list[Argument]:
     """Return the learning rate and all numbers of ``rule``, required arguments first.

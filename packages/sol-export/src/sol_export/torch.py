@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -188,16 +187,22 @@ _TOTALS_FUSED_CHECK = [
 
 
 def _checks(argument: Argument) -> list[str]:
-    names = [f"[{i}]" for i in range(len(argument.parts))] or [""]
-    bounds = f"{argument.low:g}" + (f", {argument.high:g}" if math.isfinite(argument.high) else "")
-    if math.isinf(argument.low):
-        return []  # a constant of the formula can be any number
-    lines = [f'_check("{argument.name}{i}", values["{argument.name}"]{i}, {bounds})' for i in names]
-    if not argument.optional:
-        return lines
     value = f'values["{argument.name}"]'
+    if not argument.bounds:
+        return []  # a constant of the formula can be any number
+    if argument.parts:
+        wrong = f"not isinstance({value}, (tuple, list)) or len({value}) != {len(argument.parts)}"
+        error = f'"{argument.name} must be {len(argument.parts)} numbers, got {{!r}}".format({value})'
+        return [
+            f"if {wrong}:",
+            f"    raise ValueError({error})",
+            *(f'_check("{argument.name}[{i}]", {value}[{i}], {argument.bounds})' for i, _ in enumerate(argument.parts)),
+        ]
+    check = f'_check("{argument.name}", {value}, {argument.bounds})'
+    if not argument.optional:
+        return [check]
     missing = [f'if values["schedule"] and {value} is None:', f"    {NO_HORIZON}"]
-    return [*missing, f"if {value} is not None:", f"    {lines[0]}"]
+    return [*missing, f"if {value} is not None:", f"    {check}"]
 
 
 class _Writer:
@@ -600,9 +605,9 @@ def _advance_fused(row, numbers, maximize):
     if min(row[0].shape, default=1) < 2:  # small, and would be compiled for this size alone
         return _advance_alone(*row, numbers, maximize)
     try:
-        _kernel = _kernel or torch.compile(_advance_alone, dynamic=True, fullgraph=True)
+        _kernel = _kernel or torch.compile(_advance_alone, dynamic=True)
         _kernel(*row, numbers, maximize)
-    except Exception as error:
+    except RuntimeError as error:
         warnings.warn(f"fused=True continues without a compiled kernel: {error}", stacklevel=2)
         _kernel = _advance_alone
         _kernel(*row, numbers, maximize)
