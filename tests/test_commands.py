@@ -145,6 +145,7 @@ def test_control_c_keeps_what_was_reached(tmp_path, phase):
         (["learn", "mnistnet", "--out", "x", "--fast"], "unrecognized arguments: --fast"),
         (["compare", "mnistnet", "adma"], "did you mean"),
         (["compare", "mnistnet", "adam", "adam"], "duplicate optimizer"),
+        (["learn", "mnistnet", "--generation=3"], "arguments: --generation=3; did you mean --generations?"),
         (["compare", "mnistnet", "adam", "--seeds", "0"], "must be an integer from 1 to 1,000,000, got '0'"),
         (["compare", "mnistnet", "adam", "--seeds", "1" * 5000], "must be an integer from 1 to 1,000,000"),
         (["compare", "mnistnet", "adam", "--seed", str(2**32)], "must be an integer from 0 to 4294967295"),

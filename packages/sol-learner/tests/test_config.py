@@ -124,6 +124,9 @@ def test_wrong_files_are_named(tmp_path, content):
         (LearnConfig, "validation_epsiodes", "validation_episodes"),
         (CompareConfig, "episode", "episodes"),
         (DistilSettings, "seeds", "seed"),
+        (LearnConfig, "horizon", "steps"),
+        (CompareConfig, "horizon", "steps"),
+        (LearnConfig, "epochs", "steps"),
     ],
 )
 def test_a_wrong_keyword_names_the_nearest(cls, name, near):

@@ -3,14 +3,25 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
-from sol_learner import from_loaders, learn_optimizer
+from sol_learner import compare, from_loaders, learn_optimizer
 from sol_learner.inner import obstacle, run_rule
 from sol_learner.loaders import _Tensors
 from sol_learner.runtime import NullProgress
@@ -157,6 +168,88 @@ def test_metrics_are_means_over_rows():
     assert by_items["loss"] == pytest.approx(CROSS(model(X), Y).item(), rel=1e-4)
 
 
+def values_of(task, *splits):
+    """The inputs that a task has in its splits, in order."""
+    rows = [source[numbers][0] for source, numbers in (task._rows[split] for split in splits)]
+    return torch.cat(rows)[:, 0].sort().values.tolist()
+
+
+ALL = TensorDataset(X, Y)
+SAMPLERS = {
+    "subset": (SubsetRandomSampler(range(80)), 80),
+    "subset of indices": (SubsetRandomSampler(numpy.arange(80)), 80),
+    "subset from the end": (SubsetRandomSampler(list(range(-100, -20))), 80),
+    "all, shuffled": (RandomSampler(ALL), 100),
+    "the first in order": (SequentialSampler(range(80)), 80),
+}
+
+
+@pytest.mark.parametrize("data", [ALL, Rows()], ids=["tensors", "data set"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_rows_are_those_that_the_sampler_draws(name, data):
+    sampler, count = SAMPLERS[name]
+    loaders = [DataLoader(data, 16, sampler=sampler), DataLoader(data, batch_sampler=BatchSampler(sampler, 16, True))]
+    for loader in loaders:
+        task = from_loaders("mine", network, loader, steps=5, loss_fn=CROSS, device="cpu")
+        assert task.batch_size == 16
+        assert values_of(task, *SPLITS) == X[:count, 0].sort().values.tolist()
+
+
+def test_one_data_set_is_divided_by_two_samplers():
+    train, valid = (DataLoader(ALL, 16, sampler=SubsetRandomSampler(part)) for part in (range(80), range(80, 100)))
+    task = from_loaders("mine", network, train, valid, steps=5, loss_fn=CROSS, device="cpu")
+    assert values_of(task, "train") == X[:80, 0].sort().values.tolist()
+    assert values_of(task, "valid", "test") == X[80:, 0].sort().values.tolist()
+
+
+class OwnBatches(BatchSampler):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"sampler": WeightedRandomSampler([1.0] * 100, 100)}, "the sampler WeightedRandomSampler"),
+        ({"sampler": RandomSampler(ALL, True)}, "the sampler RandomSampler with replacement or num_samples"),
+        ({"sampler": RandomSampler(ALL, num_samples=50)}, "the sampler RandomSampler with replacement or num_samples"),
+        ({"sampler": [1, 2, 3]}, "the sampler list"),
+        ({"batch_sampler": OwnBatches(SequentialSampler(ALL), 16, False)}, "the batch_sampler OwnBatches"),
+        ({"batch_sampler": [[0, 1], [2, 3]]}, "the batch_sampler list"),
+        ({"batch_sampler": BatchSampler(WeightedRandomSampler([1.0] * 100, 9), 4, False)}, "the sampler Weighted"),
+        ({"batch_size": None}, "batch_size=None"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_other_samplers_are_refused(options, what, split):
+    given = {"train": ALL, split: DataLoader(ALL, **options)}
+    with pytest.raises(SolError, match=f"^the {split} loader has {what}.*; pass its data set, a Subset of it, or"):
+        from_loaders("mine", network, **given, steps=5, loss_fn=CROSS, device="cpu")
+
+
+@pytest.mark.parametrize("rows", [[0, 0, 1], [0, -100], [0, 100]])
+def test_a_sampler_draws_different_rows_that_exist(rows):
+    loader = DataLoader(ALL, sampler=SubsetRandomSampler(rows))
+    with pytest.raises(SolError, match="the sampler of the train loader must draw different rows of the 100 of its"):
+        from_loaders("mine", network, loader, steps=5, loss_fn=CROSS, device="cpu")
+
+
+@pytest.mark.parametrize("data", [[X, Y], [X.numpy(), Y.numpy()]])
+def test_a_list_of_inputs_and_targets_is_taken_as_such(data):
+    task = from_loaders("mine", network, data, steps=5, loss_fn=CROSS, device="cpu")
+    assert values_of(task, *SPLITS) == X[:, 0].sort().values.tolist()
+    check_task(task)
+    two = from_loaders("mine", network, [X, X[:, :2], Y], steps=5, loss_fn=CROSS, device="cpu")  # of two inputs
+    assert len(two._rows["train"][1]) == 80
+    examples = from_loaders("mine", lambda: nn.Linear(5, 5), [*X], steps=5, loss_fn=nn.MSELoss(), device="cpu")
+    assert next(examples.batches("train", torch.Generator())).shape == (64, 5)
+
+
+def test_inputs_may_be_their_own_targets_in_every_split():
+    model, loss = (lambda: nn.Linear(5, 5)), nn.MSELoss()
+    for train, valid in ((X, X[:20]), ((X,), (X,))):
+        check_task(from_loaders("mine", model, train, valid, steps=5, loss_fn=loss, device="cpu"))
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         yield X[0]
@@ -177,7 +270,48 @@ class Endless(IterableDataset):
         ({"valid": []}, "the valid data is empty"),
         ({"train": (X, Y[:3])}, r"the tensors of the train data must have as many rows, at least one, got \[3, 100\]"),
         ({"train": (X[:1], Y[:1])}, "1 rows are too few to set some aside for valid; pass valid data"),
-        ({"steps": 0}, "steps must be a number of steps of at least 1, got 0"),
+        ({"train": DataLoader(Endless())}, r"the train data has no length or no order \(Endless\)"),
+        ({"train": [X, Y[:3]]}, r"the tensors of the train data must have as many rows, at least one, got \[3, 100\]"),
+        ({"train": (X, Y.tolist())}, "the train data must be tensors or arrays with a row for each .*got Tensor, list"),
+        ({"train": [X, Y.tolist()]}, "the train data must be tensors or arrays with a row for each .*got Tensor, list"),
+        ({"train": {"x": "x.csv"}}, "the train data must be tensors or arrays with a row for each example, got str"),
+        ({"train": numpy.array(3.0)}, "the train data must be tensors or arrays with a row .*, got a number"),
+        ({"train": numpy.array(["a", "b"])}, "the arrays of the train data must hold numbers"),
+        (
+            {"train": [None, None, None]},
+            r"cannot make a batch of the train data \(TypeError: .*; pass a data set whose",
+        ),
+        ({"train": "data.csv"}, "the train data must be tensors, a data set or a DataLoader, got 'data.csv'; load it"),
+        ({"valid": Path("data.csv")}, "the valid data must be tensors, a data set or a .*data.csv'.*; load it first"),
+        ({"train": TensorDataset}, "the train data must be tensors, a data set or a DataLoader, got <class"),
+        (
+            {"train": X, "valid": Y},
+            r"without targets; pass \(inputs, targets\) as one argument, or \(inputs,\) as each",
+        ),
+        ({"train": X[:, :1], "valid": X[:, :1]}, r"without targets; pass \(inputs, targets\) as one argument"),
+        ({"train": X}, r"the train data of mine has no targets, .* the loss raised .*; pass \(inputs, targets\)$"),
+        ({"train": TensorDataset(X)}, r"the train data of mine has no targets"),
+        ({"valid": X[:20]}, "the same inputs and targets in each split, got 2 tensors in train, 1 tensor in valid"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": "5"}, "steps must be a whole number of at least 1, got '5'"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": -3}, "batch_size must be a whole number of at least 1, got -3"),
+        ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, got '8'"),
+        ({"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
+        ({"metrics": ["acc"]}, r"metrics must be a dictionary from names to functions, got \['acc'\]"),
+        ({"metrics": {"acc": "acc"}}, r"metrics must be names and functions of .*, got 'acc': 'acc'"),
+        ({"metrics": {"acc": nn.L1Loss}}, r"metrics must be names and functions of .*, got 'acc': <class"),
+        ({"metrics": {"loss": CROSS}}, "metrics must not have the name 'loss'"),
+        ({"loss_fn": nn.CrossEntropyLoss}, r"got the class CrossEntropyLoss; pass CrossEntropyLoss\(\)"),
+        ({"loss_fn": "cross_entropy"}, "loss_fn must be a function, such as .*, got 'cross_entropy'"),
+        ({"device": "gpu"}, r"device must be one that this machine has \(cpu.*\), got 'gpu'$"),
+        ({"device": "cuda:99"}, r"device must be one that this machine has \(cpu.*\), got 'cuda:99'$"),
+        ({"device": ""}, r"device must be one that this machine has \(cpu.*\), got ''$"),
+        ({"model_fn": "resnet"}, r"got a str; pass lambda: Net\(...\)"),
+        ({"horizon": 3}, "no setting 'horizon'; did you mean 'steps'"),
+        ({"loss": CROSS}, "no setting 'loss'; did you mean 'loss_fn'"),
+        ({"efort": "quick"}, "no setting 'efort'; did you mean 'effort'"),
+        ({"generation": 3}, "no setting 'generation'; did you mean 'generations'"),
         ({"loss_fn": None}, "mine has no loss, got None: pass loss_fn"),
         ({"loss_fn": lambda outputs, targets: 1.0}, "mine has no loss, got 1.0: pass loss_fn"),
     ],
@@ -186,6 +320,17 @@ def test_what_is_wrong_is_said(change, message):
     given = {"model_fn": network, "train": (X, Y), "steps": 5, "loss_fn": CROSS, "device": "cpu"} | change
     with pytest.raises(SolError, match=message):
         learn_optimizer("mine", out="never", **given)
+
+
+@pytest.mark.parametrize("sample", [0, "all", None])
+def test_the_sample_is_a_number_of_rows(sample):
+    with pytest.raises(SolError, match="sample must be a whole number of at least 1"):
+        from_loaders("mine", network, (X, Y), steps=5, loss_fn=CROSS, device="cpu", sample=sample)
+
+
+def test_the_name_comes_first():
+    with pytest.raises(SolError, match="name, the first argument, must be text, got a function"):
+        from_loaders(network, (X, Y), CROSS, steps=5)
 
 
 def test_learning_gives_an_optimizer_and_a_verdict(tmp_path):
@@ -205,8 +350,12 @@ def test_learning_gives_an_optimizer_and_a_verdict(tmp_path):
         CROSS(model(X), Y).backward()
         optimizer.step()
     assert CROSS(model(X), Y).item() < before
-    with pytest.raises(SolError, match="already contains a run"):
+    with pytest.raises(SolError, match=r"already contains a run; .* --overwrite \(overwrite=True in Python\)"):
         learn_optimizer("mine", network, (X, Y), **few)
+    with pytest.raises(SolError, match="already contains a run; it is finished"):
+        learn_optimizer("mine", network, (X, Y), **few, resume=True)
+    with pytest.raises(SolError, match="resume and overwrite in Python"):
+        learn_optimizer("mine", network, (X, Y), **few, resume=True, overwrite=True)
 
 
 class Interrupting(NullProgress):
@@ -238,3 +387,64 @@ def test_control_c_ends_with_what_was_found(tmp_path):
     assert summary["command"].startswith("learn_optimizer('mine', model_fn, train, valid, test, steps=12, ")
     assert "generations=50" in summary["command"]
     assert resolve_rule(str(tmp_path / "run"), 13) == learned.rule  # 12 terms, or with weight decay one more
+
+
+SMALL = {"tuning_episodes": 1, "validation_episodes": 2, "population": 4, "generations": 2, "start": "sol-general"}
+SMALL |= {
+    "front": False,
+    "guard": False,
+    "check_episodes": 0,
+    "evaluation_episodes": 1,
+    "steps": 12,
+    "loss_fn": CROSS,
+    "device": "cpu",
+}
+
+
+class Broken(NullProgress):
+    """Fails when the search has made a generation."""
+
+    title = ""
+
+    def phase(self, phase, title, steps):
+        self.title = title
+
+    def step(self, done, **numbers):
+        if self.title.startswith("polishing"):
+            raise ArithmeticError
+
+
+def test_an_unfinished_run_is_continued_or_replaced(tmp_path):
+    pytest.importorskip("sol_export")
+    given = {**SMALL, "baselines": (), "out": tmp_path / "run"}
+    whole = learn_optimizer("mine", network, (X, Y), **given | {"out": tmp_path / "whole"})
+    with pytest.raises(ArithmeticError):
+        learn_optimizer("mine", network, (X, Y), **given, progress=Broken())
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    with pytest.raises(SolError, match=r"unfinished run; .*\(resume=True or overwrite=True in Python\)"):
+        learn_optimizer("mine", network, (X, Y), **given)
+    for change, what in (
+        ({"seed": 1}, "seed was 0"),
+        ({"batch_size": 16}, "batch_size was 64"),
+        ({"steps": 9}, "is 9"),
+    ):
+        with pytest.raises(SolError, match=f"cannot resume .*its settings differ .*{what}"):
+            learn_optimizer("mine", network, (X, Y), **given | change, resume=True)
+    with pytest.raises(SolError, match="parameters was 34, is 12"):
+        learn_optimizer("mine", lambda: nn.Linear(5, 2), (X, Y), **given, resume=True)
+    resumed = learn_optimizer("mine", network, (X, Y), **given, resume=True)
+    assert resumed.rule == whole.rule
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    replaced = learn_optimizer("mine", network, (X, Y), **given | {"seed": 1}, overwrite=True)
+    assert resolve_rule(str(tmp_path / "run"), 13) == replaced.rule != whole.rule
+    assert replaced.verdict == "no verdict: the run had no baselines to compare with"
+
+
+def test_a_budget_without_time_to_compare_says_how_to(tmp_path):
+    pytest.importorskip("sol_export")
+    folder = tmp_path / "run"
+    learned = learn_optimizer("mine", network, (X, Y), **SMALL, baselines=("adam", "sgd"), budget=0.01, out=folder)
+    call = f"sol_learner.compare(learned.task, ['{folder}', 'adam', 'sgd'])"
+    assert learned.verdict == f"no verdict: the budget of 0.01 s left no time to compare; raise it, or call {call}"
+    found = compare(learned.task, [str(folder), "adam", "sgd"], episodes=2, trainings=4)  # as it says, in short
+    assert found.verdict() is not None

@@ -38,6 +38,14 @@ def test_plans_fit_their_budget(cost, minutes):
         assert plan.seconds > 0.8 * budget
 
 
+@pytest.mark.parametrize(("budget", "enough"), [(5.0, False), (600.0, True)])
+def test_a_plan_that_cannot_fit_says_so(budget, enough):
+    plan = planned(LearnConfig(), 1, SLOW, budget, budget)
+    said = [line for line in plan.lines() if "too small" in line]
+    assert said == ([] if enough else ["  the budget of 5.0 s is too small for even the smallest plan; raise it"])
+    assert (plan.seconds <= budget) == enough
+
+
 def test_the_least_useful_is_left_out_first():
     order = [what for what, _ in LESS]
     before = -1

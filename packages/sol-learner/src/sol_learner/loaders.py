@@ -5,16 +5,29 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
-from sol_learner.task import SPLITS, Batch, Task, build_seeded
+from sol_learner.task import SPLITS, Batch, build_seeded, calling, trainable
+from sol_learner.task_registry import parse_device
 from sol_symbols import SolError
+from sol_symbols.errors import quoted
 
 __all__ = ["from_loaders"]
 
@@ -25,6 +38,11 @@ _HELD = 0.1
 
 _MEMORY = 2**31
 """Bytes of a data set up to which it is kept on the device as tensors."""
+
+_ONE = "1 tensor"
+
+_BATCH = 64
+"""Rows of a batch where nothing says how many."""
 
 _CHUNK = 1024
 """Rows of an evaluation batch, at least."""
@@ -85,7 +103,43 @@ class LoaderTask:
             metrics,
             sample,
         )
-        self._whole = loss_fn is not None and next(iter(_parameters(loss_fn)), None) == "model"
+        self._whole = _takes_model(loss_fn)
+        if not self._whole:
+            self._require_columns()
+
+    def _require_columns(self) -> None:
+        """Check that tensors of all splits have the same columns, and that the loss works without targets."""
+        first = {split: source[rows[:1]] for split, (source, rows) in self._rows.items() if source.fixed}
+        columns = {split: _columns(batch) for split, batch in first.items()}
+        if len({*columns.values()}) > 1:
+            found = ", ".join(f"{what} in {split}" for split, what in columns.items())
+            raise SolError(f"the data of {self.name} must have the same inputs and targets in each split, got {found}")
+        if self._loss is None or columns.get("train") != _ONE:
+            return
+        generator = torch.Generator().manual_seed(0)
+        with calling(self, "model_fn"):
+            model = self.build(generator)
+        batch = next(self.batches("train", generator))
+        try:
+            build_seeded(partial(self.loss, model, batch), generator)
+        except SolError:
+            raise
+        except Exception as error:  # of a loss of others
+            raise SolError(
+                f"the train data of {self.name} has no targets, and with its inputs in their place the loss raised "
+                f"{_raised(error)}; pass (inputs, targets)"
+            ) from error
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must agree on, JSON-able."""
+        return {
+            "task": self.name,
+            "horizon": self.horizon,
+            "batch_size": self.batch_size,
+            "rows": {split: len(rows) for split, (_, rows) in self._rows.items()},
+            "parameters": sum(p.numel() for p in trainable(self.build(torch.Generator().manual_seed(0)))),
+            "device": self.device.type,
+        }
 
     def build(self, generator: torch.Generator) -> nn.Module:
         """A fresh model, initialized from the generator."""
@@ -155,14 +209,18 @@ def from_loaders(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     sample: int = 5000,
-) -> Task:
+) -> LoaderTask:
     """A task from what a training script has.
 
-    Data is a :class:`~torch.utils.data.DataLoader`, of which the data set, the batch size and the collation are taken;
-    a data set with a length; or tensors or arrays, in a tuple or a dictionary, with a row for each example. Batches are
-    full and shuffled anew in every epoch by the task's generator. Data that is the same at every access is kept as
-    tensors on the device, up to 2 GiB; a data set with random transforms, or a loader with its own collation (padding),
-    makes every batch when it is needed. Where batches differ in their shapes, models are trained one after another.
+    Data is a :class:`~torch.utils.data.DataLoader`, of which the data set, the batch size and the collation are taken,
+    and the rows of a :class:`~torch.utils.data.SubsetRandomSampler`; a sampler that weighs, repeats or orders rows is
+    refused. Or it is a data set with a length; or tensors or arrays, in a tuple or a dictionary, with a row for each
+    example, the targets last. A single tensor is inputs that are their own targets, as of an autoencoder.
+
+    Batches are full and shuffled anew in every epoch by the task's generator. Data that is the same at every access is
+    kept as tensors on the device, up to 2 GiB; a data set with random transforms, or a loader with its own collation
+    (padding), makes every batch when it is needed. Where batches differ in their shapes, models are trained one after
+    another.
 
     Args:
         name: Name of the task.
@@ -180,24 +238,67 @@ def from_loaders(
         sample: Training rows used for training metrics.
 
     Raises:
-        SolError: ``model_fn`` is a module and no function, or the data has no length, no rows or no order.
+        SolError: An argument is of the wrong kind, or the data has no length, no rows, no order, or no targets where
+            the loss needs them.
 
     Example::
 
         task = from_loaders("digits", lambda: Net(), (images, labels), steps=200, loss_fn=nn.CrossEntropyLoss())
     """
+    if not isinstance(name, str):
+        raise SolError(f"name, the first argument, must be text, got a {type(name).__name__}")
     if isinstance(model_fn, nn.Module) or not callable(model_fn):
         kind = type(model_fn).__name__
-        raise SolError(f"model_fn must make a fresh model in every call, got a {kind}; pass lambda: {kind}(...)")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise SolError(f"steps must be a number of steps of at least 1, got {steps!r}")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        example = kind if isinstance(model_fn, nn.Module) else "Net"
+        raise SolError(f"model_fn must make a fresh model in every call, got a {kind}; pass lambda: {example}(...)")
+    numbers = {"steps": steps, "sample": sample, **({} if batch_size is None else {"batch_size": batch_size})}
+    for key, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise SolError(f"{key} must be a whole number of at least 1, got {quoted(number)}")
+    _require_functions(loss_fn, {} if metrics is None else metrics)
+    place = _device(device)
     given = {split: _rows(split, data, place) for split, data in zip(SPLITS, (train, valid, test)) if data is not None}
     if "train" not in given:
         raise SolError("pass training data: a DataLoader, a data set, or tensors")
-    rows = _divided(given)
-    size = batch_size or (train.batch_size if isinstance(train, DataLoader) else None) or 64
-    return LoaderTask(name, model_fn, rows, loss_fn, steps, size, dict(metrics or {}), place, sample)
+    bare = [data.shape for data in (train, valid) if isinstance(data, Tensor | numpy.ndarray)]
+    if len(bare) == 2 and not _takes_model(loss_fn) and (bare[0][1:] != bare[1][1:] or bare[0][0] == bare[1][0]):
+        raise SolError(
+            "train and valid are inputs without targets; pass (inputs, targets) as one argument, or (inputs,) as each "
+            "if inputs are their own targets"
+        )
+    batches: Any = train.batch_sampler if isinstance(train, DataLoader) else None
+    size = getattr(batches, "batch_size", _BATCH) if batch_size is None else batch_size
+    return LoaderTask(name, model_fn, _divided(given), loss_fn, steps, size, dict(metrics or {}), place, sample)
+
+
+def _require_functions(loss_fn: Any, metrics: Any) -> None:
+    """Check that the loss and the metrics can be called with outputs and targets."""
+    if isinstance(loss_fn, type):
+        raise SolError(f"loss_fn must be a function, got the class {loss_fn.__name__}; pass {loss_fn.__name__}()")
+    if loss_fn is not None and not callable(loss_fn):
+        raise SolError(f"loss_fn must be a function, such as torch.nn.CrossEntropyLoss(), got {quoted(loss_fn)}")
+    if not isinstance(metrics, Mapping):
+        raise SolError(f"metrics must be a dictionary from names to functions, got {quoted(metrics)}")
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or isinstance(metric, type) or not callable(metric):
+            fault = f"{quoted(name)}: {quoted(metric)}"
+            raise SolError(f"metrics must be names and functions of (outputs, targets), got {fault}")
+    if "loss" in metrics:
+        raise SolError("metrics must not have the name 'loss', which is that of loss_fn; choose another name")
+
+
+def _device(device: Any) -> torch.device:
+    """The device that is meant.
+
+    Raises:
+        SolError: This machine has none of that name.
+    """
+    try:
+        return parse_device(None if device is None else str(torch.device(device)))
+    except (SolError, RuntimeError, TypeError):
+        count = torch.accelerator.device_count()
+        there = ", ".join(["cpu", *(f"{torch.accelerator.current_accelerator()}:{number}" for number in range(count))])
+        raise SolError(f"device must be one that this machine has ({there}), got {quoted(device)}") from None
 
 
 def _divided(given: dict[str, Rows]) -> dict[str, Rows]:
@@ -222,7 +323,13 @@ def _divided(given: dict[str, Rows]) -> dict[str, Rows]:
 def _rows(split: str, data: Any, device: torch.device) -> Rows:
     collate: Callable[[list[Any]], Any] = default_collate
     if isinstance(data, DataLoader):
-        collate, data = data.collate_fn, data.dataset
+        collate, data = data.collate_fn, _drawn(split, data)
+    elif isinstance(data, list) and _holds_columns(data):
+        data = tuple(data)
+    if isinstance(data, str | bytes | Path | type):
+        raise SolError(
+            f"the {split} data must be tensors, a data set or a DataLoader, got {quoted(data)}; load it first"
+        )
     if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise SolError(
             f"the {split} data has no length or no order ({type(data).__name__}), so it cannot be shuffled; pass a "
@@ -231,26 +338,94 @@ def _rows(split: str, data: Any, device: torch.device) -> Rows:
     if isinstance(data, TensorDataset) and collate is default_collate:
         data = data.tensors
     if isinstance(data, tuple | dict | numpy.ndarray):
-        data = pytree.tree_map(lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, numpy.ndarray) else leaf, data)
+        try:
+            data = pytree.tree_map(lambda a: torch.as_tensor(a) if isinstance(a, numpy.ndarray) else a, data)
+        except TypeError as error:
+            raise SolError(f"the arrays of the {split} data must hold numbers: {error}") from None
     leaves = pytree.tree_leaves(data) if isinstance(data, tuple | dict | Tensor) else []
     if leaves and all(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves):
         lengths = sorted({len(leaf) for leaf in leaves})
         if len(lengths) > 1 or not lengths[0]:
             raise SolError(f"the tensors of the {split} data must have as many rows, at least one, got {lengths}")
         return _Tensors(data, device), torch.arange(lengths[0])
-    if not len(data):
+    if not isinstance(data, Tensor) and not len(data):
         raise SolError(f"the {split} data is empty")
+    if isinstance(data, Tensor | dict) or (isinstance(data, tuple) and len(data) == 2):
+        parts = data.values() if isinstance(data, dict) else data if isinstance(data, tuple) else [data]
+        kinds = ", ".join(type(part).__name__ if getattr(part, "shape", 1) else "a number" for part in parts)
+        raise SolError(f"the {split} data must be tensors or arrays with a row for each example, got {kinds}")
     numbers = torch.arange(len(data))
     if collate is default_collate:
-        kept = _kept(data)
+        kept = _kept(split, data)
         if kept is not None:
             return _Tensors(kept, device), numbers
     return _Items(data, collate, device), numbers
 
 
-def _kept(data: Any) -> Any:
+def _drawn(split: str, loader: DataLoader[Any]) -> Any:
+    """The data set of a loader, or the part of it that the loader's sampler draws.
+
+    Raises:
+        SolError: The sampler does not draw each row of such a part once.
+    """
+    data: Any = loader.dataset
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        return data
+    batches: Any = loader.batch_sampler
+    sampler: Any = batches.sampler if type(batches) is BatchSampler else None
+    drawn: Any = None
+    if type(sampler) is SubsetRandomSampler:
+        drawn = sampler.indices
+    elif type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    ):
+        drawn = range(len(sampler.data_source))
+    if drawn is None:
+        kind = type(batches if sampler is None else sampler).__name__
+        what = f"the {'batch_sampler' if sampler is None else 'sampler'} {kind}"
+        what += " with replacement or num_samples" if kind == "RandomSampler" else ""
+        what = "batch_size=None" if batches is None else what
+        raise SolError(
+            f"the {split} loader has {what}, but tasks shuffle the rows themselves; pass its data set, a Subset of it, "
+            "or a loader of one of them without a sampler"
+        )
+    if isinstance(drawn, range) and drawn == range(len(data)):
+        return data
+    rows, count = torch.as_tensor(drawn).tolist(), len(data)
+    if not all(-count <= row < count for row in rows) or len({row % count for row in rows}) < len(rows):
+        raise SolError(f"the sampler of the {split} loader must draw different rows of the {count} of its data set")
+    return TensorDataset(*data[rows]) if type(data) is TensorDataset else Subset(data, rows)
+
+
+def _holds_columns(data: list[Any]) -> bool:
+    """Whether a list holds inputs and targets, and not examples, which are more than two and alike."""
+    shapes = [part.shape for part in data if isinstance(part, Tensor | numpy.ndarray) and part.ndim]
+    if len(data) == 2:
+        return bool(shapes)
+    return len(shapes) == len(data) and len({*shapes}) > 1 and len({shape[0] for shape in shapes}) == 1
+
+
+def _columns(batch: Any) -> str:
+    """What a batch consists of, in words."""
+    if isinstance(batch, Mapping):
+        return "a dictionary"
+    count = len(batch) if isinstance(batch, tuple | list) else 1
+    return _ONE if count == 1 else f"{count} tensors"
+
+
+def _raised(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _kept(split: str, data: Any) -> Any:
     """All examples as tensors; ``None`` if they are random, of several shapes, too large, or hold other values."""
-    first, again = default_collate([data[0]]), default_collate([data[0]])
+    try:
+        first, again = default_collate([data[0]]), default_collate([data[0]])
+    except Exception as error:  # of a data set of others
+        raise SolError(
+            f"cannot make a batch of the {split} data ({_raised(error)}); pass a data set whose examples are tensors, "
+            "arrays or numbers, or a DataLoader with a collate_fn"
+        ) from error
     pairs = list(zip(pytree.tree_leaves(first), pytree.tree_leaves(again)))
     if not all(isinstance(a, Tensor) and a.ndim and torch.equal(a, b) for a, b in pairs):
         return None
@@ -263,11 +438,12 @@ def _kept(data: Any) -> Any:
     return dict(kept) if isinstance(kept, Mapping) else kept
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+def _takes_model(loss_fn: Callable[..., Any] | None) -> bool:
+    """Whether a loss is one of the model and the batch."""
     try:
-        return list(inspect.signature(function).parameters)
+        return loss_fn is not None and next(iter(inspect.signature(loss_fn).parameters), None) == "model"
     except (TypeError, ValueError):
-        return []
+        return False
 
 
 def _twice(batch: Any) -> Sequence[Any]:

@@ -174,6 +174,8 @@ class Plan:
         ]
         end = time.strftime("%H:%M:%S", time.localtime(time.time() + self.seconds))
         lines.append(f"  done in {_time(self.seconds)}, at {end}")
+        if self.budget is not None and self.seconds > self.budget:
+            lines.append(f"  the budget of {_time(self.budget)} is too small for even the smallest plan; raise it")
         if self.less:
             lines.append(f"  left out for the budget of {_time(self.budget or 0)}: {', '.join(self.less)}")
         return lines

@@ -50,7 +50,7 @@ def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) 
             ``overwrite`` and ``resume`` are set.
     """
     if overwrite and resume:
-        raise SolError("--resume and --overwrite are mutually exclusive")
+        raise SolError("--resume and --overwrite (resume and overwrite in Python) are mutually exclusive")
     checkpoints = folder / CHECKPOINTS
     if checkpoints.is_symlink() or (checkpoints.exists() and not checkpoints.is_dir()):
         raise SolError(f"{checkpoints} is not a folder; remove it or choose another folder")
@@ -59,18 +59,21 @@ def prepare_folder(folder: Path, overwrite: bool = False, resume: bool = False) 
     if not overwrite and not (resume and under_way):
         finished = [name for name in ("rule.json", LSTM_FILE) if (folder / name).exists()]
         if finished:
-            hint = "it is finished" if resume else "choose another folder or pass --overwrite"
+            hint = (
+                "it is finished" if resume else "choose another folder or pass --overwrite (overwrite=True in Python)"
+            )
             hint += "; sol show prints its rule" if resume and "rule.json" in finished else ""
             raise SolError(f"{folder} already contains a run; {hint}")
         if under_way:
             raise SolError(
-                f"{folder} contains an unfinished run; pass --resume to continue or --overwrite to replace it"
+                f"{folder} contains an unfinished run; pass --resume to continue or --overwrite to replace it "
+                "(resume=True or overwrite=True in Python)"
             )
         foreign = [name for name in names if is_regular(folder / name) and not _is_log(folder / name)]
         if foreign:
             raise SolError(
-                f"{folder} contains {', '.join(foreign)}, but no run; choose another folder or pass --overwrite to "
-                "replace these files"
+                f"{folder} contains {', '.join(foreign)}, but no run; choose another folder or pass --overwrite "
+                "(overwrite=True in Python) to replace these files"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ __all__ = [
     "converted",
     "explanations",
     "names_checked",
+    "require_known",
     "settings_from",
     "with_current_names",
 ]
@@ -30,6 +31,9 @@ MOST = 1_000_000
 """Largest number of seeds, trainings, steps and the like: more is a typing error."""
 
 LARGEST_SEED = 2**32 - 1
+
+_MEANT = dict.fromkeys(("horizon", "epochs", "iterations", "max_steps", "num_steps"), "steps")
+"""What is meant by names of others."""
 
 _LARGEST = {int: MOST, float: 10**9}
 """Largest values of settings."""
@@ -61,7 +65,7 @@ def names_checked(cls: type[Settings]) -> type[Settings]:
     def checked(self: Settings, *args: Any, **settings: Any) -> None:
         given = with_current_names(cls, settings)
         for name in given:
-            _require_known(name, fields)
+            require_known(name, fields)
         original(self, *args, **given)
 
     cls.__init__ = checked  # type: ignore[method-assign, assignment]
@@ -78,9 +82,15 @@ def with_current_names(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]
     return {_current(cls, name): value for name, value in settings.items()}
 
 
-def _require_known(name: str, fields: Collection[str]) -> None:
-    if name not in fields:
-        near = difflib.get_close_matches(name, fields, n=1)
+def require_known(name: str, known: Collection[str]) -> None:
+    """Check that a name is known.
+
+    Raises:
+        SolError: It is not; the message names what is meant, if that can be told.
+    """
+    if name not in known:
+        meant = _MEANT.get(name)
+        near = [meant] if meant in known else difflib.get_close_matches(name, known, n=1)
         raise SolError(f"no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
@@ -95,7 +105,7 @@ def settings_from(cls: type[Settings], settings: Mapping[str, Any]) -> Settings:
     for key, value in settings.items():
         name = _current(cls, key.replace("-", "_"))
         if name not in fields:
-            _require_known(key, fields)
+            require_known(key, fields)
         if name in values:
             raise SolError(f"the setting {name!r} is set twice")
         values[name] = converted(name, value, fields[name].default)
@@ -151,7 +161,7 @@ def converted(name: str, value: Any, default: Any) -> Any:
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not cls:
-        raise SolError(f"{name} must be {names[cls]}, got {value!r}")
+        raise SolError(f"{name} must be {names[cls]}, got {quoted(value)}")
     if cls in _LARGEST:
         most = _LARGEST[cls] if name != "seed" else LARGEST_SEED
         if abs(value) > most:

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
@@ -502,6 +503,10 @@ def test_an_exception_in_tuning_is_told(task, tmp_path):
         ({"optimizers": []}, "at least one optimizer is required"),
         ({"optimizers": "adam"}, "a list of names"),
         ({"optimizers": ["adam", "adam"]}, "duplicate optimizer: adam"),
+        ({"optimizers": [None]}, "an optimizer must be text, a path, an UpdateRule or a specification, got None"),
+        ({"optimizers": {"mine": 3}}, "an optimizer must be text, a path, an UpdateRule or a specification, got 3"),
+        ({"optimizers": Path("adam")}, r"must be a list of names, not one name; use \['adam'\]"),
+        ({"optimizers": [Path("no/run")]}, "no such run folder or rule file: no/run"),
         ({"tune": "most"}, "tune must be one of full, lr, none, got 'most'"),
         ({"tune": "none"}, "no learning rate for adam; enable tuning or set one"),
         ({"tune_for": "test"}, "tune_for must be one of objective, train, valid, got 'test'"),

@@ -40,6 +40,9 @@ class _Parser(argparse.ArgumentParser):
     """Raises errors as :class:`SolError`: they then look like all others."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        wrong = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+        near = difflib.get_close_matches(wrong, self._option_string_actions, n=1) if wrong.startswith("--") else []
+        message += f"; did you mean {near[0]}?" if near else ""
         raise SolError(f"{message}\nusage: {self.format_usage().removeprefix('usage: ').strip()}")
 
 
@@ -84,7 +87,9 @@ def _dispatch(words: Sequence[str]) -> int:
         raise SolError(f"no command {quoted(name)}{hint} Commands: {', '.join(sorted(plugins))}")
     kind = load_plugin(COMMANDS, plugins[name])
     command: Command = kind()
-    parser = _Parser(prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = _Parser(
+        prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+    )
     command.add_arguments(parser)
     arguments = parser.parse_args(list(words[1:]))
     try:

@@ -50,7 +50,7 @@ Result = dict[str, Any]
 
 def compare(
     task: Task | str | Recipe | Constant[Any],
-    optimizers: Sequence[str] | Mapping[str, str | UpdateRule | OptimizerSpec],
+    optimizers: Sequence[str | Path | UpdateRule] | Mapping[str, str | Path | UpdateRule | OptimizerSpec],
     config: CompareConfig | None = None,
     *,
     tuned: Mapping[str, Tuned] | None = None,
@@ -69,8 +69,8 @@ def compare(
 
     Args:
         task: A task, the name of an installed one, or a recipe from which other processes can build it.
-        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), or a mapping from names in tables to names,
-            rules or specs. The first optimizer is compared with each of the others.
+        optimizers: Names (see :func:`~sol_learner.resolve_optimizer`), paths of run folders or rules; or a mapping
+            from names in tables to these or specs. The first optimizer is compared with each of the others.
         config: Settings; see :class:`~sol_learner.CompareConfig`.
         tuned: Learning rate and (rate, objective) pairs of already tuned optimizers, by name.
         references: Names of optimizers that are shown, but are no baselines of the verdict.
@@ -195,21 +195,26 @@ def _evaluate(
     return found
 
 
-def _named(optimizers: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+def _named(optimizers: Sequence[str | Path | UpdateRule] | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(optimizers, Mapping):
         return optimizers
-    if isinstance(optimizers, str):
-        raise SolError(f"optimizers must be a list of names, not a string; use [{optimizers!r}]")
-    twice = next((name for name in optimizers if list(optimizers).count(name) > 1), None)
+    if isinstance(optimizers, str | Path):
+        raise SolError(f"optimizers must be a list of names, not one name; use [{str(optimizers)!r}]")
+    names = [str(name) if isinstance(name, Path | UpdateRule) else name for name in optimizers]
+    twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise SolError(f"duplicate optimizer: {twice}")
-    return {name: name for name in optimizers}
+    return dict(zip(names, optimizers))
 
 
 def _spec(value: Any) -> OptimizerSpec:
-    if isinstance(value, str):
-        return resolve_optimizer(value)
-    return RuleSpec(value) if isinstance(value, UpdateRule) else value
+    if isinstance(value, str | Path):
+        return resolve_optimizer(str(value))
+    if isinstance(value, UpdateRule):
+        return RuleSpec(value)
+    if not hasattr(value, "fixed"):
+        raise SolError(f"an optimizer must be text, a path, an UpdateRule or a specification, got {value!r}")
+    return value
 
 
 class _Runs:

@@ -41,7 +41,7 @@ TAUS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 def compare_tasks(
     tasks: Sequence[Task | str | Recipe],
-    optimizers: Sequence[str] | Mapping[str, str | UpdateRule | OptimizerSpec],
+    optimizers: Sequence[str | Path | UpdateRule] | Mapping[str, str | Path | UpdateRule | OptimizerSpec],
     config: CompareConfig | None = None,
     *,
     steps: Sequence[int] = (),
