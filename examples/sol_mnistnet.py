@@ -147,6 +147,8 @@ class SolMnistnet(torch.optim.Optimizer):
             param_group = {"clock": int(self.param_groups[0]["clock"]), **param_group}
         values = {**self.defaults, **param_group}
         _check("lr", values["lr"], 0)
+        if not isinstance(values["betas"], (tuple, list)) or len(values["betas"]) != 2:
+            raise ValueError("betas must be 2 numbers, got {!r}".format(values["betas"]))
         _check("betas[0]", values["betas"][0], 0, 1)
         _check("betas[1]", values["betas"][1], 0, 1)
         _check("eps", values["eps"], 0)
@@ -374,12 +376,16 @@ def _tick(group):
         return
     group["clock"] = int(group["clock"]) + 1
     if group["schedule"] and group["horizon"] < group["clock"] <= group["horizon"] + 1:
-        warnings.warn(f"the schedule has ended: step {group['clock']} of {group['horizon']:g}", stacklevel=4)
+        count = f"step {group['clock']} of {group['horizon']:g}"
+        warnings.warn(f"the schedule has ended: {count}; give horizon in optimizer steps, not in epochs", stacklevel=4)
 
 
 def _check(name, value, low, high=math.inf):
     """Raise an error if a hyperparameter is not a number in [low, high)."""
-    single = not torch.is_tensor(value) or value.numel() == 1
-    if not (single and low <= value < high):
+    try:
+        valid = (not torch.is_tensor(value) or value.numel() == 1) and low <= value < high
+    except TypeError:
+        valid = False
+    if not valid:
         wanted = f"a number in [{low}, {high})" if high < math.inf else f"a finite number >= {low}"
-        raise ValueError(f"{name} must be {wanted}, got {value}")
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")

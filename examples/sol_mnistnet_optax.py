@@ -34,6 +34,7 @@ To regenerate this file:
         175.8*m_hat + 0.07527*rs + 0.103*sign(g) - 0.02708*sign(m) where lr = 0.0316, T = 100"
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -92,6 +93,10 @@ def scale_by_sol_mnistnet(
         c12: Coefficient of -sign(m).
         schedule: Whether the formula's own schedule applies; False: t/T = 0.
     """
+    _check("beta1", beta1, 0, 1)
+    _check("beta2", beta2, 0, 1)
+    _check("eps", eps, 0)
+    _check("horizon", horizon, 1)
     if not schedule:
         horizon = 1.0
 
@@ -168,6 +173,9 @@ def sol_mnistnet(
     Returns:
         The gradient transformation. Pass the parameters to ``update`` as its third argument.
     """
+    if not callable(learning_rate):
+        _check("learning_rate", learning_rate, 0)
+    _check("weight_decay", weight_decay, 0)
     return optax.chain(
         scale_by_sol_mnistnet(
             beta1=beta1,
@@ -228,3 +236,14 @@ def _precision(x):
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"parameters and gradients must be real floating-point numbers, not {dtype}")
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def _check(name, value, low, high=math.inf):
+    """Raise an error if a hyperparameter is not a number in [low, high); a JAX array may be traced and is taken."""
+    try:
+        valid = isinstance(value, jax.Array) or low <= value < high
+    except TypeError:
+        valid = False
+    if not valid:
+        wanted = f"a number in [{low}, {high})" if high < math.inf else f"a finite number >= {low}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")

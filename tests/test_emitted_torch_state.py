@@ -150,7 +150,9 @@ def test_the_end_of_the_schedule_is_said_once(load):
         warnings.simplefilter("always")
         for _ in range(6):
             stepped(optimizer, p)
-    assert [str(warning.message) for warning in found] == ["the schedule has ended: step 4 of 3"]
+    assert [str(warning.message) for warning in found] == [
+        "the schedule has ended: step 4 of 3; give horizon in optimizer steps, not in epochs"
+    ]
     assert found[0].filename.endswith("test_emitted_torch_state.py")
 
 

@@ -166,7 +166,8 @@ def _tick(group):
         return
     group["clock"] = int(group["clock"]) + 1
     if group["schedule"] and group["horizon"] < group["clock"] <= group["horizon"] + 1:
-        warnings.warn(f"the schedule has ended: step {group['clock']} of {group['horizon']:g}", stacklevel=4)
+        count = f"step {group['clock']} of {group['horizon']:g}"
+        warnings.warn(f"the schedule has ended: {count}; give horizon in optimizer steps, not in epochs", stacklevel=4)
 '''
 
 _FOREACH = "Join small tensors and split large ones into chunks of similar size. False: one tensor at a time."
