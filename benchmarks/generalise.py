@@ -2,6 +2,7 @@
 
     python benchmarks/generalise.py --json benchmarks/generalise.json --picture docs/generalise.png
     python benchmarks/generalise.py runs/mnistnet --targets relu siren
+    python benchmarks/generalise.py sol-fits --panel-of benchmarks/generalise.json --json generalise_fits.json
 
 Each rule is used as it is and, as ``RULE x``, with the best of five learning rates, by one training each. AdamW,
 NAdamW, Nesterov momentum and Lion are tuned on each target, with schedule, warm-up and weight decay. All optimizers
@@ -46,9 +47,9 @@ def optimizers_for(task, rules):
     return optimizers, chosen
 
 
-def row(comparison, rules):
-    """Losses and ratios of one target."""
-    losses: dict[str, Any] = {}
+def row(comparison, rules, known):
+    """Losses and ratios of one target; ``known`` is an earlier one that has the panel."""
+    losses: dict[str, Any] = {name: known["losses"][name] for name in PANEL} if known else {}
     for optimizer in comparison.optimizers:
         found = {kind: optimizer.quantities(None).get(f"{kind} loss") for kind in ("train", "test")}
         losses[optimizer.name] = {kind: None if x is None else [float(v) for v in x] for kind, x in found.items()}
@@ -57,7 +58,8 @@ def row(comparison, rules):
     ratios = {
         name: {kind: ratio(losses[name][kind], losses[best][kind]) for kind in ("train", "test")} for name in rules
     }
-    settings = {o.name: dict(o.settings) for o in comparison.optimizers}
+    settings = {name: known["settings"][name] for name in PANEL} if known else {}
+    settings |= {o.name: dict(o.settings) for o in comparison.optimizers}
     return {"best": best, "ratios": ratios, "losses": losses, "settings": settings, "steps": comparison.horizon}
 
 
@@ -126,25 +128,27 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("runs/generalise.sqlite"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--panel-of", type=Path, help="JSON of an earlier run with the panel, which is not run again")
     parser.add_argument("--panel-only", action="store_true", help="tune the panel, for a later run")
     arguments = parser.parse_args()
     arguments.store.parent.mkdir(parents=True, exist_ok=True)
     names = [] if arguments.panel_only else arguments.rules or ["sol-general"]
     rules = {name: ZOO[name] if name in ZOO else resolve_rule(name) for name in names}
     workers, rows = Workers(arguments.jobs), {}
+    known = json.loads(arguments.panel_of.read_text())["targets"] if arguments.panel_of else {}
     for target in arguments.targets:
         start = time.monotonic()
         task = make(target)
         optimizers, chosen = optimizers_for(task, {n: r.with_horizon(task.horizon) for n, r in rules.items()})
         comparison = compare(
             Recipe(make, (target,)),
-            {**optimizers, **{name: name for name in PANEL}},
+            {**optimizers, **({} if known else {name: name for name in PANEL})},
             episodes=arguments.seeds,
             trainings=min(arguments.trainings, EXPENSIVE.get(target, arguments.trainings)),
             store=arguments.store,
             workers=workers,
         )
-        rows[target] = {**row(comparison, optimizers), "rates": chosen}
+        rows[target] = {**row(comparison, optimizers, known.get(target)), "rates": chosen}
         shown = {n: f"{r['train']:.2f}/{r['test']:.2f}" for n, r in rows[target]["ratios"].items()}
         print(f"{target}: {rows[target]['best']}, {time.monotonic() - start:.0f} s", shown, flush=True)
         if arguments.json:

@@ -38,7 +38,8 @@ nitpick_ignore_regex = [
     ("py:class", r"ArrayLike|NDArray|Weights"),
     # What the pages of the wings document under its short name, type variables, and ports that a reader need not know.
     ("py:.*", r"sol_learner\.(runtime|inner|networks|estimators|search|comparing|baselines|report|meta_training)\..*"),
-    ("py:.*", r"sol_learner\.(planning|task|task_registry|settings|testing)\..*|sol_symbols\.(intervals|bounds)\..*"),
+    ("py:.*", r"sol_learner\.(planning|loaders|task|task_registry|settings|testing)\..*"),
+    ("py:.*", r"sol_symbols\.(intervals|bounds)\..*"),
     ("py:.*", r"(Interrupted|OptimizerResult|Optimizer|NetworkRunner|UpdateNetwork|Estimator|Checkpoints)(\.\w+)?"),
     ("py:class", r"dict\[str|Bound|OptimizerSpec|Workers|seed|stream|contextlib\..*"),
     ("py:(meth|attr|func)", r"[a-z_]+"),

@@ -26,7 +26,7 @@ ALWAYS = [
 NOTES = {
     "paper": ["The paper's text does not give the number of epochs; here they are 10.", *ALWAYS],
     "cpu": [
-        "The paper's ConvNet for one epoch, and a quarter of its width for five, in batches of 128. Lion was not run.",
+        "The paper's ConvNet for one epoch, and a quarter of its width for five, in batches of 128.",
         *ALWAYS,
     ],
 }

@@ -41,7 +41,7 @@ def sizes(network: str, paper: Mapping[str, Any], cpu: Mapping[str, Any]) -> Siz
     """Both sizes of a study; at the paper's there are more opponents, and more trainings for each."""
     common = {"network": network, "learner": asdict(LEARNER)}
     budgets = {"paper": Budget(seeds=5, trials=48, tuning_seeds=1), "cpu": Budget(seeds=5, trials=16, tuning_seeds=1)}
-    opponents = {"paper": [*PANEL, *CLASSIC], "cpu": [name for name in PANEL if name != "lion"]}
+    opponents = {"paper": [*PANEL, *CLASSIC], "cpu": [*PANEL]}
     found = {"paper": paper, "cpu": cpu}
     return {s: ({**common, **found[s], "opponents": opponents[s]}, budgets[s]) for s in found}
 
