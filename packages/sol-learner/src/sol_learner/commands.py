@@ -225,7 +225,7 @@ class Learn:
         checkpoints.clear()
         size = result.rule.complexity
         print(f"\n  θ ← θ - lr · φ,   φ = {result.rule}\n")
-        print(f"{size.terms} terms, {size.states} states per parameter, {clock.elapsed:.0f} s\n")
+        print(f"{size.terms} terms, {result.rule.memory}, {clock.elapsed:.0f} s\n")
         for comparison in result.comparisons:
             print(printable(f"{comparison.table()}\n"))
         print(f"wrote to {out}/: {', '.join(files)}")

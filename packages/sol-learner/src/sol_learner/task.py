@@ -37,8 +37,13 @@ __all__ = [
     "generator_for",
     "measured",
     "prepared",
+    "require_iterator",
+    "require_model",
+    "require_scalar",
     "require_task",
+    "require_training",
     "same_values",
+    "shown",
     "task_for",
     "trainable",
     "which_splits",
@@ -137,9 +142,19 @@ def task_for(task: Task, stream: Stream) -> Task:
     """The task that a stream's episodes are drawn from: ``task.pool(split)`` if it has a pool, else ``task``.
 
     Tuning and training draw problems from the split ``train``, selection from ``valid``, the comparison from ``test``.
+
+    Raises:
+        SolError: ``pool`` fails or returns no task.
     """
     pool = getattr(task, "pool", None)
-    return task if pool is None else pool(_POOLS[stream])
+    if pool is None:
+        return task
+    with calling(task, "pool", advice=which_splits):
+        member = pool(_POOLS[stream])
+    made = f"the class {member.__name__}" if isinstance(member, type) else type(member).__name__
+    if isinstance(member, type) or not isinstance(member, Task):
+        raise SolError(f"pool of {task.name} must return a task, got {made}")
+    return member
 
 
 def device_of(task: Task) -> torch.device:
@@ -323,7 +338,7 @@ def which_splits() -> str:
     return f"the splits are {', '.join(map(repr, SPLITS))}"
 
 
-def _shown(model: nn.Module, batch: Batch) -> str:
+def shown(model: nn.Module, batch: Batch) -> str:
     """What a model and a batch are, for an error of the loss."""
 
     def described(leaf: Any) -> str:
@@ -376,22 +391,17 @@ def require_task(task: object) -> None:
     Raises:
         SolError: One of these does not hold; the message says which.
     """
-
-    def require(holds: bool, fault: str) -> None:
-        if not holds:
-            raise SolError(f"not a task: {fault}")
-
     if isinstance(task, type):
         raise SolError(f"not a task: {task.__name__} is a class; pass an object, {task.__name__}(...)")
     absent = [name for name in ("name", "horizon", "build", "batches", "loss", "evaluate") if not hasattr(task, name)]
-    require(not absent, f"{type(task).__name__} has no {', '.join(absent)}")
+    _require(not absent, f"{type(task).__name__} has no {', '.join(absent)}")
     assert isinstance(task, Task)
-    require(
+    _require(
         isinstance(task.name, str) and bool(re.fullmatch(r"[^/\\\0]+", task.name)),
         f"name must be text without slashes, got {task.name!r}",
     )
     for name, steps in (("horizon", task.horizon), ("unroll", getattr(task, "unroll", 1))):
-        require(
+        _require(
             isinstance(steps, int) and steps >= 1, f"{name} of {task.name} must be a number of steps, got {steps!r}"
         )
     for name, arguments in _ARGUMENTS.items():
@@ -401,28 +411,30 @@ def require_task(task: object) -> None:
                 signature.bind(*arguments)
         except TypeError:
             wanted = ", ".join(("self", *arguments))
-            require(False, f"{name} of {task.name} is def {name}{signature} without self; write def {name}({wanted})")
-    own = task_for(task, Stream.TRAIN)
+            _require(False, f"{name} of {task.name} is def {name}{signature} without self; write def {name}({wanted})")
+    require_training(task_for(task, Stream.TRAIN), evaluates=getattr(task, "pool", None) is None)
+
+
+def require_training(task: Task, evaluates: bool = True) -> None:
+    """Check a task without its pool, with one model and one batch; see :func:`require_task`.
+
+    Args:
+        task: The task, or a member of its pool.
+        evaluates: Whether to evaluate the model on the split that a run needs last, after hours.
+
+    Raises:
+        SolError: It breaks a promise; the message says which.
+    """
     with calling(task, "build"):
-        model = build_optimizee(own, 0, Stream.TRAIN, 0)
-    made = "None" if model is None else "a class" if isinstance(model, type) else f"a {type(model).__name__}"
-    require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {made}")
+        model = build_optimizee(task, 0, Stream.TRAIN, 0)
+    require_model(task, model)
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    require(bool(named), f"the model of {task.name} has no trainable parameters, none with requires_grad")
-    for name, parameter in named:
-        lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
-        require(not lazy, f"build of {task.name} must call the model once: {name} has no shape yet")
-        require(not parameter.is_complex(), f"the parameter {name} of {task.name} is complex; learn on its real parts")
-    devices = {str(parameter.device) for _, parameter in named}
-    require(len(devices) == 1, f"the model of {task.name} must be on one device, got {', '.join(sorted(devices))}")
     streams = []
     for episode in (0, 1):
         with calling(task, "batches", advice=which_splits):
-            streams.append(draw_batches(own, "train", 0, Stream.TRAIN, episode))
+            streams.append(draw_batches(task, "train", 0, Stream.TRAIN, episode))
+        require_iterator(task, streams[-1])
     stream, other = streams
-    kind = type(stream).__name__
-    advice = "; write yield from it in a loop, while True" if isinstance(stream, Iterable) else ""
-    require(isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {kind}{advice}")
     model, unused = prepared(model), dict(named)
     for step in range(_PATIENCE):
         with calling(task, "batches", advice=which_splits):
@@ -433,45 +445,72 @@ def require_task(task: object) -> None:
         if not step:
             next(other, None)
             own_rows = same_values(before, batch_leaves(batch))
-            require(own_rows, f"batches of {task.name} overwrites a batch when another is drawn; yield new tensors")
-        _require_loss(own, model, batch, unused, require)
+            _require(own_rows, f"batches of {task.name} overwrites a batch when another is drawn; yield new tensors")
+        _require_loss(task, model, batch, unused)
         unchanged = same_values(before, batch_leaves(batch))
-        require(unchanged, f"loss of {task.name} changes its batch in place; work on a copy, or on new tensors")
+        _require(unchanged, f"loss of {task.name} changes its batch in place; work on a copy, or on new tensors")
         if not unused:
             break
-    require(len(unused) < len(named), f"batches('train') of {task.name} is empty")
-    require(not unused, f"loss of {task.name} does not depend on the parameters {', '.join(unused)}")
-    if getattr(task, "pool", None) is None:  # the last split that a run needs, after hours
+    _require(len(unused) < len(named), f"batches('train') of {task.name} is empty")
+    _require(not unused, f"loss of {task.name} does not depend on the parameters {', '.join(unused)}")
+    if evaluates:
         with calling(task, "evaluate", advice=which_splits):
             measured(task, model, SPLITS[-1])
 
 
-def _require_loss(
-    task: Task,
-    model: nn.Module,
-    batch: Batch,
-    unused: dict[str, nn.Parameter],
-    require: Callable[[bool, str], None],
-) -> None:
+def require_model(task: Task, model: object) -> None:
+    """Check what ``build`` returned: a module with trainable parameters on one device."""
+    made = "None" if model is None else "a class" if isinstance(model, type) else f"a {type(model).__name__}"
+    _require(isinstance(model, nn.Module), f"build of {task.name} must return a module, got {made}")
+    assert isinstance(model, nn.Module)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    _require(bool(named), f"the model of {task.name} has no trainable parameters, none with requires_grad")
+    for name, parameter in named:
+        lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
+        _require(not lazy, f"build of {task.name} must call the model once: {name} has no shape yet")
+        _require(not parameter.is_complex(), f"the parameter {name} of {task.name} is complex; learn on its real parts")
+    devices = {str(parameter.device) for _, parameter in named}
+    _require(len(devices) == 1, f"the model of {task.name} must be on one device, got {', '.join(sorted(devices))}")
+
+
+def require_iterator(task: Task, stream: object) -> None:
+    """Check what ``batches`` returned."""
+    advice = "; write yield from it in a loop, while True" if isinstance(stream, Iterable) else ""
+    got = type(stream).__name__ + advice
+    _require(isinstance(stream, Iterator), f"batches of {task.name} must return an iterator, got {got}")
+
+
+def require_scalar(task: Task, loss: object) -> None:
+    """Check what ``loss`` returned: a scalar tensor with a gradient."""
+    fault = _loss_fault(loss)
+    _require(not fault, f"loss of {task.name} must return a scalar tensor, got {fault}")
+    advice = "compute it without torch.no_grad, detach, item and argmax"
+    has_gradient = isinstance(loss, Tensor) and loss.requires_grad
+    _require(has_gradient, f"loss of {task.name} has no gradient: it was detached; {advice}")
+
+
+def _require(holds: bool, fault: str) -> None:
+    if not holds:
+        raise SolError(f"not a task: {fault}")
+
+
+def _require_loss(task: Task, model: nn.Module, batch: Batch, unused: dict[str, nn.Parameter]) -> None:
     """Check the loss of a batch; parameters that it depends on are taken out of ``unused``."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     values = [(parameter.detach().clone(), parameter.grad) for _, parameter in named]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
-        with calling(task, "loss", advice=lambda: _shown(model, batch)):
+        with calling(task, "loss", advice=lambda: shown(model, batch)):
             loss = task.loss(model, batch)
         works = all(
             parameter.grad is slope and _equal(value, parameter.detach())
             for (value, slope), (_, parameter) in zip(values, named)
         )
         advice = "return the loss alone: the learner takes gradients and steps"
-        require(works, f"loss of {task.name} calls backward or changes the parameters; {advice}")
-        fault = _loss_fault(loss)
-        require(not fault, f"loss of {task.name} must return a scalar tensor, got {fault}")
-        advice = "compute it without torch.no_grad, detach, item and argmax"
-        require(loss.requires_grad, f"loss of {task.name} has no gradient: it was detached; {advice}")
+        _require(works, f"loss of {task.name} calls backward or changes the parameters; {advice}")
+        require_scalar(task, loss)
         slopes = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
     sparse = [name for (name, _), gradient in zip(named, slopes) if gradient is not None and gradient.is_sparse]
-    require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
+    _require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
     for (name, _), gradient in zip(named, slopes):
         if gradient is not None:
             unused.pop(name, None)

@@ -23,8 +23,14 @@ from sol_learner.task import (
     generator_for,
     measured,
     prepared,
+    require_iterator,
+    require_model,
+    require_scalar,
     require_task,
+    require_training,
     same_values,
+    shown,
+    task_for,
     trainable,
     which_splits,
 )
@@ -46,20 +52,55 @@ def check_task(task: Task) -> None:
     problems of different splits); ``evaluate``, given a model in evaluation mode, reports a finite loss and leaves the
     parameters, buffers and mode of the model alone, and again if it is called again; PyTorch's global settings and
     seed stay as they are; side-by-side training agrees with one at a time; ``project``, if there is one, is idempotent.
+    The members of a pool keep the same promises, with the task's horizon.
 
     Raises:
         AssertionError: A promise is broken; the message says which.
     """
     try:
         require_task(task)
-        _check(task)
+        if getattr(task, "pool", None) is None:
+            _check(task)
+        else:
+            require_training(task)
+            _check(task)
+            _check_pool(task)
     except SolError as error:
         raise AssertionError(str(error)) from None
+
+
+def _check_pool(task: Task) -> None:
+    """Check a member of each split, and that the splits are different."""
+    problems = {}
+    for split, stream in zip(SPLITS, (Stream.TRAIN, Stream.VALID, Stream.EVALUATE)):
+        member = task_for(task, stream)
+        try:
+            _require(
+                member.horizon == task.horizon,
+                f"its horizon is {member.horizon}, that of {task.name} is {task.horizon}; make them the same",
+            )
+            require_training(member)
+            _check(member)
+        except (SolError, AssertionError) as error:
+            raise AssertionError(f"pool({split!r}): {error}") from None
+        problems[split] = build_optimizee(member, 0, Stream.TRAIN, 0).state_dict()
+    _require_different(task, problems, "pool: the problems of")
+
+
+def _require_different(task: Task, parts: dict[str, Batch], what: str) -> None:
+    for left, right in itertools.combinations(() if getattr(task, "single_domain", False) else SPLITS, 2):
+        _require(
+            not same_values(parts[left], parts[right]),
+            f"{what} {left!r} and {right!r} are equal; divide the data, "
+            "or set single_domain = True if they are meant to be",
+        )
 
 
 def _check(task: Task) -> None:
     with calling(task, "build", seed=True):
         model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
+    for built in (model, again, other):
+        require_model(task, built)
     _require(
         {*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())),
         f"build: models share parameters; {_NEW}",
@@ -85,28 +126,23 @@ def _check(task: Task) -> None:
             all(shape == shapes[0] for shape in shapes) or not getattr(task, "vectorizable", True),
             f"batches({split!r}): shapes differ between batches; pad them, or set vectorizable = False",
         )
-    pool, parts = getattr(task, "pool", None), first
-    if pool is not None:
-        parts = {split: [build_optimizee(pool(split), 0, Stream.TRAIN, 0).state_dict()] for split in SPLITS}
-    for left, right in itertools.combinations(() if getattr(task, "single_domain", False) else SPLITS, 2):
-        _require(
-            not same_values(parts[left], parts[right]),
-            f"batches: the splits {left!r} and {right!r} are equal; divide the data, "
-            "or set single_domain = True if they are meant to be",
-        )
+    if getattr(task, "pool", None) is None:
+        _require_different(task, first, "batches: the splits")
 
-    train = draw_batches(task, "train", 0, Stream.TRAIN, 0)
-    count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
+    with calling(task, "batches('train')", seed=True):
+        train = draw_batches(task, "train", 0, Stream.TRAIN, 0)
+        count = sum(1 for _ in itertools.islice(train, task.horizon + 1))
     _require(count == task.horizon + 1, f"batches('train') ended after {count}; it must be endless: while True")
 
-    losses = []
+    losses, batch = [], first["train"][0]
     for fresh in (model, again):
-        with seeded(0), calling(task, "loss", seed=True):
-            losses.append(task.loss(prepared(fresh), first["train"][0]))
+        with seeded(0), calling(task, "loss", seed=True, advice=lambda: shown(model, batch)):
+            losses.append(task.loss(prepared(fresh), batch))
+        require_scalar(task, losses[-1])
     loss, once_more = losses
     _require(
         bool(torch.isfinite(loss)),
-        f"loss = {float(loss.detach())} at the start; {_not_finite(first['train'][0])}",
+        f"loss = {float(loss.detach())} at the start; {_not_finite(batch)}",
     )
     _require(
         bool(torch.isclose(loss, once_more, rtol=1e-3)),
@@ -124,7 +160,8 @@ def _check(task: Task) -> None:
         with calling(task, f"evaluate({split!r})", seed=True, advice=which_splits):
             metrics = measured(task, model, split)
         _require(math.isfinite(metrics["loss"]), f"evaluate({split!r}): loss = {metrics['loss']}; {_GAPS}")
-    first_loss, second_loss = metrics["loss"], measured(task, model, SPLITS[-1])["loss"]
+    with calling(task, f"evaluate({SPLITS[-1]!r})", seed=True):
+        first_loss, second_loss = metrics["loss"], measured(task, model, SPLITS[-1])["loss"]
     _require(
         math.isclose(first_loss, second_loss, rel_tol=1e-3, abs_tol=1e-6),
         f"evaluate({SPLITS[-1]!r}): loss = {first_loss}, then {second_loss} at a second call; measure the whole split, "
@@ -138,9 +175,10 @@ def _check(task: Task) -> None:
 
     project = getattr(task, "project", None)
     if project is not None:
-        project(model)
-        once = _parameters(model).clone()
-        project(model)
+        with calling(task, "project"):
+            project(model)
+            once = _parameters(model).clone()
+            project(model)
         _require(
             torch.allclose(once, _parameters(model)),
             "project: a second call moves the parameters again; project once",
@@ -174,6 +212,7 @@ def _take(task: Task, split: str, seed: int, count: int = 3) -> list[Batch]:
     generator = generator_for(seed, Stream.TRAIN, 0, Substream.BATCHES)  # the same numbers for every split
     with calling(task, f"batches({split!r})", seed=True, advice=which_splits):
         stream = task.batches(split, generator)
+        require_iterator(task, stream)
         batches = list(itertools.islice(stream, count))
     _require(len(batches) == count, f"batches({split!r}) ended after {len(batches)}; it must be endless: while True")
     return batches

@@ -250,6 +250,114 @@ def test_check_task_refuses_equal_pools(make_task):
         check_task(task)
 
 
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"evaluate": lambda self, model, split: 1 / 0},
+            r"pool\('valid'\): evaluate of regression raised ZeroDivisionError: .* \(test_inner_loop.py, line \d+\)",
+        ),
+        ({"evaluate": lambda self, model, split: None}, r"pool\('valid'\): evaluate .* must return a dict .* got None"),
+        ({"horizon": 9}, r"pool\('valid'\): its horizon is 9, that of regression is 12; make them the same"),
+        (
+            {"loss": lambda self, model, batch: model(batch)},
+            r"pool\('valid'\): loss of regression raised .* \(test_inner_loop.py, line \d+\); the model is float32 on "
+            r"cpu, the batch holds float32 \[16, 5\] on cpu, float32 \[16, 2\] on cpu",
+        ),
+        ({"loss": lambda self, model, batch: {}}, r"pool\('valid'\): .* must return a scalar tensor, got dict; return"),
+        ({"build": lambda self, generator: None}, r"pool\('valid'\): .*build of regression must return a module, got N"),
+        ({"batches": lambda self, split, generator: None}, r"pool\('valid'\): .* must return an iterator, got NoneType"),
+    ],
+)
+def test_check_task_checks_the_members_of_a_pool(make_task, members, message):
+    task = pooled(make_task)
+    kind = type(task)
+    broken_kind = type("Broken", (kind,), members)
+    task.pool = lambda split: broken_kind(split) if split == "valid" else kind(split)
+    with pytest.raises(AssertionError, match=message) as raised:
+        check_task(task)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (lambda self, split: None, "pool of regression must return a task, got NoneType"),
+        (lambda self, split: type(self), "pool of regression must return a task, got the class Broken"),
+        (lambda self, split: self, "pool: the problems of 'train' and 'valid' are equal"),
+        (
+            lambda self, split: {"train": self, "val": self}[split],
+            r"pool of regression raised KeyError: 'valid' \(test_inner_loop.py, line \d+\); the splits are 'train', 'v",
+        ),
+    ],
+)
+def test_what_pool_returns_is_checked(make_task, pool, message):
+    kind = type(pooled(make_task))
+    with pytest.raises(AssertionError, match=message):
+        check_task(type("Broken", (kind,), {"pool": pool})())
+
+
+def first_time(good, bad):
+    """``good`` at the first call of a task, ``bad`` afterwards."""
+
+    def member(self, *arguments):
+        self.calls = getattr(self, "calls", 0) + 1
+        return good(self, *arguments) if self.calls == 1 else bad
+
+    return member
+
+
+def failing_later(self, split, generator):
+    for _ in range(5):
+        yield self.data[split][0][torch.randperm(48, generator=generator)], self.data[split][1]
+    raise OSError("no more files")
+
+
+@pytest.mark.parametrize("bad", [{"loss": 1.0}, torch.ones(3), torch.tensor(1.0), 1.0, None])
+def test_check_task_names_a_loss_that_is_none_at_any_call(make_task, bad):
+    task = broken(make_task, loss=first_time(make_task.loss, bad))
+    with pytest.raises(AssertionError, match=r"loss of regression (must return a scalar tensor|has no gradient)"):
+        check_task(task)
+
+
+@pytest.mark.parametrize("bad", [None, torch.nn.Linear, torch.tanh, torch.nn.Tanh()])
+def test_check_task_names_a_model_that_is_none_at_any_call(make_task, bad):
+    task = broken(make_task, build=first_time(make_task.build, bad))
+    with pytest.raises(AssertionError, match=r"build of .* must return a module|no trainable parameters"):
+        check_task(task)
+
+
+@pytest.mark.parametrize("bad", [None, {}, {"loss": torch.ones(3)}, {"loss": float("nan")}, 1.0])
+def test_check_task_names_metrics_that_are_none_at_any_call(make_task, bad):
+    task = broken(make_task, evaluate=first_time(make_task.evaluate, bad))
+    with pytest.raises(AssertionError, match=r"evaluate(\('train'\): loss = nan| of regression must return)"):
+        check_task(task)
+
+
+@pytest.mark.parametrize("bad", [None, [1, 2, 3, 4]])
+def test_check_task_names_batches_of_any_split_that_are_no_iterator(make_task, bad):
+    def batches(self, split, generator):
+        return bad if split == "test" else make_task.batches(self, split, generator)
+
+    with pytest.raises(AssertionError, match="batches of regression must return an iterator, got "):
+        check_task(broken(make_task, batches=batches))
+
+
+def test_check_task_names_the_place_of_a_late_error(make_task):
+    message = r"of regression raised OSError: no more files \(test_inner_loop.py, line \d+\)"
+    with pytest.raises(AssertionError, match=message):
+        check_task(broken(make_task, batches=failing_later))
+    with pytest.raises(AssertionError, match="project of regression raised KeyError: 'w'"):
+        check_task(broken(make_task, project=lambda self, model: model.state_dict()["w"]))
+
+
+def test_a_metric_beside_the_loss_may_be_nan(make_task):
+    def evaluate(self, model, split):
+        return {**make_task.evaluate(self, model, split), "auc": float("nan")}
+
+    check_task(broken(make_task, evaluate=evaluate))
+
+
 def test_streams_substreams_episodes_and_seeds_differ():
     draws = {
         place: torch.rand((), generator=generator_for(*place)).item()

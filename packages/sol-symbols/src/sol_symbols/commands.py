@@ -64,7 +64,7 @@ class Show:
         values = {"lr": rule.lr, **rule.values}
         print("values      " + ", ".join(f"{k} = {'open' if v is None else f'{v:g}'}" for k, v in values.items()))
         size = rule.complexity
-        print(f"complexity  {size.terms} terms, {size.nodes} nodes, {size.states} states per parameter")
+        print(f"complexity  {size.terms} terms, {size.nodes} nodes, {rule.memory}")
         print(f"symmetry    {_symmetry(rule)}")
         ranges = value_ranges(rule, arguments.gradient)
         low, high = ranges.bounds["phi"]

@@ -36,7 +36,7 @@ _TERMS = (
     ("target", "a training loss to reach, the best baseline's at the end; a run that misses it takes infinitely long"),
     ("performance profile", "for every factor, the share of problems with a loss within it of the lowest"),
     ("live", "used by a rule; an optimizer stores live states only"),
-    ("complexity", "additive terms, nodes of the expression, and states per parameter"),
+    ("complexity", "additive terms, nodes of the expression, and states"),
     ("parity", "odd: mirrored gradients give the mirrored update, as in all the classics"),
     ("scaling degree", "the k in phi(c g_1..c g_t) = c^k phi(g_1..g_t): 0 for Adam, 1 for gradient descent"),
 )

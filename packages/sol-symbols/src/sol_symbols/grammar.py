@@ -167,6 +167,8 @@ class _Reader:
         value = self.read(first, depth + 1)
         terms, factors = [value], 0
         for link in reversed(chain):
+            if isinstance(link.op, ast.BitXor):
+                raise self.fail("^ is not allowed: write ** for powers, as in g**2", link)
             if type(link.op) not in _BINARY:
                 raise self.fail(f"operator {type(link.op).__name__} is not allowed; use + - * / **", link)
             right = self.read(link.right, depth + 1)
@@ -206,6 +208,10 @@ class _Reader:
             return symbol(node.id)
         if node.id in calls():
             raise self.fail(f"{quoted(node.id)} is an operator: write its argument(s) in parentheses", node)
+        if node.id == "lr":
+            raise self.fail(
+                "lr multiplies the whole formula: leave it out here, and state it as in 'g where lr = 0.1'", node
+            )
         if node.id in _OF_THE_PAPER:
             raise self.fail(f"{node.id!r} of the SOL paper is {_OF_THE_PAPER[node.id]}", node)
         near = difflib.get_close_matches(node.id, [*self.names, *calls()], n=1)
@@ -223,12 +229,18 @@ class _Reader:
         return sympy.Integer(value) if isinstance(value, int) else sympy.Float(value)
 
     def read_call(self, node: ast.Call, depth: int) -> sympy.Expr:
-        if not isinstance(node.func, ast.Name) or node.func.id not in (known := calls()):
+        known = calls()
+        if not isinstance(node.func, ast.Name) or node.func.id not in known:
+            if isinstance(node.func, ast.Attribute) and node.func.attr in known:
+                raise self.fail(f"operators are no methods: write {self.as_function(node, node.func)}", node)
             called = node.func.id if isinstance(node.func, ast.Name) else type(node.func).__name__.lower()
-            raise self.fail(f"{quoted(called)} cannot be called; operators: {', '.join(calls())}", node)
+            raise self.fail(f"{quoted(called)} cannot be called; operators: {', '.join(known)}", node)
         operator = known[node.func.id]
-        if node.keywords or len(node.args) != operator.arity:
-            raise self.fail(f"operator {operator.name!r} takes {operator.arity} argument(s)", node)
+        if node.keywords:
+            raise self.fail(f"operator {operator.name!r} takes no arguments by name: write their values only", node)
+        if len(node.args) != operator.arity:
+            wanted = "1 argument" if operator.arity == 1 else f"{operator.arity} arguments"
+            raise self.fail(f"operator {operator.name!r} takes {wanted}, got {len(node.args)}", node)
         arguments = [self.read(argument, depth + 1) for argument in node.args]
         if isinstance(operator, Reduction):
             return self.reduced(operator, arguments, node)
@@ -241,11 +253,17 @@ class _Reader:
             raise self.fail(f"{operator.name} of more than {MAX_MINIMA} arguments", node)
         return self.checked(value, node)
 
+    def as_function(self, node: ast.Call, method: ast.Attribute) -> str:
+        """``abs(g)`` for ``g.abs()`` and ``numpy.abs(g)``."""
+        of_module = isinstance(method.value, ast.Name) and method.value.id not in self.names
+        arguments = [*([] if of_module else [method.value]), *node.args]
+        words = ", ".join(self.encoded[x.col_offset : x.end_col_offset].decode() for x in arguments)
+        return f"{method.attr}({words if len(words) <= 60 else '...'})"
+
     def reduced(self, operator: Reduction, arguments: list[sympy.Expr], node: ast.Call) -> sympy.Expr:
         for argument, place in zip(arguments, node.args):
             if argument.is_number:
-                wanted = f"{operator.takes.label} values ({operator.takes.description})"
-                raise self.fail(f"{operator.name} reduces {wanted}, and its argument is a number", place)
+                raise self.fail(operator.refusal("a number"), place)
             try:
                 kind_of(operator(*[argument] * operator.arity), self.kinds or {})
             except RuleError as error:

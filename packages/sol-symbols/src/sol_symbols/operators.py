@@ -171,10 +171,7 @@ def kind_of(expression: sympy.Expr, kinds: Mapping[str, Kind]) -> Kind:
         return max(found, default=Kind.RUN)
     for kind in found:
         if kind is not reduction.takes:
-            raise RuleError(
-                f"{reduction.name} reduces {reduction.takes.label} values ({reduction.takes.description}), and its "
-                f"argument is a {kind.label} value ({kind.description})"
-            )
+            raise RuleError(reduction.refusal(f"a {kind.label} value ({kind.description})"))
     return reduction.gives
 
 
@@ -465,6 +462,16 @@ class Reduction(Operator):
     takes: Kind = Kind.COORDINATE
     gives: Kind = Kind.TENSOR
 
+    def refusal(self, found: str) -> str:
+        """What to say of an argument of another kind than it takes."""
+        verb = "reduces" if self.gives < self.takes else "takes"
+        hint = f"; write x*{_MASKS[self.name]} for {self.name}(x)" if self.name in _MASKS else ""
+        wanted = f"{self.takes.label} values ({self.takes.description})"
+        return f"{self.name} {verb} {wanted}, and its argument is {found}{hint}"
+
+
+_MASKS = {"matrices": "(1 - is_vector)", "vectors": "is_vector"}
+"""What does the same to values that are not per coordinate."""
 
 _SIZE: dict[str, Any] = {"parity": "even", "degree": 1, "schema": 2}
 _PRODUCT: dict[str, Any] = {"parity": "product", "degree": "product", "bounds": _dot, "schema": 2}

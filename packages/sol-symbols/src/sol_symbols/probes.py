@@ -29,7 +29,10 @@ _SHAPES = 15
 
 
 def trajectories(scales: tuple[float, ...] = (1e-30, 1e-8, 1e-3, 1.0, 30.0, 1e8, 1e30)) -> tuple[Array, Array]:
-    """Gradients and parameter values, both [STEPS, coordinates], around each of the ``scales``."""
+    """Gradients and parameter values, both [STEPS, coordinates], around each of the ``scales``.
+
+    All scales are in one optimizer: where a rule has reductions over all tensors, the largest decides.
+    """
     generator = numpy.random.default_rng(0)
     ones, steps = numpy.ones(STEPS), numpy.arange(STEPS)
     shapes = [
@@ -51,14 +54,15 @@ def _layout(coordinates: int) -> Layout:
 
 
 def measure(
-    rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array, scale: float = 1.0
+    rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array, scale: float | Array = 1.0
 ) -> Array:
     """``expressions`` over the rule's vocabulary and values along the trajectories, [expressions, STEPS, coordinates].
 
-    The horizon of schedules is :data:`HORIZON` steps. Losses are some positive numbers times ``scale``.
+    The horizon of schedules is :data:`HORIZON` steps. Losses are some positive numbers times ``scale``. Runs that know
+    nothing of each other can have an axis before that of the coordinates; ``scale`` then has one number for each.
     """
     program = lower_features(tuple(expressions), rule.vocabulary)
-    evaluator = Evaluator(program, numpy, _layout(gradients.shape[1]) if program.reduces else None)
+    evaluator = Evaluator(program, numpy, _layout(gradients.shape[-1]) if program.reduces else None)
     defaults = {name: h.default for name, h in rule.vocabulary.hyperparameters.items()}
     values, state, steps = {**defaults, **rule.values, "T": float(HORIZON)}, evaluator.init(gradients[0]), []
     with numpy.errstate(all="ignore"):

@@ -3,8 +3,8 @@
 All gradients have root mean square 1 (times ``scale``): v hardly changes while the momentum does. The history before
 the step shown is g_i = scale (mu + (-1)^i sqrt(1 - mu^2)), with mean mu and mean square 1, times the scale.
 
-A rule with reductions sees each coordinate shown in a tensor of its own, together with others whose gradients are noise
-of the same size.
+A rule with reductions sees each coordinate shown in an optimizer of its own, with one tensor: a vector, whose other
+coordinates have gradients that are noise of the same size. Titles say so where matrices would have other curves.
 
 The panels show phi over this step's gradient, for histories of mean -0.9, 0 and 0.9; phi over the mean of the history,
 for gradients -1, 0 and 1; and phi over the steps, for a steady gradient and for one whose sign alternates.
@@ -27,6 +27,7 @@ _POINTS = 241
 _DEFAULT_STEPS = 100
 _OTHERS = 15
 _LARGEST = 1e100  # of what is drawn
+_BY_SHAPE = {"matrices", "vectors", "orth", "fan_in", "is_vector"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Panel:
     """One panel of curves of phi.
 
     Attributes:
-        title: The step or steps shown.
+        title: The step or steps shown, and "for vectors" if the rule distinguishes them from matrices.
         axis: Label of the abscissa.
         legend: Title of the lines' labels.
         lines: The lines, at most three.
@@ -106,9 +107,13 @@ def _along(rule: UpdateRule, gradients: numpy.ndarray, horizon: float | None) ->
     losses = numpy.ones(steps)
     noise = numpy.random.default_rng(0).normal(size=(steps, 1, _OTHERS)) * numpy.sqrt((gradients[0] ** 2).mean())
     tensors = numpy.concatenate([gradients[..., None], numpy.repeat(noise, count, axis=1)], axis=2)
-    layout = Layout(((1 + _OTHERS,),) * count)
-    phi = rule.evaluate(tensors.reshape(steps, -1), 0.0, horizon, layout, losses)
-    return numpy.asarray(phi.reshape(tensors.shape)[..., 0])
+    phi = rule.evaluate(tensors, 0.0, horizon, Layout(((1 + _OTHERS,),)), losses)  # an optimizer for each coordinate
+    return numpy.asarray(phi[..., 0])
+
+
+def _title(rule: UpdateRule, shown: str) -> str:
+    names = {entry.name for entry in (*rule.calls, *rule.inputs)}
+    return shown if names.isdisjoint(_BY_SHAPE) else f"{shown}, for vectors"
 
 
 def _to_gradient(rule: UpdateRule, scale: float, steps: int) -> Panel:
@@ -117,7 +122,7 @@ def _to_gradient(rule: UpdateRule, scale: float, steps: int) -> Panel:
         past = numpy.repeat(_history(mean, steps // 2, scale), _POINTS, axis=1)
         phi = _last(rule, numpy.vstack([past, scale * g]), steps)
         lines.append(Line(f"{mean * scale:.3g}", scale * g, _gaps(phi)))
-    title = f"step {steps // 2 + 1} of {steps}"
+    title = _title(rule, f"step {steps // 2 + 1} of {steps}")
     return Panel(title, "gradient of this step, g", "mean of past gradients", tuple(lines))
 
 
@@ -127,7 +132,7 @@ def _to_momentum(rule: UpdateRule, scale: float, steps: int) -> Panel:
     for g in (1.0, 0.0, -1.0):
         phi = _last(rule, numpy.vstack([past, numpy.full_like(past[:1], g * scale)]), steps)
         lines.append(Line(f"{g * scale:.3g}", scale * mean, _gaps(phi)))
-    title = f"step {steps // 2 + 1} of {steps}"
+    title = _title(rule, f"step {steps // 2 + 1} of {steps}")
     return Panel(title, "mean of past gradients (momentum)", "gradient of this step", tuple(lines))
 
 
@@ -139,7 +144,7 @@ def _schedule(rule: UpdateRule, scale: float, steps: int) -> Panel:
         shown = signs > 0
         lines.append(Line(label, (t / steps)[shown], _finite(phi)[shown]))
     axis, legend = f"t/T, with T = {steps}", f"gradients of size {scale:g}"
-    return Panel("over the run", axis, legend, tuple(lines), from_zero=True)
+    return Panel(_title(rule, "over the run"), axis, legend, tuple(lines), from_zero=True)
 
 
 def _finite(phi: numpy.ndarray) -> numpy.ndarray:

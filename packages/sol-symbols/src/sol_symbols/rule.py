@@ -49,7 +49,17 @@ from sol_symbols.latex_printer import latex
 from sol_symbols.operators import REDUCTIONS, Operator, calls
 from sol_symbols.program import Assignment, Program, lower_features
 from sol_symbols.storage import parts_of, read_record, read_text
-from sol_symbols.vocabulary import INPUTS, STANDARD, Input, Vocabulary, as_float, finite
+from sol_symbols.vocabulary import (
+    INPUTS,
+    STANDARD,
+    Feature,
+    Hyperparameter,
+    Input,
+    Recurrence,
+    Vocabulary,
+    as_float,
+    finite,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -66,7 +76,7 @@ class Complexity:
     Attributes:
         terms: Additive terms of the expanded expression; ``exp(ad + g)`` is one term.
         nodes: Nodes of the expression tree; a feature is a leaf.
-        states: Numbers that the optimizer stores per parameter.
+        states: Numbers that the optimizer stores: per parameter, tensor or run, as :attr:`UpdateRule.memory` says.
     """
 
     terms: int
@@ -189,7 +199,7 @@ class UpdateRule:
 
     @cached_property
     def states(self) -> tuple[str, ...]:
-        """Names of the live states, which an optimizer stores per parameter."""
+        """Names of the live states, which an optimizer stores."""
         return tuple(name for name in self.live if name in self.vocabulary.recurrences)
 
     @cached_property
@@ -202,6 +212,18 @@ class UpdateRule:
         """Terms, nodes and states."""
         nodes = sum(1 for _ in sympy.preorder_traversal(self.expression))
         return Complexity(terms=len(self.terms), nodes=nodes, states=len(self.states))
+
+    @property
+    def memory(self) -> str:
+        """The number of states in words.
+
+        >>> UpdateRule.parse("g/(sqrt(v_mean) + eps)").memory
+        '0 states per parameter, 1 per tensor'
+        """
+        kinds = [self.vocabulary.recurrences[name].kind for name in self.states]
+        others = [f"{kinds.count(kind)} per {kind.label}" for kind in (Kind.TENSOR, Kind.RUN) if kind in kinds]
+        count = kinds.count(Kind.COORDINATE)
+        return ", ".join([f"{count} state{'s' * (count != 1)} per parameter", *others])
 
     @cached_property
     def needs_horizon(self) -> bool:
@@ -333,7 +355,8 @@ class UpdateRule:
             attributes: Passed to the constructor (``name``, ``provenance``).
 
         Raises:
-            RuleError: They have different horizons or evaluation weights, or share a state with different decay rates.
+            RuleError: They have different horizons or evaluation weights, share a state with different decay rates, or
+                use one name with different definitions.
 
         >>> adam, muon = UpdateRule.parse("ad where lr = 0.003"), UpdateRule.parse("orth(m) where lr = 0.01")
         >>> print(UpdateRule.by_shape(matrices=muon, vectors=adam))
@@ -354,11 +377,12 @@ class UpdateRule:
                     " share what follows from it: give both the same"
                 )
             own[symbol(name)] = sympy.Float(second)
+        vocabulary = _merged(matrices, vectors)
         lr = vectors.lr if matrices.lr is None else matrices.lr
         factor = vectors.lr / matrices.lr if matrices.lr and vectors.lr else 1.0
         rest = sympy.Float(factor) * vectors.expression.xreplace(own)
         phi = REDUCTIONS["matrices"](matrices.expression) + REDUCTIONS["vectors"](sympy.expand(rest))
-        return cls(phi, values, lr, vocabulary=matrices.vocabulary, **attributes)
+        return cls(phi, values, lr, vocabulary=vocabulary, **attributes)
 
     def latex(self, digits: int | None = None) -> str:
         r"""LaTeX of phi on one line, floats rounded to ``digits`` significant digits (all of them by default).
@@ -431,6 +455,36 @@ class UpdateRule:
     def save(self, path: str | Path) -> None:
         """Write the JSON form to ``path``, atomically."""
         write_atomically(path, self.to_json())
+
+
+def _merged(matrices: UpdateRule, vectors: UpdateRule) -> Vocabulary:
+    """The vocabulary of ``matrices`` with the definitions and hyperparameters that ``vectors`` uses."""
+    meanings = [{**dict.fromkeys(rule.values, "a number"), **_meanings(rule)} for rule in (matrices, vectors)]
+    for name in sorted(meanings[0].keys() & meanings[1].keys()):
+        first, second = (meaning[name] for meaning in meanings)
+        if first != second:
+            raise RuleError(f"{quoted(name)} is {first} for matrices and {second} for vectors: rename one of the two")
+    known, added = matrices.vocabulary, vectors.vocabulary
+    entries: list[Hyperparameter | Recurrence | Feature] = [
+        entry for name, entry in added.hyperparameters.items() if name in vectors.values.keys() - matrices.values.keys()
+    ]
+    for name in vectors.live:  # definitions in full: abbreviations in them can differ
+        text = format_expression(added.definitions[name])
+        if name in matrices.live:
+            continue
+        if name in added.recurrences:
+            entries.append(replace(added.recurrences[name], update=text))
+        else:
+            entries.append(replace(added.features[name], definition=text))
+    return known if known is added else known.extended(*entries)
+
+
+def _meanings(rule: UpdateRule) -> dict[str, str]:
+    """The definitions that a rule uses, in words."""
+    texts = {name: quoted(format_expression(rule.vocabulary.definitions[name])) for name in rule.live}
+    states = {name: rule.vocabulary.recurrences[name] for name in rule.states}
+    starts = {name: f"{texts[name]} from {s.init:g} per {s.kind.label}" for name, s in states.items()}
+    return texts | starts
 
 
 def _checked_horizon(value: float | None) -> float | None:

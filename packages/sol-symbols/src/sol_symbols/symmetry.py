@@ -10,7 +10,9 @@ a rule uses the loss, that is multiplied by c, too, as for a task with c times t
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy
 import sympy
@@ -23,8 +25,10 @@ from sol_symbols.vocabulary import Vocabulary
 
 __all__ = ["parity", "probed_parity", "probed_scaling_degree", "scaling_degree"]
 
-_SCALES = (1e-3, 1.0, 30.0)  # ordinary gradients: eps is negligible
-_FACTOR = 64.0
+_FACTOR = 64.0  # a power of 4: rounding is the same at all scales
+_SCALES = _FACTOR ** numpy.arange(-3, 6)  # of the gradients of a run each: 4e-6 to 1e9
+_SIZES = (0.3, 1.0, 3.0)  # of the tensors in a run, times its scale
+_NO_EPS = 1e-60  # without 0/0
 _PARITIES: dict[str | None, int] = {"odd": -1, "even": 1}
 
 
@@ -154,29 +158,37 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
 
 def probed_parity(rule: UpdateRule) -> int:
     """The parity found by evaluation: phi of mirrored gradients and parameters against phi of the originals."""
-    gradients, parameters = trajectories(_SCALES)
-    value, mirrored = (measure(rule, [rule.expression], s * gradients, s * parameters)[0] for s in (1, -1))
+    gradients, parameters = _runs()
+    value, mirrored = (measure(rule, [rule.expression], s * gradients, s * parameters, _SCALES)[0] for s in (1, -1))
     return -1 if _close(mirrored, -value) and value.any() else int(_close(mirrored, value))
 
 
 def probed_scaling_degree(rule: UpdateRule) -> float | None:
     """The scaling degree found by evaluation: the k with phi(64 g) = 64^k phi(g), or ``None``.
 
-    It must hold for any change of the parameter's value, as for :func:`scaling_degree`. k is a multiple of 1/2 in
-    [-4, 4]; a rule that is 0 has none.
+    It must hold for optimizers that see gradients of one size each, from 4e-6 to 1e9, and for any change of the
+    parameter's value; ``eps`` counts as zero, as for :func:`scaling_degree`. k is a multiple of 1/2 in [-4, 4]; a rule
+    that is 0 has none.
 
     >>> from sol_symbols import ZOO
     >>> [probed_scaling_degree(ZOO[name]) for name in ("adam", "momentum")]
     [0.0, 1.0]
     """
-    gradients, parameters = trajectories(_SCALES)
-    value, scaled = (
-        measure(rule, [rule.expression], c * gradients, w, c)[0]
-        for c, w in ((1, parameters), (_FACTOR, -2 * parameters))
-    )
+    gradients, parameters = _runs()
+    parameters[:, 1::3] *= -2
+    parameters[:, 2::3] *= 0.01
+    stable = replace(rule, values={**rule.values, "eps": _NO_EPS}) if "eps" in rule.values else rule
+    values = measure(stable, [rule.expression], gradients, parameters, _SCALES)[0]
+    pairs = [*itertools.pairwise(values.swapaxes(0, 1))]
     with numpy.errstate(all="ignore"):
-        fitting = [k / 2 for k in range(-8, 9) if _close(scaled, _FACTOR ** (k / 2) * value)]
+        fitting = [k / 2 for k in range(-8, 9) if all(_close(y, _FACTOR ** (k / 2) * x) for x, y in pairs)]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _runs() -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Gradients and parameters of one run for each scale, [STEPS, scales, coordinates]."""
+    gradients, parameters = trajectories(_SIZES)
+    return gradients[:, None] * _SCALES[:, None], numpy.repeat(parameters[:, None], len(_SCALES), axis=1)
 
 
 def _close(x: numpy.ndarray, y: numpy.ndarray) -> bool:
