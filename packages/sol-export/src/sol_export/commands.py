@@ -1,9 +1,10 @@
-"""The ``sol export`` command."""
+"""The commands ``sol export`` and ``sol verify``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,14 +56,18 @@ class Export:
 
 
 class Verify:
-    """Verify an emitted file: run it, and compare it with the formula in its header or with another rule.
+    """Verify an emitted file, or any optimizer class of PyTorch: run it, and compare it with a formula.
 
     The file is run as code: verify only what you trust.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and positional arguments."""
-        parser.add_argument("file", metavar="FILE", type=Path, help="a file of sol export, such as optimizer.py")
+        parser.add_argument(
+            "file",
+            metavar="FILE",
+            help="a file of sol export, such as optimizer.py, or a class: FILE.py:CLASS or torch:NAME, with RULE",
+        )
         parser.add_argument(
             "rule",
             metavar="RULE",
@@ -72,32 +77,66 @@ class Verify:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
-        from sol_export.loading import read_emitted
-        from sol_symbols.errors import SolError
         from sol_symbols.resolve import resolve_rule
-        from sol_symbols.rule import UpdateRule
 
-        header = read_emitted(arguments.file)
-        if arguments.rule is None and header.rule == "RULE":
-            raise SolError(f"the header of {arguments.file} does not define its rule; give the rule's file as RULE")
-        rule = UpdateRule.parse(header.rule) if arguments.rule is None else resolve_rule(arguments.rule)
-        text = arguments.file.read_text(encoding="utf-8")
-        print(f"{arguments.file}: {_verified(rule, text, header.to, header.name)}")
+        rule = None if arguments.rule is None else resolve_rule(arguments.rule)
+        print(f"{arguments.file}: {_verified_file(arguments.file, rule)}")
         return 0
+
+
+def _verified_file(text: str, rule: UpdateRule | None) -> str:
+    """Verify what the command's FILE names, and summarize the outcome in one line."""
+    from sol_export.exporter import load_exporter
+    from sol_export.loading import read_emitted
+    from sol_export.verification import Executable, is_class, load_class, verify, verify_class
+    from sol_symbols.errors import SolError
+    from sol_symbols.rule import UpdateRule
+
+    if is_class(text):
+        if rule is None:
+            raise SolError(f"{text} has no formula of its own; give one as RULE: sol verify {text} RULE")
+        formula = rule
+        return _outcome(lambda: verify_class(formula, load_class(text), text))
+    path = Path(text)
+    try:
+        header = read_emitted(path)
+    except SolError as error:
+        hint = f"; for an optimizer class in it, write {text}:CLASS RULE" if path.is_file() else ""
+        raise SolError(f"{error}{hint if path.suffix == '.py' else ''}") from None
+    if rule is None and header.rule == "RULE":
+        raise SolError(f"the header of {text} does not define its rule; give the rule's file as RULE")
+    formula = UpdateRule.parse(header.rule) if rule is None else rule
+    exporter = load_exporter(header.to)
+    if not isinstance(exporter, Executable):
+        return _not_executable(header.to)
+    source = path.read_text(encoding="utf-8")
+    remark = "The file was changed, or is of another rule"
+    return _outcome(lambda: verify(formula, source, header.name, exporter, remark))
 
 
 def _verified(rule: UpdateRule, source: str, to: str, name: str | None) -> str:
     """Verify the source and summarize the outcome in one line."""
     from sol_export.exporter import verify_source
-    from sol_export.verification import TOLERANCES
+
+    return _outcome(lambda: verify_source(rule, source, to, name)) or _not_executable(to)
+
+
+def _not_executable(to: str) -> str:
+    return f"not verified: {to} is not executable"
+
+
+def _outcome(run: Callable[[], Mapping[str, float] | None]) -> str:
+    """The line about a verification; empty if there was none."""
+    from sol_export.verification import STEPS, TOLERANCES
 
     try:
-        differences = verify_source(rule, source, to, name)
+        differences = run()
     except ImportError as error:
         return f"not verified: {error.name or 'a required library'} is not installed"
     if differences is None:
-        return f"not verified: {to} is not executable"
+        return ""
     each = ", ".join(f"{difference:.2g} in {dtype}" for dtype, difference in differences.items())
     amplified = any(difference > TOLERANCES[dtype] for dtype, difference in differences.items())
     note = "; the rule amplifies rounding errors, and differences of that size are not counted" if amplified else ""
-    return f"verified against the rule; largest relative difference per step: {each}{note}"
+    equal = f"equal over {STEPS} steps, up to rounding"
+    return f"verified against the rule; largest relative difference per step: {each}; {equal}{note}"

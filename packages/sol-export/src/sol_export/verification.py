@@ -12,9 +12,12 @@ Rules with reductions run on a list of tensors, among them a scalar, an empty on
 
 from __future__ import annotations
 
+import bisect
 import importlib.util
+import inspect
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +27,7 @@ import numpy as np
 
 from sol_symbols import Layout, SolError, UpdateRule, evaluator, lower
 
-__all__ = ["Executable", "Trajectory", "imported", "verify"]
+__all__ = ["STEPS", "Executable", "Trajectory", "imported", "is_class", "load_class", "verify", "verify_class"]
 
 Array = np.ndarray
 
@@ -38,7 +41,10 @@ bfloat16 rounding (2^-8) in the other direction.
 AMPLIFIED = 64.0
 """What a rule amplifies is allowed in addition: this multiple of what :func:`_amplification` finds."""
 
-_STEPS, _HORIZON, _LR = 24, 16, 0.01
+STEPS = 24
+"""Steps of a trajectory."""
+
+_HORIZON, _LR = 16, 0.01
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,14 @@ class Executable(Protocol):
         """
 
 
-def verify(rule: UpdateRule, source: str, name: str, exporter: Executable) -> dict[str, float]:
+EXPORTER_BUG = "The exporter has a bug; --no-verify skips this check"
+
+_EMITTED = "the emitted source"
+
+
+def verify(
+    rule: UpdateRule, source: str, name: str, exporter: Executable, remark: str = EXPORTER_BUG
+) -> dict[str, float]:
     """Run emitted source and compare it with its rule.
 
     Args:
@@ -102,6 +115,7 @@ def verify(rule: UpdateRule, source: str, name: str, exporter: Executable) -> di
         source: The source text from ``exporter``.
         name: The name passed to the exporter.
         exporter: Loads and runs the source.
+        remark: What a difference means, the end of the message.
 
     Returns:
         The largest relative difference for each dtype. It is above the dtype's tolerance only if the rule amplifies
@@ -114,8 +128,108 @@ def verify(rule: UpdateRule, source: str, name: str, exporter: Executable) -> di
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / exporter.filename
         path.write_text(source, encoding="utf-8")
-        run = exporter.load(path, name)
-        return {dtype: _compare(rule, run, *_trajectory(rule, dtype)) for dtype in exporter.dtypes}
+        try:
+            run = exporter.load(path, name)
+        except (SolError, ImportError):
+            raise
+        except Exception as error:  # of the source
+            raise SolError(f"{_EMITTED} cannot be loaded: {type(error).__name__}: {error}") from error
+        return _differences(rule, run, exporter.dtypes, _EMITTED, remark)
+
+
+_LIBRARIES = {"torch": "torch.optim", "torch.optim": "torch.optim", "pytorch_optimizer": "pytorch_optimizer"}
+
+
+def is_class(text: str) -> bool:
+    """Whether a text is ``torch:NAME``, ``pytorch_optimizer:NAME`` or ``FILE.py:CLASS``."""
+    source = text.rpartition(":")[0]
+    return source in _LIBRARIES or source.endswith(".py")
+
+
+def load_class(text: str) -> type[Any]:
+    """The optimizer class that such a text names; names of libraries' classes ignore case.
+
+    Raises:
+        SolError: There is no such class, or its file cannot be imported.
+        ImportError: PyTorch or the library is not installed.
+    """
+    from torch.optim import Optimizer
+
+    source, _, name = text.rpartition(":")
+    library = _LIBRARIES.get(source)
+    members = _members(Path(source)) if library is None else vars(importlib.import_module(library))
+    classes = {
+        key: kind
+        for key, kind in members.items()
+        if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
+    }
+    for key, kind in classes.items():
+        if key == name or (library is not None and key.lower() == name.lower()):
+            return kind
+    raise SolError(f"no optimizer {name!r} in {source}; available: {', '.join(sorted(classes)) or 'none'}")
+
+
+def _members(path: Path) -> dict[str, Any]:
+    """What a Python file defines; it finds modules in its folder, as a script does."""
+    if not path.is_file():
+        raise SolError(f"cannot read {path}: no such file")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return vars(imported(path))
+    except Exception as error:  # files of users can raise anything
+        raise SolError(f"cannot import {path}: {type(error).__name__}: {error}") from error
+
+
+def verify_class(rule: UpdateRule, kind: type[Any], name: str) -> dict[str, float]:
+    """Run an optimizer class of PyTorch and compare it with a rule.
+
+    It is called with the parameters and ``lr``, and with ``horizon`` if the rule has one. bfloat16 is left out: how
+    states are rounded there is up to a class.
+
+    Args:
+        rule: The rule.
+        kind: The class.
+        name: What messages call it.
+
+    Returns:
+        The largest relative difference for each dtype; see :func:`verify`.
+
+    Raises:
+        SolError: The class fails or does not match the rule.
+    """
+    import torch
+
+    def run(trajectory: Trajectory) -> Array:
+        dtype, layout = getattr(torch, trajectory.dtype), trajectory.layout
+
+        def tensors(values: Array) -> list[torch.Tensor]:
+            return [torch.tensor(value, dtype=dtype) for value in layout.split(values)]
+
+        params = [torch.nn.Parameter(p) for p in tensors(trajectory.parameters[0])]
+        horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
+        optimizer = kind(params, lr=trajectory.lr, **horizon)
+
+        def values_now() -> Array:
+            return np.concatenate([p.detach().double().numpy().ravel() for p in params])
+
+        found = []
+        for t, (values, gradients) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
+            for p, value, gradient in zip(params, tensors(values), tensors(gradients)):
+                p.data.copy_(value)
+                p.grad = gradient
+            losses = [] if trajectory.losses is None else [float(trajectory.losses[t])]
+            optimizer.step(*((lambda loss=loss: loss) for loss in losses))
+            averaged = []
+            if trajectory.averages:
+                optimizer.eval()
+                averaged.append(values_now())
+                optimizer.train()
+            found.append(np.concatenate([values_now(), *averaged]))
+        return np.array(found)
+
+    return _differences(rule, run, ("float64", "float32"), name)
 
 
 def imported(path: Path) -> ModuleType:
@@ -128,17 +242,31 @@ def imported(path: Path) -> ModuleType:
     return module
 
 
-def _compare(rule: UpdateRule, run: Callable[[Trajectory], Array], trajectory: Trajectory, expected: Array) -> float:
+def _differences(
+    rule: UpdateRule, run: Callable[[Trajectory], Array], dtypes: Sequence[str], what: str, remark: str = ""
+) -> dict[str, float]:
+    """The largest relative difference for each dtype; ``what`` runs, and ``remark`` ends the message."""
+    return {dtype: _compare(rule, run, *_trajectory(rule, dtype), what, remark) for dtype in dtypes}
+
+
+def _compare(
+    rule: UpdateRule,
+    run: Callable[[Trajectory], Array],
+    trajectory: Trajectory,
+    expected: Array,
+    what: str,
+    remark: str,
+) -> float:
     """Return the largest relative difference on one trajectory."""
     try:
         found = run(trajectory)
     except Exception as error:
-        raise SolError(f"the emitted source fails in {trajectory.dtype}: {type(error).__name__}: {error}") from error
+        raise SolError(f"{what} fails in {trajectory.dtype}: {type(error).__name__}: {error}") from error
     if found.shape != expected.shape:
-        what = " and the evaluation weights" if trajectory.averages else ""
+        weights = " and the evaluation weights" if trajectory.averages else ""
         raise SolError(
-            f"the emitted source does not match the rule {rule}: its result is of shape {[*found.shape]}, and the "
-            f"parameters{what} after each step are of shape {[*expected.shape]}"
+            f"{what} does not match the rule {rule}: its result is of shape {[*found.shape]}, and the "
+            f"parameters{weights} after each step are of shape {[*expected.shape]}"
         )
     # Compare each element, including infinities, until it is nan. Later steps differ: libraries disagree on sign(nan).
     defined = np.logical_and.accumulate(~np.isnan(expected), axis=0)
@@ -154,12 +282,22 @@ def _compare(rule: UpdateRule, run: Callable[[Trajectory], Array], trajectory: T
             wrong &= ~((abs(found - expected) <= allowed) | np.isinf(allowed))
     if wrong.any():
         t, i = (int(index[0]) for index in np.nonzero(wrong))
+        column = i % trajectory.layout.ends[-1]
+        largest = np.max(difference[t], where=wrong[t], initial=0.0)
         raise SolError(
-            f"the emitted source does not match the rule {rule}: in {trajectory.dtype}, step {t + 1} moves a parameter "
-            f"from {float(before[t, i])!r} to {float(found[t, i])!r}, not {float(expected[t, i])!r}. "
-            "The exporter has a bug; --no-verify skips this check"
+            f"{what} does not match the rule {rule}: in {trajectory.dtype}, step {t + 1} moves a parameter "
+            f"from {float(before[t, i])!r} to {float(found[t, i])!r}, not {float(expected[t, i])!r} "
+            f"({_place(trajectory.layout, column)}, with the gradient {trajectory.gradients[t, column]:.3g}; relative "
+            f"difference {difference[t, i]:.2g}, at most {largest:.2g} in this step)"
+            + (f". {remark}" if remark else "")
         )
     return float(np.max(difference, where=defined, initial=0.0))
+
+
+def _place(layout: Layout, column: int) -> str:
+    """Which tensor holds a number."""
+    index = bisect.bisect_right(layout.ends, column)
+    return f"in tensor {index + 1} of {len(layout.shapes)}, of shape {[*layout.shapes[index]]}"
 
 
 def _amplification(rule: UpdateRule, trajectory: Trajectory) -> Array:
@@ -205,14 +343,14 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
     single = dtype != "float64"
     tiny, huge = (1e-30, 1e15) if single else (1e-200, 1e120)
     kinds = [
-        random.normal(size=(_STEPS, 24)),
-        random.normal(size=(_STEPS, 24)) * 10.0 ** random.uniform(-8, 3, size=(1, 24)),
-        random.normal(size=(_STEPS, 24)) * 10.0 ** random.uniform(-8, 3, size=(_STEPS, 24)),
-        random.normal(size=(_STEPS, 8)) * tiny,
-        random.normal(size=(_STEPS, 8)) * huge,
-        np.ones((_STEPS, 4)) * random.normal(size=4),
-        (-1.0) ** np.arange(_STEPS)[:, None] * random.normal(size=4),
-        np.zeros((_STEPS, 4)),
+        random.normal(size=(STEPS, 24)),
+        random.normal(size=(STEPS, 24)) * 10.0 ** random.uniform(-8, 3, size=(1, 24)),
+        random.normal(size=(STEPS, 24)) * 10.0 ** random.uniform(-8, 3, size=(STEPS, 24)),
+        random.normal(size=(STEPS, 8)) * tiny,
+        random.normal(size=(STEPS, 8)) * huge,
+        np.ones((STEPS, 4)) * random.normal(size=4),
+        (-1.0) ** np.arange(STEPS)[:, None] * random.normal(size=4),
+        np.zeros((STEPS, 4)),
     ]
     gradients = np.concatenate(kinds, axis=1)
     gradients[random.uniform(size=gradients.shape) < 0.1] = 0.0
@@ -225,7 +363,7 @@ def _trajectory(rule: UpdateRule, dtype: str) -> tuple[Trajectory, Array]:
         layout, gradients = _tensors(random, dtype)
     start = np.asarray(random.normal(size=gradients.shape[1]))
     horizon = _HORIZON if rule.needs_horizon else None
-    losses = _rounded(10.0 ** random.uniform(-3, 1, _STEPS), dtype) if program.uses("loss") else None
+    losses = _rounded(10.0 ** random.uniform(-3, 1, STEPS), dtype) if program.uses("loss") else None
     before, after = _reference(rule, _rounded(start, dtype), gradients, horizon, dtype, layout, losses)
     return Trajectory(before, gradients, _LR, horizon, dtype, layout, rule.evaluation is not None, losses), after
 
@@ -234,13 +372,13 @@ def _tensors(random: np.random.Generator, dtype: str) -> tuple[Layout, Array]:
     """Return tensors and gradients of ordinary, small, large and varying sizes, zeros, and gradients that stop."""
     tiny, huge = (1e-15, 1e12) if dtype != "float64" else (1e-100, 1e60)
     shapes = ((4, 6), (12,), (), (0,), (2, 3, 2, 2), (3, 5), (7,), (3, 3), (4, 2))
-    varying = 10.0 ** random.uniform(-4, 2, size=(_STEPS, 1))
+    varying = 10.0 ** random.uniform(-4, 2, size=(STEPS, 1))
     scales: list[Array] = [*map(np.asarray, (1.0, 1e-3, 1.0, 1.0, varying, tiny, 0.0, huge, 1.0))]
     parts = []
     for shape, scale in zip(shapes, scales):
         size = int(np.prod(shape, dtype=int))
-        parts.append(scale * (random.normal(size=(_STEPS, size)) + 0.5 * random.normal(size=size)))
-    parts[-1][_STEPS // 3 :] = 0.0
+        parts.append(scale * (random.normal(size=(STEPS, size)) + 0.5 * random.normal(size=size)))
+    parts[-1][STEPS // 3 :] = 0.0
     gradients = np.concatenate(parts, axis=1)
     gradients[random.uniform(size=gradients.shape) < 0.05] = 0.0
     return Layout(shapes), _rounded(gradients, dtype)

@@ -265,15 +265,26 @@ def test_check_task_refuses_equal_pools(make_task):
             r"cpu, the batch holds float32 \[16, 5\] on cpu, float32 \[16, 2\] on cpu",
         ),
         ({"loss": lambda self, model, batch: {}}, r"pool\('valid'\): .* must return a scalar tensor, got dict; return"),
-        ({"build": lambda self, generator: None}, r"pool\('valid'\): .*build of regression must return a module, got N"),
-        ({"batches": lambda self, split, generator: None}, r"pool\('valid'\): .* must return an iterator, got NoneType"),
+        (
+            {"build": lambda self, generator: None},
+            r"pool\('valid'\): .*build of regression must return a module, got N",
+        ),
+        (
+            {"batches": lambda self, split, generator: None},
+            r"pool\('valid'\): .* must return an iterator, got NoneType",
+        ),
     ],
 )
 def test_check_task_checks_the_members_of_a_pool(make_task, members, message):
     task = pooled(make_task)
     kind = type(task)
-    broken_kind = type("Broken", (kind,), members)
-    task.pool = lambda split: broken_kind(split) if split == "valid" else kind(split)
+
+    def pool(split):
+        member = type("Broken", (kind,), members)(split) if split == "valid" else kind(split)
+        member.horizon = members.get("horizon", 12) if split == "valid" else 12
+        return member
+
+    task.pool = pool
     with pytest.raises(AssertionError, match=message) as raised:
         check_task(task)
     assert "\n" not in str(raised.value)
@@ -315,7 +326,8 @@ def failing_later(self, split, generator):
 
 @pytest.mark.parametrize("bad", [{"loss": 1.0}, torch.ones(3), torch.tensor(1.0), 1.0, None])
 def test_check_task_names_a_loss_that_is_none_at_any_call(make_task, bad):
-    task = broken(make_task, loss=first_time(make_task.loss, bad))
+    members = {"loss": first_time(make_task.loss, bad), "evaluate": lambda self, model, split: {"loss": 1.0}}
+    task = broken(make_task, **members)
     with pytest.raises(AssertionError, match=r"loss of regression (must return a scalar tensor|has no gradient)"):
         check_task(task)
 
