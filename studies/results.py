@@ -387,8 +387,8 @@ def figure6() -> str:
         words, better = standing(comparison, "test", "loss", larger=False)
         parts += [
             about(record),
-            f"The rule, `{record['rules']['learned']}`, was learned on a ResNet-18 over 60 steps, by an earlier version of"
-            " `studies/table3.py`. It decays; the rates of AdamW are constant.",
+            f"The rule, `{record['rules']['learned']}`, was learned on a ResNet-18 over 60 steps, by an earlier version"
+            " of `studies/table3.py`. It decays; the rates of AdamW are constant.",
             f"![Training loss over the steps]({CURVES['figure6'].name})",
             table(["loss after the last step", "training", "validation", "test"], rows),
             verdict((f"lower test loss than AdamW: {words}", better)),
