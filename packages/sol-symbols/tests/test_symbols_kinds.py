@@ -11,6 +11,7 @@ from sol_symbols import (
     STANDARD,
     ZOO,
     Feature,
+    Hyperparameter,
     Kind,
     Layout,
     Recurrence,
@@ -23,6 +24,7 @@ from sol_symbols import (
     plot,
     probed_parity,
     probed_scaling_degree,
+    resolve_rule,
     scaling_degree,
     simplify,
     value_ranges,
@@ -132,13 +134,83 @@ def test_matrices_and_vectors_can_have_rules_of_their_own(text):
         ("matrices: orth(m) where beta1 = 0.95; vectors: ad", "beta1 is 0.95 for matrices and 0.9 for vectors"),
         ("matrices: ld*m where T = 3; vectors: ld*g where T = 4", "T is 3 for matrices and 4 for vectors"),
         ("matrices: g evaluate ema_weights; vectors: g", "cannot have evaluation weights"),
-        ("matrices: ld; vectors: g", "matrices reduces coordinate values"),
+        (
+            "matrices: ld; vectors: g",
+            r"matrices takes coordinate values .* a run value .*; write x\*\(1 - is_vector\) for matr",
+        ),
+        (
+            "matrices: orth(m); vectors: rms(g)",
+            r"vectors takes .* a tensor value .*; write x\*is_vector for vectors\(x\)",
+        ),
         ("matrices: foo; vectors: g", "unknown name 'foo'"),
     ],
 )
 def test_rules_by_shape_that_do_not_fit_together_are_refused(text, message):
     with pytest.raises(RuleError, match=message):
         UpdateRule.parse(text)
+
+
+WIDER = STANDARD.extended(
+    Hyperparameter("kappa", 0.3, 0.0, 1.0, ""),
+    Feature("g2", "g**4", inline=True),
+    Feature("ad", "g"),
+    Recurrence("k", "kappa*k_prev + g2", 0.5),
+)
+
+
+@pytest.mark.parametrize("mine", ["ad + k", "ad", "k"])
+def test_each_part_keeps_its_own_definitions(mine, tmp_path):
+    """A rule file has definitions of its own, which the other part's vocabulary lacks or has another meaning for."""
+    rule = UpdateRule.parse(mine, WIDER)
+    (tmp_path / "mine.json").write_text(rule.to_json())
+    x = data()[0][:, :6]
+    vector, matrix = x, x.reshape(-1, 2, 3)
+    for vocabulary in (None, WIDER):
+        stored = rule if vocabulary else UpdateRule.from_json(rule.to_json())
+        both = UpdateRule.by_shape(matrices=UpdateRule.parse("g + 2*m"), vectors=stored)
+        np.testing.assert_array_equal(both.evaluate(vector), rule.evaluate(vector))
+        np.testing.assert_array_equal(both.evaluate(matrix), UpdateRule.parse("g + 2*m").evaluate(matrix))
+        assert UpdateRule.from_json(both.to_json()) == both
+    path = tmp_path / "mine.json"
+    for text, x in ((f"matrices: m; vectors: {path}", vector), (f"vectors: m; matrices: {path}", matrix)):
+        np.testing.assert_array_equal(resolve_rule(text).evaluate(x), rule.evaluate(x))
+    np.testing.assert_array_equal(
+        resolve_rule(f"matrices: kappa*g where kappa = 0.3; vectors: {path}").evaluate(vector), rule.evaluate(vector)
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            "ad",
+            r"'ad' stands for 'm_hat/\(eps \+ sqrt\(v_hat\)\)' for matrices and 'g' for vectors: rename one of the two",
+        ),
+        (
+            "k*g where k = 2",
+            "'k' stands for 'a number' for matrices and 'g\\*\\*4 .*, from 0.5 per coordinate' for vec",
+        ),
+        ("kappa*g where kappa = 2", "kappa is 2 for matrices and 0.3 for vectors, which share what follows from it"),
+    ],
+)
+def test_a_name_with_two_meanings_in_the_parts_is_refused(other, message):
+    with pytest.raises(RuleError, match=message):
+        UpdateRule.by_shape(matrices=UpdateRule.parse(other), vectors=UpdateRule.parse("ad + k", WIDER))
+    per_tensor = UpdateRule.parse("g*k", STANDARD.extended(Recurrence("k", "k_prev + 1", 1, kind=Kind.TENSOR)))
+    with pytest.raises(RuleError, match=r"'k' stands for '.*, from 0.5 per coordinate' for .* '.*, from 1 per tensor'"):
+        UpdateRule.by_shape(matrices=UpdateRule.parse("k", WIDER), vectors=per_tensor)
+
+
+def test_memory_is_counted_by_kind():
+    kinds = STANDARD.extended(Recurrence("vr", "all_rms(g)", kind=Kind.RUN))
+    texts = ("g", "m", "ad", "g/(sqrt(v_mean) + eps)", "ad*tensor_rate*vr")
+    assert [UpdateRule.parse(text, kinds).memory for text in texts] == [
+        "0 states per parameter",
+        "1 state per parameter",
+        "2 states per parameter",
+        "0 states per parameter, 1 per tensor",
+        "2 states per parameter, 1 per tensor, 1 per run",
+    ]
 
 
 def test_a_part_has_the_horizon_and_the_rate_of_the_other_one():
@@ -307,7 +379,9 @@ def test_elementwise_rules_are_stored_as_they_were():
         ("norm(2)", "norm reduces coordinate values .* its argument is a number", 5),
         ("all_rms(c*t) where c = 2", "all_rms reduces .* a run value", 8),
         ("rms", "'rms' is an operator", 0),
-        ("rms(g, m)", r"operator 'rms' takes 1 argument\(s\)", 0),
+        ("orth(2)", "orth takes coordinate values .* its argument is a number", 5),
+        ("dot(g)", "operator 'dot' takes 2 arguments, got 1", 0),
+        ("rms(g, m)", "operator 'rms' takes 1 argument, got 2", 0),
     ],
 )
 def test_wrong_mixtures_are_refused_with_the_place(text, message, place):
@@ -393,7 +467,7 @@ def test_the_loss_is_a_number_of_the_run():
     assert parity(LOSSY.expression, STANDARD) == probed_parity(LOSSY) == -1
     degrees = [scaling_degree(STANDARD.parse(text), STANDARD) for text in ("loss*g", "loss/norm(g)*sign(g)")]
     assert degrees == [2, 0]
-    assert [probed_scaling_degree(UpdateRule.parse(text)) for text in ("loss*g", str(polyak))] == [2.0, 0.0]
+    assert [probed_scaling_degree(UpdateRule.parse(text)) for text in ("loss*g", str(polyak))] == [2.0, None]
     plot(LOSSY)
     assert simplify(LOSSY).rule == LOSSY
     value_ranges(LOSSY)

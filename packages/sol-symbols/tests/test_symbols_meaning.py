@@ -1,10 +1,12 @@
 """What rules compute, how they answer to sign and scale, and where they are found."""
 
 import json
+import math
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,14 @@ from sol_symbols import (
     lower,
     lower_features,
     parity,
+    plot,
     probed_parity,
     probed_scaling_degree,
     resolve_rule,
     scaling_degree,
+    simplify,
     symbol,
+    value_ranges,
     write_atomically,
 )
 from sol_symbols.cli import main
@@ -313,8 +318,7 @@ def test_symmetries_of_the_zoo_are_confirmed_by_probes(name):
     rule = replace(rule, values={**rule.values, "eps": 1e-16}) if "eps" in rule.values else rule  # it counts as 0
     assert probed_parity(rule) == parity(rule.expression, rule.vocabulary) == -1
     degree = scaling_degree(rule.expression, rule.vocabulary)
-    # A norm of at most 1, which few probes exceed; wd*w, where wd is 0; parameters of at most the size of the probes'.
-    if name not in ("mars", "novograd", "schedule-free-adamw", "sol-elementwise", "sol-general", "sol-fits"):
+    if name not in ("novograd", "schedule-free-adamw"):  # with wd*w, where wd is 0
         assert probed_scaling_degree(rule) == (None if degree is None else float(degree))
 
 
@@ -323,12 +327,20 @@ def test_symmetries_of_the_zoo_are_confirmed_by_probes(name):
     [
         ("g**3", -1, 3), ("sqrt(abs(g))", 1, 0.5), ("1/m_hat", -1, -1), ("1", 1, 0), ("exp(g)", 0, None),
         ("g + ad", -1, None), ("0", 1, None), ("g*abs(w)", -1, None), ("g - g*sign(g)**2", -1, None),
+        ("g/(abs(g) + eps) where eps = 0.1", -1, 0), ("g*min(1, rms(w))", -1, None), ("loss*g", -1, 2),
+        ("v_res", 1, 2), ("1/g_max", 1, -1),
+        # what limits large gradients, in all tensors or in one, leaves small ones alone
+        ("g*min(1, inv0(all_rms(g)))", -1, None), ("g*min(1, loss*inv0(all_dot(g, g)))", -1, None),
+        ("g*min(1, 1e6*inv0(rms(g)))", -1, None), ("g*min(1, 1e-4*inv0(rms(g)))", -1, None),
+        ("g*min(1, 1e6*inv0(norm(m)))", -1, None), ("clip(g, 1e7)", -1, None),
+        ("g*g*step(1 - all_rms(g)) + g*step(all_rms(g) - 1)", 0, None),
     ],
 )  # fmt: skip
 def test_symmetries_are_found_by_probes_alone(text, odd, degree):
     rule = UpdateRule.parse(text)
     assert probed_scaling_degree(rule) == degree
-    assert probed_parity(rule) == (1 if not rule.evaluate(history(5), 1.0).any() else odd)
+    values = rule.evaluate(history(5), 1.0, losses=np.ones(5))
+    assert probed_parity(rule) == (1 if not values.any() else odd)
 
 
 def test_vocabularies_refuse_what_cannot_be():
@@ -341,6 +353,34 @@ def test_vocabularies_refuse_what_cannot_be():
     ]:
         with pytest.raises(RuleError, match=message):
             STANDARD.extended(entry)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: STANDARD.extended("g/2"), "a vocabulary is a Hyperparameter, a Recurrence or a Feature, got 'g/2'"),
+        (lambda: Feature("q", 1), "the definition of a Feature must be text, got 1"),
+        (lambda: Recurrence("q", None), "the update of a Recurrence must be text, got None"),
+        (
+            lambda: Recurrence("q", "g", kind="tensor"),
+            "the kind of state 'q' must be one of Kind.RUN, .*, got 'tensor'",
+        ),
+        (lambda: Recurrence("q", "g", "0"), "the init of state 'q' must be an int or a float, got '0'"),
+        (lambda: Recurrence("q", "g", math.nan), "the init of state 'q' = nan is not a finite number"),
+        (lambda: Recurrence("q", "g", 10**400), "the init of state 'q' is beyond the range of float64"),
+        (
+            lambda: UpdateRule.by_shape("g", ZOO["adam"]),
+            "rule must be an UpdateRule, got 'g': resolve_rule reads texts",
+        ),
+        *(
+            (partial(function, "ad"), "rule must be an UpdateRule, got 'ad': resolve_rule reads texts and paths")
+            for function in (evaluator, simplify, value_ranges, plot, probed_parity, probed_scaling_degree)
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused_at_the_door(make, message):
+    with pytest.raises(RuleError, match=message):
+        make()
 
 
 def test_a_feature_of_ones_own_travels_with_the_rule():

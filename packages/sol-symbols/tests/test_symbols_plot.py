@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from sol_symbols import ZOO, RuleError, SolError, UpdateRule, plot
+from sol_symbols import ZOO, RuleError, SolError, UpdateRule, plot, responses
 from sol_symbols.cli import main
 
 
@@ -36,6 +36,39 @@ def test_rules_of_all_kinds_can_be_drawn(text, tmp_path):
     rule = UpdateRule.parse(text.replace(" where T = 1", "") if "ld" not in text else text)
     plot(rule, tmp_path / "rule.png")
     assert (tmp_path / "rule.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "memory"),
+    [
+        ("g*min(1, loss*inv0(all_dot(g, g)))", False), ("g*inv0(all_rms(g))", False), ("g*inv0(norm(g))", False),
+        ("m*inv0(gmean(rms(g)))", True), ("g*inv0(all_rms(m))", True), ("dot(g, m_prev)*m", True),
+    ],
+)  # fmt: skip
+def test_each_point_is_of_an_optimizer_of_its_own(text, memory):
+    rule, noise = UpdateRule.parse(text), 0.1 * np.random.default_rng(0).normal(size=(51, 15))
+    lines = responses(rule, 0.1)[0].lines
+    for line, mean in zip(lines, (0.9, 0.0, -0.9)):
+        past = 0.1 * (mean + np.sqrt(1 - mean**2) * np.tile([1.0, -1.0], 25))
+        for x, phi in zip(line.x[::40], line.phi[::40]):
+            alone = rule.evaluate(np.column_stack([[*past, x], noise]), losses=np.ones(51))
+            np.testing.assert_allclose(phi, alone[-1, 0], rtol=1e-9, atol=1e-12)
+    assert np.allclose(lines[0].phi, lines[2].phi) is not memory
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("matrices: orth(m); vectors: ad", True), ("orth(m)", True), ("g*tensor_scale", True), ("g/fan_in", True),
+        ("g*inv0(rms(g))", False), ("ad", False),
+    ],
+)  # fmt: skip
+def test_titles_say_where_curves_are_those_of_vectors(text, said):
+    rule = UpdateRule.parse(text)
+    assert {panel.title.endswith(", for vectors") for panel in responses(rule)} == {said}
+    if "vectors:" in text:
+        alone = responses(UpdateRule.parse("ad"))[2].lines[0]
+        np.testing.assert_allclose(responses(rule)[2].lines[0].phi, alone.phi)
 
 
 def test_show_draws(tmp_path, capsys):

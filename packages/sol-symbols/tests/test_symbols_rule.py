@@ -233,7 +233,7 @@ def test_what_is_no_rule_file_is_refused(text, message):
         ("bc1*g where bc1 = 1", "'bc1' cannot name a constant"),
         ("m_prev*g where m_prev = 1", "'m_prev' cannot name a constant"),
         ("exp*exp(g) where exp = 1", "'exp' cannot name a constant|is an operator"),
-        ("lr*g where lr = 1", "unknown name 'lr'"),
+        ("lr*g where lr = 1", "lr multiplies the whole formula: leave it out here"),
         ("c*g", "unknown name 'c'"),
     ],
 )

@@ -127,7 +127,7 @@ def test_bad_ones_in_json_are_refused(value):
 
 
 def test_only_they_can_use_the_learning_rate():
-    with pytest.raises(RuleError, match="unknown name 'lr'"):
+    with pytest.raises(RuleError, match="lr multiplies the whole formula"):
         UpdateRule.parse("lr*g evaluate ema_weights")
 
 

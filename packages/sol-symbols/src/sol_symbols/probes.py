@@ -7,7 +7,8 @@ reductions, the columns of a scale are a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy
 import sympy
@@ -54,17 +55,23 @@ def _layout(coordinates: int) -> Layout:
 
 
 def measure(
-    rule: UpdateRule, expressions: Sequence[sympy.Expr], gradients: Array, parameters: Array, scale: float | Array = 1.0
+    rule: UpdateRule,
+    expressions: Sequence[sympy.Expr],
+    gradients: Array,
+    parameters: Array,
+    scale: float | Array = 1.0,
+    others: Mapping[str, float] = MappingProxyType({}),
 ) -> Array:
     """``expressions`` over the rule's vocabulary and values along the trajectories, [expressions, STEPS, coordinates].
 
     The horizon of schedules is :data:`HORIZON` steps. Losses are some positive numbers times ``scale``. Runs that know
-    nothing of each other can have an axis before that of the coordinates; ``scale`` then has one number for each.
+    nothing of each other can have an axis before that of the coordinates; ``scale`` then has one number for each. The
+    values in ``others`` replace those of the rule.
     """
     program = lower_features(tuple(expressions), rule.vocabulary)
     evaluator = Evaluator(program, numpy, _layout(gradients.shape[-1]) if program.reduces else None)
     defaults = {name: h.default for name, h in rule.vocabulary.hyperparameters.items()}
-    values, state, steps = {**defaults, **rule.values, "T": float(HORIZON)}, evaluator.init(gradients[0]), []
+    values, state, steps = {**defaults, **rule.values, **others, "T": float(HORIZON)}, evaluator.init(gradients[0]), []
     with numpy.errstate(all="ignore"):
         for t, (g, w) in enumerate(zip(gradients, parameters), start=1):
             outputs, state = evaluator.step(g, state, w, t, values, scale * (0.5 + t % 7))

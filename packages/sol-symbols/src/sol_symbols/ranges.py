@@ -19,7 +19,7 @@ from sol_symbols.errors import RuleError
 from sol_symbols.grammar import format_expression
 from sol_symbols.intervals import Bound
 from sol_symbols.operators import Reduction, operator_of
-from sol_symbols.rule import UpdateRule
+from sol_symbols.rule import UpdateRule, checked_rule
 
 __all__ = ["FORMATS", "NumberFormat", "Ranges", "value_ranges"]
 
@@ -89,6 +89,7 @@ def value_ranges(
     >>> value_ranges(UpdateRule.parse("exp(2*g)"), gradient=10).warnings
     ('exp(2*g) in phi can reach 4.85e+08, above float16 (6.55e+04)',)
     """
+    rule = checked_rule(rule)
     for name, value in (("gradient", gradient), ("parameter", parameter)):
         if not (math.isfinite(value) and value > 0):
             raise RuleError(f"{name} must be a positive number, got {value!r}")

@@ -19,7 +19,7 @@ import numpy
 
 from sol_symbols.errors import RuleError
 from sol_symbols.kinds import Layout
-from sol_symbols.rule import UpdateRule, lower
+from sol_symbols.rule import UpdateRule, checked_rule, lower
 
 __all__ = ["Line", "Panel", "responses"]
 
@@ -81,6 +81,7 @@ def responses(rule: UpdateRule, scale: float = 1.0) -> tuple[Panel, Panel, Panel
     >>> schedule.axis, [line.label for line in schedule.lines]
     ('t/T, with T = 100', ['steady', 'alternating, at its +'])
     """
+    rule = checked_rule(rule)
     if not 0 < scale < _LARGEST:
         raise RuleError(f"scale must be a positive number below {_LARGEST:g}, got {scale!r}")
     steps = min(int(rule.horizon or _DEFAULT_STEPS), 10 * _DEFAULT_STEPS)
@@ -94,25 +95,25 @@ def _history(mean: Any, steps: int, scale: float) -> numpy.ndarray:
     return scale * (mean + signs * numpy.sqrt(1 - mean**2))
 
 
-def _last(rule: UpdateRule, gradients: numpy.ndarray, steps: int) -> numpy.ndarray:
+def _last(rule: UpdateRule, gradients: numpy.ndarray, steps: int, scale: float) -> numpy.ndarray:
     """phi at the end of the gradients, [coordinates]."""
-    return _along(rule, gradients, steps if rule.needs_horizon else None)[-1]
+    return _along(rule, gradients, steps if rule.needs_horizon else None, scale)[-1]
 
 
-def _along(rule: UpdateRule, gradients: numpy.ndarray, horizon: float | None) -> numpy.ndarray:
-    """phi along the gradients, [steps, coordinates]."""
+def _along(rule: UpdateRule, gradients: numpy.ndarray, horizon: float | None, scale: float) -> numpy.ndarray:
+    """phi along the gradients, which are of size ``scale``, [steps, coordinates]."""
     if not lower(rule).reduces:
         return rule.evaluate(gradients, 0.0, horizon)
     steps, count = gradients.shape
     losses = numpy.ones(steps)
-    noise = numpy.random.default_rng(0).normal(size=(steps, 1, _OTHERS)) * numpy.sqrt((gradients[0] ** 2).mean())
+    noise = scale * numpy.random.default_rng(0).normal(size=(steps, 1, _OTHERS))
     tensors = numpy.concatenate([gradients[..., None], numpy.repeat(noise, count, axis=1)], axis=2)
     phi = rule.evaluate(tensors, 0.0, horizon, Layout(((1 + _OTHERS,),)), losses)  # an optimizer for each coordinate
     return numpy.asarray(phi[..., 0])
 
 
 def _title(rule: UpdateRule, shown: str) -> str:
-    names = {entry.name for entry in (*rule.calls, *rule.inputs)}
+    names = {operator.name for operator in rule.calls} | {entry.name for entry in rule.inputs}
     return shown if names.isdisjoint(_BY_SHAPE) else f"{shown}, for vectors"
 
 
@@ -120,7 +121,7 @@ def _to_gradient(rule: UpdateRule, scale: float, steps: int) -> Panel:
     g, lines = numpy.linspace(-3, 3, _POINTS), []
     for mean in (0.9, 0.0, -0.9):
         past = numpy.repeat(_history(mean, steps // 2, scale), _POINTS, axis=1)
-        phi = _last(rule, numpy.vstack([past, scale * g]), steps)
+        phi = _last(rule, numpy.vstack([past, scale * g]), steps, scale)
         lines.append(Line(f"{mean * scale:.3g}", scale * g, _gaps(phi)))
     title = _title(rule, f"step {steps // 2 + 1} of {steps}")
     return Panel(title, "gradient of this step, g", "mean of past gradients", tuple(lines))
@@ -130,7 +131,7 @@ def _to_momentum(rule: UpdateRule, scale: float, steps: int) -> Panel:
     mean, lines = numpy.linspace(-1, 1, _POINTS), []
     past = _history(mean, steps // 2, scale)
     for g in (1.0, 0.0, -1.0):
-        phi = _last(rule, numpy.vstack([past, numpy.full_like(past[:1], g * scale)]), steps)
+        phi = _last(rule, numpy.vstack([past, numpy.full_like(past[:1], g * scale)]), steps, scale)
         lines.append(Line(f"{g * scale:.3g}", scale * mean, _gaps(phi)))
     title = _title(rule, f"step {steps // 2 + 1} of {steps}")
     return Panel(title, "mean of past gradients (momentum)", "gradient of this step", tuple(lines))
@@ -140,7 +141,7 @@ def _schedule(rule: UpdateRule, scale: float, steps: int) -> Panel:
     t, lines = numpy.arange(1, steps + 1), []
     horizon = steps if rule.needs_horizon else None
     for signs, label in ((numpy.ones(steps), "steady"), ((-1.0) ** (t - 1), "alternating, at its +")):
-        phi = _along(rule, scale * signs[:, None], horizon)[:, 0]
+        phi = _along(rule, scale * signs[:, None], horizon, scale)[:, 0]
         shown = signs > 0
         lines.append(Line(label, (t / steps)[shown], _finite(phi)[shown]))
     axis, legend = f"t/T, with T = {steps}", f"gradients of size {scale:g}"

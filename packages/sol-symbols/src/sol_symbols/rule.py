@@ -64,7 +64,7 @@ from sol_symbols.vocabulary import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Complexity", "RuleEvaluator", "UpdateRule", "evaluator", "lower", "lower_evaluation"]
+__all__ = ["Complexity", "RuleEvaluator", "UpdateRule", "checked_rule", "evaluator", "lower", "lower_evaluation"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 
@@ -362,7 +362,7 @@ class UpdateRule:
         >>> print(UpdateRule.by_shape(matrices=muon, vectors=adam))
         matrices(orth(m)) + vectors(0.3*ad) where lr = 0.01
         """
-        if matrices.evaluation is not None or vectors.evaluation is not None:
+        if checked_rule(matrices).evaluation is not None or checked_rule(vectors).evaluation is not None:
             raise RuleError("a rule by kind of parameter cannot have evaluation weights")
         given = [{name: x for name, x in rule.values.items() if x is not None} for rule in (matrices, vectors)]
         values, own = {**vectors.values, **given[1], **given[0]}, dict[sympy.Symbol, sympy.Expr]()
@@ -458,33 +458,35 @@ class UpdateRule:
 
 
 def _merged(matrices: UpdateRule, vectors: UpdateRule) -> Vocabulary:
-    """The vocabulary of ``matrices`` with the definitions and hyperparameters that ``vectors`` uses."""
-    meanings = [{**dict.fromkeys(rule.values, "a number"), **_meanings(rule)} for rule in (matrices, vectors)]
-    for name in sorted(meanings[0].keys() & meanings[1].keys()):
-        first, second = (meaning[name] for meaning in meanings)
-        if first != second:
-            raise RuleError(f"{quoted(name)} is {first} for matrices and {second} for vectors: rename one of the two")
+    """The vocabulary of ``matrices``, with the definitions and hyperparameters that ``vectors`` uses."""
     known, added = matrices.vocabulary, vectors.vocabulary
-    entries: list[Hyperparameter | Recurrence | Feature] = [
-        entry for name, entry in added.hyperparameters.items() if name in vectors.values.keys() - matrices.values.keys()
-    ]
-    for name in vectors.live:  # definitions in full: abbreviations in them can differ
-        text = format_expression(added.definitions[name])
-        if name in matrices.live:
-            continue
-        if name in added.recurrences:
-            entries.append(replace(added.recurrences[name], update=text))
-        else:
-            entries.append(replace(added.features[name], definition=text))
-    return known if known is added else known.extended(*entries)
+    if known is added:
+        return known
+    first, second = _meanings(matrices), _meanings(vectors)
+    for name in sorted(first.keys() & second.keys()):
+        if first[name] != second[name]:
+            both = f"{quoted(first[name])} for matrices and {quoted(second[name])} for vectors"
+            raise RuleError(f"{quoted(name)} stands for {both}: rename one of the two")
+    entries: list[Hyperparameter | Recurrence | Feature] = []
+    for name in second:
+        if name in added.hyperparameters and not (name in first and name in known.hyperparameters):
+            entries.append(added.hyperparameters[name])
+        elif name in added.definitions and name not in first:
+            text = format_expression(added.definitions[name])  # in full: the vocabularies' abbreviations can differ
+            state = added.recurrences.get(name)
+            entries.append(replace(state, update=text) if state else replace(added.features[name], definition=text))
+    return known.extended(*entries)
 
 
 def _meanings(rule: UpdateRule) -> dict[str, str]:
-    """The definitions that a rule uses, in words."""
-    texts = {name: quoted(format_expression(rule.vocabulary.definitions[name])) for name in rule.live}
-    states = {name: rule.vocabulary.recurrences[name] for name in rule.states}
-    starts = {name: f"{texts[name]} from {s.init:g} per {s.kind.label}" for name, s in states.items()}
-    return texts | starts
+    """The definitions that a rule uses as text, and its numbers."""
+    texts = dict.fromkeys(rule.values, "a number")
+    for name in rule.live:
+        texts[name] = format_expression(rule.vocabulary.definitions[name])
+        if name in rule.states:
+            state = rule.vocabulary.recurrences[name]
+            texts[name] += f", from {state.init!r} per {state.kind.label}"
+    return texts
 
 
 def _checked_horizon(value: float | None) -> float | None:
@@ -511,6 +513,13 @@ def _frozen(evaluation: sympy.Expr, vocabulary: Vocabulary, expand: bool = True)
     return lower_features((evaluation,), vocabulary, expand, frozen=True)
 
 
+def checked_rule(rule: UpdateRule) -> UpdateRule:
+    """``rule``, or a :class:`RuleError` if it is something else, such as a rule's text."""
+    if not isinstance(rule, UpdateRule):
+        raise RuleError(f"rule must be an UpdateRule, got {quoted(rule)}: resolve_rule reads texts and paths")
+    return rule
+
+
 def lower_evaluation(rule: UpdateRule, expand: bool = True) -> Program:
     """The straight-line code of the rule's evaluation weights; states keep their values.
 
@@ -528,6 +537,7 @@ def lower(rule: UpdateRule, expand: bool = True, clock: str = "t") -> Program:
     Without ``expand``, ``inv0`` and ``step`` stay. ``clock`` is the name of the step in schedules, as in ``t/T``; a
     parameter that is frozen at first counts its own steps ``t`` from its first gradient.
     """
+    rule = checked_rule(rule)
     return lower_features((rule.expression,), rule.vocabulary, expand, clock, rule.states)
 
 
@@ -542,7 +552,7 @@ class RuleEvaluator(Evaluator):
         hoist: bool = False,
         layout: Layout | None = None,
     ) -> None:
-        if rule.needs_horizon and rule.horizon is None and horizon is None:
+        if checked_rule(rule).needs_horizon and rule.horizon is None and horizon is None:
             raise RuleError(f"the rule {rule} has a schedule: set its horizon T, the number of steps")
         program = lower(rule)
         super().__init__(hoisted(program) if hoist else program, xp, layout)

@@ -28,7 +28,7 @@ from sol_symbols.errors import RuleError
 from sol_symbols.grammar import count_terms, expand_terms, symbol, tidy
 from sol_symbols.intervals import ANYTHING, Bound
 from sol_symbols.probes import measure, trajectories
-from sol_symbols.rule import UpdateRule
+from sol_symbols.rule import UpdateRule, checked_rule
 from sol_symbols.vocabulary import Vocabulary
 
 __all__ = ["Simplification", "round_constants", "simplify"]
@@ -74,6 +74,7 @@ def simplify(rule: UpdateRule, digits: int | None = None) -> Simplification:
     >>> print(done.rule, f"{done.change:.1g}")
     0.32*m 0.01
     """
+    rule = checked_rule(rule)
     if digits is not None and digits < 1:
         raise RuleError(f"digits must be at least 1, got {digits}")
     probes = trajectories()

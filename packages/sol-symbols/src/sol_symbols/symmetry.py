@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy
 import sympy
@@ -20,15 +19,16 @@ import sympy
 from sol_symbols.grammar import symbol
 from sol_symbols.operators import operator_of
 from sol_symbols.probes import measure, trajectories
-from sol_symbols.rule import UpdateRule
+from sol_symbols.rule import UpdateRule, checked_rule
 from sol_symbols.vocabulary import Vocabulary
 
 __all__ = ["parity", "probed_parity", "probed_scaling_degree", "scaling_degree"]
 
 _FACTOR = 64.0  # a power of 4: rounding is the same at all scales
-_SCALES = _FACTOR ** numpy.arange(-3, 6)  # of the gradients of a run each: 4e-6 to 1e9
+_SCALES = numpy.array([_FACTOR**k for k in range(-3, 6)])  # of the gradients of a run each: 4e-6 to 1e9
 _SIZES = (0.3, 1.0, 3.0)  # of the tensors in a run, times its scale
-_NO_EPS = 1e-60  # without 0/0
+_NO_EPS = 1e-120  # not 0: a 0/0 would spread over its tensor
+_LARGEST = 1e50  # of what is not by the smallness of eps
 _PARITIES: dict[str | None, int] = {"odd": -1, "even": 1}
 
 
@@ -158,6 +158,7 @@ def _degree(expression: sympy.Expr, degrees: dict[str, sympy.Expr | None]) -> sy
 
 def probed_parity(rule: UpdateRule) -> int:
     """The parity found by evaluation: phi of mirrored gradients and parameters against phi of the originals."""
+    rule = checked_rule(rule)
     gradients, parameters = _runs()
     value, mirrored = (measure(rule, [rule.expression], s * gradients, s * parameters, _SCALES)[0] for s in (1, -1))
     return -1 if _close(mirrored, -value) and value.any() else int(_close(mirrored, value))
@@ -174,11 +175,14 @@ def probed_scaling_degree(rule: UpdateRule) -> float | None:
     >>> [probed_scaling_degree(ZOO[name]) for name in ("adam", "momentum")]
     [0.0, 1.0]
     """
+    rule = checked_rule(rule)
     gradients, parameters = _runs()
     parameters[:, 1::3] *= -2
     parameters[:, 2::3] *= 0.01
-    stable = replace(rule, values={**rule.values, "eps": _NO_EPS}) if "eps" in rule.values else rule
-    values = measure(stable, [rule.expression], gradients, parameters, _SCALES)[0]
+    values = measure(rule, [rule.expression], gradients, parameters, _SCALES, {"eps": _NO_EPS})[0]
+    if "eps" in rule.values:
+        size = numpy.abs(values)
+        values = numpy.where(size < 1 / _LARGEST, 0, numpy.where(size > _LARGEST, numpy.nan, values))
     pairs = [*itertools.pairwise(values.swapaxes(0, 1))]
     with numpy.errstate(all="ignore"):
         fitting = [k / 2 for k in range(-8, 9) if all(_close(y, _FACTOR ** (k / 2) * x) for x, y in pairs)]

@@ -50,6 +50,14 @@ def as_float(name: str, value: float) -> float:
         raise RuleError(f"{name} is beyond the range of float64") from None
 
 
+def _check_texts(entry: Hyperparameter | Recurrence | Feature, *names: str) -> None:
+    """Refuse an entry whose attributes of these names are not texts."""
+    for name in names:
+        value = getattr(entry, name)
+        if not isinstance(value, str):
+            raise RuleError(f"the {name} of a {type(entry).__name__} must be text, got {quoted(value)}")
+
+
 def finite(name: str, value: float | None) -> float:
     """``value``; a :class:`RuleError` that names it ``name`` if it is not a finite number."""
     if value is None or not math.isfinite(value):
@@ -123,6 +131,9 @@ class Hyperparameter:
     description: str
     latex: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        _check_texts(self, "name", "description", "latex")
+
     def check(self, value: float) -> float:
         """``value``, or a :class:`RuleError` if it is out of range."""
         if not self.lower <= value < self.upper:
@@ -151,6 +162,16 @@ class Recurrence:
     latex: str = field(default="", compare=False)
     kind: Kind = Kind.COORDINATE
 
+    def __post_init__(self) -> None:
+        _check_texts(self, "name", "update", "description", "latex")
+        start = f"the init of state {quoted(self.name)}"
+        if isinstance(self.init, bool) or not isinstance(self.init, int | float):
+            raise RuleError(f"{start} must be an int or a float, got {quoted(self.init)}")
+        finite(start, as_float(start, self.init))
+        if not isinstance(self.kind, Kind):
+            known = ", ".join(f"Kind.{kind.name}" for kind in Kind)
+            raise RuleError(f"the kind of state {quoted(self.name)} must be one of {known}, got {quoted(self.kind)}")
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -169,6 +190,9 @@ class Feature:
     description: str = ""
     inline: bool = False
     latex: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        _check_texts(self, "name", "definition", "description", "latex")
 
 
 @dataclass(frozen=True)
@@ -204,6 +228,9 @@ class Vocabulary:
             Feature: dict(self.features),
         }
         for entry in entries:
+            if type(entry) not in tables:
+                wanted = "a Hyperparameter, a Recurrence or a Feature"
+                raise RuleError(f"an entry of a vocabulary is {wanted}, got {quoted(entry)}")
             table = tables[type(entry)]
             known = table.get(entry.name)
             table[entry.name] = entry if entry.latex or known is None else replace(entry, latex=known.latex)

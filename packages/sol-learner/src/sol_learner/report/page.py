@@ -205,8 +205,7 @@ class _Page:
         if rule is not None:
             size = rule.complexity
             found.append(Card(str(size.terms), "terms", "additive terms in the formula"))
-            note = "values stored per parameter; Adam stores 2"
-            found.append(Card(str(size.states), "states", note))
+            found.append(Card(str(size.states), "states", f"{rule.memory}; Adam stores 2 per parameter"))
         seconds = self.origin.seconds
         if seconds:
             found.append(Card(duration(sum(seconds.values())), "to learn", self._machine))
