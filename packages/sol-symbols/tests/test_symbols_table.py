@@ -148,6 +148,12 @@ def test_without_their_entries_these_functions_are_unknown():
         UpdateRule(sympy.sinh(symbol("g")))
 
 
+def test_an_operator_has_a_function_in_numpy_or_a_definition():
+    facts = {"parity": "odd", "degree": "none", "bounds": increasing(math.erf)}
+    with pytest.raises(TypeError, match="'erf' has no function of this name in NumPy: name it as NumPy"):
+        Operator("erf", 1, sympy.erf, "error function", **facts)
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
