@@ -97,12 +97,15 @@ def test_one_kernel_is_compiled_and_never_again(load, rule):
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["sol-general", "lamb"])
-def test_a_rule_of_tensors_is_compiled_for_any_shape(load, name):
+OF_TENSORS = [ZOO["sol-general"], ZOO["lamb"], UpdateRule.parse("g*min(1, loss*inv0(dot(g, g)))")]
+
+
+@pytest.mark.parametrize("rule", OF_TENSORS, ids=["sol-general", "lamb", "polyak"])
+def test_a_rule_of_tensors_is_compiled_for_any_shape(load, rule):
     torch._dynamo.reset()
-    kind = load(ZOO[name], fresh=True)
+    kind = load(rule, fresh=True)
     shapes = [*SHAPES, (16, 3, 3, 3), (8, 16, 2), (30, 7), (9, 9), (64,), (1, 7), (7, 1), (5, 0, 2)]
-    horizon = {"horizon": 10} if ZOO[name].needs_horizon else {}
+    horizon = {"horizon": 10} if rule.needs_horizon else {}
     generator, results = torch.Generator().manual_seed(0), []
     starts = [torch.randn(shape, generator=generator) for shape in shapes]
     starts += [starts[7].clone(memory_format=torch.channels_last), torch.randn(6, 5, generator=generator).t()]
@@ -114,7 +117,7 @@ def test_a_rule_of_tensors_is_compiled_for_any_shape(load, name):
             for p, g in zip(params, row):
                 p.grad = g.clone()
             with torch._dynamo.config.patch(error_on_recompile=step > 0):
-                optimizer.step()
+                optimizer.step(lambda step=step: 0.5 / (1 + step))
         results.append(params)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert_same(*results)

@@ -600,9 +600,9 @@ def _advance_fused(row, numbers, maximize):
     numbers = torch.stack([torch.as_tensor(x, dtype=_precision(p), device=p.device) for x in numbers])
     if hasattr(p, "to_local"):
         return _advance_alone(*row, numbers, maximize)
-    row = [x.detach() if torch.is_tensor(x) else x for x in row]
-    if p.dim() > 2 and p.numel() and all(x.is_contiguous() for x in row if torch.is_tensor(x)):
-        row = [x.flatten(1) if torch.is_tensor(x) and x.shape == p.shape else x for x in row]  # a view: as a matrix
+    row = [(x if torch.is_tensor(x) else torch.as_tensor(x, dtype=torch.float64)).detach() for x in row]
+    if p.dim() > 2 and p.numel() and all(x.is_contiguous() for x in row):
+        row = [x.flatten(1) if x.shape == p.shape else x for x in row]  # a view: as a matrix
     if min(row[0].shape, default=1) < 2:  # small, and would be compiled for this size alone
         return _advance_alone(*row, numbers, maximize)
     try:
