@@ -22,7 +22,16 @@ import sympy
 from sol_symbols.errors import RuleError
 from sol_symbols.grammar import ExpressionPrinter, symbol
 from sol_symbols.kinds import Kind, Layout
-from sol_symbols.operators import OPERATORS, ORTH_POLYNOMIAL, ORTH_STEPS, TINY, Operator, Reduction, expanded
+from sol_symbols.operators import (
+    OPERATORS,
+    ORTH_POLYNOMIAL,
+    ORTH_STEPS,
+    TINY,
+    Operator,
+    Reduction,
+    expanded,
+    operator_of,
+)
 from sol_symbols.program import Assignment, Program, lower_features
 from sol_symbols.vocabulary import Vocabulary
 
@@ -338,8 +347,26 @@ def feature_evaluator(expressions: Sequence[sympy.Expr], vocabulary: Vocabulary,
 def _function(assignment: Assignment, xp: ModuleType | None) -> Callable[..., Any]:
     """The value as a function of arrays of ``xp``, or of Python floats if it is ``None``."""
     functions = _scalar_functions() if xp is None else _array_functions(xp)
+    _require_functions(assignment.value, _array_functions(_numpy() if xp is None else xp))
     arguments = [symbol(name) for name in assignment.needs]
     return sympy.lambdify(arguments, assignment.value, modules=[functions], printer=ExpressionPrinter(), cse=False)
+
+
+def _require_functions(value: sympy.Expr, known: Mapping[str, Any]) -> None:
+    """Check that arrays have the operators of a value.
+
+    Raises:
+        RuleError: They lack one.
+    """
+    for call in value.atoms(sympy.Function):
+        operator = operator_of(type(call))
+        if operator is None or operator.definition is not None or isinstance(operator, Reduction):
+            continue
+        if operator.name not in known:
+            raise RuleError(
+                f"arrays have no function {operator.name!r}: name the operator as NumPy, PyTorch and JAX do, or give "
+                "its definition by other operators"
+            )
 
 
 def _scalar_function(assignment: Assignment) -> Callable[..., Any]:

@@ -22,9 +22,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import numpy
 import sympy
 
 from sol_symbols.errors import RuleError
@@ -72,8 +71,7 @@ class Operator:
         function: The SymPy function that the operator is, ``None`` if it is composed of others.
 
     Raises:
-        TypeError: An operator that is a SymPy function lacks a property or a function in NumPy, or a composed operator
-            states a property.
+        TypeError: An operator that is a SymPy function lacks a property, or a composed operator states one.
 
     >>> relu = Operator("relu", 1, lambda x: (x + sympy.Abs(x)) / 2, "x where it is positive, else 0")
     >>> relu(sympy.Symbol("x"))
@@ -98,7 +96,6 @@ class Operator:
     definition: Callable[..., sympy.Expr] | None = None
     schema: int = 1
     function: type[sympy.Basic] | None = field(init=False)
-    _elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         value = self._value()
@@ -107,12 +104,6 @@ class Operator:
         missing = [name for name, fact in required.items() if fact is None]
         if function is not None and missing:
             raise TypeError(f"operator {self.name!r} is a new function: state its {', '.join(missing)}")
-        needed = self._elementwise and function is not None and self.definition is None
-        if needed and not hasattr(numpy, self.name):
-            raise TypeError(
-                f"operator {self.name!r} has no function of this name in NumPy: name it as NumPy, PyTorch and JAX do, "
-                "or give its definition by other operators"
-            )
         extra = (self.latex, self.c_name, self.c_source, self.c_vectors)
         if function is None and (len(missing) < len(required) or any(extra)):
             raise TypeError(f"operator {self.name!r} is composed of others: its properties follow from theirs")
@@ -468,7 +459,6 @@ class Reduction(Operator):
         gives: The kind of its value.
     """
 
-    _elementwise: ClassVar[bool] = False
     takes: Kind = Kind.COORDINATE
     gives: Kind = Kind.TENSOR
 
