@@ -53,6 +53,7 @@ class OptaxExporter:
         averaging = None if rule.evaluation is None else Averaging(numbered, everything, _printer)
         weights = averaging.optax_function(alias, writer.state_class, rate) if averaging else ""
         names = sorted([alias, f"scale_by_{alias}", *([f"{alias}_weights"] if averaging else [])])
+        checks = writer.checks() + writer.schedule()
         passed = [a.name for a in own] + ["output_last"] * writer.oriented
         call = indented(8, listed(f"scale_by_{alias}(", [f"{name}={name}" for name in passed], "),", 8, brackets=True))
         decay = "        optax.add_decayed_weights(weight_decay, mask),"
@@ -69,7 +70,7 @@ class OptaxExporter:
             fields="".join(f"\n    {line}" if line else "\n" for line in writer.fields()),
             scale_signature=writer.signature(),
             scale_documentation=_documentation([a.documentation for a in own] + [_OUTPUT_LAST] * writer.oriented),
-            checks=indented(4, writer.checks() + writer.schedule()) + "\n" * bool(writer.checks() + writer.schedule()),
+            checks=indented(4, checks) + "\n" * bool(checks),
             init=indented(8, writer.init()),
             update=indented(8, writer.update()),
             transformation="GradientTransformation" + "ExtraArgs" * writer.needs_loss,

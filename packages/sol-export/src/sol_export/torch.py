@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import sympy
@@ -21,12 +20,9 @@ from sol_export.branches import MASKS, NORMS, branches_of
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
-from sol_export.verification import Trajectory, imported
+from sol_export.verification import Trajectory, imported, stepped
 from sol_symbols import Assignment, Kind, Program, UpdateRule, hoisted, lower, symbol
 from sol_symbols.operators import TINY
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["TorchExporter"]
 
@@ -91,42 +87,8 @@ class TorchExporter:
 
     def load(self, path: Path, name: str) -> Callable[[Trajectory], np.ndarray]:
         """Run the emitted file; see :class:`sol_export.Executable`."""
-        import torch
-
         kind = getattr(imported(path), name)
-
-        def run(trajectory: Trajectory) -> np.ndarray:
-            dtype, layout = getattr(torch, trajectory.dtype), trajectory.layout
-
-            def tensors(values: np.ndarray) -> list[torch.Tensor]:
-                return [torch.tensor(value, dtype=dtype) for value in layout.split(values)]
-
-            params = [torch.nn.Parameter(p) for p in tensors(trajectory.parameters[0])]
-            horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
-            optimizer = kind(params, lr=trajectory.lr, **horizon)
-            found = []
-
-            def values_now() -> np.ndarray:
-                return np.concatenate([p.detach().double().numpy().ravel() for p in params])
-
-            for t, (values, gradients) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
-                for p, value, gradient in zip(params, tensors(values), tensors(gradients)):
-                    p.data, p.grad = value, gradient
-                if t == len(trajectory.parameters) // 2:  # interrupted and resumed
-                    optimizer = _resumed(kind(params, lr=trajectory.lr, **horizon), optimizer)
-                losses = [] if trajectory.losses is None else [float(trajectory.losses[t])]
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "the schedule has ended")
-                    optimizer.step(*((lambda loss=loss: loss) for loss in losses))
-                averaged = []
-                if trajectory.averages:
-                    optimizer.eval()
-                    averaged.append(values_now())
-                    optimizer.train()
-                found.append(np.concatenate([values_now(), *averaged]))
-            return np.array(found)
-
-        return run
+        return lambda trajectory: stepped(kind, trajectory, _resumed)
 
 
 def _resumed(fresh: Any, optimizer: Any) -> Any:

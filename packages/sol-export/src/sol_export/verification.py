@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,17 @@ import numpy as np
 
 from sol_symbols import Layout, SolError, UpdateRule, evaluator, lower
 
-__all__ = ["STEPS", "Executable", "Trajectory", "imported", "is_class", "load_class", "verify", "verify_class"]
+__all__ = [
+    "STEPS",
+    "Executable",
+    "Trajectory",
+    "imported",
+    "is_class",
+    "load_class",
+    "stepped",
+    "verify",
+    "verify_class",
+]
 
 Array = np.ndarray
 
@@ -199,37 +210,52 @@ def verify_class(rule: UpdateRule, kind: type[Any], name: str) -> dict[str, floa
     Raises:
         SolError: The class fails or does not match the rule.
     """
+    return _differences(rule, lambda trajectory: stepped(kind, trajectory), ("float64", "float32"), name)
+
+
+def stepped(
+    kind: Callable[..., Any], trajectory: Trajectory, resumed: Callable[[Any, Any], Any] | None = None
+) -> Array:
+    """The parameters after each step of an optimizer of PyTorch; see :class:`Executable`.
+
+    Args:
+        kind: The class; it is called with the parameters and ``lr``, and with ``horizon`` if the trajectory has one.
+        trajectory: What it sees.
+        resumed: Returns its first argument, a fresh optimizer, with the state of its second one; it is called halfway.
+    """
     import torch
 
-    def run(trajectory: Trajectory) -> Array:
-        dtype, layout = getattr(torch, trajectory.dtype), trajectory.layout
+    dtype, layout = getattr(torch, trajectory.dtype), trajectory.layout
+    horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
 
-        def tensors(values: Array) -> list[torch.Tensor]:
-            return [torch.tensor(value, dtype=dtype) for value in layout.split(values)]
+    def tensors(values: Array) -> list[torch.Tensor]:
+        return [torch.tensor(value, dtype=dtype) for value in layout.split(values)]
 
-        params = [torch.nn.Parameter(p) for p in tensors(trajectory.parameters[0])]
-        horizon = {} if trajectory.horizon is None else {"horizon": trajectory.horizon}
-        optimizer = kind(params, lr=trajectory.lr, **horizon)
+    def fresh() -> Any:
+        return kind(params, lr=trajectory.lr, **horizon)
 
-        def values_now() -> Array:
-            return np.concatenate([p.detach().double().numpy().ravel() for p in params])
+    def values_now() -> Array:
+        return np.concatenate([p.detach().double().numpy().ravel() for p in params])
 
-        found = []
-        for t, (values, gradients) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
-            for p, value, gradient in zip(params, tensors(values), tensors(gradients)):
-                p.data.copy_(value)
-                p.grad = gradient
-            losses = [] if trajectory.losses is None else [float(trajectory.losses[t])]
+    params = [torch.nn.Parameter(p) for p in tensors(trajectory.parameters[0])]
+    optimizer, found = fresh(), []
+    for t, (values, gradients) in enumerate(zip(trajectory.parameters, trajectory.gradients)):
+        for p, value, gradient in zip(params, tensors(values), tensors(gradients)):
+            p.data.copy_(value)
+            p.grad = gradient
+        if resumed is not None and t == len(trajectory.parameters) // 2:
+            optimizer = resumed(fresh(), optimizer)
+        losses = [] if trajectory.losses is None else [float(trajectory.losses[t])]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the schedule has ended")
             optimizer.step(*((lambda loss=loss: loss) for loss in losses))
-            averaged = []
-            if trajectory.averages:
-                optimizer.eval()
-                averaged.append(values_now())
-                optimizer.train()
-            found.append(np.concatenate([values_now(), *averaged]))
-        return np.array(found)
-
-    return _differences(rule, run, ("float64", "float32"), name)
+        averaged = []
+        if trajectory.averages:
+            optimizer.eval()
+            averaged.append(values_now())
+            optimizer.train()
+        found.append(np.concatenate([values_now(), *averaged]))
+    return np.array(found)
 
 
 def imported(path: Path) -> ModuleType:

@@ -347,7 +347,8 @@ def feature_evaluator(expressions: Sequence[sympy.Expr], vocabulary: Vocabulary,
 def _function(assignment: Assignment, xp: ModuleType | None) -> Callable[..., Any]:
     """The value as a function of arrays of ``xp``, or of Python floats if it is ``None``."""
     functions = _scalar_functions() if xp is None else _array_functions(xp)
-    _require_functions(assignment.value, _array_functions(_numpy() if xp is None else xp))
+    if xp is not None:
+        _require_functions(assignment.value, functions)
     arguments = [symbol(name) for name in assignment.needs]
     return sympy.lambdify(arguments, assignment.value, modules=[functions], printer=ExpressionPrinter(), cse=False)
 
