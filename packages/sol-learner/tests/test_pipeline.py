@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import Linear, Sequential, Sigmoid, Tanh
 
-from sol_learner import Checkpoints, Clock, LearnConfig, Learner, compare, write_run
+from sol_learner import Checkpoints, Clock, LearnConfig, Learner, Workers, compare, write_run
 from sol_learner.inner import TaskSet
 from sol_learner.mixture import augmented, drawn_task
 from sol_learner.run_folder import prepare_folder
@@ -346,8 +346,22 @@ def test_a_rule_is_checked_on_variants_of_its_task(searched):
     assert all(row["learned"] <= 2 * row["start"] for row in valid.values())
 
 
-def start_of(task, config):
-    return StartFinder([task], config, False, Checkpoints(), NullProgress(), Clock()).run()
+def start_of(task, config, workers=None):
+    return StartFinder([task], config, False, Checkpoints(), NullProgress(), Clock(), workers).run()
+
+
+def test_processes_share_the_tuning_of_models_one_after_another(make_task, monkeypatch):
+    task, config = make_task(vectorizable=False, horizon=3), replace(SEARCH, start="auto", tuning_episodes=2)
+    here, workers = start_of(task, config), Workers(2)
+    monkeypatch.setattr(TaskSet, "run", None)  # in this process
+    shared = start_of(task, config, workers)
+    workers.close()
+    assert (shared.rule, shared.lr, shared.tunings, shared.objectives) == (
+        here.rule,
+        here.lr,
+        here.tunings,
+        here.objectives,
+    )
 
 
 def test_auto_starts_from_the_better_of_prior_and_adam(task):

@@ -117,7 +117,7 @@ class Learn:
             "--jobs",
             type=_processes,
             metavar="N",
-            help="worker processes for polishing (default: one per core for small tasks on the CPU, else 1)",
+            help="worker processes for polishing (default: one per core on the CPU, else 1)",
         )
         parser.add_argument("--backend", default="loky", metavar="B", help="joblib backend: loky, ray, dask, ...")
         parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard")
@@ -155,8 +155,11 @@ class Learn:
         clock = Clock(arguments.budget, ranks)
         out: Path = arguments.out or Path("runs", file_name("-".join(map(short_name, arguments.tasks))))
         if arguments.dry_run:
-            learner, _ = self._learner(arguments, config, device, ranks, clock)
-            print("\n".join(learner.plan().lines()))
+            from sol_learner.runtime.workers import shared_threads
+
+            learner, jobs = self._learner(arguments, config, device, ranks, clock)
+            with shared_threads(jobs):
+                print("\n".join(learner.plan().lines()))
             return 0
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         with ExitStack() as held:
@@ -215,7 +218,7 @@ class Learn:
         from sol_learner.task_registry import load_task
 
         tasks = [load_task(name, arguments.data, device) for name in arguments.tasks]
-        jobs = arguments.jobs or (suitable_jobs(tasks, config.population) if ranks.size == 1 else 1)
+        jobs = arguments.jobs or (suitable_jobs(tasks, config) if ranks.size == 1 else 1)
         return Learner(tasks, config, clock=clock, ranks=ranks, workers=Workers(jobs, arguments.backend)), jobs
 
     def _finish(self, result: LearnResult, out: Path, clock: Clock, checkpoints: Checkpoints) -> None:

@@ -137,7 +137,7 @@ def learn_optimizer(
     folder, config, clock = Path(out), LearnConfig.from_mapping(settings), Clock(budget)
     options: dict[str, Any] = {"loss_fn": loss_fn, "metrics": metrics, "batch_size": batch_size, "device": device}
     task = from_loaders(name, model_fn, train, valid, test, steps=steps, **options)
-    jobs = suitable_jobs([task], config.population)
+    jobs = suitable_jobs([task], config)
     learner = Learner([task], config, clock=clock, workers=Workers(jobs))
     prepare_folder(folder, overwrite, resume)
     identity = {**task.identity(), "jobs": jobs, **asdict(config)}

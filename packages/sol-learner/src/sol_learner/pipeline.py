@@ -32,7 +32,7 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.progress import NullProgress, Phase, Progress, Timed
 from sol_learner.runtime.ranks import Ranks
-from sol_learner.runtime.workers import Constant, Workers
+from sol_learner.runtime.workers import Constant, Workers, memory
 from sol_learner.search.candidates import CandidateEvaluator
 from sol_learner.search.front import FrontPoint, best_points, held, measured_front
 from sol_learner.search.polishing import Polished, polish
@@ -42,13 +42,15 @@ from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
 from sol_learner.starting import Start, StartFinder, Tuning, reference_of
-from sol_learner.task import Stream, Task, device_of, require_task, with_horizon
+from sol_learner.task import Stream, Task, build_optimizee, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
 
 SEARCHES = (Phase.LIBRARY, Phase.POLISH, Phase.FRONT)
 """The phases that run a CMA-ES search."""
+
+_COPIES = 5  # a training holds the size of its model so often: parameters, gradients, states, and a temporary
 
 
 @dataclass
@@ -106,20 +108,25 @@ def learn(
     return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
 
 
-def suitable_jobs(tasks: Sequence[Task], most: int) -> int:
-    """A good number of worker processes: PyTorch's thread count, at most ``most``, for small tasks, otherwise 1.
+def suitable_jobs(tasks: Sequence[Task], config: LearnConfig) -> int:
+    """A good number of worker processes: on the CPU PyTorch's thread count, at most the population, otherwise 1.
 
-    Small tasks are those whose optimizees are batched on the CPU: their operations are too short to parallelize over
-    threads. Tasks that cannot be pickled stay in this process.
+    Trainings of small and middle size share cores better as processes than as threads of one. Tasks that cannot be
+    pickled stay in this process, and so does the meta-training of models one after another. The data and a model with
+    its states, in every process, get a quarter of the memory.
     """
+    size = 1
     for task in tasks:
-        if device_of(task).type != "cpu" or not vectorizes(task):
+        mixed = isinstance(task, TaskMixture)
+        if device_of(task).type != "cpu" or (config.episodes and not mixed and not vectorizes(task)):
             return 1
         try:
-            cloudpickle.dumps(task)
+            size += len(cloudpickle.dumps(task))
         except Exception:  # third-party objects can raise anything
             return 1
-    return min(torch.get_num_threads(), most)
+        own = drawn_task(task, 0, Stream.TUNE, 0) if isinstance(task, TaskMixture) else task
+        size += _COPIES * sum(p.nbytes for p in build_optimizee(own, 0, Stream.TUNE, 0).parameters())
+    return max(1, min(torch.get_num_threads(), config.population, memory() // 4 // size))
 
 
 class Learner:
@@ -202,13 +209,23 @@ class Learner:
             if fault is not None:
                 self.progress.note(f"training models of {task.name} one after another: {fault.reason}")
         self._follow(self.plan())
+        shared = self.workers.constant(self.members)
+        self._constants = {task.name: self.workers.constant(task) for task in self.tasks}
         with self._phase(Phase.TUNE):
-            sizes = self.members, self.config, self._guarded
-            begun = StartFinder(*sizes, self.checkpoints, self.progress, self.clock).run()
+            begun = StartFinder(
+                self.members,
+                self.config,
+                self._guarded,
+                self.checkpoints,
+                self.progress,
+                self.clock,
+                self.workers,
+                shared,
+            ).run()
         self.start, task_set, lr = begun.rule, begun.task_set, begun.lr
         self._follow(self._replanned())
         config = self.config
-        evaluator = self._candidate_evaluator(task_set)
+        evaluator = self._candidate_evaluator(task_set, shared)
         evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
         start = replace(self.start, lr=lr).with_horizon(task_set.horizon or self.start.horizon or 100)
         if _reduces(self.start.expression, self.start.vocabulary):
@@ -348,10 +365,9 @@ class Learner:
         config, generator = self.config, network_generator(self.config.seed)
         return SymbolicNetwork(self.start, config.features, config.units, gates=config.gates, generator=generator)
 
-    def _candidate_evaluator(self, task_set: TaskSet) -> CandidateEvaluator:
+    def _candidate_evaluator(self, task_set: TaskSet, shared: Constant[tuple[Task, ...]]) -> CandidateEvaluator:
         """The evaluator of rules, starting at the first training episode that meta-training does not use."""
         spent = self.config.episodes * self.config.meta_batch * self.ranks.size
-        self._constants = {task.name: self.workers.constant(task) for task in self.tasks}
         return CandidateEvaluator(
             task_set,
             self.config.seed,
@@ -361,6 +377,7 @@ class Learner:
             self.checkpoints,
             self.ranks,
             self.workers,
+            shared,
         )
 
     def _record(self, optimizer: Optimizer | UpdateRule, lr: float, evaluator: CandidateEvaluator) -> Samples:

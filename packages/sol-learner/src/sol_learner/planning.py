@@ -283,6 +283,7 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
     general = not config.episodes and bool(config.priors)
     wide = config.population * config.polish_episodes / cost.jobs
     stages = (config.generations > 0) + (config.descent_steps > 0)  # of polishing
+    tuning_jobs = 1 if cost.most > 1 else None  # side by side in this process, or one after another in all
     chosen = 1 + (_VALIDATED - 1) * stages
     validated = chosen * config.validation_episodes * tasks
     found: list[Stage] = []
@@ -293,13 +294,13 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
         if phase not in over:
             references = guarded * searched + choosing * rules
             seconds = sum(cost.seconds(count, width, jobs) for count, width, jobs in parts)
-            seconds += cost.seconds(0, 1, 1 if phase == Phase.TUNE else None, references)
+            seconds += cost.seconds(0, 1, tuning_jobs if phase == Phase.TUNE else None, references)
             found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
 
     starts = len(nearby_rates(ZOO["sol-general"])) + len(nearby_decays(1.0, 1)["wd"]) + len(config.priors[1:])
     rates = (0 if config.start != "auto" and general and tasks == 1 else 18) + (starts if general else 0)
     rates += 9 if tasks > 1 else 0
-    tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, 1)
+    tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, tuning_jobs)
     add(Phase.TUNE, tuned, rules=starts if general else 0)
     terms = len(config.directions) * len(config.decays) + config.own_terms
     if general:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
 from sol_learner.inner.references import CHOOSING, REFERENCES
-from sol_learner.inner.task_set import TaskSet
+from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.mixture import TaskMixture
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.progress import Phase, Progress
+from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.search.terms import rounded
 from sol_learner.task import Stream, Task
 from sol_symbols import ZOO, SolError, UpdateRule, symbol
@@ -69,6 +71,8 @@ class StartFinder:
         config: Settings of the run.
         guarded: Whether a start must train the reference networks, too.
         checkpoints, progress, clock: Those of the run.
+        workers: Share what cannot be measured side by side.
+        shared: ``members``, if the workers have them already.
     """
 
     def __init__(
@@ -79,8 +83,12 @@ class StartFinder:
         checkpoints: Checkpoints,
         progress: Progress,
         clock: Clock,
+        workers: Workers | None = None,
+        shared: Constant[tuple[Task, ...]] | None = None,
     ) -> None:
         self.members, self.config, self.guarded = tuple(members), config, guarded
+        self.workers = workers or Workers()
+        self.shared = self.workers.constant(self.members) if shared is None else shared
         self.tasks = tuple(task for task in members if not isinstance(task, TaskMixture))
         self.checkpoints, self.progress, self.clock = checkpoints, progress, clock
         self.reference = reference_of(config)
@@ -119,7 +127,10 @@ class StartFinder:
         self.progress.phase(Phase.TUNE, f"tuning {self.reference.name}", len(self.tasks))
         for number, task in enumerate(self.tasks, 1):
             sizes = self.reference, config.seed, config.tuning_episodes
-            tuned = partial(tune_learning_rate, task, *sizes, clock=self.clock, weight=config.objective)
+            task_set = TaskSet((task,), (1.0,), config.objective)
+            several = partial(self._objectives, task_set, self.reference) if self._shares(task_set) else None
+            options: dict[str, Any] = {"clock": self.clock, "weight": config.objective, "objectives": several}
+            tuned = partial(tune_learning_rate, task, *sizes, **options)
             lr, measured = self.checkpoints.once(f"tune/{task.name}", tuned)
             tunings[task.name] = (lr, [(rate, loss) for rate, loss in measured])
             self.progress.step(number, lr=lr, loss=min(loss for _, loss in measured))
@@ -128,10 +139,22 @@ class StartFinder:
     def _measured(self, key: str, task_set: TaskSet, rule: UpdateRule, **options: Any) -> list[float]:
         """Mean objective of each variant of a rule."""
 
-        def run() -> list[float]:
-            return task_set.run(rule, *self.stretch, clock=self.clock, **options).mean(1).tolist()
+        return list(self.checkpoints.once(f"tune/{key}", partial(self._objectives, task_set, rule, **options)))
 
-        return list(self.checkpoints.once(f"tune/{key}", run))
+    def _objectives(
+        self, task_set: TaskSet, rule: UpdateRule, lr: Tensor, values: Mapping[str, Tensor] | None = None
+    ) -> list[float]:
+        """Mean objective of a rule at each of some rates, and values."""
+        if not self._shares(task_set):
+            return task_set.run(rule, *self.stretch, lr, values, self.clock).mean(1).tolist()
+        own = SharedTaskSet(self.shared, task_set.scales, task_set.weight, task_set.guarded)
+        columns = [{name: value[c : c + 1] for name, value in (values or {}).items()} for c in range(len(lr))]
+        measure = partial(_objective, own, rule, self.stretch)
+        return self.workers.map(measure, [*zip(lr.split(1), columns)], self.clock)
+
+    def _shares(self, task_set: TaskSet) -> bool:
+        """Whether the workers share what is measured on a set."""
+        return self.workers.jobs > 1 and task_set.alone and task_set.tasks == self.members
 
     def _chosen(self, task_set: TaskSet, tunings: dict[str, tuple[float, Tuning]], lr: float, loss: float) -> Start:
         """The best prior, or with start auto the reference if that is better.
@@ -199,3 +222,14 @@ class StartFinder:
             start.rule = replace(decayed, values={**decayed.values, "wd": found["wd"]})
             start.lr = found["lr"]
         return len(losses)
+
+
+def _objective(
+    task_set: SharedTaskSet,
+    rule: UpdateRule,
+    stretch: tuple[int, Stream, range],
+    variant: tuple[Tensor, Mapping[str, Tensor]],
+) -> float:
+    """Mean objective of one variant of a rule, in a worker."""
+    lr, values = variant
+    return float(task_set.value.run(rule, *stretch, lr, values).mean())

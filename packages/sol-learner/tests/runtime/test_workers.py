@@ -8,10 +8,11 @@ import threading
 import time
 from functools import partial
 
+import cloudpickle
 import pytest
 import torch
 
-from sol_learner import Workers
+from sol_learner import LearnConfig, Workers
 from sol_learner.pipeline import suitable_jobs
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.workers import shared_threads
@@ -37,7 +38,7 @@ def test_loky_workers_are_sent_a_constant_once():
 
 ORPHANS = """
 import os, time
-from sol_learner import Workers
+from sol_learner import LearnConfig, Workers
 
 workers = Workers(2)
 constant = workers.constant([1])
@@ -90,15 +91,19 @@ def test_other_workers_are_given_a_constant_as_it_is(workers):
     assert (constant.key, workers.map(lambda i: constant.value[0] + i, [1, 2])) == (None, [2, 3])
 
 
-def test_processes_are_for_small_tasks_that_can_be_sent(task):
+def test_one_process_per_core_for_what_can_be_sent_and_fits_into_memory(task, monkeypatch):
     with shared_threads(1):
-        torch.set_num_threads(3)
-        assert [suitable_jobs([task], most) for most in (8, 2)] == [3, 2]
-        task.stream = (x for x in "a generator cannot be sent")
-        assert suitable_jobs([task], 8) == 1
-        del task.stream
+        torch.set_num_threads(5)
+        wide, narrow = LearnConfig(), LearnConfig(population=4)
+        assert [suitable_jobs([task], config) for config in (wide, narrow)] == [5, 4]
         task.vectorizable = False
-        assert suitable_jobs([task], 8) == 1
+        assert [suitable_jobs([task], config) for config in (wide, LearnConfig(episodes=2))] == [5, 1]
+        each = len(cloudpickle.dumps(task)) + 5 * 4 * (5 * 4 + 4 + 4 * 2 + 2)
+        monkeypatch.setattr("sol_learner.pipeline.memory", lambda: 4 * (2 * each + 9))
+        assert suitable_jobs([task], wide) == 2
+        monkeypatch.undo()
+        task.stream = (x for x in "a generator cannot be sent")
+        assert suitable_jobs([task], wide) == 1
 
 
 @pytest.mark.parametrize("held", [threading.Lock(), (x for x in "a generator")], ids=lambda o: type(o).__name__)

@@ -316,6 +316,7 @@ def tune_learning_rate(
     coarse: int = 9,
     fine: int = 9,
     weight: float = 0.5,
+    objectives: Callable[[Tensor], Sequence[float]] | None = None,
 ) -> tuple[float, list[tuple[float, float]]]:
     """The learning rate with the lowest mean objective over the tuning stream.
 
@@ -327,6 +328,7 @@ def tune_learning_rate(
         episodes: Episodes of the tuning stream; the same for every rate.
         coarse, fine: Number of rates in each grid.
         weight: Of the training loss in the objective.
+        objectives: Measures the mean objective at several rates, if not this process alone does.
 
     Returns:
         The rate, and every (rate, mean objective) that was measured, sorted by rate.
@@ -336,10 +338,13 @@ def tune_learning_rate(
     """
     measured: dict[float, float] = {}
 
+    def here(rates: Tensor) -> list[float]:
+        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, horizon=horizon, clock=clock)
+        return outcome.objective(weight).mean(1).tolist()
+
     def measure(rates: Tensor) -> float:
         new = torch.tensor([rate for rate in rates.tolist() if rate not in measured], dtype=torch.float64)
-        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), new, horizon=horizon, clock=clock)
-        measured.update(zip(new.tolist(), outcome.objective(weight).mean(1).tolist()))
+        measured.update(zip(new.tolist(), here(new) if objectives is None else objectives(new)))
         return min(measured, key=lambda rate: measured[rate])
 
     center = 1e-2

@@ -13,12 +13,14 @@ from sol_learner.inner.episodes import Outcome, Value, log_objective, objective,
 from sol_learner.inner.full_gradient import relative_gradient
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.references import penalty, references_of
+from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.mixture import TaskMixture, drawn_task
 from sol_learner.runtime.clock import Clock
+from sol_learner.runtime.workers import Constant
 from sol_learner.task import Stream, Task
 from sol_symbols import UpdateRule
 
-__all__ = ["TaskSet"]
+__all__ = ["SharedTaskSet", "TaskSet"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class TaskSet:
         """The horizon of the tasks, ``None`` where they differ."""
         horizons = {getattr(task, "horizon", None) for task in self.tasks}
         return horizons.pop() if len(horizons) == 1 else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether models of some task are trained one after another."""
+        return any(not isinstance(task, TaskMixture) and not vectorizes(task) for task in self.tasks)
 
     def mean(self, measure: Callable[[Any], Tensor]) -> Tensor:
         """Mean over tasks of ``measure(task)`` divided by the task's scale."""
@@ -117,6 +124,21 @@ class TaskSet:
     def trainings(self, stream: Stream, episodes: int) -> int:
         """Trainings of one rule over a number of episodes, with those of references."""
         return episodes * len(self.tasks) + (len(references_of(stream, range(episodes))) if self.guarded else 0)
+
+
+@dataclass(frozen=True)
+class SharedTaskSet:
+    """A :class:`TaskSet` for other processes, which have its tasks already; for the attributes, see there."""
+
+    tasks: Constant[tuple[Any, ...]]
+    scales: tuple[float, ...]
+    weight: float
+    guarded: bool
+
+    @property
+    def value(self) -> TaskSet:
+        """The set itself."""
+        return TaskSet(self.tasks.value, self.scales, self.weight, self.guarded)
 
 
 def _problems(

@@ -22,7 +22,7 @@ from joblib.externals.loky import get_reusable_executor
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_symbols import SolError
 
-__all__ = ["Constant", "Workers", "shared_threads", "threads"]
+__all__ = ["Constant", "Workers", "memory", "shared_threads", "threads"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -42,6 +42,14 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def memory() -> int:
+    """Bytes of memory of the machine; 2**40 if it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # on Windows
+        return 2**40
 
 
 class Constant(Generic[T]):

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy
 import torch
 from torch import Tensor
 
 from sol_learner.inner.full_gradient import GRADIENT_COST
-from sol_learner.inner.side_by_side import vectorizes
-from sol_learner.inner.task_set import TaskSet
-from sol_learner.mixture import TaskMixture
+from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock, Interrupted
 from sol_learner.runtime.ranks import Ranks
@@ -42,6 +40,7 @@ class CandidateEvaluator:
         clock: Source of interrupts.
         checkpoints: Stores every result.
         ranks, workers: Processes that share the candidates.
+        tasks: The tasks, if the workers have them already.
 
     Attributes:
         trainings: Trainings so far.
@@ -57,6 +56,7 @@ class CandidateEvaluator:
         checkpoints: Checkpoints | None = None,
         ranks: Ranks | None = None,
         workers: Workers | None = None,
+        tasks: Constant[tuple[Any, ...]] | None = None,
     ) -> None:
         self.task_set, self.seed, self.validation, self.clock = task_set, seed, validation, clock or Clock()
         self.checkpoints, self.ranks, self.workers = (
@@ -64,13 +64,14 @@ class CandidateEvaluator:
             ranks or Ranks(),
             workers or Workers(),
         )
-        self._constant = self.workers.constant(task_set)
-        self._alone = any(not isinstance(task, TaskMixture) and not vectorizes(task) for task in task_set.tasks)
+        shared = self.workers.constant(task_set.tasks) if tasks is None else tasks
+        self._shared = SharedTaskSet(shared, task_set.scales, task_set.weight, task_set.guarded)
+        self._alone = task_set.alone
         self._next, self._validated, self.trainings = first_episode, dict[str, float](), 0
 
     def start_workers(self, start: UpdateRule, lr: float, count: int) -> None:
         """Warm up the worker processes on ``count`` candidates in the background."""
-        measure = partial(_tried, self._constant, start, self.seed, count)
+        measure = partial(_tried, self._shared, start, self.seed, count)
         self.workers.start(measure, lr)
 
     def fresh(self, count: int) -> range:
@@ -105,7 +106,7 @@ class CandidateEvaluator:
         """
         stretch = self.fresh(episodes)
         parts = _shared(stretch, self.ranks.size * self.workers.jobs)
-        measure = partial(_gradient, self._constant, space, point, self.seed, self._local_clock)
+        measure = partial(_gradient, self._shared, space, point, self.seed, self._local_clock)
         self.clock.check()
         rows = self.checkpoints.once(
             f"gradient/{stretch.start}",
@@ -120,7 +121,7 @@ class CandidateEvaluator:
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
         own, jobs = self.ranks.own(list(table)), self.workers.jobs
         shares = _shared(own, len(own) if self._alone and self.ranks.size == 1 else jobs)  # ranks stop together
-        measure = partial(_losses, self._constant, rule, names, self.seed, episodes, self._local_clock)
+        measure = partial(_losses, self._shared, rule, names, self.seed, episodes, self._local_clock)
         losses: list[float] = []
         for first in range(0, len(shares), jobs):
             try:
@@ -145,7 +146,7 @@ class CandidateEvaluator:
             self.trainings += len(new) * self.task_set.trainings(Stream.VALID, self.validation)
             own = self.ranks.own([*new.values()])
             shares = _shared(own, max(self.workers.jobs, -(-len(own) * self.validation // _WIDTH)))
-            measure = partial(_validation, self._constant, self.seed, range(self.validation), self._local_clock)
+            measure = partial(_validation, self._shared, self.seed, range(self.validation), self._local_clock)
 
             def measured() -> list[float]:
                 results = self.workers.map(measure, shares, self.clock)
@@ -162,7 +163,7 @@ class CandidateEvaluator:
         return self.clock if self.workers.jobs == 1 else None
 
 
-def _tried(task_set: Constant[TaskSet], start: UpdateRule, seed: int, count: int, lr: float) -> None:
+def _tried(task_set: SharedTaskSet, start: UpdateRule, seed: int, count: int, lr: float) -> None:
     unguarded = replace(task_set.value, guarded=False)
     unguarded.run(start, seed, Stream.TUNE, [0], torch.full((count,), lr, dtype=torch.float64))
 
@@ -174,7 +175,7 @@ def _shared(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
 
 
 def _validation(
-    task_set: Constant[TaskSet],
+    task_set: SharedTaskSet,
     seed: int,
     episodes: range,
     clock: Clock | None,
@@ -189,7 +190,7 @@ def _validation(
 
 
 def _losses(
-    task_set: Constant[TaskSet],
+    task_set: SharedTaskSet,
     rule: UpdateRule,
     names: Sequence[str],
     seed: int,
@@ -204,7 +205,7 @@ def _losses(
 
 
 def _gradient(
-    task_set: Constant[TaskSet],
+    task_set: SharedTaskSet,
     space: SearchSpace,
     point: numpy.ndarray,
     seed: int,
