@@ -211,6 +211,9 @@ class Learner:
         self._follow(self.plan())
         shared = self.workers.constant(self.members)
         self._constants = {task.name: self.workers.constant(task) for task in self.tasks}
+        alone = any(not vectorizes(task) for task in self.tasks)
+        if alone:  # the processes tune, too
+            self.workers.map(abs, [0] * self.workers.jobs)
         with self._phase(Phase.TUNE):
             begun = StartFinder(
                 self.members,
@@ -223,10 +226,11 @@ class Learner:
                 shared,
             ).run()
         self.start, task_set, lr = begun.rule, begun.task_set, begun.lr
-        self._follow(self._replanned())
+        self._follow(self._replanned(begun.trainings))
         config = self.config
         evaluator = self._candidate_evaluator(task_set, shared)
-        evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
+        if not alone:
+            evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
         start = replace(self.start, lr=lr).with_horizon(task_set.horizon or self.start.horizon or 100)
         if _reduces(self.start.expression, self.start.vocabulary):
             training, readout, error, wide = MetaTraining[Any](None), start, 0.0, start
@@ -298,32 +302,37 @@ class Learner:
             cost = Cost(fixed, each, min(cost.most for cost in costs), self.workers.jobs)
             if self._guarded:
                 own = reference(0, Stream.TUNE, 0, max(task.horizon for task in self.tasks))
-                cost = replace(cost, reference=measured_cost(own, self.config.seed, 1).seconds(1, 8))
+                one = measured_cost(own, self.config.seed, 1)
+                cost = replace(cost, reference=one.seconds(1, 5), level=one.alone)
             return planned(self.config, len(self.members), cost, self.clock.budget, self._left).record()
 
         return Plan.from_record(self.checkpoints.once("plan", made), self.clock.budget)
 
-    def _replanned(self) -> Plan:
-        """The plan for what follows tuning, by how long that took."""
+    def _replanned(self, trainings: int) -> Plan:
+        """The plan for what follows tuning, by how long its trainings took."""
         before = self._plan
         assert before is not None
 
         def made() -> Any:
             tuning, took = before.of(Phase.TUNE), self.timings[Phase.TUNE.value]
-            factor = min(max(took / tuning.seconds, 0.1), 10.0) if tuning.seconds else 1.0
-            numbers = {name: factor * getattr(before.cost, name) for name in ("fixed", "each", "reference")}
+            factor = took / trainings * tuning.trainings / tuning.seconds if tuning.seconds else 1.0
+            factor = min(max(factor, 0.1), 10.0)
+            numbers = {name: factor * getattr(before.cost, name) for name in ("fixed", "each", "reference", "level")}
             cost = replace(before.cost, **numbers)
             sizes = (len(self.members), cost, self.clock.budget, self._left, tuning.trainings)
             return planned(self.config, *sizes).record()
 
         return Plan.from_record(self.checkpoints.once("plan/tuned", made), self.clock.budget)
 
-    @cached_property
+    @property
     def _guarded(self) -> bool:
         """Whether rules must train the reference networks, too."""
         config = self.config
-        if not config.guard or config.episodes or not config.priors:
-            return False
+        return config.guard and not config.episodes and bool(config.priors) and self._networks
+
+    @cached_property
+    def _networks(self) -> bool:
+        """Whether all tasks train networks."""
         return len(self.tasks) == len(self.members) and all(has_matrices(task) for task in self.tasks)
 
     @property

@@ -17,7 +17,7 @@ from typing import Any
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import OBJECTIVE_SPLITS, RuleOptimizer, nearby_decays, nearby_rates, run_episodes
 from sol_learner.inner.full_gradient import GRADIENT_COST
-from sol_learner.inner.references import CHOOSING
+from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.progress import Phase
 from sol_learner.task import Stream, Task
@@ -37,6 +37,7 @@ LESS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("tuning Adam", {"start": "prior", "tuning_episodes": 1}),
     ("more episodes", {"validation_episodes": 2, "evaluation_episodes": 3, "record_episodes": 1, "prune_episodes": 1}),
     ("the check on variants", {"check_episodes": 0}),
+    ("the reference networks", {"guard": False}),
     ("the comparison with baselines", {"baselines": (), "validation_episodes": 1, "evaluation_episodes": 1}),
 )
 """What a run leaves out that does not fit, first of all the least useful part, and the settings that say so."""
@@ -63,6 +64,7 @@ class Cost:
         jobs: Processes.
         reference: Seconds of a reference training, several side by side. A guarded search has one for two trainings,
             a choice :data:`~sol_learner.inner.references.CHOOSING` for a rule.
+        level: Seconds of a reference training alone. Each reference has one first, with ``sol-general``.
     """
 
     fixed: float
@@ -70,17 +72,17 @@ class Cost:
     most: int
     jobs: int
     reference: float = 0.0
+    level: float = 0.0
 
     @property
     def alone(self) -> float:
         """Seconds of one training."""
         return self.fixed + self.each
 
-    def seconds(self, trainings: float, width: float, jobs: int | None = None, references: float = 0.0) -> float:
-        """Seconds of trainings, ``width`` side by side in each of the processes, and of references."""
+    def seconds(self, trainings: float, width: float, jobs: int | None = None) -> float:
+        """Seconds of trainings, ``width`` side by side in each of the processes."""
         width = max(1.0, min(width, self.most))
-        alone = trainings * (self.fixed / width + self.each) + references * self.reference
-        return alone / (self.jobs if jobs is None else jobs)
+        return trainings * (self.fixed / width + self.each) / (self.jobs if jobs is None else jobs)
 
 
 def measured_cost(task: Task, seed: int, jobs: int) -> Cost:
@@ -155,8 +157,8 @@ class Plan:
     def validation(self) -> float:
         """Seconds of the validation at the end of a search."""
         episodes = self.config.validation_episodes
-        references = _VALIDATED * CHOOSING if self.cost.reference else 0
-        return self.cost.seconds(_VALIDATED * episodes, 4 * episodes, None, references)
+        references = _VALIDATED * CHOOSING * self.cost.reference if self.config.guard else 0.0
+        return self.cost.seconds(_VALIDATED * episodes, 4 * episodes) + references / self.cost.jobs
 
     def of(self, phase: Phase) -> Stage:
         """The stage of a phase."""
@@ -213,7 +215,7 @@ def planned(
     """
     less: list[str] = []
     for what, changes in LESS:
-        if spent is not None and "start" in changes:
+        if spent is not None and {"start", "guard"} & {*changes}:
             continue
         smaller = _less(config, changes)
         less += [what] if smaller != config else []
@@ -279,7 +281,7 @@ def _shortened(config: LearnConfig, share: float) -> LearnConfig:
 
 def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Collection[Phase]) -> tuple[Stage, ...]:
     """Every phase with its trainings and their seconds."""
-    guarded, choosing = (0.5, CHOOSING) if cost.reference else (0.0, 0)  # references of a training, and of a choice
+    guarded, choosing = (0.5, CHOOSING) if config.guard and cost.reference else (0.0, 0)  # of a training, of a choice
     general = not config.episodes and bool(config.priors)
     wide = config.population * config.polish_episodes / cost.jobs
     stages = (config.generations > 0) + (config.descent_steps > 0)  # of polishing
@@ -288,20 +290,27 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
     validated = chosen * config.validation_episodes * tasks
     found: list[Stage] = []
 
-    def add(phase: Phase, *parts: tuple[float, float, int | None], searched: float = 0.0, rules: float = 0.0) -> None:
+    def add(
+        phase: Phase,
+        *parts: tuple[float, float, int | None],
+        searched: float = 0.0,
+        rules: float = 0.0,
+        levels: int = 0,
+    ) -> None:
         """Parts: trainings, their width, and the processes if not all. ``searched`` trainings have references, and so
-        has a choice among ``rules``."""
+        has a choice among ``rules``; ``levels`` of them are new."""
         if phase not in over:
             references = guarded * searched + choosing * rules
             seconds = sum(cost.seconds(count, width, jobs) for count, width, jobs in parts)
-            seconds += cost.seconds(0, 1, tuning_jobs if phase == Phase.TUNE else None, references)
+            guards = references * cost.reference + (levels * cost.level if guarded else 0.0)
+            seconds += guards / (tuning_jobs if phase == Phase.TUNE and tuning_jobs else cost.jobs)
             found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
 
     starts = len(nearby_rates(ZOO["sol-general"])) + len(nearby_decays(1.0, 1)["wd"]) + len(config.priors[1:])
     rates = (0 if config.start != "auto" and general and tasks == 1 else 18) + (starts if general else 0)
     rates += 9 if tasks > 1 else 0
     tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, tuning_jobs)
-    add(Phase.TUNE, tuned, rules=starts if general else 0)
+    add(Phase.TUNE, tuned, rules=starts if general else 0, levels=CHOOSING if general else 0)
     terms = len(config.directions) * len(config.decays) + config.own_terms
     if general:
         terms = len(ZOO["sol-general"].terms)
@@ -327,7 +336,16 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
     descended = GRADIENT_COST * config.descent_steps * config.polish_episodes * tasks
     descent = (descended, config.polish_episodes / cost.jobs, None)
     validation = (validated, 4 * config.validation_episodes, None)
-    add(Phase.POLISH, descent, (searched, wide, None), validation, searched=searched / tasks, rules=chosen)
+    levels = REFERENCES + CHOOSING if searched else CHOOSING
+    add(
+        Phase.POLISH,
+        descent,
+        (searched, wide, None),
+        validation,
+        searched=searched / tasks,
+        rules=chosen,
+        levels=levels,
+    )
     checks = _VARIANTS * config.check_episodes * tasks
     add(Phase.CHECK, (_VARIANT * _VALIDATED * checks, _VALIDATED * config.check_episodes, None))
     spent += sum(stage.trainings for stage in found)

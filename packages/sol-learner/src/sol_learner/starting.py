@@ -148,9 +148,7 @@ class StartFinder:
         if not self._shares(task_set):
             return task_set.run(rule, *self.stretch, lr, values, self.clock).mean(1).tolist()
         own = SharedTaskSet(self.shared, task_set.scales, task_set.weight, task_set.guarded)
-        columns = [{name: value[c : c + 1] for name, value in (values or {}).items()} for c in range(len(lr))]
-        measure = partial(_objective, own, rule, self.stretch)
-        return self.workers.map(measure, [*zip(lr.split(1), columns)], self.clock)
+        return own.apart(self.workers, rule, *self.stretch, {"lr": lr, **(values or {})}, self.clock)
 
     def _shares(self, task_set: TaskSet) -> bool:
         """Whether the workers share what is measured on a set."""
@@ -222,14 +220,3 @@ class StartFinder:
             start.rule = replace(decayed, values={**decayed.values, "wd": found["wd"]})
             start.lr = found["lr"]
         return len(losses)
-
-
-def _objective(
-    task_set: SharedTaskSet,
-    rule: UpdateRule,
-    stretch: tuple[int, Stream, range],
-    variant: tuple[Tensor, Mapping[str, Tensor]],
-) -> float:
-    """Mean objective of one variant of a rule, in a worker."""
-    lr, values = variant
-    return float(task_set.value.run(rule, *stretch, lr, values).mean())

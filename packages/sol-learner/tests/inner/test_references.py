@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sol_learner import LearnConfig, Learner
-from sol_learner.inner import TaskSet
+from sol_learner import Clock, LearnConfig, Learner, Workers
 from sol_learner.inner.references import MOST, REFERENCES, has_matrices, penalty, reference, references_of
+from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.search.validity import variants
 from sol_learner.task import Stream
 from sol_learner.testing import check_task
@@ -50,6 +50,23 @@ def test_the_guarded_objective_is_the_own_one_times_the_penalty():
     torch.testing.assert_close(guarded, free * factor)
 
 
+def test_what_is_lost_on_its_task_stays_lost_though_it_trains_the_references():
+    lost = Lost(reference(5, Stream.TUNE, 0, 3))
+    assert TaskSet((lost,), (1.0,), 0.4, True).run(GENERAL, 0, Stream.VALID, [0]).item() == float("inf")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_workers_share_references_and_models_that_train_one_after_another(jobs, make_task):
+    task_set = TaskSet((make_task(vectorizable=False, horizon=4),), (1.0,), 0.4, True)
+    values = {"lr": torch.tensor([0.008, 4.0], dtype=torch.float64), "beta1": torch.tensor([0.6, 0.7]).double()}
+    whole = task_set.run(GENERAL, 1, Stream.TRAIN, [0, 1], values["lr"], {"beta1": values["beta1"]}).mean(1)
+    workers = Workers(jobs)
+    shared = SharedTaskSet(workers.constant(task_set.tasks), task_set.scales, task_set.weight, task_set.guarded)
+    found = shared.apart(workers, GENERAL, 1, Stream.TRAIN, [0, 1], values, Clock())
+    workers.close()
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), whole, rtol=1e-6, atol=0)
+
+
 class Negative:
     """A task whose objective is negative."""
 
@@ -61,6 +78,15 @@ class Negative:
 
     def evaluate(self, model, split):
         return {"loss": self.task.evaluate(model, split)["loss"] - 1e4}
+
+
+class Lost(Negative):
+    """A task whose loss is never finite."""
+
+    vectorizable = False
+
+    def evaluate(self, model, split):
+        return {"loss": float("inf")}
 
 
 def test_a_penalty_is_worse_for_negative_objectives_too():

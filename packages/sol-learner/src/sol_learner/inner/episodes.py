@@ -59,7 +59,7 @@ def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) 
     optimizer gets far, and not by overfitting.
     """
     parts = [share * metrics[split]["loss"] for split, share in shares(weight).items()]
-    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf)
+    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf, posinf=torch.inf)
 
 
 def log_objective(outcome: Outcome, weight: float = 0.5) -> Tensor:

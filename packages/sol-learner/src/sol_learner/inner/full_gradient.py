@@ -138,7 +138,7 @@ def _final(optimizees: Optimizees, weight: float) -> tuple[Tensor, Tensor]:
         for _ in range(_BATCHES):
             loss, gradient = optimizees.losses_and_gradients(optimizees.draw(split))
             losses, adjoint = losses + share / _BATCHES * loss, adjoint + share / _BATCHES * gradient
-    return losses[0].nan_to_num(nan=torch.inf), adjoint
+    return losses[0].nan_to_num(nan=torch.inf, posinf=torch.inf), adjoint
 
 
 def _finite(value: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,11 @@ _PARTS = {"train": slice(0, 2000), "valid": slice(2000, 2500), "test": slice(250
 _WRONG = 0.2  # share of labels that are drawn: no loss is near 0
 
 Item = TypeVar("Item")
+
+Key = tuple[int, Stream, int, int, float]
+"""Seed, stream, number and horizon of a reference, and the weight of the training loss in its objective."""
+
+Mapped = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 
 class Reference:
@@ -120,13 +126,6 @@ def references_of(stream: Stream, episodes: Sequence[int]) -> list[int]:
     return sorted({episode // 2 % REFERENCES for episode in episodes[::2]})
 
 
-@functools.lru_cache(maxsize=256)
-def _expected(seed: int, stream: Stream, number: int, horizon: int, weight: float) -> tuple[Task, float]:
-    """A reference, and the objective of ``sol-general`` on it."""
-    task, rule = reference(seed, stream, number, horizon), ZOO["sol-general"]
-    return task, float(run_rule(task, rule, seed, stream, [number]).objective(weight))
-
-
 def penalty(
     rule: UpdateRule,
     seed: int,
@@ -137,15 +136,50 @@ def penalty(
     lr: Value | None = None,
     values: Mapping[str, Value] | None = None,
     clock: Clock | None = None,
+    mapped: Mapped | None = None,
 ) -> Tensor:
     """What a positive loss of a rule is multiplied by, [C]: 1 if the rule trains the references of the episodes.
 
     The mean over them of max(1, L / (2 L_0)), where L is the objective of the rule and L_0 that of ``sol-general``;
-    at most :data:`MOST`. See :func:`~sol_learner.inner.run_rule` for the arguments.
+    at most :data:`MOST`. See :func:`~sol_learner.inner.run_rule` for the arguments. ``mapped`` applies a function to
+    items, of which there is one for each reference; it may use other processes, which then have no ``clock``.
     """
-    factors = []
-    for number in references_of(stream, episodes):
-        task, expected = _expected(seed, stream, number, horizon, weight)
-        own = run_rule(task, rule, seed, stream, [number], lr, values, clock=clock).objective(weight)[:, 0]
-        factors.append((own / (TOLERANCE * expected)).nan_to_num(nan=MOST).clamp(1.0, MOST))
-    return torch.stack(factors).mean(0)
+    mapped = mapped or (lambda function, items: [function(item) for item in items])
+    numbers = references_of(stream, episodes)
+    keys = {number: (seed, stream, number, horizon, weight) for number in numbers}
+    new = [key for key in keys.values() if key not in _levels]
+    _levels.update(zip(new, mapped(_level, new)))
+    measure = partial(_factors, rule, lr, values, clock)
+    return torch.stack(mapped(measure, [(key, _levels[key]) for key in keys.values()])).mean(0)
+
+
+_levels: dict[Key, float] = {}
+"""The objective of ``sol-general`` on each reference that was used."""
+
+_reference = functools.lru_cache(maxsize=32)(reference)
+
+
+def _level(key: Key) -> float:
+    """The objective of ``sol-general`` on a reference."""
+    return float(_objectives(key, ZOO["sol-general"]))
+
+
+def _factors(
+    rule: UpdateRule,
+    lr: Value | None,
+    values: Mapping[str, Value] | None,
+    clock: Clock | None,
+    item: tuple[Key, float],
+) -> Tensor:
+    """The penalty on one reference, [C]."""
+    key, level = item
+    own = _objectives(key, rule, lr, values, clock)
+    return (own / (TOLERANCE * level)).nan_to_num(nan=MOST).clamp(1.0, MOST)
+
+
+def _objectives(key: Key, rule: UpdateRule, *options: Any) -> Tensor:
+    """Objective of a rule on a reference, [C]; options are ``lr``, ``values``, ``clock``."""
+    seed, stream, number, horizon, weight = key
+    lr, values, clock = options or (None, None, None)
+    task = _reference(seed, stream, number, horizon)
+    return run_rule(task, rule, seed, stream, [number], lr, values, clock=clock).objective(weight)[:, 0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.references import penalty, references_of
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.mixture import TaskMixture, drawn_task
-from sol_learner.runtime.clock import Clock
-from sol_learner.runtime.workers import Constant
+from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.task import Stream, Task
 from sol_symbols import UpdateRule
 
@@ -100,9 +101,14 @@ class TaskSet:
         found = self.mean(measure)
         if not self.guarded:
             return found
+        return _penalised(found, self.penalty(rule, seed, stream, episodes, lr, values, clock)[:, None])
+
+    def penalty(
+        self, rule: UpdateRule, seed: int, stream: Stream, episodes: Sequence[int], *options: Any, **keywords: Any
+    ) -> Tensor:
+        """The penalty of a rule, [C]; see :func:`~sol_learner.inner.references.penalty`."""
         horizon = max(task.horizon for task in self.tasks)
-        factor = penalty(rule, seed, stream, episodes, horizon, self.weight, lr, values, clock)[:, None]
-        return found + found.abs() * (factor - 1)  # losses can be negative
+        return penalty(rule, seed, stream, episodes, horizon, self.weight, *options, **keywords)
 
     def relative_gradient(
         self,
@@ -139,6 +145,65 @@ class SharedTaskSet:
     def value(self) -> TaskSet:
         """The set itself."""
         return TaskSet(self.tasks.value, self.scales, self.weight, self.guarded)
+
+    def apart(
+        self,
+        workers: Workers,
+        rule: UpdateRule,
+        seed: int,
+        stream: Stream,
+        episodes: Sequence[int],
+        values: Mapping[str, Tensor],
+        clock: Clock,
+    ) -> list[float]:
+        """Mean objective of a rule for each of some values, [C], ``lr`` among them or not, one item each for workers.
+
+        References are trained side by side, whatever the tasks allow: an item is one of them, for all values. If the
+        clock expires, only for the first values.
+
+        Raises:
+            Interrupted: The clock expired before any was measured, or was cancelled.
+        """
+        own = {name: column for name, column in values.items() if name != "lr"}
+        rate = values.get("lr")
+        here = clock if workers.jobs == 1 else None
+        factors = torch.ones(len(next(iter(values.values()))))
+        if self.guarded:
+            mapped = partial(workers.map, clock=clock)
+            factors = self.value.penalty(rule, seed, stream, episodes, rate, own, here, mapped=mapped)
+        measure = partial(_alone, replace(self, guarded=False), rule, seed, stream, episodes, here)
+        items = [{name: column[c : c + 1] for name, column in values.items()} for c in range(len(factors))]
+        found: list[float] = []
+        wave = workers.jobs if clock.limited else len(items)
+        for first in range(0, len(items), wave):
+            try:
+                if first:
+                    clock.check()
+                found += workers.map(measure, items[first : first + wave], clock)
+            except Interrupted:
+                if not found:
+                    raise
+                break
+        return _penalised(torch.tensor(found, dtype=torch.float64), factors[: len(found)].double()).tolist()
+
+
+def _penalised(losses: Tensor, factors: Tensor) -> Tensor:
+    """Losses, which can be negative, with a penalty; what is lost stays infinite."""
+    return torch.nan_to_num(losses + losses.abs() * (factors - 1), nan=torch.inf, posinf=torch.inf)
+
+
+def _alone(
+    task_set: SharedTaskSet,
+    rule: UpdateRule,
+    seed: int,
+    stream: Stream,
+    episodes: Sequence[int],
+    clock: Clock | None,
+    values: Mapping[str, Tensor],
+) -> float:
+    """Mean objective for one row of values, in a worker."""
+    own = {name: value for name, value in values.items() if name != "lr"}
+    return float(task_set.value.run(rule, seed, stream, episodes, values.get("lr"), own, clock).mean())
 
 
 def _problems(

@@ -165,8 +165,8 @@ class SymbolicNetwork(UpdateNetwork):
     @torch.no_grad()
     def extremes(self, features: Tensor) -> dict[str, float | str]:
         """See :meth:`UpdateNetwork.extremes`; an update that is not a number counts as infinite."""
-        update = self(features).abs().nan_to_num(nan=math.inf).max()
-        sizes = features.abs().flatten(1).nan_to_num(nan=math.inf).amax(1)
+        update = self(features).abs().nan_to_num(nan=math.inf, posinf=math.inf).max()
+        sizes = features.abs().flatten(1).nan_to_num(nan=math.inf, posinf=math.inf).amax(1)
         largest = max((i for i, f in enumerate(self.features) if not f.is_number), key=lambda i: sizes[i])
         name = format_expression(self.features[largest])
         return {"feature": name, "size": float(sizes[largest]), "update": float(update)}

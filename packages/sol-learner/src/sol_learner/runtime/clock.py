@@ -91,6 +91,11 @@ class Clock:
             self._deadline = before
 
     @property
+    def limited(self) -> bool:
+        """Whether the current phase has a deadline."""
+        return self._deadline < float("inf")
+
+    @property
     def over(self) -> bool:
         """Whether the current phase should end."""
         return self.cancelled or self.elapsed > self._deadline

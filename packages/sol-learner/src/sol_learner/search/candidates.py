@@ -14,7 +14,7 @@ from torch import Tensor
 from sol_learner.inner.full_gradient import GRADIENT_COST
 from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.runtime.checkpoints import Checkpoints
-from sol_learner.runtime.clock import Clock, Interrupted
+from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.ranks import Ranks
 from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.search.space import SearchSpace
@@ -119,21 +119,14 @@ class CandidateEvaluator:
         return float(shares @ losses), shares @ numpy.array(gradients)
 
     def _measured(self, rule: UpdateRule, names: list[str], table: Tensor, episodes: range) -> list[float]:
-        own, jobs = self.ranks.own(list(table)), self.workers.jobs
-        shares = _shared(own, len(own) if self._alone and self.ranks.size == 1 else jobs)  # ranks stop together
+        if self._alone and self.ranks.size == 1:  # ranks stop together
+            columns = {name: table[:, column] for column, name in enumerate(names)}
+            own = self._shared.apart(self.workers, rule, self.seed, Stream.TRAIN, episodes, columns, self.clock)
+            return [min(loss, 1e30) for loss in own]
+        shares = _shared(self.ranks.own(list(table)), self.workers.jobs)
         measure = partial(_losses, self._shared, rule, names, self.seed, episodes, self._local_clock)
-        losses: list[float] = []
-        for first in range(0, len(shares), jobs):
-            try:
-                if first:
-                    self.clock.check()
-                results = self.workers.map(measure, shares[first : first + jobs], self.clock)
-            except Interrupted:
-                if not losses:
-                    raise
-                break
-            losses += [loss for share in results for loss in share]
-        return self.ranks.gathered(losses)
+        losses = self.workers.map(measure, shares, self.clock)
+        return self.ranks.gathered([loss for share in losses for loss in share])
 
     def validated(self, rules: Sequence[UpdateRule]) -> list[float]:
         """Mean objective of each rule over the validation stream; results are cached.
