@@ -21,6 +21,40 @@ def stepped(optimizer, *params, gradient=(0.3, -1.0, 2.0)):
     return optimizer
 
 
+def test_groups_can_hold_entries_of_others_and_must_be_dicts(load):
+    p, q = parameter(), parameter()
+    optimizer = load(ZOO["adam"])([{"params": [p], "step": 7, "t": 1, "numbers": 2}])
+    stepped(optimizer, p)
+    torch.testing.assert_close(p, stepped(load(ZOO["adam"])([q]), q).param_groups[0]["params"][0])
+    with pytest.raises(TypeError, match=r"^param_group must be a dict, got list$"):
+        optimizer.add_param_group([q])
+
+
+@pytest.mark.parametrize("name", ["muon", "sol-general"])
+def test_autocast_around_the_step_changes_nothing(load, name):
+    steps = []
+    for on in (False, True):
+        p = torch.nn.Parameter(torch.randn(16, 8, generator=torch.Generator().manual_seed(0)))
+        rule = ZOO[name].with_horizon(9)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            stepped(load(rule)([p]), p, gradient=torch.arange(128.0).view(16, 8).sin().tolist())
+        steps.append(p.detach())
+    assert torch.equal(*steps)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor([0.0, 1.0, 2.0]), {"loss": 1.0}, torch.zeros(0)], ids=["vector", "dict", "empty"]
+)
+def test_a_loss_that_is_not_one_number_is_refused(load, wrong):
+    p, q = parameter(), parameter()
+    optimizer = load(UpdateRule.parse("g*loss where lr = 1"))([p])
+    p.grad = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="the loss must be one number, got"):
+        optimizer.step(lambda: wrong)
+    optimizer.step(lambda: torch.tensor([2.0]))
+    assert torch.equal(p, q - 2)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -54,6 +54,34 @@ def test_eval_places_the_average_and_train_the_parameters(load, flags):
         assert torch.equal(flat(net), flat(twin))
 
 
+def test_loading_while_evaluating_is_refused_since_the_parameters_would_be_lost(load):
+    net = model()
+    optimizer = load(RULE)(net.parameters())
+    train(net, optimizer, 3)
+    saved, before = optimizer.state_dict(), flat(net)
+    optimizer.eval()
+    with pytest.raises(RuntimeError, match=r"replaced by the weights to evaluate with: call train\(\) first"):
+        optimizer.load_state_dict(saved)
+    optimizer.train()
+    optimizer.load_state_dict(saved)
+    assert torch.equal(flat(net), before)
+
+
+def test_weights_of_a_masked_state_and_of_a_schedule():
+    names = {"__name__": "emitted"}
+    exec(export_rule(RULE, "optax", "Mine"), names)
+    params = {"w": jnp.ones((2, 2)), "b": jnp.full(2, 3.0)}
+    masked = optax.masked(names["mine"](0.1), {"w": True, "b": False})
+    updates, state = masked.update(params, masked.init(params), params)
+    after = optax.apply_updates(params, updates)
+    found = names["mine_weights"](state, after)
+    assert jnp.array_equal(found["b"], after["b"])
+    assert not jnp.array_equal(found["w"], after["w"])
+    exec(export_rule(ZOO["schedule-free-adamw"], "optax", "Mine"), names)
+    with pytest.raises(ValueError, match="learning_rate must be a number, that of the last step, not a schedule"):
+        names["mine_weights"](names["mine"](0.1).init(params), params, learning_rate=optax.constant_schedule(0.1))
+
+
 def test_a_step_while_evaluating_is_refused(load):
     net = model()
     optimizer = load(RULE)(net.parameters())

@@ -21,6 +21,9 @@ needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compil
         ("g*fan_in", "and the rule has values per tensor; export"),
         ("c*g*double where c = 2, double = 3", r"C source reserves the name\(s\) double"),
         ("n*g where n = 2", r"C source reserves the name\(s\) n"),
+        ("schedule*g where schedule = 2", r"C source reserves the name\(s\) schedule"),
+        ("NAN*g + fabs*abs(g) where NAN = 2, fabs = 1", r"C source reserves the name\(s\) NAN, fabs"),
+        ("learned_step*g where learned_step = 2", r"C source reserves the name\(s\) learned_step"),
     ],
 )
 def test_what_c_cannot_say_is_refused(text, message):

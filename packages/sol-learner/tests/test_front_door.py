@@ -108,6 +108,10 @@ def test_every_kind_of_data_is_a_task(name):
     assert (outcome.metrics["train"]["loss"] < start.metrics["train"]["loss"]).all()
 
 
+def task_of(data, constructor=network, **options):
+    return from_loaders("mine", constructor, data, **{"steps": 5, "loss_fn": CROSS, "device": "cpu", **options})
+
+
 def rows_of(task, split):
     return {int(row) for row in task._rows[split][1]}
 
@@ -151,6 +155,94 @@ def test_what_is_random_is_drawn_again_from_the_generator():
     assert not torch.equal(one, other)
     model = task.build(torch.Generator().manual_seed(0))
     assert task.evaluate(model, "valid") == task.evaluate(model, "valid")
+
+
+class Scaled(TensorDataset):
+    """Transforms what it holds."""
+
+    def __getitem__(self, row):
+        x, y = super().__getitem__(row)
+        return 100 * x, y
+
+
+class Flipped(Rows):
+    """Flips odd rows, one in ten times."""
+
+    def __getitem__(self, row):
+        x, y = super().__getitem__(row)
+        return (x.flip(0) if row % 2 and torch.rand(()) < 0.1 else x), y
+
+
+def test_a_data_set_that_inherits_from_tensors_keeps_its_transform():
+    task = task_of(DataLoader(Scaled(X, Y), batch_size=32))
+    assert next(task.batches("train", torch.Generator().manual_seed(0)))[0].std() > 20
+
+
+def test_rare_random_transforms_are_drawn_again():
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert not task_of(Flipped())._rows["train"][0].fixed
+    assert task_of(Rows())._rows["train"][0].fixed
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.2, 3.0])])
+def test_the_loss_of_a_split_is_that_of_its_labels(weight):
+    """Batches have different numbers of labels that the loss does not ignore."""
+    xs, count = torch.randn(90, 6, 5), torch.randint(1, 7, (90, 1))
+    ys = torch.where(torch.arange(6) < count, (xs.sum(2) > 0).long(), -100)
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.linear(x).movedim(-1, 1)
+
+    rows = TensorDataset(xs, ys)
+    loader = DataLoader(rows, batch_size=8, collate_fn=lambda some: [torch.stack(column) for column in zip(*some)])
+    loss = nn.CrossEntropyLoss(weight=weight)
+    task = from_loaders("tokens", Tokens, loader, loader, loader, steps=2, loss_fn=loss, device="cpu")
+    model = task.build(torch.Generator().manual_seed(0))
+    assert task.evaluate(model, "test")["loss"] == pytest.approx(float(loss(model(xs), ys).detach()), rel=1e-5)
+
+
+def test_a_sum_is_that_of_a_batch():
+    task = task_of((X, Y), loss_fn=nn.CrossEntropyLoss(reduction="sum"), batch_size=20)
+    model = task.build(torch.Generator().manual_seed(0))
+    source, rows = task._rows["train"]
+    x, y = source[rows]
+    mean = nn.functional.cross_entropy(model(x), y)
+    assert task.evaluate(model, "train")["loss"] == pytest.approx(20 * float(mean.detach()), rel=1e-5)
+
+
+def test_batches_of_several_shapes_are_learned_on():
+    task = task_of(DataLoader(Rows(ragged=True), batch_size=10, collate_fn=padded), constructor=Means)
+    assert obstacle(task) is not None or not task.vectorizable
+    assert run_rule(task, ZOO["sgd"], 0, Stream.TRAIN, [0, 1], lr=0.1).losses.isfinite().all()
+
+
+def test_a_metric_that_is_no_number_is_named():
+    task = task_of((X, Y), metrics={"right": lambda outputs, targets: (outputs.argmax(1) == targets).float()})
+    with pytest.raises(SolError, match=r"the metric 'right' must give a number, got a tensor of shape \(\d+,\)"):
+        task.evaluate(task.build(torch.Generator().manual_seed(0)), "test")
+
+
+def test_a_loss_with_parameters_of_its_own_is_refused():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, outputs, targets):
+            return CROSS(outputs / self.temperature, targets)
+
+    with pytest.raises(SolError, match=r"loss_fn has trainable parameters \(temperature\), which would not be trained"):
+        task_of((X, Y), loss_fn=Tempered())
+
+
+def test_steps_may_be_a_number_of_numpy():
+    assert task_of((X, Y), steps=numpy.int64(3)).horizon == 3
 
 
 def test_metrics_are_means_over_rows():

@@ -150,10 +150,8 @@ class BuildIgnoresGenerator(Mine):
         return network()
 
 
-@refused("build: models share parameters; make a new model in every call")
+@refused("build of mine must make a new model in every call; models share some")
 class BuildOnce(Mine):
-    learns = True
-
     def __init__(self):
         self.model = network()
 

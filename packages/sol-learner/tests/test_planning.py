@@ -58,6 +58,15 @@ def test_the_least_useful_is_left_out_first():
     assert not plan.config.front
 
 
+@pytest.mark.parametrize("spent", [None, 12])
+def test_the_search_is_shortened_before_the_comparison_is_left_out(spent):
+    config = LearnConfig(generations=8, population=8, start="prior", guard=False)
+    plan = planned(config, 1, replace(SLOW, jobs=2), 300.0, 230.0, spent)
+    assert plan.config.baselines
+    assert 0 < plan.config.generations < 8
+    assert 0.8 * 230 < plan.seconds <= 230
+
+
 def test_meta_training_is_shortened_with_the_search():
     config = LearnConfig(episodes=100, start="adam")
     plan = planned(config, 1, COST, 300.0, 300.0)

@@ -173,6 +173,12 @@ def test_faults_in_rule_files_name_the_file(tmp_path):
         resolve_rule(str(tmp_path / "bad.txt"))
 
 
+@pytest.mark.parametrize("text", ["-g", "-ad", "-2/3*g", "-max(g,w)", "-0.5*ad+g", "-orth(m)", "-ad where lr = 0.1"])
+def test_a_formula_can_begin_with_a_minus(text, capsys):
+    main(["show", text])
+    assert capsys.readouterr().out.startswith(f"phi = {UpdateRule.parse(text).expression}"[:8])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -183,6 +189,8 @@ def test_faults_in_rule_files_name_the_file(tmp_path):
         (["show", "ad + foo"], "unknown name 'foo'"),
         (["show", "__import__('os').system('x')"], "'attribute' cannot be called"),
         (["show", "none.json"], "no such run folder or rule file: none.json"),
+        (["show", "-z"], "unknown name 'z'"),
+        (["show", "adam", "-o"], "unrecognized arguments: -o"),
     ],
 )
 def test_mistakes_on_the_command_line_are_said_in_a_line(words, message, capsys):

@@ -115,6 +115,7 @@ def test_precedence_and_meaning(text, same):
         ("(g + m).clip(2)", r"write clip\(g \+ m, 2\)\n"),
         ("np.sqrt(m)", r"write sqrt\(m\)\n"),
         ("g^2", r"\^ is not allowed: write \*\* for powers, as in g\*\*2\n"),
+        ("1e-400*g", "number too small for float64"),
         ("lr*g", "lr multiplies the whole formula: leave it out here"),
         ("lambda: g", "lambda is not allowed"),
         ("[g for g in m]", "listcomp is not allowed"),

@@ -43,6 +43,20 @@ WIDER = STANDARD.extended(
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *map(str, ZOO.values())])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ad where wd = 0.1", r"the rule does not use 'wd'; add \+ wd\*w for decoupled weight decay\n.*\n +\^"),
+        ("g where beta1 = 0.5", "the rule does not use 'beta1'"),
+        ("0.1*g where lr = 1, T = 5", "the rule does not use 'T'"),
+        ("matrices: orth(m); vectors: g where mu = 0.1", "the rule does not use 'mu'"),
+    ],
+)
+def test_a_value_that_the_rule_does_not_use_is_refused(text, message):
+    with pytest.raises(RuleError, match=message):
+        UpdateRule.parse(text)
+
+
 def test_round_trips(text):
     rule = UpdateRule.parse(text, name="a name", provenance={"seed": 3, "list": [1, 2.5, None]})
     for twin in (
@@ -335,8 +349,8 @@ def test_integers_that_multiply_are_constants_beside_floats(text, named):
 
 
 def test_numbered_constants_refuse_taken_names():
-    with pytest.raises(RuleError, match=r"already uses the name.* c1; choose another prefix"):
-        UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants()
+    values = UpdateRule.parse("c1*g + 0.5*m + 0.25*c3*w where c1 = 1, c3 = 4").with_numbered_constants().values
+    assert {name: values[name] for name in ("c1", "c2", "c3", "c4")} == {"c1": 1, "c2": 0.25, "c3": 4, "c4": 0.5}
     assert "k1" in UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants("k").values
 
 

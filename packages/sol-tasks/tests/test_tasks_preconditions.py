@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner.task import Stream
+from sol_learner.task import Stream, trainable
 from sol_symbols import SolError, UpdateRule
 from sol_tasks import Attack, FineTuning
+from sol_tasks.attack import check_images
 
 IMAGES = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
@@ -23,7 +24,7 @@ def victim():
 BAD = {
     "normalised": ((IMAGES - 0.5) / 0.2, LABELS, r"in \[0, 1\], got values from -2.* normalisation into the victim"),
     "to 255": (IMAGES * 255, LABELS, r"must be in \[0, 1\], got values from .* to 2\d\d"),
-    "nan": (IMAGES.masked_fill(IMAGES > 0.9, float("nan")), LABELS, r"must be in \[0, 1\], got values from nan"),
+    "nan": (IMAGES.masked_fill(IMAGES > 0.9, float("nan")), LABELS, "images hold NaN or infinity; clean the data"),
     "int32": ((IMAGES * 255).int(), LABELS, r"must be floats in \[0, 1\], got torch.int32; divide bytes by 255"),
     "none": (IMAGES[:0], LABELS[:0], "no images to attack"),
     "column": (IMAGES, LABELS[:, None], r"one for each of 6 images, \[N\]; got torch.int64 of shape \(6, 1\)"),
@@ -44,6 +45,35 @@ def test_attacks_refuse_what_is_no_image_in_the_unit_cube(name):
         attack = pytest.importorskip("sol_tasks.rule_attack").RuleAttack
     with pytest.raises(SolError, match=message):
         attack(victim(), UpdateRule.parse("sign(g) where lr = 0.25"), steps=2)(images, labels)
+
+
+def test_advice_for_images_is_about_these_images():
+    for images, advice in ((IMAGES * 255, "divide them by 255$"), ((IMAGES - 0.5) / 0.2, "into the victim$")):
+        with pytest.raises(SolError, match=advice):
+            check_images(images, LABELS)
+    with pytest.raises(SolError, match="images and labels must be tensors, got ndarray and Tensor"):
+        check_images(IMAGES.numpy(), LABELS)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, "int32 labels", "rounded"], ids=str)
+def test_attacks_take_images_and_labels_in_the_types_that_people_have(kind):
+    images, labels = IMAGES.round(), LABELS
+    if kind == "int32 labels":
+        labels = labels.int()
+    elif kind == "rounded":  # normalised and back
+        images = images - 3e-8
+    else:
+        images = images.to(kind)
+    task = Attack("attack", victim(), dict.fromkeys(("train", "valid", "test"), (images, labels)))
+    model = task.build(torch.Generator().manual_seed(0))
+    assert task.loss(model, ()).isfinite()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attack = pytest.importorskip("sol_tasks.rule_attack").RuleAttack
+    moved = attack(victim(), UpdateRule.parse("sign(g) where lr = 0.25"), steps=2)(images, labels)
+    assert 0 <= moved.min() <= moved.max() <= 1
+    with pytest.raises(SolError, match="labels must be below the victim's 3 classes, got 3"):
+        attack(victim(), UpdateRule.parse("sign(g) where lr = 0.25"), steps=2)(images, labels + 1)
 
 
 def test_attacks_take_bytes_as_the_data_set_holds_them():
@@ -105,7 +135,7 @@ def test_other_forms_of_a_graph_are_the_same_graph(form):
         ({"edges": RING.float()}, "edges must be int64"),
         ({"labels": CLASSES.float()}, "labels must be integers"),
         ({"labels": torch.eye(3)[CLASSES]}, r"labels must be integers.*shape \(12, 3\)"),
-        ({"labels": CLASSES - 1}, "labels must be at least 0, got -1"),
+        ({"labels": CLASSES - 1}, "labels of .* must be at least 0, got -1; leave these nodes out"),
         ({"labels": CLASSES[:5]}, "one for each of 12 nodes"),
         ({"features": FEATURES.to_sparse()}, "features must be a dense matrix"),
         ({"nodes": {**NODES, "train": torch.tensor([0, 1, 1])}}, "nodes of 'train' are given twice: 3 indices of 2"),
@@ -115,6 +145,11 @@ def test_other_forms_of_a_graph_are_the_same_graph(form):
         ({"nodes": {**NODES, "test": torch.tensor([3, 12])}}, "nodes of 'test' must be from 0 to 11, got 3 to 12"),
         ({"nodes": {**NODES, "test": mask(NODES["test"])[:5]}}, "must be indices or a boolean mask of 12 nodes"),
         ({"nodes": {**NODES, "test": NODES["test"][:0]}}, "the split 'test' has no nodes"),
+        (
+            {"nodes": {**NODES, "test": {3, 4}}},
+            "nodes of 'test' must be a tensor, an array or a list of numbers, got set",
+        ),
+        ({"labels": None}, "labels must be a tensor, an array or a list of numbers, got NoneType"),
         ({"nodes": {"train": NODES["train"], "val": NODES["valid"], "test": NODES["test"]}}, "rename 'val' to 'valid'"),
     ],
 )
@@ -123,13 +158,26 @@ def test_what_is_no_graph_is_said(form, message):
         graph_of(**form)
 
 
+def test_labels_of_nodes_in_no_split_can_be_anything():
+    nodes = {**NODES, "train": NODES["train"][1:]}
+    labels = CLASSES.index_fill(0, NODES["train"][:1], -1)
+    assert graph_of(labels=labels, nodes=nodes).classes == int(labels.max()) + 1
+
+
+def test_graphs_of_scipy_are_taken():
+    sparse = pytest.importorskip("scipy.sparse")
+    matrix = sparse.coo_matrix((torch.ones(RING.shape[1]).numpy(), RING.numpy()), shape=(12, 12))
+    one, other = graph_of(), graph_of(edges=matrix, features=sparse.csr_matrix(FEATURES.numpy()))
+    assert {*map(tuple, one.edges.T.tolist())} == {*map(tuple, other.edges.T.tolist())}
+    assert torch.equal(one.features.to_dense(), other.features.to_dense())
+
+
 class Layers(nn.Module):
     """Sums over neighbours, ``depth`` times."""
 
-    def __init__(self, depth, norm=False):
+    def __init__(self, depth, norm=None):
         super().__init__()
-        self.linear, self.depth = nn.Linear(3, 3), depth
-        self.norm = nn.BatchNorm1d(3) if norm else nn.Identity()
+        self.linear, self.depth, self.norm = nn.Linear(3, 3), depth, norm or nn.Identity()
 
     def forward(self, graph):
         x = graph.features.to_dense()
@@ -145,8 +193,49 @@ def test_hops_are_checked_against_the_whole_graph():
     NodeClassification("task", lambda g: Layers(2), graph, 2)
     with pytest.raises(SolError, match=r"hops = 1 is too few: outputs at the nodes of 'train' differ.* use hops = 2"):
         NodeClassification("task", lambda g: Layers(2), graph, 1)
-    with pytest.raises(SolError, match="norm normalises over all nodes"):
-        NodeClassification("task", lambda g: Layers(2, norm=True), graph, 2)
+    for norm in (nn.BatchNorm1d(3), nn.InstanceNorm1d(3, track_running_stats=True)):
+        with pytest.raises(SolError, match="norm normalises over all nodes"):
+            NodeClassification("task", lambda g, norm=norm: Layers(2, norm), graph, 2)
+
+
+class Centred(Layers):
+    """Takes the mean over all nodes away."""
+
+    def forward(self, graph):
+        x = super().forward(graph)
+        return x - x.mean(0)
+
+
+class Remembering(Layers):
+    """Calls its layers with the graph of its constructor."""
+
+    def __init__(self, graph):
+        super().__init__(2)
+        self.own = graph
+
+    def forward(self, graph):
+        return super().forward(self.own)[: len(graph.labels)]
+
+
+class Caching(Layers):
+    cached = True
+
+
+@pytest.mark.parametrize(
+    ("model", "hops", "message"),
+    [
+        (lambda g: Centred(2), 2, "hops = 2 is too few: .* use more, or hops = None if a layer sees all nodes or"),
+        (Remembering, 2, "hops = 2 is too few: .* or the model keeps a graph of its own"),
+        (lambda g: Caching(2), 2, "keeps the first graph that it sees; set its cached = False, or use hops = None"),
+        (lambda g: Layers(2, nn.Linear(2, 3)), 2, "the model of task raised RuntimeError: .*, with the whole graph"),
+        *((lambda g: Layers(2), hops, "hops must be a whole number of at least 1") for hops in (-1, 0, 1.5, "2", True)),
+    ],
+)
+def test_why_a_neighbourhood_does_not_do_is_said(model, hops, message):
+    from sol_tasks import NodeClassification
+
+    with pytest.raises(SolError, match=message):
+        NodeClassification("task", model, graph_of(), hops)
 
 
 class Output:
@@ -225,6 +314,36 @@ def test_rows_that_no_loss_can_be_computed_of_are_said(change, message):
     rows = {name: table for name, table in (ROWS | change).items() if table is not None}
     with pytest.raises(SolError, match=message):
         FineTuning("task", Words("next"), frozenset(), {"train": rows}, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("trained", ["table", "bias"])
+def test_builds_without_a_new_head_differ_a_little_in_every_type(dtype, trained):
+    model = Words("next").to(dtype)
+    if trained == "bias":  # alone, and 0
+        model.requires_grad_(False)
+        model.bias = nn.Parameter(torch.zeros(4, dtype=dtype))
+    task = FineTuning("task", model, frozenset(), dict.fromkeys(("train", "valid", "test"), ROWS), 5, 2)
+    one, again, other = (next(iter(trainable(task.build(torch.Generator().manual_seed(s))))) for s in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one, other, rtol=5 * torch.finfo(dtype).eps, atol=1e-4)
+
+
+def test_new_layers_begin_as_their_kinds_do():
+    model = Words("next")
+    model.norm, model.head = nn.LayerNorm(4), nn.Linear(4, 2)
+    model.requires_grad_(True)
+    fresh = frozenset(name for name, _ in model.named_parameters() if "table" not in name)
+    task = FineTuning("task", model, fresh, {"train": ROWS}, 5, 2)
+    built = task.build(torch.Generator().manual_seed(0))
+    assert (built.norm.weight == 1).all()
+    assert (built.norm.bias == 0).all()
+    assert 0 < built.head.weight.std() < 0.05
+    with pytest.raises(SolError, match="fresh must name parameters of the model, got haed"):
+        FineTuning("task", model, frozenset({"haed.weight"}), {"train": ROWS}, 5, 2)
+    with pytest.raises(SolError, match="every parameter of the model is frozen; set requires_grad of some"):
+        FineTuning("task", model.requires_grad_(False), frozenset(), {"train": ROWS}, 5, 2)
 
 
 def test_metrics_of_tokens_are_refused():

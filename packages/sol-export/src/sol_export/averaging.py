@@ -29,6 +29,11 @@ def train(self):
             p.copy_(state.pop("trained"))
 '''
 
+_NO_SCHEDULE = [
+    "if callable(learning_rate):",
+    '    raise ValueError("learning_rate must be a number, that of the last step, not a schedule")',
+]
+
 _CHECK = [
     'if any("trained" in state for state in self.state.values()):',
     '    raise RuntimeError("the parameters are replaced by the weights to evaluate with: call train() first")',
@@ -83,7 +88,7 @@ class Averaging:
     def torch_function(self) -> list[str]:
         """The function of a parameter and its state."""
         own = ["*", *(a.name for a in self.given)] if self.given else []
-        keywords = ["p", *self.states, *(["step"] if self.timed else []), *own, "**_"]
+        keywords = ["p", *self.states, *(["step"] if self.timed else []), "/", *own, "**_"]
         parts = [(x, f"{a.name}[{i}]") for a in self.given for i, x in enumerate(a.parts)]
         lines = [f"{name} = {value}" for name, value in parts if name in self._numbers]
         if self._scalars:
@@ -134,12 +139,15 @@ class Averaging:
             "if len(states) != 1:",
             f'    raise ValueError(f"expected a state that contains one {state_class}, not {{len(states)}}")',
             "(state,) = states",
+            *_NO_SCHEDULE * any(a.name == "lr" for a in self.given),
             *(["t = jnp.asarray(jnp.maximum(state.count, 1), dtype=float)"] if self.timed else []),
             *renames,
             *self._calculated(arrays=False),
             *listed("numbers = (", self._passed, ",)" if len(self._passed) == 1 else ")", 4, brackets=True),
             "",
             f"def average({', '.join(['p', *self.states])}):",
+            f"    if isinstance({self.states[0]}, optax.MaskedNode):",
+            "        return p",
             "    w = jnp.asarray(p, _precision(p))",
             *(f"    {line}" for line in _converted(self._passed, None, "jnp.asarray({x}, w.dtype)", 8)),
             *(f"    {line}" for line in self._calculated(arrays=True, indent=8)),

@@ -30,8 +30,19 @@ _RESERVED = frozenset(
         *("short", "signed", "sizeof", "static", "struct", "switch", "true", "typedef", "union", "unsigned", "void"),
         *("volatile", "while", "alignas", "alignof", "constexpr", "nullptr", "typeof", "real", "INLINE", "asm", "I"),
         *("w", "g", "t", "n", "i", "lr", "phi", "settings", "weights", "horizon", "weight_decay", "momentum"),
+        *("schedule", "real_", "unix", "linux", "size_t", "ptrdiff_t", "wchar_t", "offsetof", "float_t", "double_t"),
+        *("acos", "asin", "atan", "atan2", "cos", "sin", "tan", "acosh", "asinh", "atanh", "cosh", "sinh", "tanh"),
+        *("exp", "exp2", "expm1", "frexp", "ilogb", "ldexp", "log", "log10", "log1p", "log2", "logb", "modf"),
+        *("scalbn", "scalbln", "cbrt", "fabs", "hypot", "pow", "sqrt", "erf", "erfc", "lgamma", "tgamma", "ceil"),
+        *("floor", "nearbyint", "rint", "lrint", "llrint", "round", "lround", "llround", "trunc", "fmod", "remainder"),
+        *("remquo", "copysign", "nan", "nextafter", "nexttoward", "fdim", "fmax", "fmin", "fma", "abs", "fpclassify"),
+        *("isfinite", "isinf", "isnan", "isnormal", "signbit", "isgreater", "isless", "isunordered", "carg", "conj"),
+        *("creal", "cimag", "cproj", "j0", "j1", "jn", "y0", "y1", "yn", "signgam", "gamma", "significand", "drem"),
     )
 )
+
+_MACRO = re.compile(r"[A-Z][A-Z0-9_]+")
+"""Names that a system's headers may define, such as NAN."""
 
 _FILE = """\
 /* $name: an optimizer in one C header.
@@ -87,7 +98,10 @@ class CExporter:
             called = [operator.name for operator in rule.calls if isinstance(operator, Reduction)]
             what = f"calls {', '.join(called)}" if called else "has values per tensor"
             raise SolError(f"C source is elementwise, and the rule {what}; export it to torch or optax")
-        numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "C")
+        numbered, prefix = rule.with_numbered_constants(), function_name(name)
+        macros = {word for word in (*numbered.values, *numbered.live) if _MACRO.fullmatch(word)}
+        used = {f"{prefix}_{word}" for word in ("real", "settings", "init", "step", "weights")} | macros
+        numbered = checked_names(numbered, _RESERVED | used, "C")
         given = [a for a in arguments(numbered, betas=False) if a.name != "schedule"]
         writer = _Writer(numbered, given, function_name(checked_name(name, "C")))
         return writer.file(provenance(rule, "c", name))

@@ -23,10 +23,15 @@ class FormulaExporter:
     """Base of the exporters for people.
 
     Args:
-        digits: Significant digits of constants.
+        digits: Significant digits of constants, at least 1.
+
+    Raises:
+        SolError: They are not a whole number of at least 1.
     """
 
     def __init__(self, digits: int = 4) -> None:
+        if isinstance(digits, bool) or not isinstance(digits, int) or digits < 1:
+            raise SolError(f"digits must be a whole number of at least 1, got {digits!r}")
         self.digits = digits
 
     def with_digits(self, digits: int) -> Self:
@@ -157,7 +162,7 @@ def _broken(left: str, value: sympy.Expr, show: Callable[..., str], before: list
             if _glyphs(show(inner)) > _WIDTH:
                 count = sum(row.left.startswith("u_") for row in (*before, *parts)) + 1
                 parts.append(Equation(f"u_{{{count}}}", _terms(inner, show)))
-                return node.func(symbol(f"u{count}"), *node.args[1:], evaluate=False)
+                return node.func(symbol(f"_u{count}"), *node.args[1:], evaluate=False)
         return node
 
     if any(_glyphs(show(term)) > _WIDTH for term in value.as_ordered_terms()):
@@ -172,7 +177,7 @@ def _nested(node: sympy.Expr) -> bool:
 def _terms(value: sympy.Expr, show: Callable[..., str]) -> tuple[str, ...]:
     """Return the signed terms."""
     texts = [show(term) for term in value.as_ordered_terms()]
-    texts = [re.sub(r"\\mathrm{u(\d+)}", r"u_{\1}", text) for text in texts]
+    texts = [re.sub(r"\\mathrm{\\_u(\d+)}", r"u_{\1}", text) for text in texts]  # no rule has such a name
     return (texts[0], *(text if text.startswith("-") else f"+ {text}" for text in texts[1:]))
 
 

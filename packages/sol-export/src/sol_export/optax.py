@@ -42,13 +42,14 @@ class OptaxExporter:
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """Return the source text; see :class:`sol_export.Exporter`."""
-        numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "optax")
+        alias, state_class = checked_name(function_name(name), "optax"), f"ScaleBy{name[0].upper()}{name[1:]}State"
+        used = {alias, f"scale_by_{alias}", f"{alias}_weights", state_class}
+        numbered = checked_names(rule.with_numbered_constants(), _RESERVED | used, "optax")
         everything = arguments(numbered, betas=False)
         given = [a for a in everything if a.name != "lr"]
         decays = "wd" not in rule.values  # in addition to the formula
         own = [a for a in given if not (decays and a.name == "weight_decay")]  # the arguments of scale_by_NAME
-        alias = checked_name(function_name(name), "optax")
-        writer = _Writer(numbered, own, f"ScaleBy{name[0].upper()}{name[1:]}State")
+        writer = _Writer(numbered, own, state_class)
         rate = "" if rule.lr is None else f"={rule.lr!r}"
         averaging = None if rule.evaluation is None else Averaging(numbered, everything, _printer)
         weights = averaging.optax_function(alias, writer.state_class, rate) if averaging else ""
@@ -228,7 +229,11 @@ class _Writer:
         if self.scheduled:
             lines.append("clock = t if schedule else 0 * t")
         if self.needs_loss:
-            lines.append("loss = jnp.asarray(value, dtype=float)")
+            lines += [
+                "if value is None or jnp.size(value) != 1:",
+                '    raise ValueError(f"value must be the loss, one number, got {value!r:.200}")',
+                "loss = jnp.asarray(value, dtype=float).reshape(())",
+            ]
         lines += [line for name, value in scalars.items() for line in statement(name, printer.doprint(value), 8)]
         lines += listed("numbers = (", self.passed, ",)" if len(self.passed) == 1 else ")", 8, brackets=True)
         trees = ["updates", *(f"state.{name}" for name in self.states), *(["params"] if "w" in self.inputs else [])]

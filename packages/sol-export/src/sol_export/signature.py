@@ -151,7 +151,7 @@ def checked_names(rule: UpdateRule, reserved: Collection[str], language: str) ->
     taken = sorted(name for name in names if name in reserved or name in _BUILTINS or name.startswith("_"))
     if taken:
         raise SolError(
-            f"{language} source reserves the name(s) {', '.join(taken)}: its own code, Python or learning-rate "
+            f"{language} source reserves the name(s) {', '.join(taken)}: its own code, the language or learning-rate "
             "schedulers use them; rename them in the rule"
         )
     return rule

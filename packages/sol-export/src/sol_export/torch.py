@@ -50,12 +50,12 @@ class TorchExporter:
 
     def export(self, rule: UpdateRule, name: str) -> str:
         """Return the source text; see :class:`sol_export.Exporter`."""
-        numbered = checked_names(rule.with_numbered_constants(), _RESERVED, "torch")
+        numbered = checked_names(rule.with_numbered_constants(), _RESERVED | {name}, "torch")
         given = arguments(numbered)
         writer = _Writer(numbered, given, checked_name(name, "torch"))
         driver = _template("torch_reducing.txt" if writer.reduces else "torch_elementwise.txt")
         if writer.reduces:
-            parts = {**(_TOGETHER if writer.totals else _IN_CHUNKS), "placed": _PLACED if writer.orthogonal else ""}
+            parts = {**(_TOGETHER if writer.totals else _IN_CHUNKS), "polar": _POLAR if writer.orthogonal else ""}
             driver = Template(driver).substitute(parts)
         text = Template(_template("torch.txt")).substitute(
             name=name,
@@ -217,7 +217,9 @@ class _Writer:
         check = self.averaging.torch_check() if self.averaging else []
         if self.needs_loss:
             error = f'raise RuntimeError("{self.name} needs the loss: call step(lambda: loss)")'
-            check = [*check, "if loss is None:", f"    {error}"]
+            wrong = 'raise ValueError(f"the loss must be one number, got {loss!r:.200}")'
+            number = 'loss.numel() == 1 if torch.is_tensor(loss) else hasattr(loss, "__float__")'
+            check = [*check, "if loss is None:", f"    {error}", f"if not ({number}):", f"    {wrong}"]
         if not self.reduces:
             return [
                 *check,
@@ -327,6 +329,7 @@ class _Writer:
             "",
             "def load_state_dict(self, state_dict):",
             '    """Load a state dict without rounding the float32 states of low-precision parameters."""',
+            *(f"    {line}" for line in (self.averaging.torch_check() if self.averaging else [])),
             "    given = {}",
             "    # After all other hooks, and before all others.",
             "    last = self.register_load_state_dict_pre_hook(lambda _, changed: given.update(changed))",
@@ -377,7 +380,7 @@ class _Writer:
             *listed("return ", self.passed, ""),
         ]
         clock = ["clock"] if self.scheduled else []
-        keywords = [*(["step"] if self.timed else []), "*", *clock, *(a.name for a in given), "**_"]
+        keywords = [*(["step", "/"] if self.timed else []), "*", *clock, *(a.name for a in given), "**_"]
         return [
             *listed("def _numbers(", keywords, "):", 0, brackets=True),
             f'    """{what}."""',
@@ -405,7 +408,7 @@ class _Writer:
             lines.append("g = (-g if maximize else g).to(_precision(p))")
         if self.needs_loss:
             given = "-loss if maximize else loss"
-            lines.append(f"loss = torch.as_tensor({given}, dtype=_precision(p), device=p.device)")
+            lines.append(f"loss = torch.as_tensor({given}, dtype=_precision(p), device=p.device).reshape(())")
         lines += self._inputs()
         lines += self._body()
         lines.append("p.sub_(lr * (phi + weight_decay * w))" if self.decays else "p.sub_(lr * phi)")
@@ -599,21 +602,24 @@ _ORTH = {
 }
 """See :func:`~sol_export.source.helpers`."""
 
-_PLACED = '''
+_POLAR = '''
 
 
-def _placed(x, like):
-    """Return a tensor that all processes have as this process's part of it, if ``like`` is a DTensor."""
-    if not hasattr(like, "to_local"):
-        return x
+def _polar(x):
+    """Return ``_orth`` of a tensor, in its own precision under autocast; of a DTensor, this process's part of it."""
+    kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
+    with torch.autocast(kind, enabled=False):
+        factor = _orth(_whole(x))
+    if not hasattr(x, "to_local"):
+        return factor
     from torch.distributed.tensor import DTensor, Replicate
 
-    mesh = like.device_mesh
-    return DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim).redistribute(placements=like.placements)
+    mesh = x.device_mesh
+    return DTensor.from_local(factor, mesh, [Replicate()] * mesh.ndim).redistribute(placements=x.placements)
 '''
 
 _OWN = {
-    "orth": "_placed(_orth(_whole({x})), {x})",
+    "orth": "_polar({x})",
     **{mask: f"{{x}} if {test} else torch.zeros_like({{x}})" for mask, test in _IS.items()},
     "rms": "{name} / max({x}.numel(), 1) ** 0.5",
     "mean": "_whole({x}.sum()) / max({x}.numel(), 1)",

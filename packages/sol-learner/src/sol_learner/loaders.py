@@ -24,7 +24,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from sol_learner.task import SPLITS, Batch, build_seeded, calling, trainable
+from sol_learner.task import SPLITS, Batch, build_seeded, calling, same_values, trainable
 from sol_learner.task_registry import parse_device
 from sol_symbols import SolError
 from sol_symbols.errors import quoted
@@ -43,6 +43,9 @@ _ONE = "1 tensor"
 
 _BATCH = 64
 """Rows of a batch where nothing says how many."""
+
+_LOOKED_AT = 64
+"""Examples that are made several times, to see whether they are random."""
 
 _CHUNK = 1024
 """Rows of an evaluation batch, at least."""
@@ -69,6 +72,7 @@ class _Items:
 
     def __init__(self, items: Any, collate: Callable[[list[Any]], Any], device: torch.device) -> None:
         self._items, self._collate, self._device = items, collate, device
+        self.collates = collate is not default_collate
 
     def __getitem__(self, rows: Tensor) -> Batch:
         batch = self._collate([self._items[row] for row in rows.tolist()])
@@ -103,6 +107,8 @@ class LoaderTask:
             metrics,
             sample,
         )
+        # With a collation of its own, batches may differ in their shapes.
+        self.vectorizable = not any(isinstance(source, _Items) and source.collates for source, _ in self._rows.values())
         self._whole = _takes_model(loss_fn)
         if not self._whole:
             self._require_columns()
@@ -184,16 +190,41 @@ class LoaderTask:
         """Means of the loss and of the metrics over the rows of a split; over the first ``sample`` of ``train``."""
         source, rows = self._rows[split]
         rows = rows[: self._sample] if split == "train" else rows
-        totals = dict.fromkeys(("loss", *self._metrics), 0.0)
+        totals, weights = dict.fromkeys(("loss", *self._metrics), 0.0), 0.0
         for chosen in rows.split(max(_CHUNK, self.batch_size) if source.fixed else self.batch_size):
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(int(chosen[0]))  # a split is the same at every evaluation
                 batch = source[chosen]
             loss, outputs, targets = self._outcome(model, batch)
-            values = {"loss": loss} | {key: metric(outputs, targets) for key, metric in self._metrics.items()}
-            for key, value in values.items():
-                totals[key] += float(torch.as_tensor(value).detach()) * len(chosen) / len(rows)
+            weight = self._weight(targets, len(chosen))
+            weights += weight
+            mean = float(loss.detach()) / (len(chosen) if self._sums else 1)
+            totals["loss"] += weight * mean if weight else 0.0  # a mean over no labels is NaN
+            for key, metric in self._metrics.items():
+                value = torch.as_tensor(metric(outputs, targets)).detach()
+                if value.numel() != 1:
+                    shape = tuple(value.shape)
+                    raise SolError(
+                        f"the metric {key!r} must give a number, got a tensor of shape {shape}; take its mean"
+                    )
+                totals[key] += float(value) * len(chosen) / len(rows)
+        totals["loss"] *= (self.batch_size if self._sums else 1) / (weights or 1.0)  # a sum is that of a batch
         return totals
+
+    @property
+    def _sums(self) -> bool:
+        """Whether the loss is a sum over rows."""
+        return getattr(self._loss, "reduction", "mean") == "sum"
+
+    def _weight(self, targets: Any, count: int) -> float:
+        """What a batch counts in the mean of the loss: its rows, or the labels that the loss does not ignore, each with
+        the weight of its class."""
+        labels = targets.get("labels") if isinstance(targets, Mapping) else targets
+        ignored = getattr(self._loss, "ignore_index", -100 if self._loss is None else None)
+        if self._sums or ignored is None or not isinstance(labels, Tensor) or labels.is_floating_point():
+            return float(count)
+        counted, classes = labels[labels != ignored], getattr(self._loss, "weight", None)
+        return float(len(counted) if classes is None else classes.to(labels.device)[counted].sum())
 
 
 def from_loaders(
@@ -253,7 +284,7 @@ def from_loaders(
         raise SolError(f"model_fn must make a fresh model in every call, got a {kind}; pass lambda: {example}(...)")
     numbers = {"steps": steps, "sample": sample, **({} if batch_size is None else {"batch_size": batch_size})}
     for key, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        if isinstance(number, bool) or not isinstance(number, int | numpy.integer) or number < 1:
             raise SolError(f"{key} must be a whole number of at least 1, got {quoted(number)}")
     _require_functions(loss_fn, {} if metrics is None else metrics)
     place = _device(device)
@@ -268,7 +299,8 @@ def from_loaders(
         )
     batches: Any = train.batch_sampler if isinstance(train, DataLoader) else None
     size = getattr(batches, "batch_size", _BATCH) if batch_size is None else batch_size
-    return LoaderTask(name, model_fn, _divided(given), loss_fn, steps, size, dict(metrics or {}), place, sample)
+    sizes = int(steps), int(size), dict(metrics or {}), place, int(sample)
+    return LoaderTask(name, model_fn, _divided(given), loss_fn, *sizes)
 
 
 def _require_functions(loss_fn: Any, metrics: Any) -> None:
@@ -277,6 +309,12 @@ def _require_functions(loss_fn: Any, metrics: Any) -> None:
         raise SolError(f"loss_fn must be a function, got the class {loss_fn.__name__}; pass {loss_fn.__name__}()")
     if loss_fn is not None and not callable(loss_fn):
         raise SolError(f"loss_fn must be a function, such as torch.nn.CrossEntropyLoss(), got {quoted(loss_fn)}")
+    if isinstance(loss_fn, nn.Module) and trainable(loss_fn):
+        names = ", ".join(name for name, parameter in loss_fn.named_parameters() if parameter.requires_grad)
+        raise SolError(
+            f"loss_fn has trainable parameters ({names}), which would not be trained; keep it in the model, and pass a "
+            "loss_fn of (model, batch)"
+        )
     if not isinstance(metrics, Mapping):
         raise SolError(f"metrics must be a dictionary from names to functions, got {quoted(metrics)}")
     for name, metric in metrics.items():
@@ -335,7 +373,7 @@ def _rows(split: str, data: Any, device: torch.device) -> Rows:
             f"the {split} data has no length or no order ({type(data).__name__}), so it cannot be shuffled; pass a "
             "data set with __len__ and __getitem__, such as a list of its examples"
         )
-    if isinstance(data, TensorDataset) and collate is default_collate:
+    if type(data) is TensorDataset and collate is default_collate:
         data = data.tensors
     if isinstance(data, tuple | dict | numpy.ndarray):
         try:
@@ -431,7 +469,11 @@ def _kept(split: str, data: Any) -> Any:
         return None
     if len(data) * sum(a.numel() * a.element_size() for a, _ in pairs) > _MEMORY:
         return None
+    some = torch.linspace(0, len(data) - 1, min(len(data), _LOOKED_AT)).long().tolist()
     try:
+        draws = [default_collate([data[row] for row in some]) for _ in range(3)]  # one that is rare may be missed twice
+        if not all(same_values(draws[0], draw) for draw in draws[1:]):
+            return None
         kept = default_collate([data[row] for row in range(len(data))])
     except (RuntimeError, TypeError):
         return None

@@ -146,6 +146,7 @@ class Learner:
             direction or decay cannot be parsed.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         tasks: Sequence[Task],
@@ -197,6 +198,8 @@ class Learner:
             if _reduces(self.start.vocabulary.parse(text), self.start.vocabulary):
                 raise SolError(f"cannot learn from {text}: it has values per tensor or per run; use elementwise terms")
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def run(self) -> LearnResult:
         """Run all phases.
 
@@ -298,8 +301,9 @@ class Learner:
                 for task in self.members
             ]
             costs = [measured_cost(task, self.config.seed, self.workers.jobs) for task in tasks]
-            fixed, each = (sum(getattr(cost, name) for cost in costs) / len(costs) for name in ("fixed", "each"))
-            cost = Cost(fixed, each, min(cost.most for cost in costs), self.workers.jobs)
+            names = ("fixed", "each", "plain")
+            fixed, each, plain = (sum(getattr(cost, name) for cost in costs) / len(costs) for name in names)
+            cost = Cost(fixed, each, min(cost.most for cost in costs), self.workers.jobs, plain=plain)
             if self._guarded:
                 own = reference(0, Stream.TUNE, 0, max(task.horizon for task in self.tasks))
                 one = measured_cost(own, self.config.seed, 1)

@@ -9,7 +9,7 @@ so that a shorter search makes the comparison shorter, too.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.progress import Phase
 from sol_learner.task import Stream, Task
-from sol_symbols import ZOO
+from sol_symbols import ZOO, UpdateRule
 
 __all__ = ["LESS", "Cost", "Plan", "Stage", "measured_cost", "planned"]
 
@@ -43,7 +43,7 @@ LESS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 """What a run leaves out that does not fit, first of all the least useful part, and the settings that say so."""
 
 ENOUGH = 4
-"""Generations of a search that is worth more than what would have to be left out for it."""
+"""Generations of a search that is worth more than what would have to be left out for it, but for the comparison."""
 
 _WIDTH = 8  # trainings side by side in the second measurement
 _LEAST_SECONDS = 0.5  # of a measurement
@@ -65,6 +65,7 @@ class Cost:
         reference: Seconds of a reference training, several side by side. A guarded search has one for two trainings,
             a choice :data:`~sol_learner.inner.references.CHOOSING` for a rule.
         level: Seconds of a reference training alone. Each reference has one first, with ``sol-general``.
+        plain: What a training with Adam takes, as a share of one with ``sol-general``.
     """
 
     fixed: float
@@ -73,6 +74,7 @@ class Cost:
     jobs: int
     reference: float = 0.0
     level: float = 0.0
+    plain: float = 1.0
 
     @property
     def alone(self) -> float:
@@ -88,15 +90,16 @@ class Cost:
 def measured_cost(task: Task, seed: int, jobs: int) -> Cost:
     """Time a few steps of one training, and of several side by side if the task allows it."""
     alone = _seconds(task, seed, 1)
+    plain = min(_seconds(task, seed, 1, ZOO["adam"]) / alone, 1.0)
     if not vectorizes(task):
-        return Cost(0.0, alone, 1, jobs)
+        return Cost(0.0, alone, 1, jobs, plain=plain)
     each = max((_seconds(task, seed, _WIDTH) - alone) / (_WIDTH - 1), 0.02 * alone)
-    return Cost(max(alone - each, 0.0), each, 64, jobs)
+    return Cost(max(alone - each, 0.0), each, 64, jobs, plain=plain)
 
 
-def _seconds(task: Task, seed: int, count: int) -> float:
+def _seconds(task: Task, seed: int, count: int, rule: UpdateRule = ZOO["sol-general"]) -> float:
     """Seconds of ``count`` trainings side by side with their evaluation."""
-    rule, spent, steps = ZOO["sol-general"], 0.0, 0
+    spent, steps = 0.0, 0
     episodes = run_episodes(task, RuleOptimizer(rule), rule.lr or 1e-2, seed, Stream.TUNE, range(count))
     next(episodes)  # without the first step, which allocates
     while steps < task.horizon and (steps < 3 or spent < _LEAST_SECONDS):
@@ -214,9 +217,9 @@ def planned(
         spent: Trainings of tuning, if that is over.
     """
     less: list[str] = []
-    for what, changes in LESS:
-        if spent is not None and {"start", "guard"} & {*changes}:
-            continue
+    begun = {"start", "guard"} if spent is not None else set[str]()
+    order = [(what, changes) for what, changes in LESS if not begun & {*changes}]
+    for what, changes in order:
         smaller = _less(config, changes)
         less += [what] if smaller != config else []
         config = smaller
@@ -233,7 +236,8 @@ def planned(
         if generations < config.generations:  # time decides how much of one more
             longer = replace(found.config, generations=generations + 1)
             found = replace(found, config=longer, less=(*less, f"{config.generations - generations} generations"))
-        if found.seconds <= left and generations >= min(ENOUGH, config.generations):
+        enough = 0 if what == order[-2][0] else min(ENOUGH, config.generations)
+        if found.seconds <= left and generations >= enough:
             return found
     return found
 
@@ -296,15 +300,18 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
         searched: float = 0.0,
         rules: float = 0.0,
         levels: int = 0,
+        plain: Sequence[tuple[float, float]] = (),
     ) -> None:
         """Parts: trainings, their width, and the processes if not all. ``searched`` trainings have references, and so
-        has a choice among ``rules``; ``levels`` of them are new."""
+        has a choice among ``rules``; ``levels`` of them are new. ``plain`` parts are those of hand-made optimizers."""
         if phase not in over:
             references = guarded * searched + choosing * rules
             seconds = sum(cost.seconds(count, width, jobs) for count, width, jobs in parts)
+            seconds += cost.plain * sum(cost.seconds(*part) for part in plain)
             guards = references * cost.reference + (levels * cost.level if guarded else 0.0)
             seconds += guards / (tuning_jobs if phase == Phase.TUNE and tuning_jobs else cost.jobs)
-            found.append(Stage(phase, round(sum(count for count, _, _ in parts) + references), seconds))
+            trainings = sum(part[0] for part in parts) + sum(count for count, _ in plain) + references
+            found.append(Stage(phase, round(trainings), seconds))
 
     starts = len(nearby_rates(ZOO["sol-general"])) + len(nearby_decays(1.0, 1)["wd"]) + len(config.priors[1:])
     rates = (0 if config.start != "auto" and general and tasks == 1 else 18) + (starts if general else 0)
@@ -363,8 +370,9 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
         )
     count = len(config.baselines)
     each = (config.baseline_trainings or spent // count) if count else 0
-    runs = config.evaluation_episodes * (count + (2 if count else 1)) * tasks
-    add(Phase.COMPARE, (each * count * tasks, 8, None), (runs, 1, None))
+    runs = config.evaluation_episodes * tasks
+    others = [(each * count * tasks, 8), (count * runs, 1)]
+    add(Phase.COMPARE, ((2 if count else 1) * runs, 1, None), plain=others)
     return tuple(found)
 
 

@@ -32,17 +32,21 @@ __all__ = [
     "build_optimizee",
     "build_seeded",
     "calling",
+    "dense",
     "device_of",
     "draw_batches",
     "generator_for",
     "measured",
+    "not_finite",
     "prepared",
     "require_iterator",
     "require_model",
     "require_scalar",
     "require_task",
     "require_training",
+    "same_value",
     "same_values",
+    "shared",
     "shown",
     "task_for",
     "trainable",
@@ -203,7 +207,7 @@ def prepared(model: nn.Module) -> nn.Module:
 
     A model that is in evaluation mode as a whole, as pretrained ones are, is put into training mode as a whole.
     """
-    return model if model.training else model.train()
+    return model if any(module.training for module in model.modules()) else model.train()
 
 
 def measured(task: Task, model: nn.Module, split: str) -> dict[str, float]:
@@ -242,30 +246,65 @@ def _number(task: Task, name: str, value: object) -> float:
 
 
 def batch_leaves(batch: Batch) -> list[Any]:
-    """The values in a batch, also in mappings that PyTorch does not know, such as the BatchEncoding of a tokenizer."""
-    leaves = []
-    for leaf in pytree.tree_leaves(batch):
-        leaves += batch_leaves(list(leaf.values())) if isinstance(leaf, Mapping) else [leaf]
-    return leaves
+    """The values in a batch, those of mappings by their sorted keys.
+
+    Also in what PyTorch does not know: mappings such as the BatchEncoding of a tokenizer, and objects with attributes,
+    such as a graph of PyTorch Geometric.
+    """
+    if isinstance(batch, Mapping):
+        return [leaf for key in sorted(batch, key=str) for leaf in batch_leaves(batch[key])]
+    if isinstance(batch, tuple | list):
+        return [leaf for part in batch for leaf in batch_leaves(part)]
+    leaves = pytree.tree_leaves(batch)
+    if len(leaves) == 1 and leaves[0] is batch:
+        inner = _attributes(batch)
+        return leaves if inner is None else batch_leaves(inner)
+    return batch_leaves(leaves)
 
 
-def same_values(left: Batch, right: Batch) -> bool:
-    """Whether all values of two batches that can be compared are equal: tensors, arrays, numbers and text."""
+def _attributes(leaf: Any) -> Mapping[str, Any] | None:
+    """The values of an object that holds some of a batch; ``None`` for others."""
+    if isinstance(leaf, _COMPARED) or callable(leaf):
+        return None
+    own: Mapping[str, Any] = (
+        leaf.to_dict() if callable(getattr(leaf, "to_dict", None)) else getattr(leaf, "__dict__", {})
+    )
+    return own if any(isinstance(value, Tensor | numpy.ndarray) for value in own.values()) else None
+
+
+def same_values(left: Batch, right: Batch, unknown: bool = True) -> bool:
+    """Whether all values of two batches that can be compared are equal: tensors, arrays, numbers and text.
+
+    ``unknown`` is the answer if there are none.
+    """
     leaves = batch_leaves(left), batch_leaves(right)
     pairs = [pair for pair in zip(*leaves) if isinstance(pair[0], _COMPARED)]
-    return len(leaves[0]) == len(leaves[1]) and all(a is b or _equal(a, b) for a, b in pairs)
+    if not pairs:
+        return unknown
+    return len(leaves[0]) == len(leaves[1]) and all(a is b or same_value(a, b) for a, b in pairs)
 
 
 _COMPARED = (Tensor, numpy.ndarray, numpy.generic, int, float, str, bytes)
 
 
-def _equal(left: Any, right: Any) -> bool:
+def dense(tensor: Tensor) -> Tensor:
+    """A tensor of any layout and type as one that PyTorch can compare and search."""
+    if tensor.is_nested:
+        parts = [part.reshape(-1) for part in tensor.unbind()]
+        tensor = torch.cat(parts) if parts else torch.empty(0)
+    tensor = tensor if tensor.layout == torch.strided else tensor.to_dense()
+    small = tensor.is_floating_point() and tensor.element_size() == 1
+    return tensor.float() if small else tensor
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two tensors, of any layout, arrays, numbers or texts are equal, NaN included."""
     if not isinstance(left, Tensor):
         return type(left) is type(right) and bool(numpy.array_equal(left, right))
-    if not isinstance(right, Tensor) or left.shape != right.shape:
+    if not isinstance(right, Tensor) or left.dtype != right.dtype or left.is_nested != right.is_nested:
         return False
-    left, right = (tensor if tensor.layout == torch.strided else tensor.to_dense() for tensor in (left, right))
-    return torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+    left, right = dense(left), dense(right)
+    return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
 
 
 def _copied(batch: Batch) -> list[Any]:
@@ -402,7 +441,8 @@ def require_task(task: object) -> None:
     )
     for name, steps in (("horizon", task.horizon), ("unroll", getattr(task, "unroll", 1))):
         _require(
-            isinstance(steps, int) and steps >= 1, f"{name} of {task.name} must be a number of steps, got {steps!r}"
+            isinstance(steps, numbers.Integral) and int(steps) >= 1,
+            f"{name} of {task.name} must be a number of steps, got {steps!r}",
         )
     for name, arguments in _ARGUMENTS.items():
         signature = _signature(getattr(task, name))
@@ -426,8 +466,10 @@ def require_training(task: Task, evaluates: bool = True) -> None:
         SolError: It breaks a promise; the message says which.
     """
     with calling(task, "build"):
-        model = build_optimizee(task, 0, Stream.TRAIN, 0)
+        model, another = (build_optimizee(task, 0, Stream.TRAIN, episode) for episode in (0, 1))
     require_model(task, model)
+    require_model(task, another)
+    _require(not shared(model, another), f"build of {task.name} must make a new model in every call; models share some")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     streams = []
     for episode in (0, 1):
@@ -469,8 +511,23 @@ def require_model(task: Task, model: object) -> None:
         lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
         _require(not lazy, f"build of {task.name} must call the model once: {name} has no shape yet")
         _require(not parameter.is_complex(), f"the parameter {name} of {task.name} is complex; learn on its real parts")
+        hooked = bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
+        advice = "which do not run, since gradients are taken without backward(); use register_hook"
+        _require(
+            not hooked, f"the parameter {name} of {task.name} has hooks after the accumulation of gradients, {advice}"
+        )
+    places: dict[int, str] = {}
+    for name, parameter in named:
+        other = places.setdefault(parameter.data_ptr(), name) if parameter.data_ptr() else name
+        advice = "tie them as one parameter: b.weight = a.weight, without .data"
+        _require(other == name, f"{other} and {name} of {task.name} are two parameters in the same memory; {advice}")
     devices = {str(parameter.device) for _, parameter in named}
     _require(len(devices) == 1, f"the model of {task.name} must be on one device, got {', '.join(sorted(devices))}")
+
+
+def shared(model: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have a trainable parameter in common."""
+    return not {*map(id, trainable(model))}.isdisjoint(map(id, trainable(other)))
 
 
 def require_iterator(task: Task, stream: object) -> None:
@@ -501,19 +558,39 @@ def _require_loss(task: Task, model: nn.Module, batch: Batch, unused: dict[str, 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
         with calling(task, "loss", advice=lambda: shown(model, batch)):
             loss = task.loss(model, batch)
+        # An embedding with max_norm changes its own rows.
+        renormed = {id(own) for m in model.modules() if getattr(m, "max_norm", None) for own in m.parameters()}
         works = all(
-            parameter.grad is slope and _equal(value, parameter.detach())
+            parameter.grad is slope and (id(parameter) in renormed or same_value(value, parameter.detach()))
             for (value, slope), (_, parameter) in zip(values, named)
         )
         advice = "return the loss alone: the learner takes gradients and steps"
         _require(works, f"loss of {task.name} calls backward or changes the parameters; {advice}")
         require_scalar(task, loss)
-        slopes = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
+        if not bool(loss.isfinite()):
+            _require(False, f"loss of {task.name} is {float(loss.detach()):g} at the start; {not_finite(batch)}")
+        with calling(task, "the backward pass of loss", advice=lambda: shown(model, batch)):
+            slopes = torch.autograd.grad(loss, [parameter for _, parameter in named], allow_unused=True)
     sparse = [name for (name, _), gradient in zip(named, slopes) if gradient is not None and gradient.is_sparse]
     _require(not sparse, f"the gradient of {', '.join(sparse)} of {task.name} is sparse; build it with sparse=False")
     for (name, _), gradient in zip(named, slopes):
         if gradient is not None:
             unused.pop(name, None)
+
+
+def not_finite(batch: Batch) -> str:
+    """What to do about a loss that is not finite."""
+    tensors = [dense(leaf) for leaf in batch_leaves(batch) if isinstance(leaf, Tensor)]
+    for what, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
+        if any(bool(test(tensor).any()) for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()):
+            return f"the batch holds {what}; clean the data"
+    labels = [tensor for tensor in tensors if not tensor.is_floating_point() and tensor.numel()]
+    if any(bool((tensor == _IGNORED).all()) for tensor in labels):
+        return f"all labels of the batch are {_IGNORED}, which losses ignore; leave such rows out"
+    return "scale inputs or weights"
+
+
+_IGNORED = -100
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -19,16 +19,20 @@ from sol_learner.task import (
     batch_leaves,
     build_optimizee,
     calling,
+    dense,
     draw_batches,
     generator_for,
     measured,
+    not_finite,
     prepared,
     require_iterator,
     require_model,
     require_scalar,
     require_task,
     require_training,
+    same_value,
     same_values,
+    shared,
     shown,
     task_for,
     trainable,
@@ -42,6 +46,7 @@ _NEW = "make a new model in every call"
 _SEEDED = "draw the initial weights from it, or use sol_learner.build_seeded(constructor, generator)"
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def check_task(task: Task) -> None:
     """Check that ``task`` keeps the promises of :class:`~sol_learner.Task`.
@@ -90,7 +95,7 @@ def _check_pool(task: Task) -> None:
 def _require_different(task: Task, parts: dict[str, Batch], what: str) -> None:
     for left, right in itertools.combinations(() if getattr(task, "single_domain", False) else SPLITS, 2):
         _require(
-            not same_values(parts[left], parts[right]),
+            not same_values(parts[left], parts[right], unknown=False),
             f"{what} {left!r} and {right!r} are equal; divide the data, "
             "or set single_domain = True if they are meant to be",
         )
@@ -101,10 +106,7 @@ def _check(task: Task) -> None:
         model, again, other = (build_optimizee(task, seed, Stream.TRAIN, 0) for seed in (0, 0, 1))
     for built in (model, again, other):
         require_model(task, built)
-    _require(
-        {*map(id, model.parameters())}.isdisjoint(map(id, again.parameters())),
-        f"build: models share parameters; {_NEW}",
-    )
+    _require(not shared(model, again), f"build: models share parameters; {_NEW}")
     _require(
         torch.equal(_parameters(model), _parameters(again)),
         f"build: the same generator state gives different models; {_SEEDED}",
@@ -119,7 +121,7 @@ def _check(task: Task) -> None:
             f"batches({split!r}): the same generator gives different streams; draw from it alone",
         )
         leaves = [[leaf for leaf in batch_leaves(batch) if isinstance(leaf, Tensor)] for batch in first[split]]
-        nan = any(bool(leaf.isnan().any()) for row in leaves for leaf in row)
+        nan = any(bool(dense(leaf).isnan().any()) for row in leaves for leaf in row)
         _require(not nan, f"batches({split!r}): a batch holds NaN; clean the data")
         shapes = [[leaf.shape for leaf in row] for row in leaves]
         _require(
@@ -140,14 +142,20 @@ def _check(task: Task) -> None:
             losses.append(task.loss(prepared(fresh), batch))
         require_scalar(task, losses[-1])
     loss, once_more = losses
-    _require(
-        bool(torch.isfinite(loss)),
-        f"loss = {float(loss.detach())} at the start; {_not_finite(batch)}",
-    )
+    if not bool(torch.isfinite(loss)):
+        _require(False, f"loss = {float(loss.detach())} at the start; {not_finite(batch)}")
     _require(
         bool(torch.isclose(loss, once_more, rtol=1e-3)),
         f"loss: the same weights, batch and random numbers of PyTorch give {float(loss.detach())}, then "
         f"{float(once_more.detach())}; keep no state in the task, and draw from PyTorch's own generator alone",
+    )
+    latest = prepared(build_optimizee(task, 0, Stream.TRAIN, 0))
+    with seeded(0):
+        late = task.loss(latest, batch)
+    _require(
+        bool(torch.isclose(loss, late, rtol=1e-3)),
+        f"loss: a model has the loss {float(late.detach())}, and {float(loss.detach())} after another one was built; "
+        "take parameters from the model that loss gets, and keep none in the task",
     )
     gradients = torch.autograd.grad(loss, trainable(model), allow_unused=True, materialize_grads=True)
     _require(
@@ -165,9 +173,9 @@ def _check(task: Task) -> None:
     _require(
         math.isclose(first_loss, second_loss, rel_tol=1e-3, abs_tol=1e-6),
         f"evaluate({SPLITS[-1]!r}): loss = {first_loss}, then {second_loss} at a second call; measure the whole split, "
-        "or the same rows in every call, and leave the data as it is",
+        "or the same rows in every call, leave the data as it is, and give F.dropout training=self.training",
     )
-    changed = [name for name, tensor in _tensors(model) if not torch.equal(before[name], tensor)]
+    changed = [name for name, tensor in _tensors(model) if not same_value(before[name], tensor.detach())]
     _require(not changed, f"evaluate changes the model: {', '.join(changed)}; leave it as it is")
 
     fault = obstacle(task) if getattr(task, "vectorizable", True) else None
@@ -175,7 +183,7 @@ def _check(task: Task) -> None:
 
     project = getattr(task, "project", None)
     if project is not None:
-        with calling(task, "project"):
+        with calling(task, "project"), torch.no_grad():
             project(model)
             once = _parameters(model).clone()
             project(model)
@@ -186,13 +194,6 @@ def _check(task: Task) -> None:
 
 
 _GAPS = "a row of the data may hold NaN or infinity, or an empty label"
-
-
-def _not_finite(batch: Batch) -> str:
-    """What to do about a loss that is not finite."""
-    tensors = [leaf for leaf in batch_leaves(batch) if isinstance(leaf, Tensor)]
-    odd = any(not bool(leaf.isfinite().all()) for leaf in tensors)
-    return "the batch holds infinity; clean the data" if odd else "scale inputs or weights"
 
 
 def _require(holds: bool, message: str) -> None:

@@ -106,12 +106,72 @@ def test_baselines_train(task, name):
         ("pytorch_optimizer:nothing", "no optimizer 'nothing' in pytorch_optimizer"),
         ("adma", r"did you mean(.|\n)*FILE.py:CLASS"),
         ("nowhere.py:Mine", "cannot read nowhere.py"),
-        ("torch:LBFGS", "LBFGS cannot be compared: TypeError: .*closure"),
+        ("torch:LBFGS", "LBFGS cannot be compared: .* TypeError: .*closure.*; if it is a formula, compare that"),
     ],
 )
 def test_wrong_names_say_what_there_is(task, name, message):
     with pytest.raises(SolError, match=message):
         compare(task, [name], **QUICK)
+
+
+def test_constants_are_not_tuned_whatever_their_names():
+    for text in ("alpha*sign(g) where alpha = 5", "alpha*ad + momentum*g where alpha = 0.3, momentum = 1"):
+        names = {dimension.name for dimension in resolve_optimizer(text).space(full=True)}
+        assert not names & {"alpha", "momentum"}
+        assert "lr" in names
+
+
+OTHERS = """
+import torch
+
+
+class Base(torch.optim.Optimizer):
+    def __init__(self, params, lr=None, betas=(0.9, 1.0), alpha=5.0, eps=-1.0):
+        super().__init__(params, {"lr": lr})
+
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data -= group["lr"] * p.grad
+
+
+class OfTheRun(Base):  # as pytorch_optimizer's SPAM and MADGRAD do
+    def step(self):
+        self.state["count"] = self.state.get("count", 0) + 1
+        self.state["total"] = torch.ones(3)
+        super().step()
+
+
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"mine": 1.0})
+
+    def step(self):
+        pass
+
+
+class NeedsGroups(Base):
+    def step(self):
+        assert all("use_mine" in group for group in self.param_groups), "give groups with use_mine"
+"""
+
+
+def test_classes_with_ways_of_their_own(task, tmp_path):
+    path = tmp_path / "others.py"
+    path.write_text(OTHERS)
+    spec = resolve_optimizer(f"{path}:OfTheRun")
+    assert {dimension.name for dimension in spec.space(full=True)} == {"lr", "beta1", "warmup", "schedule", "floor"}
+    found = compare(task, {"mine": spec}, episodes=1, tuned={"mine": (0.01, [])}).optimizers[0]
+    assert found.metric("train", "loss").isfinite().all()
+    for name, message in (
+        ("WithoutRate", "its parameter groups have no learning rate 'lr'$"),
+        (
+            "NeedsGroups",
+            "AssertionError: give groups with use_mine. If it needs more, such as named groups, write a sub",
+        ),
+    ):
+        with pytest.raises(SolError, match=f"^{name} cannot be compared: .*{message}"):
+            compare(task, [f"{path}:{name}"], **QUICK)
 
 
 FILE = """

@@ -29,7 +29,7 @@ def broken(make_task, **members):
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        ({"build": lambda self, generator: SHARED}, "models share parameters"),
+        ({"build": lambda self, generator: SHARED}, "models share some"),
         ({"build": lambda self, generator: torch.nn.Linear(5, 2)}, "the same generator state gives different models"),
         ({"loss": lambda self, model, batch: (model(batch[0]) ** 2).mean(0)}, "must return a scalar tensor"),
         ({"loss": lambda self, model, batch: (model(batch[0]) / 0).mean()}, "at the start"),
@@ -194,7 +194,7 @@ def test_check_task_refuses_an_evaluation_that_trains(make_task):
     ("split", "row", "value", "message"),
     [
         ("train", slice(None), float("inf"), "the batch holds infinity; clean the data"),
-        ("train", slice(None), float("nan"), r"batches\('train'\): a batch holds NaN"),
+        ("train", slice(None), float("nan"), "is nan at the start; the batch holds NaN"),
         ("test", slice(3, 4), float("nan"), r"evaluate\('test'\): loss = nan; a row of the data may hold NaN"),
     ],
 )

@@ -76,6 +76,27 @@ def test_processes_that_start_are_kept_from_control_c():
     assert result.stderr.strip() == "stopping and saving the best result so far (press Ctrl-C again to stop at once)"
 
 
+class UnpicklableError(Exception):
+    """Cannot be sent back: it takes two arguments."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def test_what_fails_in_another_process_is_said_as_its_own_error():
+    def fails(kind):
+        if kind == "ends":
+            os._exit(3)
+        raise UnpicklableError("this", kind)
+
+    workers = Workers(2)
+    with pytest.raises(SolError, match=r"^UnpicklableError: this and that$"):
+        workers.map(fails, ["that"])
+    with pytest.raises(SolError, match=r"^a worker process ended \(TerminatedWorkerError\): .* one process \(--jobs 1"):
+        workers.map(fails, ["ends"])
+    assert workers.map(abs, [-1, 2]) == [1, 2]
+
+
 def test_a_cancelled_clock_ends_what_is_under_way():
     clock, workers = Clock(), Workers(2)
     threading.Timer(1, clock.cancel).start()

@@ -15,6 +15,7 @@ import argparse
 import difflib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -36,8 +37,24 @@ class Command(Protocol):
         """Run the command and return the exit status."""
 
 
+_SIGNED = re.compile(r"-(?!\d*\.?\d*$)[A-Za-z0-9.(].*", re.DOTALL)
+"""A word that begins with one minus and is no number."""
+_CALCULATES = re.compile(r"[(*/+]|\bwhere\b")
+
+
 class _Parser(argparse.ArgumentParser):
-    """Raises errors as :class:`SolError`: they then look like all others."""
+    """Raises errors as :class:`SolError`: they then look like all others. Formulas can begin with a minus."""
+
+    def with_formulas(self, words: Sequence[str]) -> list[str]:
+        """The words, with a blank ahead of a formula that looks like an option: ``-ad``."""
+
+        def is_formula(word: str) -> bool:
+            return _SIGNED.fullmatch(word) is not None and (
+                word[:2] not in self._option_string_actions or _CALCULATES.search(word) is not None
+            )
+
+        end = words.index("--") if "--" in words else len(words)
+        return [f" {word}" if is_formula(word) else word for word in words[:end]] + [*words[end:]]
 
     def error(self, message: str) -> None:  # type: ignore[override]
         wrong = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
@@ -91,7 +108,7 @@ def _dispatch(words: Sequence[str]) -> int:
         prog=f"sol {name}", description=kind.__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
     )
     command.add_arguments(parser)
-    arguments = parser.parse_args(list(words[1:]))
+    arguments = parser.parse_args(parser.with_formulas(words[1:]))
     try:
         return command.run(arguments)
     except SystemExit as error:  # not a result, whatever its code

@@ -20,6 +20,7 @@ import ast
 import difflib
 import functools
 import math
+import re
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -226,6 +227,9 @@ class _Reader:
             raise self.fail(f"{type(value).__name__} literal is not allowed; only numbers are", node)
         if (isinstance(value, int) and value.bit_length() > MAX_BITS) or not math.isfinite(value):
             raise self.fail("number beyond the range of float64", node)
+        written = self.encoded[node.col_offset : node.end_col_offset].lower().partition(b"e")[0]
+        if value == 0 and re.search(rb"[1-9]", written):
+            raise self.fail("number too small for float64", node)
         return sympy.Integer(value) if isinstance(value, int) else sympy.Float(value)
 
     def read_call(self, node: ast.Call, depth: int) -> sympy.Expr:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sol_symbols.errors import RuleError, SolError, quoted
 from sol_symbols.operators import calls
 from sol_symbols.rule import UpdateRule
-from sol_symbols.storage import parts_of, read_values
+from sol_symbols.storage import WHERE, parts_of, read_values
 from sol_symbols.vocabulary import STANDARD
 from sol_symbols.zoo import ZOO
 
@@ -78,9 +78,9 @@ def resolve_rule(rule: UpdateRule | str | Path, complexity: int | None = None) -
         return rule
     text = str(rule)
     if isinstance(rule, str):
-        name, where, _ = text.partition(" where ")
+        name, *rest = WHERE.split(text, maxsplit=1)
         if name.strip() in ZOO:
-            return _with_values(ZOO[name.strip()], text, len(name + where)) if where else ZOO[name.strip()]
+            return _with_values(ZOO[name.strip()], text, len(text) - len(rest[0])) if rest else ZOO[name.strip()]
         parts = parts_of(text)
         if parts is not None:
             return UpdateRule.by_shape(**{name: resolve_rule(part.strip()) for name, part in parts.items()})
@@ -102,7 +102,7 @@ def resolve_rule(rule: UpdateRule | str | Path, complexity: int | None = None) -
 
 def _no_rule(text: str, error: RuleError) -> str:
     """What to say of a text that is no rule: it is a misspelt name, a path of nothing, or a formula with an error."""
-    name = text.partition(" where ")[0].strip()
+    name = WHERE.split(text, maxsplit=1)[0].strip()
     word = _NAME.fullmatch(name)
     if word and len(name) > 2 and word[1] not in STANDARD.names:  # otherwise a formula that begins with a symbol
         known = [*ZOO, *STANDARD.names, *calls()]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import itertools
 import json
 import keyword
 import math
@@ -48,7 +49,7 @@ from sol_symbols.kinds import Kind, Layout
 from sol_symbols.latex_printer import latex
 from sol_symbols.operators import REDUCTIONS, Operator, calls
 from sol_symbols.program import Assignment, Program, lower_features
-from sol_symbols.storage import parts_of, read_record, read_text
+from sol_symbols.storage import parts_of, read_record, read_text, require_used
 from sol_symbols.vocabulary import (
     INPUTS,
     STANDARD,
@@ -255,23 +256,23 @@ class UpdateRule:
         """The same rule with the constants of its expression replaced by named ones, ``c1``, ``c2``, ...
 
         These are its floats and, if it has any, the integer coefficients, which are floats that happen to be
-        integral. All other integers and fractions belong to the formula's structure and stay.
+        integral. All other integers and fractions belong to the formula's structure and stay. Names that the rule has
+        already are left out.
         """
+        taken = {free.name for free in self.expression.free_symbols} | {*self.values} | {*self.vocabulary.names}
+        fresh = (symbol(f"{prefix}{i}") for i in itertools.count(1) if f"{prefix}{i}" not in taken)
         names: dict[float, sympy.Symbol] = {}
 
         def named(node: sympy.Expr) -> sympy.Expr:
             number, rest = (node, sympy.Integer(1)) if node.is_Float else node.as_coeff_Mul()
             if number.is_Float or (number.is_Integer and abs(number) != 1 and rest != 1):
-                name = names.setdefault(abs(float(number)), symbol(f"{prefix}{len(names) + 1}"))
+                name = names.get(abs(float(number))) or names.setdefault(abs(float(number)), next(fresh))
                 return (name if number > 0 else -name) * named(rest)
             return node.func(*map(named, node.args)) if node.args else node
 
         if not self.expression.has(sympy.Float):
             return self
         expression = sympy.Add(*map(named, self.expression.as_ordered_terms()))
-        taken = {free.name for free in self.expression.free_symbols} & {name.name for name in names.values()}
-        if taken:
-            raise RuleError(f"the rule already uses the name(s) {', '.join(sorted(taken))}; choose another prefix")
         values = {name.name: number for number, name in names.items()}
         return replace(self, expression=expression, values={**self.values, **values})
 
@@ -341,7 +342,9 @@ class UpdateRule:
         parts = parts_of(text)
         if parts is not None:
             return cls.by_shape(**{name: cls.parse(part, vocabulary) for name, part in parts.items()}, **attributes)
-        return cls(**read_text(text, vocabulary), **attributes)
+        rule = cls(**read_text(text, vocabulary), **attributes)
+        require_used(text, rule.values)
+        return rule
 
     @classmethod
     def by_shape(cls, matrices: UpdateRule, vectors: UpdateRule, **attributes: Any) -> UpdateRule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from sol_symbols.errors import RuleError, quoted
@@ -12,7 +13,7 @@ from sol_symbols.grammar import MAX_CHARACTERS, format_expression, parse_express
 from sol_symbols.kinds import Kind
 from sol_symbols.vocabulary import STANDARD, Feature, Hyperparameter, Recurrence, Vocabulary, as_float, finite
 
-__all__ = ["SCHEMA", "parts_of", "read_record", "read_text", "read_values"]
+__all__ = ["SCHEMA", "WHERE", "parts_of", "read_record", "read_text", "read_values", "require_used"]
 
 SCHEMA = 5
 """The newest version of the JSON form, which this release reads. Rules are written in the oldest that can hold them.
@@ -21,6 +22,8 @@ SCHEMA = 5
 3: ``orth``; evaluation weights. 4: ``matrices`` and ``vectors``. 5: ``loss``.
 """
 
+WHERE = re.compile(r"\swhere\s")
+"""Stands between an expression and its values."""
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*([^,=\s]*)\s*$", re.ASCII)
 
 _FIELDS: dict[str, Any] = {
@@ -93,13 +96,13 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
     """
     if len(text) > MAX_CHARACTERS:
         raise RuleError(f"a rule can have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
-    separator = re.search(r"\swhere\s", text)
+    separator = WHERE.search(text)
     where = separator[0] if separator else ""
     head = text[: separator.start()] if separator else text
     values, places = read_values(text, len(head) + len(where)) if where else ({}, {})
     lr = values.pop("lr", None)
     words = {*re.findall(r"\w+", head)}
-    for name in values:  # an unknown name that the expression does not use is a typing error
+    for name in values:  # one that is not in the vocabulary; see `require_used` for the others
         if name not in vocabulary.names and name not in words:
             raise RuleError(f"{quoted(name)} does not occur in the rule", text, places[name])
     names = {**dict.fromkeys(values, Kind.RUN), **vocabulary.kinds}
@@ -107,6 +110,25 @@ def read_text(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
     evaluation = parse_expression(weights[0], {**names, "lr": Kind.RUN}) if weights else None
     fields = {"values": values, "lr": lr, "vocabulary": vocabulary, "evaluation": evaluation}
     return {"expression": parse_expression(phi, names), **fields}
+
+
+def require_used(text: str, values: Iterable[str]) -> None:
+    """Check that a rule has all values that its text form gives.
+
+    Args:
+        text: The rule's text form.
+        values: Names of the values that the rule has.
+
+    Raises:
+        RuleError: One is missing, since the expression does not use it.
+    """
+    separator = WHERE.search(text)
+    if separator:
+        known = {"lr", *values, *re.findall(r"\w+", text[: separator.start()])}  # what is written can cancel
+        for name, place in read_values(text, separator.end())[1].items():
+            if name not in known:
+                hint = "; add + wd*w for decoupled weight decay" if name == "wd" else ""
+                raise RuleError(f"the rule does not use {quoted(name)}{hint}", text, place)
 
 
 def read_record(text: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ __all__ = [
     "attack_robustbench",
     "check_images",
     "dlr",
+    "in_precision_of",
     "project_l2",
     "project_linf",
     "random_start",
@@ -60,6 +61,8 @@ def project_l2(delta: Tensor, images: Tensor, radius: float) -> Tensor:
 def _boxed(delta: Tensor, images: Tensor, radius: float) -> Tensor:
     return torch.minimum(torch.maximum(delta, -images / radius), (1 - images) / radius)
 
+
+_ROUNDING = 1e-6  # images that were normalised and are themselves again are this near to [0, 1]
 
 _DLR_CLASSES = 3  # the loss uses the third largest logit
 
@@ -103,6 +106,9 @@ def check_images(images: Tensor, labels: Tensor, where: str = "") -> None:
     Raises:
         SolError: There are no images, they are not floats in [0, 1], or the labels are not integers from 0, [N].
     """
+    if not (isinstance(images, Tensor) and isinstance(labels, Tensor)):
+        kinds = f"{type(images).__name__} and {type(labels).__name__}"
+        raise SolError(f"{where}images and labels must be tensors, got {kinds}; use torch.as_tensor")
     if labels.ndim != 1 or len(labels) != len(images) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise SolError(
             f"{where}labels must be integers, one for each of {len(images)} images, [N]; got {labels.dtype} of shape "
@@ -114,12 +120,19 @@ def check_images(images: Tensor, labels: Tensor, where: str = "") -> None:
         raise SolError(f"{where}labels must be at least 0, got {int(labels.min())}")
     if not images.is_floating_point():
         raise SolError(f"{where}images must be floats in [0, 1], got {images.dtype}; divide bytes by 255")
+    if not images.isfinite().all():
+        raise SolError(f"{where}images hold NaN or infinity; clean the data")
     low, high = (float(bound) for bound in images.aminmax())
-    if not (low >= 0 and high <= 1):
-        raise SolError(
-            f"{where}images must be in [0, 1], got values from {low:.3g} to {high:.3g}; give images before their "
-            "normalisation, and put the normalisation into the victim"
-        )
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        advice = "give images before their normalisation, and put the normalisation into the victim"
+        advice = "divide them by 255" if low >= 0 and 2 < high <= 255 else advice
+        raise SolError(f"{where}images must be in [0, 1], got values from {low:.3g} to {high:.3g}; {advice}")
+
+
+def in_precision_of(victim: nn.Module, images: Tensor) -> Tensor:
+    """Images in [0, 1] in the type of the victim's parameters, if it has any."""
+    first = next((parameter for parameter in victim.parameters() if parameter.is_floating_point()), None)
+    return images.clamp(0, 1).to(images.dtype if first is None else first.dtype)
 
 
 def random_start(images: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
@@ -212,9 +225,9 @@ class Attack:
         images, labels = self._data[self._split]
         chosen = torch.randperm(len(labels), generator=generator)[: self._images]
         picked = images[chosen].to(self._device)
-        picked = picked.float() / 255 if picked.dtype == torch.uint8 else picked
+        picked = in_precision_of(self.victim, picked.float() / 255 if picked.dtype == torch.uint8 else picked)
         start = random_start(picked, self.norm, self.radius, generator)
-        return Adversarial(picked, labels[chosen].to(self._device), start, self.radius)
+        return Adversarial(picked, labels[chosen].to(self._device).long(), start, self.radius)
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[tuple[()]]:
         """Empty batches: the images belong to the optimizee, and every step uses all of them."""

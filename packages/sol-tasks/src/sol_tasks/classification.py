@@ -63,7 +63,8 @@ class Classification:
         self.device, self._model = torch.device(device), model
         self._augment, self._prepare, self._sample, self._dtype = augment, prepare, sample, dtype
         self._metrics = metrics
-        self._data = {split: (x.to(self.device), y.to(self.device)) for split, (x, y) in data.items()}
+        columns = {split: tuple(torch.as_tensor(column) for column in part) for split, part in data.items()}
+        self._data = {split: (x.to(self.device), y.to(self.device)) for split, (x, y) in columns.items()}
 
     def build(self, generator: torch.Generator) -> nn.Module:
         """A fresh model with PyTorch's default initialisation."""

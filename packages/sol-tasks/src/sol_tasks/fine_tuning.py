@@ -49,7 +49,7 @@ class FineTuning:
         pretrained: A module that takes the columns of a batch as keyword arguments and returns an object with ``loss``
             and ``logits``.
         fresh: Names of the parameters that every build initialises again: weights from a normal distribution with
-            standard deviation ``spread``, biases to 0.
+            standard deviation ``spread``, biases to 0, weights of one dimension to 1.
         data: Rows of ``train``, ``valid`` and ``test``, padded to one width: ``input_ids`` and ``attention_mask``
             [N, L], ``labels`` [N], [N, 1] or one a token, [N, L'], with -100 where there is none, and any others.
         horizon: Inner steps of an episode, T.
@@ -63,8 +63,8 @@ class FineTuning:
             sorted by length within every 16 batches, and all batches are shuffled.
 
     Raises:
-        SolError: A split has no rows, lacks a column, has columns of different lengths or a row without a label, or
-            ``metrics`` are given for labels of tokens.
+        SolError: A name in ``fresh`` is unknown, or the model is frozen. A split has no rows, lacks a column, has
+            columns of different lengths or a row without a label, or ``metrics`` are given for labels of tokens.
     """
 
     vectorizable = False
@@ -84,6 +84,11 @@ class FineTuning:
         sample: int | None = None,
         by_length: bool = False,
     ) -> None:
+        names = {known for known, _ in pretrained.named_parameters()}
+        if not fresh <= names:
+            raise SolError(f"fresh must name parameters of the model, got {', '.join(sorted(fresh - names))}")
+        if not any(parameter.requires_grad for parameter in pretrained.parameters()):
+            raise SolError("every parameter of the model is frozen; set requires_grad of some")
         self.name, self.horizon, self.batch_size = name, horizon, batch_size
         self.device, self._pretrained, self._fresh = torch.device(device), pretrained, fresh
         self._spread, self._dtype, self._metrics, self._sample = spread, dtype, metrics, sample
@@ -107,10 +112,9 @@ class FineTuning:
                     noise = torch.randn(parameter.shape, generator=generator)
                     parameter.copy_(self._spread * noise)
                 elif name in self._fresh:
-                    parameter.zero_()
+                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)  # of a layer that normalises
             if not self._fresh:
-                parameter = next(p for p in model.parameters() if p.requires_grad)
-                parameter.mul_(1 + 1e-6 * torch.randn(parameter.shape, generator=generator).to(parameter))
+                _perturb(next(p for p in model.parameters() if p.requires_grad), generator)
         return model
 
     def batches(self, split: str, generator: torch.Generator) -> Iterator[Rows]:
@@ -168,6 +172,25 @@ class FineTuning:
         return (labels[:, 1:] if self._shifted else labels).ne(IGNORED).sum()
 
 
+def _perturb(parameter: Tensor, generator: torch.Generator) -> None:
+    """Change a parameter so little that it does not matter, in place: by 1e-6 of its values, or 1e-6 if they are 0.
+
+    Types that would round this away have a few values changed by their last digits.
+    """
+    noise, last = 1e-6 * torch.randn(parameter.shape, generator=generator), torch.finfo(parameter.dtype).eps
+    if not bool(parameter.any()):
+        parameter.add_(noise.to(parameter))
+        return
+    if last > noise.abs().max():
+        chosen = torch.randint(parameter.numel(), (_FEW,), generator=generator)
+        digits = 2 * last * noise.flatten()[chosen].sign()
+        noise = torch.zeros(parameter.numel()).index_put_((chosen,), digits).view(parameter.shape)
+    parameter.mul_(1 + noise.to(parameter))
+
+
+_FEW = 64
+
+
 def _shifts(output: Any, labels: Tensor) -> bool:
     """Whether a model's loss is nearer to that of the next token than to that of the same token."""
     logits, width = output.logits.float(), output.logits.shape[1]  # a classifier's have two dimensions
@@ -184,6 +207,7 @@ def _checked(split: str, rows: Rows) -> Rows:
     absent = {"input_ids", "attention_mask", "labels"} - {*rows}
     if absent:
         raise SolError(f"the rows of {split!r} have no {', '.join(sorted(absent))}")
+    rows = {name: torch.as_tensor(table) for name, table in rows.items()}
     counts = {name: len(table) for name, table in rows.items()}
     if len({*counts.values()}) > 1 or not len(rows["input_ids"]):
         raise SolError(f"every column of {split!r} must have the same number of rows, at least 1; got {counts}")

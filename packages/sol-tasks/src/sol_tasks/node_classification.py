@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from sol_learner.task import build_seeded
 from sol_symbols import SolError
@@ -17,6 +17,9 @@ from sol_tasks.planetoid import load_planetoid
 from sol_tasks.sparse_graph import Graph
 
 __all__ = ["NodeClassification", "gat", "jknet"]
+
+_NEAR = 1e-3
+"""Relative difference of outputs that are the same but for rounding."""
 
 Nodes = dict[str, Tensor]
 """The nodes of one split, by its name."""
@@ -56,6 +59,8 @@ class NodeClassification:
     ) -> None:
         self.vectorizable = vectorizable
         self.name, self.horizon, self.device, self.decay = name, horizon, torch.device(device), decay
+        if hops is not None and (isinstance(hops, bool) or not isinstance(hops, int) or hops < 1):
+            raise SolError(f"hops must be a whole number of at least 1, or None for the whole graph, got {hops!r}")
         self._model, self.graph = model, graph.to(device)
         nodes = self.graph.nodes.items()
         self._parts = {} if hops is None else {split: self._around(rows, hops) for split, rows in nodes}
@@ -71,18 +76,40 @@ class NodeClassification:
     @torch.no_grad()
     def _check_hops(self, hops: int) -> None:
         model = self.build(torch.Generator().manual_seed(0))
-        norm = next((name for name, module in model.named_modules() if isinstance(module, _BatchNorm)), None)
-        if norm is not None:
-            raise SolError(f"{norm} normalises over all nodes that the model is called with; use hops = None")
-        whole = model.eval()(self.graph)
+        for name, module in model.named_modules():
+            if isinstance(module, _NormBase):
+                raise SolError(f"{name} normalises over all nodes that the model is called with; use hops = None")
+            if getattr(module, "cached", False) is True:
+                raise SolError(f"{name} keeps the first graph that it sees; set its cached = False, or use hops = None")
+        model.eval()
+        whole = self._called(model, self.graph)
         for split, rows in self.graph.nodes.items():
-            difference = float((model(self._parts[split][0])[: len(rows)] - whole[rows]).abs().max())
-            if not difference <= 1e-3 * float(whole[rows].abs().max()):
+            difference = self._difference(model, self._parts[split][0], whole[rows])
+            if not difference <= _NEAR:
+                more = self._difference(model, self.graph.around(rows, hops + 1), whole[rows])
+                remedy = (
+                    f"use hops = {hops + 1}: layers that count degrees themselves, as GCNConv does, need one more"
+                    if more <= _NEAR
+                    else "use more, or hops = None if a layer sees all nodes or the model keeps a graph of its own"
+                )
                 raise SolError(
                     f"hops = {hops} is too few: outputs at the nodes of {split!r} differ from those of the whole graph "
-                    f"by {difference:.2g}; use hops = {hops + 1} for layers that count degrees themselves, as GCNConv "
-                    "does, or hops = None"
+                    f"by {difference:.2g} of their size; {remedy}"
                 )
+
+    def _difference(self, model: nn.Module, part: Graph, whole: Tensor) -> float:
+        """The largest difference of a neighbourhood's outputs from those of the whole graph, relative to them."""
+        found = self._called(model, part)[: len(whole)]
+        return float((found - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
+
+    def _called(self, model: nn.Module, graph: Graph) -> Tensor:
+        try:
+            return model(graph)
+        except Exception as error:  # of a model of others
+            where = (
+                "the whole graph" if graph is self.graph else "a neighbourhood; use hops = None if it needs all nodes"
+            )
+            raise SolError(f"the model of {self.name} raised {type(error).__name__}: {error}, with {where}") from error
 
     def build(self, generator: torch.Generator) -> nn.Module:
         """A fresh model with the default initialisation of its layers."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack as _TorchAttack
 
 from sol_symbols import Layout, SolError, UpdateRule, evaluator
-from sol_tasks.attack import BALLS, LOSSES, check_images, random_start
+from sol_tasks.attack import BALLS, LOSSES, check_images, in_precision_of, random_start
 
 __all__ = ["RuleAttack"]
 
@@ -66,10 +66,12 @@ class RuleAttack(_TorchAttack):
             SolError: ``images`` are none, or not floats in [0, 1]; or ``labels`` are not classes, [N].
         """
         check_images(images, labels)
-        images, labels = images.detach().to(self.device), labels.detach().to(self.device)
+        images = in_precision_of(self.model, images.detach().to(self.device))
+        labels = labels.detach().to(self.device).long()
         sign = 1.0
         if self.targeted:
             labels, sign = self.get_target_label(images, labels), -1.0
+        self._checked = False
         delta = random_start(images, self.norm, self.eps, torch.Generator().manual_seed(self.seed))
         # Each image is a tensor of its own: the first axis holds independent runs.
         phi = evaluator(self.rule, torch, self.steps, hoist=True, layout=Layout((tuple(images.shape[1:]),)))
@@ -91,6 +93,9 @@ class RuleAttack(_TorchAttack):
         variable = delta.detach().requires_grad_()
         with torch.enable_grad():
             logits = self.get_logits(images + self.eps * variable)
+            if not self._checked and int(labels.max()) >= logits.shape[1]:
+                raise SolError(f"labels must be below the victim's {logits.shape[1]} classes, got {int(labels.max())}")
+            self._checked = True
             value = sign * LOSSES[self.loss](logits, labels)
             (gradient,) = torch.autograd.grad(-value.sum(), variable)
         return value.detach(), logits.detach(), gradient

@@ -122,22 +122,33 @@ class Graph:
     within: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, features: Tensor, edges: Tensor, labels: Tensor, nodes: Mapping[str, Tensor]) -> Graph:
-        """Make a graph, of tensors, arrays or lists.
+    def of(cls, features: Any, edges: Any, labels: Any, nodes: Mapping[str, Any]) -> Graph:
+        """Make a graph, of tensors, arrays or lists, or SciPy's sparse matrices.
 
         Args:
-            features: Dense floats, [N, F].
-            edges: Source and target of each edge, [2, E]; an undirected edge is listed in both directions.
-            labels: Integers from 0, [N] or [N, 1].
+            features: Floats, [N, F].
+            edges: Source and target of each edge, [2, E]; an undirected edge is listed in both directions. Or the
+                sparse adjacency matrix, [N, N].
+            labels: Integers from 0, [N] or [N, 1]; anything at nodes that are in no split.
             nodes: The nodes of the splits ``train``, ``valid`` and ``test``: indices, each once, or boolean masks [N].
 
         Raises:
             SolError: An argument is not as above, or PyTorch Geometric is not installed.
         """
-        features, edges, labels = (torch.as_tensor(given) for given in (features, edges, labels))
-        labels = _checked_labels(labels, features)
+        if hasattr(edges, "tocoo"):  # an adjacency matrix of SciPy
+            matrix = edges.tocoo()
+            edges = [matrix.row.tolist(), matrix.col.tolist()]
+        features = features.toarray() if hasattr(features, "toarray") else features
+        features, edges = _tensor("features", features), _tensor("edges", edges)
+        labels = _checked_labels(_tensor("labels", labels), features)
         _check_edges(edges, len(labels))
         nodes = _checked_nodes(nodes, len(labels))
+        for split, rows in nodes.items():
+            least = int(labels[rows].min())
+            if least < 0:
+                raise SolError(
+                    f"labels of the nodes of {split!r} must be at least 0, got {least}; leave these nodes out"
+                )
         normalise = import_extra("torch_geometric.nn.conv.gcn_conv", "graph").gcn_norm
         normalised = normalise(edges, None, len(labels), dtype=features.dtype)
         return cls(_sparse(features), edges, normalised, labels, nodes, int(labels.max()) + 1)
@@ -222,6 +233,15 @@ class Graph:
         ]
 
 
+def _tensor(what: str, given: Any) -> Tensor:
+    """A tensor of a tensor, an array or a list."""
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(given).__name__
+        raise SolError(f"{what} must be a tensor, an array or a list of numbers, got {kind}") from None
+
+
 def _checked_labels(labels: Tensor, features: Tensor) -> Tensor:
     if features.ndim != 2 or features.layout != torch.strided or not features.is_floating_point() or not len(features):
         raise SolError(
@@ -235,8 +255,6 @@ def _checked_labels(labels: Tensor, features: Tensor) -> Tensor:
             f"labels must be integers, one for each of {len(features)} nodes, [N]; got {labels.dtype} of shape "
             f"{tuple(labels.shape)}"
         )
-    if int(flat.min()) < 0:
-        raise SolError(f"labels must be at least 0, got {int(flat.min())}; leave unlabelled nodes out of the splits")
     return flat.long()
 
 
@@ -248,11 +266,11 @@ def _check_edges(edges: Tensor, count: int) -> None:
         raise SolError(f"edges must join nodes 0 to {count - 1}, got {int(edges.min())} to {int(edges.max())}")
 
 
-def _checked_nodes(nodes: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+def _checked_nodes(nodes: Mapping[str, Any], count: int) -> dict[str, Tensor]:
     if {*nodes} != {*_SPLITS}:
         hint = "; rename 'val' to 'valid'" if "val" in nodes else ""
         raise SolError(f"nodes must have the splits {', '.join(_SPLITS)}, got {', '.join(map(str, nodes))}{hint}")
-    return {split: _checked_split(split, torch.as_tensor(given), count) for split, given in nodes.items()}
+    return {split: _checked_split(split, _tensor(f"nodes of {split!r}", x), count) for split, x in nodes.items()}
 
 
 def _checked_split(split: str, given: Tensor, count: int) -> Tensor:

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from sol_learner.comparing.spaces import SCHEDULE, Dimension, Settings, learning_rate, space_of
 from sol_learner.inner.optimizees import Optimizees
@@ -157,7 +158,8 @@ class RuleSpec:
         rate = learning_rate(self.around)
         if not full or self.rate_only:
             return (rate,)
-        values = {name: value for name, value in self.rule.values.items() if value is not None}
+        known = self.rule.vocabulary.hyperparameters  # a constant is not tuned, whatever its name
+        values = {name: value for name, value in self.rule.values.items() if value is not None and name in known}
         schedule = () if self.rule.needs_horizon else SCHEDULE
         return (rate, *space_of({**values, "wd": values.get("wd", 0.0)}), *schedule)
 
@@ -267,8 +269,16 @@ class TorchSpec:
             for optimizer in self._make([parameter], {"lr": 0.01}, 10):
                 _call([optimizer], "train")
                 optimizer.step()
+                if not all("lr" in group for group in optimizer.param_groups):
+                    raise SolError(f"{self.name} cannot be compared: its parameter groups have no learning rate 'lr'")
+        except SolError:
+            raise
         except Exception as error:  # third-party classes can raise anything
-            raise SolError(f"{self.name} cannot be compared: {type(error).__name__}: {error}") from None
+            raise SolError(
+                f"{self.name} cannot be compared: given a list of parameters and lr, it must step with their gradients "
+                f"alone, and it raised {type(error).__name__}: {error}. If it needs more, such as named groups, write "
+                "a subclass that adds it, as FILE.py:CLASS; if it is a formula, compare that"
+            ) from None
 
     def begin(self, optimizees: Optimizees, settings: Settings, steps: int) -> Started:
         """See :class:`OptimizerSpec`. The class receives tensors in the model's shapes.
@@ -337,7 +347,7 @@ def _call(optimizers: list[torch.optim.Optimizer], mode: str) -> bool:
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Size in bytes of all state tensors, without scalar counters."""
-    tensors = [value for state in optimizer.state.values() for value in state.values()]
+    tensors = pytree.tree_leaves([*optimizer.state.values()])  # some keep numbers of the run there, too
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim)
 
 

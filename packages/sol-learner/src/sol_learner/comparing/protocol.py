@@ -48,6 +48,8 @@ Tuned = tuple[float, list[tuple[float, float]]]
 Result = dict[str, Any]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def compare(
     task: Task | str | Recipe | Constant[Any],
     optimizers: Sequence[str | Path | UpdateRule] | Mapping[str, str | Path | UpdateRule | OptimizerSpec],

@@ -85,8 +85,10 @@ def learning_rate(default: float | None = None) -> Dimension:
 
 
 def space_of(values: Mapping[str, float]) -> tuple[Dimension, ...]:
-    """The dimensions of hyperparameters with these defaults that are tuned."""
-    return tuple(_SPACES[name](name, value) for name, value in values.items() if name in _SPACES)
+    """The dimensions of hyperparameters with these defaults that are tuned; values out of range are not."""
+    known = {name: value for name, value in values.items() if name in _SPACES and value >= 0}
+    found = (_SPACES[name](name, value) for name, value in known.items())
+    return tuple(dimension for dimension in found if not dimension.complement or known[dimension.name] < 1)
 
 
 def settled(settings: Settings) -> dict[str, float | str]:

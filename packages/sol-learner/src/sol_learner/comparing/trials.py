@@ -31,6 +31,7 @@ from sol_learner.task import (
     Task,
     batch_leaves,
     build_optimizee,
+    dense,
     device_of,
     draw_batches,
     measured,
@@ -274,8 +275,8 @@ def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
             batch = next(iter(draw_batches(part, split, 0, stream, 0)))
             for leaf in batch_leaves(batch):
                 _add(digest, leaf)
+            loss = float(part.loss(model, batch).detach())  # a residual or a penalty needs gradients
             with torch.no_grad():
-                loss = float(part.loss(model, batch))
                 found = measured(part, model, split) if stream is Stream.EVALUATE else {}
             measurements = {"loss of the batch": loss, **found}
             _add(digest, [(name, f"{value:.6g}") for name, value in measurements.items()])
@@ -289,7 +290,7 @@ def fingerprint(task: Task, splits: Sequence[str] = SPLITS) -> str:
 
 def _add(digest: Any, leaf: object) -> None:
     if isinstance(leaf, Tensor):
-        tensor = leaf.detach().cpu().contiguous()
+        tensor = dense(leaf.detach()).cpu().resolve_conj().resolve_neg().contiguous()
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
     else:

@@ -8,11 +8,21 @@ copied for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from sol_learner.inner.side_by_side import LossFunction, SideBySide, flat, one_step, seeded, turn, vectorizes
+from sol_learner.inner.side_by_side import (
+    LossFunction,
+    SideBySide,
+    flat,
+    one_step,
+    require_alike,
+    seeded,
+    turn,
+    vectorizes,
+)
 from sol_learner.task import (
     Batch,
     Stream,
@@ -36,6 +46,12 @@ PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 
 Drawn = tuple[list[Batch], list[int]]
 """A batch of each episode, and the seed of its dropout masks."""
+
+
+def _aligned(view: Tensor) -> Tensor:
+    """A tensor of pairs as one that :func:`torch.view_as_complex` takes; any other as it is."""
+    odd = view.storage_offset() % 2 or any(stride % 2 for stride in view.stride()[:-1])
+    return view.clone(memory_format=torch.contiguous_format) if view.shape[-1:] == (2,) and odd else view
 
 
 class Optimizees:
@@ -74,6 +90,8 @@ class Optimizees:
         self.task = task = task_for(task, stream)
         self._seed, self._stream, self._episodes = seed, stream, list(episodes)
         models = [self._fresh(episode) for episode in episodes]
+        require_alike(task, models)
+        self._trained: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()
         parameters = trainable(models[0])
         self._shapes = [p.shape for p in parameters]
         self._sizes = [p.numel() for p in parameters]
@@ -124,9 +142,9 @@ class Optimizees:
 
     def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
         """Turn the model's parameters into views of ``row``, [P], without a copy unless their types differ."""
-        parameters = trainable(model)
+        parameters = self._trained.setdefault(model, trainable(model))  # those of the start
         for parameter, view in zip(parameters, self.views(row.detach())):
-            parameter.data = view.to(parameter.dtype)
+            parameter.data = _aligned(view).to(parameter.dtype)
         return parameters
 
     def _weights(self, theta: Tensor) -> Tensor:
@@ -187,13 +205,18 @@ class Optimizees:
         with seeded(seed), self._casting():
             return function(views, {}, batch).to(self.theta.dtype)  # which targets may have changed
 
+    @torch.enable_grad()
     def losses_and_gradients(self, drawn: Drawn | None = None) -> tuple[Tensor, Tensor]:
-        """Losses [C, S] at ``theta`` and their gradients [C, S, P], on ``drawn`` or else each episode's next batch."""
+        """Losses [C, S] at ``theta`` and their gradients [C, S, P], on ``drawn`` or else each episode's next batch.
+
+        Raises:
+            SolError: The loss freezes parameters.
+        """
         batches, seeds = self.draw() if drawn is None else drawn
         weights, gradients = self._weights(self.theta), torch.empty_like(self.theta)
         if self._together is not None:
             # Not views of one tensor, whose gradients would be joined in fresh memory.
-            leaves = [view.detach().requires_grad_() for view in self.views(weights)]
+            leaves = [_aligned(view).detach().requires_grad_() for view in self.views(weights)]
             losses = self._together.losses(leaves, batches, seeds[0], self._casting(), reuse=True).to(weights.dtype)
             self._differentiate(losses, leaves, gradients)
         else:  # one after the other, so that only one graph is alive at a time
@@ -210,6 +233,10 @@ class Optimizees:
 
     def _differentiate(self, losses: Tensor, leaves: Sequence[Tensor], gradients: Tensor) -> None:
         """Write the derivatives of ``losses`` by ``leaves`` into ``gradients``: 0 for leaves that they skip."""
+        if not all(leaf.requires_grad for leaf in leaves):
+            raise SolError(
+                f"the loss of {self.task.name} switches requires_grad of parameters while it trains; set it in build"
+            )
         parts = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True)
         for part, view in zip(parts, self.views(gradients)):
             view.copy_(part)
@@ -225,7 +252,8 @@ class Optimizees:
             return
         for c, s in self._indices():
             model = self._module(c, s)
-            self._project(model)
+            with torch.no_grad():
+                self._project(model)
             self.theta[c, s] = flat(model)
 
     def evaluate(self, split: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -15,18 +16,32 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from sol_learner.task import (
+    SPLITS,
     Batch,
     Stream,
     Task,
     build_optimizee,
     draw_batches,
+    measured,
     prepared,
+    same_value,
     task_for,
     trainable,
 )
 from sol_symbols import SolError
 
-__all__ = ["LossFunction", "Obstacle", "SideBySide", "flat", "obstacle", "one_step", "seeded", "turn", "vectorizes"]
+__all__ = [
+    "LossFunction",
+    "Obstacle",
+    "SideBySide",
+    "flat",
+    "obstacle",
+    "one_step",
+    "require_alike",
+    "seeded",
+    "turn",
+    "vectorizes",
+]
 
 
 turn = threading.Lock()
@@ -94,6 +109,20 @@ class LossFunction:
         return torch.func.functional_call(self._module, {**tensors, **others}, (batch,), tie_weights=False)
 
 
+def require_alike(task: Task, models: Sequence[nn.Module]) -> None:
+    """Check that the trainable parameters of models have the same names and shapes.
+
+    Raises:
+        SolError: They do not.
+    """
+    named = [[(n, p.shape) for n, p in model.named_parameters() if p.requires_grad] for model in models]
+    if any(rows != named[0] for rows in named):
+        raise SolError(
+            f"models of {task.name} differ in the names or shapes of their trainable parameters: build the same ones "
+            "in every call, or train one at a time (vectorizable = False, meta_batch = 1)"
+        )
+
+
 class SideBySide:
     """Losses of models of one task that differ in their tensors alone.
 
@@ -112,16 +141,17 @@ class SideBySide:
     def __init__(self, task: Task, models: Sequence[nn.Module], candidates: int, randomness: str = "different") -> None:
         self._task, self.template, self._candidates = task, models[0], candidates
         self._function = LossFunction(task, models[0])
+        require_alike(task, models)
         columns = zip(*(LossFunction(task, model).others.items() for model in models))
         self._others: dict[str, Tensor] = {}
         for column in columns:
             name, tensors = column[0][0], [tensor for _, tensor in column]
             if len({tensor.shape for tensor in tensors}) > 1:
                 raise SolError(f"models of {task.name} differ in the shape of {name.removeprefix('model.')}{_ADVICE}")
-            if not all(torch.equal(tensor, tensors[0]) for tensor in tensors):
+            if not all(same_value(tensor.detach(), tensors[0].detach()) for tensor in tensors):
                 self._others[name] = torch.stack([tensor.detach() for tensor in tensors])
         self._stacked: dict[object, list[Tensor]] = {}
-        self._randomness = randomness
+        self._randomness, self._nests = randomness, candidates > 1
 
     def load(self, episode: int) -> nn.Module:
         """The template with the frozen parameters and buffers of an episode."""
@@ -142,9 +172,15 @@ class SideBySide:
         With ``reuse``, the next call overwrites the stacked batches, so that gradients have to be taken before it.
 
         Raises:
-            SolError: Batches differ in their shapes.
+            SolError: Batches differ in their shapes or structure, or the loss fails where models are stacked.
         """
-        leaves, structures = zip(*(pytree.tree_flatten(batch) for batch in batches))
+        leaves, structures = map(list, zip(*(pytree.tree_flatten(batch) for batch in batches)))
+        for s, structure in enumerate(structures):
+            if structure != structures[0]:  # dictionaries may be in another order
+                try:
+                    leaves[s] = structures[0].flatten_up_to(batches[s])
+                except ValueError:
+                    raise SolError(f"batches of {self._task.name} differ in their structure{_ADVICE}") from None
         kept = [isinstance(leaf, Tensor) for leaf in leaves[0]]
 
         def one(values: list[Tensor], others: dict[str, Tensor], tensors: list[Tensor]) -> Tensor:
@@ -154,16 +190,31 @@ class SideBySide:
 
         mapped = torch.vmap(one, randomness=self._randomness)
         tensors = self._stack([[leaf for leaf, tensor in zip(row, kept) if tensor] for row in leaves], reuse)
-        with seeded(seed), casting or torch.autocast("cpu", enabled=False):
-            if self._candidates == 1:
-                return mapped([value.squeeze(0) for value in values], self._others, tensors).unsqueeze(0)
-            return torch.vmap(mapped, in_dims=(0, None, None), randomness="same")(list(values), self._others, tensors)
+        context = casting or torch.autocast("cpu", enabled=False)
+        if self._nests:
+            both = torch.vmap(mapped, in_dims=(0, None, None), randomness="same")
+            try:
+                with seeded(seed), context:
+                    return both(list(values), self._others, tensors)
+            except Exception:  # PyTorch maps some functions once, but not twice; if it is the task's, it comes again
+                self._nests = False
+        rows = []
+        try:
+            for c in range(self._candidates):
+                with seeded(seed), context:
+                    rows.append(mapped([value[c] for value in values], self._others, tensors))
+        except SolError:
+            raise
+        except Exception as error:  # of the task's code or of PyTorch, perhaps not at the first step
+            first = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise SolError(f"the loss of {self._task.name} fails under torch.vmap: {first}{_ADVICE}") from error
+        return torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
 
     def _stack(self, rows: list[list[Tensor]], reuse: bool) -> list[Tensor]:
         columns = list(zip(*rows))
         if any(tensor.shape != column[0].shape for column in columns for tensor in column):
             raise SolError(f"batches of {self._task.name} differ in their shapes{_ADVICE}")
-        if not reuse:
+        if not reuse or any(tensor.requires_grad for column in columns for tensor in column):
             return [torch.stack(column) for column in columns]
         # Fresh memory of this size would cause page faults at every step.
         key = tuple((column[0].shape, column[0].dtype) for column in columns)
@@ -187,6 +238,8 @@ class Obstacle:
     reason: str
     broken: bool = False
 
+
+_IGNORED = ("padding_idx", "max_norm")
 
 _known: dict[int, tuple[weakref.ref[Any], Obstacle | None]] = {}
 """What :func:`obstacle` found for tasks, by their identity."""
@@ -222,17 +275,20 @@ def _tested(task: Task) -> Obstacle | None:
     odd = [type(leaf).__name__ for leaf in pytree.tree_leaves(batches) if not isinstance(leaf, Tensor | None)]
     if odd:
         return Obstacle(f"a batch holds values that are no tensors ({odd[0]})")
-    for name in ("padding_idx", "max_norm"):
+    for name in _IGNORED:
         if any(getattr(module, name, None) is not None for module in models[0].modules()):
             return Obstacle(f"torch.vmap ignores the {name} of embeddings")
     rows = [[(name, p.shape, p.dtype) for name, p in model.named_parameters()] for model in models]
     if rows[0] != rows[1]:
         return Obstacle("models differ in the shapes of their parameters")
-    before = [(name, tensor.clone()) for name, tensor in models[0].named_buffers()]
+    others = [*models[0].named_buffers(), *((n, p) for n, p in models[0].named_parameters() if not p.requires_grad)]
+    before = [tensor.detach().clone() for _, tensor in others]
     alone = [one_step(task, model, batch) for model, batch in zip(models, batches)]
-    changed = [name for (name, old), new in zip(before, models[0].buffers()) if not torch.equal(old, new)]
+    changed = [name for old, (name, new) in zip(before, others) if not same_value(old, new.detach())]
     if changed:
-        return Obstacle(f"training changes the buffers of a model ({', '.join(changed[:3])})")
+        return Obstacle(f"training changes tensors of a model that are not trained ({', '.join(changed[:3])})")
+    if alone[0].ignored:
+        return Obstacle(f"torch.vmap ignores the {alone[0].ignored} of embeddings")
     training = True
     if trainable(models[0])[0].is_cuda:
         # There, kernels draw other masks for stacked tensors, so that models with masks are compared without them.
@@ -242,17 +298,19 @@ def _tested(task: Task) -> Obstacle | None:
     models = _built(task)  # as before the step, also in what they keep beside tensors
     values = [torch.stack([a.detach(), b.detach()])[None].requires_grad_() for a, b in zip(*map(trainable, models))]
     try:
-        SideBySide(task, models, 1).losses(values, batches, seed=0)  # as in training, with different masks
+        together = SideBySide(task, models, 2)  # as in training, with different masks, and what the first call left
+        for _ in range(2):
+            together.losses([value.expand(2, *value.shape[1:]) for value in values], batches, seed=0)
+        measured(task, together.load(0), SPLITS[1])
         models = _built(task)
         if not training:
             models = [model.eval() for model in models]
         losses = SideBySide(task, models, 1, "same").losses(values, batches, seed=0)
         gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True, materialize_grads=True)
-    except SolError as error:
-        return Obstacle(str(error).removesuffix(_ADVICE), broken=True)
     except Exception as error:  # of the task's code or of PyTorch
-        first = str(error).strip().partition("\n")[0]
-        return Obstacle(f"the loss fails under torch.vmap: {type(error).__name__}: {first}", broken=True)
+        known = isinstance(error, SolError)
+        first = "" if known else f"after the loss was mapped, the task raised {type(error).__name__}: "
+        return Obstacle(first + str(error).strip().partition("\n")[0].removesuffix(_ADVICE), broken=True)
     for s, step in enumerate(alone):
         if not step.agrees(losses[0, s], [gradient[0, s] for gradient in gradients]):
             return Obstacle("losses or gradients under torch.vmap differ from those of a model alone", broken=True)
@@ -265,13 +323,16 @@ def _built(task: Task) -> list[nn.Module]:
 
 
 class _Types(TorchFunctionMode):
-    """Collects the floating types of what functions return."""
+    """Collects the floating types of what functions return, and options of embeddings that ``torch.vmap`` ignores."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found = {torch.float32}
+        self.found, self.ignored = {torch.float32}, ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (nn.functional.embedding, nn.functional.embedding_bag):
+            given = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+            self.ignored = next((name for name in _IGNORED if given.get(name) is not None), self.ignored)
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.is_floating_point():
             self.found.add(result.dtype)
@@ -280,11 +341,13 @@ class _Types(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Step:
-    """The loss and the gradients of a model alone, and the relative error of the types that it computes in."""
+    """The loss and the gradients of a model alone, the relative error of the types that it computes in, and an option
+    of embeddings that ``torch.vmap`` ignores."""
 
     loss: Tensor
     gradients: list[Tensor]
     error: float
+    ignored: str = ""
 
     def agrees(self, loss: Tensor, gradients: Sequence[Tensor]) -> bool:
         """Whether the others are the same up to rounding."""
@@ -307,4 +370,4 @@ def one_step(task: Task, model: nn.Module, batch: Batch, seed: int = 0) -> Step:
         loss = task.loss(model, batch)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     lowest = [torch.finfo(dtype).eps for dtype in types.found | {parameter.dtype for parameter in parameters}]
-    return Step(loss.detach(), list(gradients), max(3e-4, *(8 * eps for eps in lowest)))
+    return Step(loss.detach(), list(gradients), max(3e-4, *(8 * eps for eps in lowest)), types.ignored)

@@ -124,7 +124,8 @@ class Workers:
         try:
             cloudpickle.dumps(value)
         except Exception as error:  # objects of others can raise anything
-            name = getattr(value, "name", type(value).__name__)
+            parts = value if isinstance(value, tuple) else (value,)
+            name = ", ".join(str(getattr(part, "name", type(part).__name__)) for part in parts)
             raise SolError(
                 f"cannot send {name} to other processes: {error}; use one process (--jobs 1, Workers(1)), or create "
                 "what it holds on first use"
@@ -150,10 +151,11 @@ class Workers:
 
         Raises:
             Interrupted: ``clock`` was cancelled while other processes ran; those on this machine are killed.
+            SolError: ``function`` failed in another process, or the process did.
         """
         if self.jobs == 1:
             return [function(item) for item in items]
-        running = self._run(function, items)
+        running = self._run(partial(_guarded, function), [*enumerate(items)])
         try:
             while not wait([running], timeout=0.1).done:
                 if clock is not None and clock.cancelled:
@@ -163,10 +165,20 @@ class Workers:
             if self._own:
                 get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
             raise
-        return running.result()
+        try:
+            results: list[tuple[int, Any]] = running.result()
+        except Exception as error:  # every backend has its own
+            raise SolError(
+                f"a worker process ended ({type(error).__name__}): it ran out of memory, was killed, or cannot load "
+                "the task; use one process (--jobs 1)"
+            ) from error
+        for _, result in results:
+            if isinstance(result, Exception):
+                raise result
+        return [result for _, result in results]
 
     def _run(self, function: Callable[[T], U], items: Sequence[T]) -> Future[list[U]]:
-        """What :meth:`map` returns, after all earlier work is done; a separate thread runs it."""
+        """The results for all items, after all earlier work is done; a separate thread runs it."""
         before, running = self._last, Future[list[Any]]()
 
         def work() -> None:
