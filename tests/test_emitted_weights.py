@@ -78,7 +78,7 @@ def test_weights_of_a_masked_state_and_of_a_schedule():
     assert jnp.array_equal(found["b"], after["b"])
     assert not jnp.array_equal(found["w"], after["w"])
     exec(export_rule(ZOO["schedule-free-adamw"], "optax", "Mine"), names)
-    with pytest.raises(ValueError, match="learning_rate must be a number, that of the last step, not a schedule"):
+    with pytest.raises(TypeError, match="learning_rate must be a number, that of the last step, not a schedule"):
         names["mine_weights"](names["mine"](0.1).init(params), params, learning_rate=optax.constant_schedule(0.1))
 
 

@@ -31,7 +31,7 @@ def train(self):
 
 _NO_SCHEDULE = [
     "if callable(learning_rate):",
-    '    raise ValueError("learning_rate must be a number, that of the last step, not a schedule")',
+    '    raise TypeError("learning_rate must be a number, that of the last step, not a schedule")',
 ]
 
 _CHECK = [

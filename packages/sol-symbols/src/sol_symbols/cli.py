@@ -57,6 +57,7 @@ class _Parser(argparse.ArgumentParser):
         return [f" {word}" if is_formula(word) else word for word in words[:end]] + [*words[end:]]
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        message = message.replace(":  -", ": -")  # see with_formulas
         wrong = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
         near = difflib.get_close_matches(wrong, self._option_string_actions, n=1) if wrong.startswith("--") else []
         message += f"; did you mean {near[0]}?" if near else ""
