@@ -82,6 +82,12 @@ def test_attacks_take_bytes_as_the_data_set_holds_them():
     assert task.build(torch.Generator().manual_seed(0)).images.max() <= 1
 
 
+def test_a_radius_in_bytes_is_refused():
+    with pytest.raises(SolError, match=r"the radius 8 is larger than the range of images, \[0, 1\]; write 8/255"):
+        Attack("attack", victim(), dict.fromkeys(("train", "valid", "test"), (IMAGES, LABELS)), radius=8)
+    Attack("attack", victim(), dict.fromkeys(("train", "valid", "test"), (IMAGES, LABELS)), norm="l2", radius=3)
+
+
 @pytest.mark.parametrize("options", [{"radius": 0}, {"radius": -1}, {"horizon": 0}, {"images": 0}])
 def test_attacks_have_a_radius_and_steps(options):
     with pytest.raises(SolError, match="must be positive"):
@@ -148,6 +154,10 @@ def test_other_forms_of_a_graph_are_the_same_graph(form):
         (
             {"nodes": {**NODES, "test": {3, 4}}},
             "nodes of 'test' must be a tensor, an array or a list of numbers, got set",
+        ),
+        (
+            {"nodes": {**NODES, "test": NODES["train"]}},
+            "the splits 'train' and 'test' share 4 nodes; give",
         ),
         ({"labels": None}, "labels must be a tensor, an array or a list of numbers, got NoneType"),
         ({"nodes": {"train": NODES["train"], "val": NODES["valid"], "test": NODES["test"]}}, "rename 'val' to 'valid'"),

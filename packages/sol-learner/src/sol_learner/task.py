@@ -8,6 +8,7 @@ import inspect
 import numbers
 import re
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum, unique
 from pathlib import Path
@@ -556,8 +557,13 @@ def _require_loss(task: Task, model: nn.Module, batch: Batch, unused: dict[str, 
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     values = [(parameter.detach().clone(), parameter.grad) for _, parameter in named]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
-        with calling(task, "loss", advice=lambda: shown(model, batch)):
+        with calling(task, "loss", advice=lambda: shown(model, batch)), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             loss = task.loss(model, batch)
+        for warning in said:
+            match = _BROADCASTS.search(str(warning.message))
+            sizes = f"outputs {match[2]} and targets {match[1]}" if match else ""
+            _require(match is None, f"loss of {task.name} broadcasts {sizes}; give them one shape, as by squeeze(-1)")
         # An embedding with max_norm changes its own rows.
         renormed = {id(own) for m in model.modules() if getattr(m, "max_norm", None) for own in m.parameters()}
         works = all(
@@ -591,6 +597,7 @@ def not_finite(batch: Batch) -> str:
 
 
 _IGNORED = -100
+_BROADCASTS = re.compile(r"target size \(torch\.Size\((.*?)\)\).* input size \(torch\.Size\((.*?)\)\)")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -301,6 +301,13 @@ class Filled(Plain):
         return (x, y.fill_(self.value)) if self.labels else (x.index_fill(0, torch.tensor([2]), self.value), y)
 
 
+class Broadcasts(Plain):
+    """Outputs [N, 1], targets [N]."""
+
+    def loss(self, model, batch):
+        return functional.mse_loss(model(batch[0]), batch[1].float())
+
+
 TWO = nn.Linear(4, 3)
 
 
@@ -312,9 +319,13 @@ TWO = nn.Linear(4, 3)
         (Plain(tied), r"0.weight and 1.weight of plain are two parameters in the same memory; tie them as one"),
         (Filled(float("nan")), "loss of plain is nan at the start; the batch holds NaN; clean the data"),
         (Filled(float("inf")), "loss of plain is (nan|inf) at the start; the batch holds infinity; clean the data"),
+        (
+            Broadcasts(lambda: nn.Linear(4, 1)),
+            r"loss of plain broadcasts outputs \[8, 1\] and targets \[8\]; give them",
+        ),
         (Filled(-100, labels=True), "loss of plain is nan at the start; all labels of the batch are -100"),
     ],
-    ids=["one model", "hook", "tied by data", "nan", "inf", "no labels"],
+    ids=["one model", "hook", "tied by data", "nan", "inf", "broadcast", "no labels"],
 )
 def test_what_no_learner_can_mend_is_refused_at_once(task, message):
     for check in (check_task, lambda task: Learner([task])):

@@ -36,6 +36,7 @@ __all__ = [
     "attack_cifar10",
     "attack_robustbench",
     "check_images",
+    "check_radius",
     "dlr",
     "in_precision_of",
     "project_l2",
@@ -129,6 +130,16 @@ def check_images(images: Tensor, labels: Tensor, where: str = "") -> None:
         raise SolError(f"{where}images must be in [0, 1], got values from {low:.3g} to {high:.3g}; {advice}")
 
 
+def check_radius(norm: str, radius: float) -> None:
+    """Check that a ball is no larger than the box of images.
+
+    Raises:
+        SolError: It is.
+    """
+    if norm == "linf" and radius > 1:
+        raise SolError(f"the radius {radius:g} is larger than the range of images, [0, 1]; write {radius:g}/255")
+
+
 def in_precision_of(victim: nn.Module, images: Tensor) -> Tensor:
     """Images in [0, 1] in the type of the victim's parameters, if it has any."""
     first = next((parameter for parameter in victim.parameters() if parameter.is_floating_point()), None)
@@ -207,6 +218,7 @@ class Attack:
             raise SolError(f"unknown norm {norm!r} or loss {loss!r}; {allowed}")
         if not (radius > 0 and horizon >= 1 and images >= 1):
             raise SolError(f"radius, horizon and images must be positive, got {radius}, {horizon} and {images}")
+        check_radius(norm, radius)
         for part, (given, labels) in data.items():
             whole = torch.zeros(len(given)) if given.dtype == torch.uint8 else given  # all bytes are in range
             check_images(whole, labels, f"{part}: ")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack as _TorchAttack
 
 from sol_symbols import Layout, SolError, UpdateRule, evaluator
-from sol_tasks.attack import BALLS, LOSSES, check_images, in_precision_of, random_start
+from sol_tasks.attack import BALLS, LOSSES, check_images, check_radius, in_precision_of, random_start
 
 __all__ = ["RuleAttack"]
 
@@ -52,6 +52,7 @@ class RuleAttack(_TorchAttack):
                 raise SolError(f"{what} must be one of {', '.join(known)}, got {given!r}")
         if not (eps > 0 and steps >= 1):
             raise SolError(f"eps and steps must be positive, got {eps} and {steps}")
+        check_radius(norm, eps)
         rate = rule.lr if lr is None else lr
         if rate is None:
             raise SolError(f"the rule {rule} has no learning rate; pass lr, or append one to the rule: where lr = ...")

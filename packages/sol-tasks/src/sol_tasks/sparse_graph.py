@@ -143,6 +143,10 @@ class Graph:
         labels = _checked_labels(_tensor("labels", labels), features)
         _check_edges(edges, len(labels))
         nodes = _checked_nodes(nodes, len(labels))
+        for one, other in itertools.combinations(nodes, 2):
+            common = {*nodes[one].tolist()} & {*nodes[other].tolist()}
+            if common:
+                raise SolError(f"the splits {one!r} and {other!r} share {len(common)} nodes; give each node to one")
         for split, rows in nodes.items():
             least = int(labels[rows].min())
             if least < 0:
