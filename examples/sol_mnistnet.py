@@ -143,6 +143,8 @@ class SolMnistnet(torch.optim.Optimizer):
 
     def add_param_group(self, param_group):
         """Add a parameter group, which may override the default hyperparameters."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
         if self.param_groups:  # the schedule goes on
             param_group = {"clock": int(self.param_groups[0]["clock"]), **param_group}
         values = {**self.defaults, **param_group}
@@ -233,6 +235,7 @@ class SolMnistnet(torch.optim.Optimizer):
 
 def _numbers(
     step,
+    /,
     *,
     clock,
     lr,

@@ -48,7 +48,6 @@ WIDER = STANDARD.extended(
     [
         ("ad where wd = 0.1", r"the rule does not use 'wd'; add \+ wd\*w for decoupled weight decay\n.*\n +\^"),
         ("g where beta1 = 0.5", "the rule does not use 'beta1'"),
-        ("0.1*g where lr = 1, T = 5", "the rule does not use 'T'"),
         ("matrices: orth(m); vectors: g where mu = 0.1", "the rule does not use 'mu'"),
     ],
 )

@@ -120,11 +120,11 @@ def require_used(text: str, values: Iterable[str]) -> None:
         values: Names of the values that the rule has.
 
     Raises:
-        RuleError: One is missing, since the expression does not use it.
+        RuleError: One is missing, since the expression does not use it. A horizon T does no harm.
     """
     separator = WHERE.search(text)
     if separator:
-        known = {"lr", *values, *re.findall(r"\w+", text[: separator.start()])}  # what is written can cancel
+        known = {"lr", "T", *values, *re.findall(r"\w+", text[: separator.start()])}  # what is written can cancel
         for name, place in read_values(text, separator.end())[1].items():
             if name not in known:
                 hint = "; add + wd*w for decoupled weight decay" if name == "wd" else ""
