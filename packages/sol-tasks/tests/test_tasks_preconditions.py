@@ -216,6 +216,14 @@ class Centred(Layers):
         return x - x.mean(0)
 
 
+class Standardising(Layers):
+    """Normalises over all nodes, by a function, while it trains."""
+
+    def forward(self, graph):
+        x = super().forward(graph)
+        return nn.functional.batch_norm(x, torch.zeros(3), torch.ones(3), training=self.training)
+
+
 class Remembering(Layers):
     """Calls its layers with the graph of its constructor."""
 
@@ -235,6 +243,11 @@ class Caching(Layers):
     ("model", "hops", "message"),
     [
         (lambda g: Centred(2), 2, "hops = 2 is too few: .* use more, or hops = None if a layer sees all nodes or"),
+        (
+            lambda g: Standardising(2),
+            2,
+            "in training mode, .* a layer normalises over all nodes; use hops",
+        ),
         (Remembering, 2, "hops = 2 is too few: .* or the model keeps a graph of its own"),
         (lambda g: Caching(2), 2, "keeps the first graph that it sees; set its cached = False, or use hops = None"),
         (lambda g: Layers(2, nn.Linear(2, 3)), 2, "the model of task raised RuntimeError: .*, with the whole graph"),

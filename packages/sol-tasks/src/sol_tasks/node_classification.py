@@ -81,8 +81,7 @@ class NodeClassification:
                 raise SolError(f"{name} normalises over all nodes that the model is called with; use hops = None")
             if getattr(module, "cached", False) is True:
                 raise SolError(f"{name} keeps the first graph that it sees; set its cached = False, or use hops = None")
-        model.eval()
-        whole = self._called(model, self.graph)
+        whole = self._called(model.eval(), self.graph)
         for split, rows in self.graph.nodes.items():
             difference = self._difference(model, self._parts[split][0], whole[rows])
             if not difference <= _NEAR:
@@ -96,6 +95,17 @@ class NodeClassification:
                     f"hops = {hops} is too few: outputs at the nodes of {split!r} differ from those of the whole graph "
                     f"by {difference:.2g} of their size; {remedy}"
                 )
+        with torch.random.fork_rng(devices=[]):  # layers draw random numbers
+            whole = self._called(model.train(), self.graph)
+            if not torch.equal(whole, self._called(model, self.graph)):  # dropout, drawn anew
+                return
+            for split, rows in self.graph.nodes.items():
+                difference = self._difference(model, self._parts[split][0], whole[rows])
+                if not difference <= _NEAR:
+                    raise SolError(
+                        f"in training mode, outputs at the nodes of {split!r} differ from those of the whole graph by "
+                        f"{difference:.2g} of their size: a layer normalises over all nodes; use hops = None"
+                    )
 
     def _difference(self, model: nn.Module, part: Graph, whole: Tensor) -> float:
         """The largest difference of a neighbourhood's outputs from those of the whole graph, relative to them."""
