@@ -19,10 +19,12 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from sol_learner import compare, from_loaders, learn_optimizer
 from sol_learner.inner import obstacle, run_rule
+from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.loaders import _Tensors
 from sol_learner.runtime import NullProgress
 from sol_learner.task import SPLITS, Stream
@@ -214,6 +216,16 @@ def test_a_sum_is_that_of_a_batch():
     x, y = source[rows]
     mean = nn.functional.cross_entropy(model(x), y)
     assert task.evaluate(model, "train")["loss"] == pytest.approx(20 * float(mean.detach()), rel=1e-5)
+
+
+def test_a_split_without_labels_has_no_loss():
+    task = task_of((X, Y), test=(X, torch.full_like(Y, -100)))
+    assert numpy.isnan(task.evaluate(task.build(torch.Generator().manual_seed(0)), "test")["loss"])
+
+
+def test_a_collation_of_equal_shapes_is_trained_side_by_side():
+    task = task_of(DataLoader(Rows(), batch_size=10, collate_fn=lambda rows: default_collate(rows)))
+    assert vectorizes(task)
 
 
 def test_batches_of_several_shapes_are_learned_on():

@@ -347,14 +347,20 @@ def test_a_rule_is_checked_on_variants_of_its_task(searched):
 
 
 def start_of(task, config, workers=None):
-    return StartFinder([task], config, False, Checkpoints(), NullProgress(), Clock(), workers).run()
+    return StartFinder(
+        task if isinstance(task, list) else [task], config, False, Checkpoints(), NullProgress(), Clock(), workers
+    ).run()
 
 
-def test_processes_share_the_tuning_of_models_one_after_another(make_task, monkeypatch):
-    task, config = make_task(vectorizable=False, horizon=3), replace(SEARCH, start="auto", tuning_episodes=2)
-    here, workers = start_of(task, config), Workers(2)
+@pytest.mark.parametrize("count", [1, 2])
+def test_processes_share_the_tuning_of_models_one_after_another(count, make_task, monkeypatch):
+    tasks = [make_task(vectorizable=False, horizon=3) for _ in range(count)]
+    for number, task in enumerate(tasks):
+        task.name = f"regression-{number}"
+    config = replace(SEARCH, start="auto", tuning_episodes=2)
+    here, workers = start_of(tasks, config), Workers(2)
     monkeypatch.setattr(TaskSet, "run", None)  # in this process
-    shared = start_of(task, config, workers)
+    shared = start_of(tasks, config, workers)
     workers.close()
     assert (shared.rule, shared.lr, shared.tunings, shared.objectives) == (
         here.rule,

@@ -173,6 +173,12 @@ def test_faults_in_rule_files_name_the_file(tmp_path):
         resolve_rule(str(tmp_path / "bad.txt"))
 
 
+def test_a_path_may_follow_its_short_option(tmp_path, capsys):
+    pytest.importorskip("sol_export")
+    assert main(["export", "sgd", "--to", "markdown", f"-o{tmp_path}/x.md"]) == 0
+    assert (tmp_path / "x.md").is_file()
+
+
 @pytest.mark.parametrize("text", ["-g", "-ad", "-2/3*g", "-max(g,w)", "-0.5*ad+g", "-orth(m)", "-ad where lr = 0.1"])
 def test_a_formula_can_begin_with_a_minus(text, capsys):
     main(["show", text])

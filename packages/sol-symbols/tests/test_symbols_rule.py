@@ -42,7 +42,6 @@ WIDER = STANDARD.extended(
 )
 
 
-@pytest.mark.parametrize("text", [*TEXTS, *map(str, ZOO.values())])
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -56,6 +55,7 @@ def test_a_value_that_the_rule_does_not_use_is_refused(text, message):
         UpdateRule.parse(text)
 
 
+@pytest.mark.parametrize("text", [*TEXTS, *map(str, ZOO.values())])
 def test_round_trips(text):
     rule = UpdateRule.parse(text, name="a name", provenance={"seed": 3, "list": [1, 2.5, None]})
     for twin in (
@@ -347,7 +347,7 @@ def test_integers_that_multiply_are_constants_beside_floats(text, named):
     assert str(UpdateRule.parse(text).with_numbered_constants()) == str(UpdateRule.parse(named))
 
 
-def test_numbered_constants_refuse_taken_names():
+def test_numbered_constants_leave_out_names_that_are_taken():
     values = UpdateRule.parse("c1*g + 0.5*m + 0.25*c3*w where c1 = 1, c3 = 4").with_numbered_constants().values
     assert {name: values[name] for name in ("c1", "c2", "c3", "c4")} == {"c1": 1, "c2": 0.25, "c3": 4, "c4": 0.5}
     assert "k1" in UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants("k").values

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sol_learner.task import Stream, trainable
+from sol_learner.task import Stream, same_values, trainable
 from sol_symbols import SolError, UpdateRule
 from sol_tasks import Attack, FineTuning
 from sol_tasks.attack import check_images
@@ -172,6 +172,13 @@ def test_labels_of_nodes_in_no_split_can_be_anything():
     nodes = {**NODES, "train": NODES["train"][1:]}
     labels = CLASSES.index_fill(0, NODES["train"][:1], -1)
     assert graph_of(labels=labels, nodes=nodes).classes == int(labels.max()) + 1
+
+
+def test_batches_of_geometric_graphs_are_compared():
+    data = pytest.importorskip("torch_geometric.data")
+    one, other = (data.Data(x=torch.full((3, 2), value), edge_index=torch.zeros(2, 0).long()) for value in (0.0, 1.0))
+    assert same_values(one, one.clone())
+    assert not same_values(one, other)
 
 
 def test_graphs_of_scipy_are_taken():

@@ -36,13 +36,12 @@ _RESERVED = frozenset(
         *("scalbn", "scalbln", "cbrt", "fabs", "hypot", "pow", "sqrt", "erf", "erfc", "lgamma", "tgamma", "ceil"),
         *("floor", "nearbyint", "rint", "lrint", "llrint", "round", "lround", "llround", "trunc", "fmod", "remainder"),
         *("remquo", "copysign", "nan", "nextafter", "nexttoward", "fdim", "fmax", "fmin", "fma", "abs", "fpclassify"),
-        *("isfinite", "isinf", "isnan", "isnormal", "signbit", "isgreater", "isless", "isunordered", "carg", "conj"),
-        *("creal", "cimag", "cproj", "j0", "j1", "jn", "y0", "y1", "yn", "signgam", "gamma", "significand", "drem"),
+        *("isfinite", "isinf", "isnan", "isnormal", "signbit", "isgreater", "isless", "isunordered"),
     )
 )
 
-_MACRO = re.compile(r"[A-Z][A-Z0-9_]+")
-"""Names that a system's headers may define, such as NAN."""
+_MACRO = re.compile(r"NULL|NAN|INFINITY|HUGE|HUGE_VAL\w*|(M|FP|MATH|SOL)_\w+")
+"""Names that C's headers or the file define."""
 
 _FILE = """\
 /* $name: an optimizer in one C header.
@@ -101,6 +100,7 @@ class CExporter:
         numbered, prefix = rule.with_numbered_constants(), function_name(name)
         macros = {word for word in (*numbered.values, *numbered.live) if _MACRO.fullmatch(word)}
         used = {f"{prefix}_{word}" for word in ("real", "settings", "init", "step", "weights")} | macros
+        used |= {f"{prefix.upper()}_H", f"{prefix.upper()}_DEFAULTS"}
         numbered = checked_names(numbered, _RESERVED | used, "C")
         given = [a for a in arguments(numbered, betas=False) if a.name != "schedule"]
         writer = _Writer(numbered, given, function_name(checked_name(name, "C")))

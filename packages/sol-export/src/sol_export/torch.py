@@ -218,7 +218,7 @@ class _Writer:
         if self.needs_loss:
             error = f'raise RuntimeError("{self.name} needs the loss: call step(lambda: loss)")'
             wrong = 'raise ValueError(f"the loss must be one number, got {loss!r:.200}")'
-            number = 'loss.numel() == 1 if torch.is_tensor(loss) else hasattr(loss, "__float__")'
+            number = 'hasattr(loss, "__float__") and torch.as_tensor(loss).numel() == 1'
             check = [*check, "if loss is None:", f"    {error}", f"if not ({number}):", f"    {wrong}"]
         if not self.reduces:
             return [

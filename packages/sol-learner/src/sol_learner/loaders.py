@@ -107,8 +107,9 @@ class LoaderTask:
             metrics,
             sample,
         )
-        # With a collation of its own, batches may differ in their shapes.
-        self.vectorizable = not any(isinstance(source, _Items) and source.collates for source, _ in self._rows.values())
+        # With a collation of its own, batches may differ in their shapes, unless all examples are alike.
+        own = [(source, part) for source, part in self._rows.values() if isinstance(source, _Items) and source.collates]
+        self.vectorizable = all(_alike(source, part) for source, part in own)
         self._whole = _takes_model(loss_fn)
         if not self._whole:
             self._require_columns()
@@ -208,7 +209,8 @@ class LoaderTask:
                         f"the metric {key!r} must give a number, got a tensor of shape {shape}; take its mean"
                     )
                 totals[key] += float(value) * len(chosen) / len(rows)
-        totals["loss"] *= (self.batch_size if self._sums else 1) / (weights or 1.0)  # a sum is that of a batch
+        factor = self.batch_size if self._sums else 1  # a sum is that of a batch
+        totals["loss"] = totals["loss"] * factor / weights if weights else numpy.nan
         return totals
 
     @property
@@ -469,7 +471,7 @@ def _kept(split: str, data: Any) -> Any:
         return None
     if len(data) * sum(a.numel() * a.element_size() for a, _ in pairs) > _MEMORY:
         return None
-    some = torch.linspace(0, len(data) - 1, min(len(data), _LOOKED_AT)).long().tolist()
+    some = _spread(len(data)).tolist()
     try:
         draws = [default_collate([data[row] for row in some]) for _ in range(3)]  # one that is rare may be missed twice
         if not all(same_values(draws[0], draw) for draw in draws[1:]):
@@ -478,6 +480,20 @@ def _kept(split: str, data: Any) -> Any:
     except (RuntimeError, TypeError):
         return None
     return dict(kept) if isinstance(kept, Mapping) else kept
+
+
+def _spread(count: int) -> Tensor:
+    """Some of ``count`` places, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, _LOOKED_AT), dtype=torch.float64).long()
+
+
+def _alike(source: _Items, rows: Tensor) -> bool:
+    """Whether examples, each in a batch of its own, have the same shapes."""
+    shapes = [
+        [leaf.shape for leaf in pytree.tree_leaves(source[rows[i : i + 1]]) if isinstance(leaf, Tensor)]
+        for i in _spread(len(rows)).tolist()
+    ]
+    return all(found == shapes[0] for found in shapes)
 
 
 def _takes_model(loss_fn: Callable[..., Any] | None) -> bool:

@@ -42,7 +42,7 @@ from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
 from sol_learner.starting import Start, StartFinder, Tuning, reference_of
-from sol_learner.task import Stream, Task, build_optimizee, device_of, require_task, with_horizon
+from sol_learner.task import Stream, Task, build_optimizee, calling, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
 __all__ = ["LearnResult", "Learner", "learn", "readout_error", "suitable_jobs"]
@@ -125,7 +125,9 @@ def suitable_jobs(tasks: Sequence[Task], config: LearnConfig) -> int:
         except Exception:  # third-party objects can raise anything
             return 1
         own = drawn_task(task, 0, Stream.TUNE, 0) if isinstance(task, TaskMixture) else task
-        size += _COPIES * sum(p.nbytes for p in build_optimizee(own, 0, Stream.TUNE, 0).parameters())
+        with calling(own, "build"):
+            model = build_optimizee(own, 0, Stream.TUNE, 0)
+        size += _COPIES * sum(parameter.nbytes for parameter in model.parameters())
     return max(1, min(torch.get_num_threads(), config.population, memory() // 4 // size))
 
 

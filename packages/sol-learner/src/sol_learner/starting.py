@@ -147,12 +147,13 @@ class StartFinder:
         """Mean objective of a rule at each of some rates, and values."""
         if not self._shares(task_set):
             return task_set.run(rule, *self.stretch, lr, values, self.clock).mean(1).tolist()
-        own = SharedTaskSet(self.shared, task_set.scales, task_set.weight, task_set.guarded)
+        chosen = tuple(next(i for i, member in enumerate(self.members) if member is task) for task in task_set.tasks)
+        own = SharedTaskSet(self.shared, task_set.scales, task_set.weight, task_set.guarded, chosen)
         return own.apart(self.workers, rule, *self.stretch, {"lr": lr, **(values or {})}, self.clock)
 
     def _shares(self, task_set: TaskSet) -> bool:
         """Whether the workers share what is measured on a set."""
-        return self.workers.jobs > 1 and task_set.alone and task_set.tasks == self.members
+        return self.workers.jobs > 1 and task_set.alone
 
     def _chosen(self, task_set: TaskSet, tunings: dict[str, tuple[float, Tuning]], lr: float, loss: float) -> Start:
         """The best prior, or with start auto the reference if that is better.

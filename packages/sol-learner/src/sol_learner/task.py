@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import math
 import numbers
 import re
 import traceback
@@ -252,25 +253,34 @@ def batch_leaves(batch: Batch) -> list[Any]:
     Also in what PyTorch does not know: mappings such as the BatchEncoding of a tokenizer, and objects with attributes,
     such as a graph of PyTorch Geometric.
     """
-    if isinstance(batch, Mapping):
-        return [leaf for key in sorted(batch, key=str) for leaf in batch_leaves(batch[key])]
-    if isinstance(batch, tuple | list):
-        return [leaf for part in batch for leaf in batch_leaves(part)]
-    leaves = pytree.tree_leaves(batch)
-    if len(leaves) == 1 and leaves[0] is batch:
-        inner = _attributes(batch)
-        return leaves if inner is None else batch_leaves(inner)
-    return batch_leaves(leaves)
+    return _leaves(batch, ())
 
 
-def _attributes(leaf: Any) -> Mapping[str, Any] | None:
+def _leaves(part: Any, around: tuple[int, ...]) -> list[Any]:
+    """The values of a part of a batch; ``around`` are the objects that hold it, which it may hold again."""
+    if id(part) in around:
+        return []
+    within = (*around, id(part))
+    if isinstance(part, Mapping):
+        return [leaf for key in sorted(part, key=str) for leaf in _leaves(part[key], within)]
+    if isinstance(part, tuple | list):
+        return [leaf for item in part for leaf in _leaves(item, within)]
+    leaves = pytree.tree_leaves(part)
+    if len(leaves) == 1 and leaves[0] is part:
+        inner = _attributes(part)
+        return leaves if inner is None else _leaves(inner, within)
+    return _leaves(leaves, within)
+
+
+def _attributes(part: Any) -> Mapping[str, Any] | None:
     """The values of an object that holds some of a batch; ``None`` for others."""
-    if isinstance(leaf, _COMPARED) or callable(leaf):
+    if isinstance(part, (*_COMPARED, nn.Module, type)) or inspect.isroutine(part):
         return None
-    own: Mapping[str, Any] = (
-        leaf.to_dict() if callable(getattr(leaf, "to_dict", None)) else getattr(leaf, "__dict__", {})
-    )
-    return own if any(isinstance(value, Tensor | numpy.ndarray) for value in own.values()) else None
+    own = getattr(part, "__dict__", {})
+    with contextlib.suppress(Exception):  # a method of others
+        own = part.to_dict() if callable(getattr(part, "to_dict", None)) else own
+    held = isinstance(own, Mapping) and any(isinstance(value, Tensor | numpy.ndarray) for value in own.values())
+    return own if held else None
 
 
 def same_values(left: Batch, right: Batch, unknown: bool = True) -> bool:
@@ -442,7 +452,7 @@ def require_task(task: object) -> None:
     )
     for name, steps in (("horizon", task.horizon), ("unroll", getattr(task, "unroll", 1))):
         _require(
-            isinstance(steps, numbers.Integral) and int(steps) >= 1,
+            isinstance(steps, int) and steps >= 1,
             f"{name} of {task.name} must be a number of steps, got {steps!r}",
         )
     for name, arguments in _ARGUMENTS.items():
@@ -562,8 +572,11 @@ def _require_loss(task: Task, model: nn.Module, batch: Batch, unused: dict[str, 
             loss = task.loss(model, batch)
         for warning in said:
             match = _BROADCASTS.search(str(warning.message))
-            sizes = f"outputs {match[2]} and targets {match[1]}" if match else ""
-            _require(match is None, f"loss of {task.name} broadcasts {sizes}; give them one shape, as by squeeze(-1)")
+            if match is None or any(math.prod(map(int, re.findall(r"\d+", size))) == 1 for size in match.groups()):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+                continue
+            sizes = f"outputs {match[2]} and targets {match[1]}"
+            _require(False, f"loss of {task.name} broadcasts {sizes}; give them one shape, as by squeeze(-1)")
         # An embedding with max_norm changes its own rows.
         renormed = {id(own) for m in model.modules() if getattr(m, "max_norm", None) for own in m.parameters()}
         works = all(

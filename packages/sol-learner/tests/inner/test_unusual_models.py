@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from sol_learner import Learner, build_seeded, compare
 from sol_learner.inner import Optimizees, obstacle, run_rule
-from sol_learner.task import Stream, prepared
+from sol_learner.task import Stream, batch_leaves, prepared, same_values
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, SolError
 
@@ -223,6 +223,34 @@ def test_models_in_any_number_are_trained_as_each_alone(name):
 @pytest.mark.parametrize("name", ["teacher", "padding", "max_norm", "objects", *TOGETHER])
 def test_the_conformance_test_takes_them(name):
     check_task({**TOGETHER, **ALONE}[name]())
+
+
+def test_objects_are_looked_into_once():
+    one, other = (SimpleNamespace(x=torch.full((2,), value), name="a") for value in (1.0, 2.0))
+    one.me = other.me = one
+    assert len(batch_leaves(one)) == 2
+    assert not same_values(one, other)
+    assert not same_values({"b": one, "a": 1}, {"a": 1, "b": other})
+    assert batch_leaves(nn.Linear(2, 2).forward) != []
+
+
+def test_a_target_of_one_number_may_be_broadcast():
+    for target in (torch.tensor(0.0), torch.zeros(1)):
+        task = Plain(lambda: nn.Linear(4, 1))
+        task.loss = lambda model, batch, target=target: functional.mse_loss(model(batch[0]), target)
+        with pytest.warns(UserWarning, match="Using a target size"):
+            Learner([task])
+
+
+@pytest.mark.parametrize("vectorizable", [True, False])
+def test_pairs_are_differentiated_through(vectorizable):
+    task = Plain(Spectral)
+    task.vectorizable = vectorizable
+    optimizees = Optimizees(task, 0, Stream.TRAIN, [0, 1])
+    drawn = optimizees.draw()
+    theta = optimizees.theta.clone().requires_grad_()
+    (through,) = torch.autograd.grad(optimizees.losses(theta, drawn).sum(), theta)
+    torch.testing.assert_close(through, optimizees.losses_and_gradients(drawn)[1])
 
 
 def test_parts_that_are_in_evaluation_mode_stay_there():

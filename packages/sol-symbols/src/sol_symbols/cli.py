@@ -39,7 +39,8 @@ class Command(Protocol):
 
 _SIGNED = re.compile(r"-(?!\d*\.?\d*$)[A-Za-z0-9.(].*", re.DOTALL)
 """A word that begins with one minus and is no number."""
-_CALCULATES = re.compile(r"[(*/+]|\bwhere\b")
+_CALCULATES = re.compile(r"[(*+]|\bwhere\b")
+"""What no value of a short option has."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
         return [f" {word}" if is_formula(word) else word for word in words[:end]] + [*words[end:]]
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        message = message.replace(":  -", ": -")  # see with_formulas
+        message = message.replace("  -", " -")  # see with_formulas
         wrong = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
         near = difflib.get_close_matches(wrong, self._option_string_actions, n=1) if wrong.startswith("--") else []
         message += f"; did you mean {near[0]}?" if near else ""

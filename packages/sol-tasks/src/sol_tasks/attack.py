@@ -141,9 +141,9 @@ def check_radius(norm: str, radius: float) -> None:
 
 
 def in_precision_of(victim: nn.Module, images: Tensor) -> Tensor:
-    """Images in [0, 1] in the type of the victim's parameters, if it has any."""
-    first = next((parameter for parameter in victim.parameters() if parameter.is_floating_point()), None)
-    return images.clamp(0, 1).to(images.dtype if first is None else first.dtype)
+    """Images in [0, 1] in float64 if the victim's parameters are, else in float32: lower ones round out of the ball."""
+    double = any(parameter.dtype == torch.float64 for parameter in victim.parameters())
+    return images.clamp(0, 1).to(torch.float64 if double else torch.float32)
 
 
 def random_start(images: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:

@@ -85,8 +85,8 @@ class FineTuning:
         by_length: bool = False,
     ) -> None:
         names = {known for known, _ in pretrained.named_parameters()}
-        if not fresh <= names:
-            raise SolError(f"fresh must name parameters of the model, got {', '.join(sorted(fresh - names))}")
+        if not {*fresh} <= names:
+            raise SolError(f"fresh must name parameters of the model, got {', '.join(sorted({*fresh} - names))}")
         if not any(parameter.requires_grad for parameter in pretrained.parameters()):
             raise SolError("every parameter of the model is frozen; set requires_grad of some")
         self.name, self.horizon, self.batch_size = name, horizon, batch_size

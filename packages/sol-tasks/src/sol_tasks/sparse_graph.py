@@ -137,16 +137,16 @@ class Graph:
         """
         if hasattr(edges, "tocoo"):  # an adjacency matrix of SciPy
             matrix = edges.tocoo()
-            edges = [matrix.row.tolist(), matrix.col.tolist()]
+            edges = torch.stack([torch.from_numpy(part).long() for part in (matrix.row, matrix.col)])
         features = features.toarray() if hasattr(features, "toarray") else features
         features, edges = _tensor("features", features), _tensor("edges", edges)
         labels = _checked_labels(_tensor("labels", labels), features)
         _check_edges(edges, len(labels))
         nodes = _checked_nodes(nodes, len(labels))
         for one, other in itertools.combinations(nodes, 2):
-            common = {*nodes[one].tolist()} & {*nodes[other].tolist()}
+            common = int(torch.isin(nodes[one], nodes[other]).sum())
             if common:
-                raise SolError(f"the splits {one!r} and {other!r} share {len(common)} nodes; give each node to one")
+                raise SolError(f"the splits {one!r} and {other!r} share {common} nodes; give each node to one")
         for split, rows in nodes.items():
             least = int(labels[rows].min())
             if least < 0:
@@ -155,7 +155,14 @@ class Graph:
                 )
         normalise = import_extra("torch_geometric.nn.conv.gcn_conv", "graph").gcn_norm
         normalised = normalise(edges, None, len(labels), dtype=features.dtype)
-        return cls(_sparse(features), edges, normalised, labels, nodes, int(labels.max()) + 1)
+        return cls(
+            _sparse(features),
+            edges,
+            normalised,
+            labels,
+            nodes,
+            max(int(labels[rows].max()) for rows in nodes.values()) + 1,
+        )
 
     def to(self, device: torch.device | str) -> Graph:
         """The graph on another device."""

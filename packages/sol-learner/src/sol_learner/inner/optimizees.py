@@ -141,7 +141,7 @@ class Optimizees:
         return Layout(tuple(tuple(shape) for shape in self._shapes))
 
     def _load(self, model: nn.Module, row: Tensor) -> list[nn.Parameter]:
-        """Turn the model's parameters into views of ``row``, [P], without a copy unless their types differ."""
+        """Turn the model's parameters into views of ``row``, [P], or copies where that cannot be."""
         parameters = self._trained.setdefault(model, trainable(model))  # those of the start
         for parameter, view in zip(parameters, self.views(row.detach())):
             parameter.data = _aligned(view).to(parameter.dtype)
@@ -175,12 +175,16 @@ class Optimizees:
         batches, seeds = drawn
         weights = self._weights(theta)
         if self._together is not None:
-            losses = self._together.losses(self.views(weights), batches, seeds[0], self._casting())
+            views = [_aligned(view) for view in self.views(weights)]
+            losses = self._together.losses(views, batches, seeds[0], self._casting())
             return losses.to(theta.dtype)
         if not self._functional:
             self._require_functional(weights[0, 0].detach(), batches[0], seeds[0])
         rows = [
-            [self._alone(m, self.views(w), *drawn) for m, w, *drawn in zip(models, row, batches, seeds)]
+            [
+                self._alone(m, [_aligned(view) for view in self.views(w)], *drawn)
+                for m, w, *drawn in zip(models, row, batches, seeds)
+            ]
             for models, row in zip(self._models, weights)
         ]
         return torch.stack([torch.stack(row) for row in rows])
@@ -190,7 +194,7 @@ class Optimizees:
         model = self._fresh(self._episodes[0])
         self._load(model, row.clone())
         step = one_step(self.task, model, batch, seed)
-        views = [view.requires_grad_() for view in self.views(row.clone())]
+        views = [_aligned(view).requires_grad_() for view in self.views(row.clone())]
         loss = self._alone(model, views, batch, seed)
         gradients = torch.autograd.grad(loss, views, allow_unused=True, materialize_grads=True)
         if self._autocast is None and not step.agrees(loss, gradients):

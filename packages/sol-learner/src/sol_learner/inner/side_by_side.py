@@ -16,13 +16,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from sol_learner.task import (
-    SPLITS,
     Batch,
     Stream,
     Task,
     build_optimizee,
     draw_batches,
-    measured,
     prepared,
     same_value,
     task_for,
@@ -202,7 +200,8 @@ class SideBySide:
         try:
             for c in range(self._candidates):
                 with seeded(seed), context:
-                    rows.append(mapped([value[c] for value in values], self._others, tensors))
+                    own = [value.squeeze(0) if self._candidates == 1 else value[c] for value in values]
+                    rows.append(mapped(own, self._others, tensors))
         except SolError:
             raise
         except Exception as error:  # of the task's code or of PyTorch, perhaps not at the first step
@@ -301,7 +300,8 @@ def _tested(task: Task) -> Obstacle | None:
         together = SideBySide(task, models, 2)  # as in training, with different masks, and what the first call left
         for _ in range(2):
             together.losses([value.expand(2, *value.shape[1:]) for value in values], batches, seed=0)
-        measured(task, together.load(0), SPLITS[1])
+        with torch.no_grad():
+            task.loss(together.load(0), batches[0])
         models = _built(task)
         if not training:
             models = [model.eval() for model in models]

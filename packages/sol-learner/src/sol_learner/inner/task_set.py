@@ -134,17 +134,23 @@ class TaskSet:
 
 @dataclass(frozen=True)
 class SharedTaskSet:
-    """A :class:`TaskSet` for other processes, which have its tasks already; for the attributes, see there."""
+    """A :class:`TaskSet` for other processes, which have its tasks already; for the other attributes, see there.
+
+    Attributes:
+        chosen: Which of the tasks; all by default.
+    """
 
     tasks: Constant[tuple[Any, ...]]
     scales: tuple[float, ...]
     weight: float
     guarded: bool
+    chosen: tuple[int, ...] | None = None
 
     @property
     def value(self) -> TaskSet:
         """The set itself."""
-        return TaskSet(self.tasks.value, self.scales, self.weight, self.guarded)
+        tasks = self.tasks.value if self.chosen is None else tuple(self.tasks.value[i] for i in self.chosen)
+        return TaskSet(tasks, self.scales, self.weight, self.guarded)
 
     def apart(
         self,
@@ -162,7 +168,7 @@ class SharedTaskSet:
         clock expires, only for the first values.
 
         Raises:
-            Interrupted: The clock expired before any was measured, or was cancelled.
+            Interrupted: The clock expired or was cancelled before any was measured.
         """
         own = {name: column for name, column in values.items() if name != "lr"}
         rate = values.get("lr")

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import cloudpickle
@@ -45,11 +46,13 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def memory() -> int:
-    """Bytes of memory of the machine; 2**40 if it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # on Windows
-        return 2**40
+    """Bytes of memory of the machine, or of the container if that has a limit; 2**40 if it does not say."""
+    found = 2**40
+    with suppress(AttributeError, ValueError, OSError):  # on Windows
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(ValueError, OSError):
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return found
 
 
 class Constant(Generic[T]):
