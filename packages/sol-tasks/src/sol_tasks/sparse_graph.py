@@ -155,14 +155,8 @@ class Graph:
                 )
         normalise = import_extra("torch_geometric.nn.conv.gcn_conv", "graph").gcn_norm
         normalised = normalise(edges, None, len(labels), dtype=features.dtype)
-        return cls(
-            _sparse(features),
-            edges,
-            normalised,
-            labels,
-            nodes,
-            max(int(labels[rows].max()) for rows in nodes.values()) + 1,
-        )
+        classes = 1 + max(int(labels[rows].max()) for rows in nodes.values())
+        return cls(_sparse(features), edges, normalised, labels, nodes, classes)
 
     def to(self, device: torch.device | str) -> Graph:
         """The graph on another device."""
