@@ -11,7 +11,7 @@ RULE = UpdateRule.parse((ROOT / "docs" / "mnistnet.txt").read_text().strip(), na
 
 NAMES = {
     **{r"\ell^p": "pd", r"\ell": "ld", r"\tilde n": "la_n", r"\tilde o": "la_o", "a": "ad", "r": "rs"},
-    **{r"\bar\rho": "tensor_pace", r"\sigma": "tensor_scale", r"\omega": "wu"},
+    **{r"\varsigma": "calm", r"\bar\rho": "tensor_pace", r"\sigma": "tensor_scale", r"\omega": "wu"},
 }
 
 

@@ -1,8 +1,13 @@
 """A small task that needs no data: regression on a fixed random teacher."""
 
+import sys
+
+import cloudpickle
 import pytest
 import torch
 from torch import nn
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # other processes cannot import this file
 
 
 class Regression:

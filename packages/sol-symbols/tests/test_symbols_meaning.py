@@ -253,15 +253,32 @@ def test_every_standard_name_has_its_latex_symbol():
     assert STANDARD.latex["m_slow_prev"] == r"m^{\mathrm{slow}}_{t-1}"
 
 
+def test_steps_are_smaller_where_gradients_have_vanished():
+    """As on data that is fitted; not where they shrink to a thirtieth, nor for scales; a peak is forgotten."""
+    sizes = np.concatenate([np.ones(5), np.full(5, 0.05), np.full(10, 1e-3), np.zeros(2), np.ones(3)])
+    for scale in (1e-9, 1.0, 1e9):
+        gradients = scale * sizes[:, None] * np.array([1.0, -1.0, 1.0])
+        calm = UpdateRule.parse("calm*g/abs(g + 1e-300)").evaluate(gradients, horizon=1000)[:, 0]
+        assert (calm[:10] == 1).all()
+        np.testing.assert_allclose(calm[10:20], 33e-3 / (1 - 3 / 1000) ** np.arange(6, 16), rtol=1e-6)
+        assert (calm[20:22] == 0).all()
+        assert (calm[22:] == 1).all()
+    spike = np.ones((400, 2))
+    spike[0] = 1e3
+    calm = UpdateRule.parse("calm*g").evaluate(spike, horizon=400)[:, 0]
+    assert calm[1] < 0.04
+    assert calm[-1] == pytest.approx(33e-3 / (1 - 3 / 400) ** 399, rel=1e-6)
+
+
 def test_symbols_of_ones_own_names():
     wider = STANDARD.extended(
-        Recurrence("k", "0.5*k_prev + abs(g)", latex=r"\kappa_{1,t}"), Feature("calm", "g/k", latex="q_t")
+        Recurrence("k", "0.5*k_prev + abs(g)", latex=r"\kappa_{1,t}"), Feature("cold", "g/k", latex="q_t")
     )
-    rule = UpdateRule.parse("calm + k_prev + m + foo where foo = 2", wider)
+    rule = UpdateRule.parse("cold + k_prev + m + foo where foo = 2", wider)
     assert rule.latex() == r"q_t + \mathrm{foo} + \kappa_{1,t-1} + m_t"
     again = UpdateRule.from_json(rule.to_json())  # files have no symbols
     assert again == rule
-    assert again.latex() == r"\mathrm{calm} + \mathrm{foo} + \mathrm{k\_prev} + m_t"
+    assert again.latex() == r"\mathrm{cold} + \mathrm{foo} + \mathrm{k\_prev} + m_t"
     changed = STANDARD.extended(Recurrence("m", "beta1*m_prev + g"))
     assert changed.latex == STANDARD.latex
     assert changed.recurrences["m"] != STANDARD.recurrences["m"]

@@ -76,14 +76,13 @@ def test_processes_that_start_are_kept_from_control_c():
     assert result.stderr.strip() == "stopping and saving the best result so far (press Ctrl-C again to stop at once)"
 
 
-class UnpicklableError(Exception):
-    """Cannot be sent back: it takes two arguments."""
-
-    def __init__(self, one, two):
-        super().__init__(f"{one} and {two}")
-
-
 def test_what_fails_in_another_process_is_said_as_its_own_error():
+    class UnpicklableError(Exception):
+        """Cannot be sent back: it takes two arguments."""
+
+        def __init__(self, one, two):
+            super().__init__(f"{one} and {two}")
+
     def fails(kind):
         if kind == "ends":
             os._exit(3)

@@ -513,6 +513,13 @@ STANDARD = Vocabulary()._with(
         latex=r"b^{\mathrm{norm}}_t",
     ),
     Recurrence(
+        "g_peak",
+        "max(g_peak_prev*(1 - 3/T), rms(g))",
+        description="largest root mean square of the tensor's gradient; a peak is forgotten to 5 % over T steps",
+        latex=r"\gamma^{\max}_t",
+        kind=Kind.TENSOR,
+    ),
+    Recurrence(
         "log_rate",
         "clip(log_rate_prev + step(t - 1)*rate_change, rate_limit)",
         description="logarithm of the adaptive rate: grows while gradients agree with the momentum",
@@ -597,6 +604,12 @@ STANDARD = Vocabulary()._with(
     ),
     Feature("tensor_rate", "exp(log_rate)", "adaptive rate of the tensor", latex=r"\varrho_t"),
     Feature("tensor_pace", "exp(log_pace)", "adaptive rate of the tensor, paced by the horizon", latex=r"\bar\rho_t"),
+    Feature(
+        "calm",
+        "min(1, 33*rms(g)*inv0(g_peak))",
+        "1, and less where a tensor's gradient is below 3 % of its peak, as on training data that is fitted",
+        latex=r"\varsigma_t",
+    ),
     Feature("rms_v", "sqrt(mean(v_hat))", "root of the tensor's mean second moment", latex="q_t"),
     Feature(
         "log_spread",

@@ -325,7 +325,7 @@ _TABLE = (
     _Entry(
         "sol-general",
         (
-            "tensor_pace*tensor_scale*wu*(ad*(2.27*ld - 3.5*pd + 0.615) + la_n*(-2.51*ld + 2.13*pd + 0.665) "
+            "calm*tensor_pace*tensor_scale*wu*(ad*(2.27*ld - 3.5*pd + 0.615) + la_n*(-2.51*ld + 2.13*pd + 0.665) "
             "+ la_o*(4.17*ld - 2.92*pd + 0.168) + rs*(0.196*ld + 0.577*pd - 0.604)) where lr = 0.008, beta1 "
             "= 0.64, beta2 = 0.9791, rate_gain = 0.108, rate_target = 0.0628, warmup = 0.876, decay_power = "
             "2.4, fan_in_power = 0.273, vector_gain = -0.716"
