@@ -513,10 +513,14 @@ class _Writer:
 def _reduced(group: Sequence[Assignment]) -> list[str]:
     """The statements for reductions that can be computed together."""
     lines: list[str] = []
-    norms = {a.name: a.value.args[0].name for a in group if a.reduction and a.reduction.name in NORMS}
+    norms = [a for a in group if a.reduction and a.reduction.name in NORMS]
+    first: dict[str, str] = {}  # each tensor once, for its norm and its rms
+    for a in sorted(norms, key=lambda a: a.reduction.name == "rms"):  # type: ignore[union-attr]
+        first.setdefault(a.value.args[0].name, a.name)
     if norms:
-        tensors = _tuple([*norms.values()])
-        lines += listed("", [*norms], " = yield " + (f"({tensors})" if len(norms) == 1 else tensors))
+        tensors = _tuple([*first])
+        lines += listed("", [*first.values()], " = yield " + (f"({tensors})" if len(first) == 1 else tensors))
+        lines += [f"{a.name} = {first[a.value.args[0].name]}" for a in norms if a.name not in first.values()]
     return lines + reductions(group, _OWN, _TOTALS, "torch.stack")
 
 
