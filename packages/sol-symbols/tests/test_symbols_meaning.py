@@ -402,14 +402,14 @@ def test_arguments_of_another_type_are_refused_at_the_door(make, message):
 
 def test_a_feature_of_ones_own_travels_with_the_rule():
     wider = STANDARD.extended(
-        Recurrence("k", "0.5*k_prev + 0.5*abs(g)", init=1.0), Feature("calm", "g/(k + eps)", "gradient by its size")
+        Recurrence("k", "0.5*k_prev + 0.5*abs(g)", init=1.0), Feature("cold", "g/(k + eps)", "gradient by its size")
     )
-    rule = UpdateRule.parse("0.1*calm*ld where T = 9", wider)
+    rule = UpdateRule.parse("0.1*cold*ld where T = 9", wider)
     again = UpdateRule.from_json(rule.to_json())
     assert again == rule
     np.testing.assert_array_equal(run(again, history()), run(rule, history()))
     assert again.states == ("k",)
-    with pytest.raises(RuleError, match="unknown name 'calm'"):
+    with pytest.raises(RuleError, match="unknown name 'cold'"):
         UpdateRule.parse(str(rule))
 
 
