@@ -47,9 +47,11 @@ def digits() -> Any:
 
 
 def run(budget: float, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "sol_symbols.cli", "learn", f"{__file__}:digits", "--out", str(folder)]
+    task = f"{Path(__file__).resolve()}:digits"
+    command = [sys.executable, "-m", "sol_symbols.cli", "learn", task, "--out", folder.name]
+    command += ["--budget", f"{budget:g}s"]
     start = time.monotonic()
-    done = subprocess.run([*command, "--budget", f"{budget:g}s"], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder.parent)  # the output names no machine
     seconds = time.monotonic() - start
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -381,7 +381,8 @@ def test_the_mode_of_the_caller_does_not_matter(context):
 
 
 def test_a_loss_that_needs_gradients_is_compared_with_a_store(tmp_path):
-    compare(Points(), ["g where lr = 0.1"], episodes=1, store=tmp_path / "runs.sqlite")
+    found = compare(Points(), ["g where lr = 0.1"], episodes=1, store=tmp_path / "runs.sqlite")
+    assert found.optimizers[0].metric("train", "loss").isfinite().all()
 
 
 def test_a_projection_may_change_parameters_in_place():
