@@ -169,6 +169,14 @@ class Notes(NullProgress):
         self.lines.append(text)
 
 
+def test_the_search_compares_rules_without_safeguards_and_finds_rules_with_them(samples):
+    rule = UpdateRule.parse("calm*(ad + 0.2*rs*ld) where lr = 0.03, T = 10")
+    space = SearchSpace(rule, samples, constants=True)
+    assert {"calm", "g_peak"}.isdisjoint(space.open_rule.live)
+    assert {"calm", "g_peak"} <= set(space.rule_at(numpy.full(space.size, 0.1)).live)
+    assert space.rule_at(numpy.zeros(space.size)) == rule
+
+
 def test_descent_comes_back_from_a_step_too_far(task, recorded, monkeypatch):
     evaluator, notes = candidates_of(task), Notes()
     space = SearchSpace(UpdateRule.parse("ad where lr = 0.03"), recorded, constants=True)

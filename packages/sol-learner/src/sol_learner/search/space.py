@@ -9,6 +9,9 @@ searched as
     x                otherwise,
 
 and moves by :data:`STEP` for a unit of z. A term with such a constant as a factor, like wd*w, keeps its coefficient.
+
+Factors that only act where training is in trouble, like ``calm``, are 1 while candidates are compared: they would make
+rules at the edge of stability look better than they are. What the search finds has them again.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ STEP = 2.5
 _FIXED = {"T", "eps", "rate_limit"}  # part of the task, or without influence
 _SHAPES = {"fan_in_power", "vector_gain"}
 """How a rule depends on the shapes of tensors: one task has too few of them to learn it from."""
+_SAFEGUARDS = {symbol("calm"): sympy.Integer(1)}
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class SearchSpace:
 
     Attributes:
         units: The terms, without those that are 0 or not finite on the samples; the last ones keep their coefficients.
-        open_rule: The rule with a constant in place of each coefficient.
+        open_rule: The rule with a constant in place of each coefficient, and without safeguards.
         size: Number of coordinates.
 
     Raises:
@@ -103,7 +107,7 @@ class SearchSpace:
         self._center = torch.tensor([*(start[j] for j in fit.usable), *held.values()], dtype=torch.float64)
         self._matrix = torch.cat([fit.whitening(fit.usable), torch.zeros(len(held), len(fit.usable))]).double()
         self.size = len(fit.usable) + len(self.constants)
-        self.open_rule, self._names = opened(rule, self.units)
+        self.open_rule, self._names = opened(rule, [unit.xreplace(_SAFEGUARDS) for unit in self.units])
 
     def numbers(self, points: Tensor) -> dict[str, Tensor]:
         """Values of :attr:`open_rule` at points z, [..., size]: each [...], differentiable."""
