@@ -163,7 +163,7 @@ def check(index: int, watch: Watch, cases: Callable[[int], tuple[str, str]] = ca
             state = phi.init(g)
             with np.errstate(all="ignore"):
                 for t in (1, 2, 3):
-                    update, state = phi(g, state, g, t)
+                    update, state = phi(g, state, g, t, loss=1.0)
                     phi.weights(state, g, t, 0.1)
             if update.shape != g.shape:
                 raise AssertionError(f"shape {update.shape}: {rule}")
