@@ -78,8 +78,10 @@ def test_every_flag_gives_the_same(load, rule, flags):
     assert_same(train(kind(ours, **(settings | flags)), ours), plain)
 
 
+@pytest.mark.parametrize("compiler", ["cc", "false"])  # the second fails, so that PyTorch compiles everything
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_one_kernel_is_compiled_and_never_again(load, rule):
+def test_one_kernel_is_compiled_and_never_again(load, rule, compiler, monkeypatch):
+    monkeypatch.setenv("CC", compiler)
     torch._dynamo.reset()
     kind = load(rule, fresh=True)
     ours, theirs = parameters(), parameters()

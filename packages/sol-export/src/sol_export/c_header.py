@@ -11,6 +11,7 @@ from string import Template
 import numpy as np
 import sympy
 
+from sol_export.c_loop import c_loop
 from sol_export.file_header import described_formula, provenance
 from sol_export.optax import function_name
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
@@ -195,12 +196,14 @@ class _Writer:
         """The whole text; ``origin`` says where it comes from."""
         rule, prefix = self._rule, self._prefix
         decay = " + v_weight_decay*v_w" if self._decays else ""
-        change = f"w[i] = v_w - v_lr*(v_phi{decay});"
+        change = {"w[i]": f"v_w - v_lr*(v_phi{decay})"}
         always = ["lr", *(["weight_decay"] if self._decays else [])]
         step = self._function("step", self._program, "phi", always, change)
         weights = ""
         if rule.evaluation is not None:
-            body = self._function("weights", hoisted(lower_evaluation(rule)), "weights", [], "weights[i] = v_weights;")
+            body = self._function(
+                "weights", hoisted(lower_evaluation(rule)), "weights", [], {"weights[i]": "v_weights"}
+            )
             weights = f"\n/* The weights to evaluate with, after step t; w has the parameters. */\n{body}\n"
         text = Template(_FILE).substitute(
             name=prefix,
@@ -247,7 +250,9 @@ class _Writer:
         inside = "\n".join(f"    {row.rstrip()}" for row in rows).removesuffix(",")
         return f"static inline void {self._prefix}_{function}(\n{inside})"
 
-    def _function(self, function: str, program: Program, output: str, always: Sequence[str], change: str) -> str:
+    def _function(
+        self, function: str, program: Program, output: str, always: Sequence[str], change: dict[str, str]
+    ) -> str:
         """A function of the settings, the step, and arrays."""
         real = f"{self._prefix}_real"
         states = tuple(program.states)
@@ -262,21 +267,18 @@ class _Writer:
         arrays += [f"{'' if changed else 'const '}{real} *{name}" for name in states]
         arrays += [] if changed else [f"{real} *weights"]
         head = self._head(function, [f"const {self._prefix}_settings *settings", "double t", "size_t n", *arrays])
-        inputs = [name for name in ("w", "g") if name in inside or (name == "w" and changed)]
+        writes = {f"{name}[i]": f"v_{name}" for name in states if changed} | change
+        reads = {"w": "w[i]", "g": "g[i]", **{f"{name}_prev": f"{name}[i]" for name in states}}
         lines = [
             *(f"const double d_{name} = settings->{name};" for name in numbers),
             *(["const double d_t = t;"] if "t" in used else []),
             *(f"const double d_{name} = {self._printed(value, 'double')};" for name, value in scalars),
             *(f"const {real} v_{name} = ({real})d_{name};" for name in passed),
             *([] if "t" in used else ["(void)t;"]),
-            *(["(void)g;"] if changed and "g" not in inputs else []),
+            *(["(void)g;"] if changed and "g" not in inside else []),
             *(["(void)settings;"] if not numbers else []),
             "for (size_t i = 0; i < n; ++i) {",
-            *(f"    const {real} v_{name} = {name}[i];" for name in inputs),
-            *(f"    const {real} v_{name}_prev = {name}[i];" for name in states if f"{name}_prev" in inside),
-            *(f"    const {real} v_{name} = {self._printed(value, real)};" for name, value in body),
-            *(f"    {name}[i] = v_{name};" for name in states if changed),
-            f"    {change}",
+            *(f"    {line}" for line in c_loop(body, reads, writes, lambda x: self._printed(x, real), real)),
             "}",
         ]
         return "\n".join([head, "{", *(f"    {line}" for line in lines), "}"])

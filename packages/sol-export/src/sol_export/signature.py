@@ -22,7 +22,12 @@ _NAMES = {"T": "horizon", "wd": "weight_decay", "mu": "momentum"}
 _SCHEDULE = {"T": "t/T", "warmup": "warmup"}
 _BETAS = ("beta1", "beta2")
 _BUILTINS = frozenset(dir(builtins))
-_MODULES = frozenset(("jax", "jnp", "math", "optax", "torch", "warnings"))
+_MODULES = frozenset(
+    (
+        *("concurrent", "ctypes", "functools", "jax", "jnp", "math", "optax", "os", "shlex", "subprocess", "tempfile"),
+        *("torch", "warnings"),
+    )
+)
 
 
 @dataclass(frozen=True)

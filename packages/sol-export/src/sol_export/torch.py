@@ -17,6 +17,7 @@ import sympy
 
 from sol_export.averaging import Averaging
 from sol_export.branches import MASKS, NORMS, branches_of
+from sol_export.c_loop import native_source
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
 from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
@@ -54,9 +55,12 @@ class TorchExporter:
         given = arguments(numbered)
         writer = _Writer(numbered, given, checked_name(name, "torch"))
         driver = _template("torch_reducing.txt" if writer.reduces else "torch_elementwise.txt")
+        native = writer.native()
         if writer.reduces:
             parts = {**(_TOGETHER if writer.totals else _IN_CHUNKS), "polar": _POLAR if writer.orthogonal else ""}
             driver = Template(driver).substitute(parts)
+        else:
+            driver = Template(driver).substitute(native=_NATIVE if native else "") + native
         text = Template(_template("torch.txt")).substitute(
             name=name,
             closure=_CLOSURE_FOR_LOSS if writer.needs_loss else _CLOSURE,
@@ -72,7 +76,10 @@ class TorchExporter:
             fused=_TOTALS_FUSED if writer.totals else _REDUCING_FUSED if writer.reduces else _FUSED,
             fused_raises=_TOTALS_FUSED_RAISES if writer.totals else _FUSED_RAISES,
             fused_check=indented(8, _TOTALS_FUSED_CHECK if writer.totals else _FUSED_CHECK),
-            imports="import math\nimport warnings\n" if writer.warns else "import math\n",
+            imports="".join(
+                f"import {name}\n"
+                for name in sorted(["math", *_NATIVE_IMPORTS * bool(native), *["warnings"] * writer.warns])
+            ),
             inherit=indented(8, _INHERIT) + "\n" if writer.scheduled else "",
             clock=_CLOCK if writer.scheduled else "",
             tick=_TICK.strip("\n") if writer.scheduled else "",
@@ -133,12 +140,18 @@ def _tick(group):
 '''
 
 _FOREACH = "Join small tensors and split large ones into chunks of similar size. False: one tensor at a time."
-_FUSED = "Compile the formula into one kernel at the first step. This takes seconds and needs a C++ compiler."
+_FUSED = "Compile the formula at the first step: as C on the CPU, else by ``torch.compile``. This needs a compiler."
 _FUSED_RAISES = "``fused=True`` is combined with ``foreach=True`` or ``differentiable=True``."
 _FUSED_CHECK = [
     "if fused and (foreach or differentiable):",
     '    raise RuntimeError("fused=True cannot be combined with foreach=True or differentiable=True")',
 ]
+_NATIVE = """
+        rows = _advance_native(rows, numbers, group["maximize"])
+        if not rows:
+            return
+""".lstrip("\n")
+_NATIVE_IMPORTS = ["concurrent.futures", "ctypes", "functools", "os", "shlex", "subprocess", "tempfile"]
 _REDUCING_FOREACH = "Compute the norms of all tensors at once. False: one tensor at a time."
 _REDUCING_FUSED = "Compile the formula at the first step, which takes up to a minute and needs a C++ compiler."
 _TOTALS_FUSED = "Not available for formulas with values over all tensors."
@@ -424,6 +437,16 @@ class _Writer:
             *(f"    {line}" for line in lines),
             *(["", "", *helped[:-2]] if helped else []),
         ]
+
+    def native(self) -> str:
+        """The code that runs an elementwise formula in C; empty if there is none."""
+        if self.reduces or self.needs_loss:
+            return ""
+        try:
+            source = native_source(self.program, self.passed, self.decays)
+        except NotImplementedError:  # an operator that C lacks
+            return ""
+        return Template(_template("torch_native.txt")).substitute(source=source)
 
     def _freed(
         self, before: Sequence[tuple[str, sympy.Expr]], after: Sequence[tuple[str, sympy.Expr]], lines: Sequence[str]

@@ -9,6 +9,7 @@ A file that uses the printed expressions begins with::
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sympy
@@ -23,23 +24,26 @@ C_INCLUDES = "#include <math.h>\n#include <tgmath.h>\n"
 """The headers; with the second, ``exp(x)`` is the function for the type of x."""
 
 
-def c_functions() -> str:
-    """Definitions of the functions that C's library lacks.
+def c_functions(code: str | None = None) -> str:
+    """Definitions of the functions that C's library lacks: all, or those that ``code`` calls.
 
     If ``VECTOR_FUNCTIONS`` is defined, it also declares those of the library that glibc's libmvec has for vectors.
     """
+    names = set(OPERATORS) if code is None else set(re.findall(r"(\w+)\(", code))
+    called = [o for o in OPERATORS.values() if not names.isdisjoint((o.name, o.c_name, *o.c_vectors))]
     vectors = "".join(
         f"#pragma omp declare simd notinbranch\n{real} ({name}{suffix})({real});\n"
-        for operator in OPERATORS.values()
+        for operator in called
         for name in operator.c_vectors
         for real, suffix in (("float", "f"), ("double", ""))
     )
-    functions = "".join(operator.c_source for operator in OPERATORS.values())
-    return f"""#ifdef VECTOR_FUNCTIONS
-{vectors}#endif
-#define INLINE static inline __attribute__((always_inline))
-{functions}INLINE real step_at_0(real x) {{ return (real)(x > 0) + (real)0.5 * (real)(x == 0); }}
-"""
+    functions = "".join(operator.c_source for operator in called)
+    if code is None or "step_at_0" in names:
+        functions += "INLINE real step_at_0(real x) { return (real)(x > 0) + (real)0.5 * (real)(x == 0); }\n"
+    inline = "#define INLINE static inline __attribute__((always_inline))\n"
+    return (f"#ifdef VECTOR_FUNCTIONS\n{vectors}#endif\n" if vectors else "") + (
+        inline + functions if functions else ""
+    )
 
 
 def format_c(expression: sympy.Expr) -> str:
