@@ -24,8 +24,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "no search": {"generations": 0},
     "no search of constants": {"constants": False},
     "no guard": {"guard": False},
-    "no check on variants": {"check_episodes": 0},
-    "at most 8 terms": {"max_terms": 8},
     "8 generations after 12 steps of the gradient": {"generations": 8, "descent_steps": 12},
 }
 SPLITS = ("train", "test")

@@ -98,13 +98,13 @@ class CExporter:
             called = [operator.name for operator in rule.calls if isinstance(operator, Reduction)]
             what = f"calls {', '.join(called)}" if called else "has values per tensor"
             raise SolError(f"C source is elementwise, and the rule {what}; export it to torch or optax")
-        numbered, prefix = rule.with_numbered_constants(), function_name(name)
+        numbered, prefix = rule.with_numbered_constants(), function_name(checked_name(name, "C"))
         macros = {word for word in (*numbered.values, *numbered.live) if _MACRO.fullmatch(word)}
         used = {f"{prefix}_{word}" for word in ("real", "settings", "init", "step", "weights")} | macros
         used |= {f"{prefix.upper()}_H", f"{prefix.upper()}_DEFAULTS"}
         numbered = checked_names(numbered, _RESERVED | used, "C")
         given = [a for a in arguments(numbered, betas=False) if a.name != "schedule"]
-        writer = _Writer(numbered, given, function_name(checked_name(name, "C")))
+        writer = _Writer(numbered, given, prefix)
         return writer.file(provenance(rule, "c", name))
 
     def load(self, path: Path, name: str) -> Callable[[Trajectory], np.ndarray]:
