@@ -40,9 +40,14 @@ static void masks(Random *r, float *scale, int count, float keep, int dropout) {
     }
     uint32_t below = (uint32_t)(keep * 65536.0f + 0.5f);
     float up = 1 / keep;
-    for (int i = 0; i < count; i += 4) {
-        uint64_t word = next(r);
-        for (int k = 0; k < 4 && i + k < count; k++) scale[i + k] = ((word >> (16 * k)) & 0xFFFF) < below ? up : 0;
+    for (int i = 0; i < count; i += 64) {
+        uint64_t words[16];
+        uint32_t parts[64];
+        int rest = count - i < 64 ? count - i : 64;
+        for (int j = 0; j < (rest + 3) / 4; j++) words[j] = next(r);
+        for (int j = 0; j < rest; j++) parts[j] = (words[j / 4] >> (16 * (j % 4))) & 0xFFFF;
+#pragma omp simd
+        for (int j = 0; j < rest; j++) scale[i + j] = parts[j] < below ? up : 0;
     }
 }
 
@@ -62,11 +67,11 @@ static double cross_entropy(const Graph *G, const float *logits, float *gradient
     return loss / n;
 }
 
-/* y[n, O] = features W, W [inputs, O], feature values v */
-static void project(const Graph *G, int n, int O, const float *v, const float *W, float *y) {
+/* y[n, O] = features W, W [inputs, O], feature values v; O is a constant where it is called, so that sums stay in registers */
+static inline __attribute__((always_inline)) void project(const Graph *G, int n, int O, const float *v, const float *W,
+                                                          float *y) {
     for (int i = 0; i < n; i++) {
-        float *row = y + (size_t)i * O;
-        memset(row, 0, O * sizeof(float));
+        float row[64] = {0};
         for (int e = G->starts[i]; e < G->starts[i + 1]; e++) {
             const float *w = W + (size_t)G->columns[e] * O;
             float x = v[e];
@@ -74,6 +79,7 @@ static void project(const Graph *G, int n, int O, const float *v, const float *W
 #pragma omp simd
                 for (int k = 0; k < O; k++) row[k] += x * w[k];
         }
+        memcpy(y + (size_t)i * O, row, O * sizeof(float));
     }
 }
 
@@ -186,9 +192,8 @@ static double jknet(const Graph *G, const float *theta, float *g, Random *r, JK 
 #pragma omp simd
             for (int j = 0; j < H; j++) B->dh[l - 1][i * H + j] += row[j];
             for (int j = 0; j < H; j++)
-                if (x[j] != 0)
 #pragma omp simd
-                    for (int k = 0; k < H; k++) gw[j * H + k] += x[j] * d[k];
+                for (int k = 0; k < H; k++) gw[j * H + k] += x[j] * d[k];
         }
         for (int j = 0; j < H * H; j++) gW[(l - 1) * H * H + j] += gw[j];
     }
