@@ -1,9 +1,13 @@
 """``fused=True`` of emitted elementwise optimizers on the CPU: C that takes all tensors in one call."""
 
 import math
+import sys
 
+import cloudpickle
 import pytest
 import torch
+import torch.fx.experimental.proxy_tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from sol_export import export_rule
 from sol_symbols import ZOO, UpdateRule, lower
@@ -110,6 +114,53 @@ def test_what_it_cannot_take_goes_the_other_way(load):
 
     for a, b in zip(train(fused=True), train(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("wrong", ["state", "gradient"])
+def test_a_tensor_of_another_shape_is_an_error_and_not_read(load, wrong, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    p = torch.nn.Parameter(torch.ones(4))
+    optimizer = load(ZOO["adam"], fresh=True)([p], lr=0.1, fused=True)
+    p.grad = torch.ones(4)
+    optimizer.step()
+    p.data = torch.ones(400_000)
+    if wrong == "state":
+        p.grad = torch.ones(400_000)
+    with pytest.warns(UserWarning, match="without a compiled kernel"), pytest.raises(RuntimeError, match="size"):
+        optimizer.step()
+
+
+@pytest.mark.usefixtures("only_c")
+def test_what_must_see_every_operation_does(load, monkeypatch):
+    """Gradients that are negated lazily, transforms of functions, and modes."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    kind = load(ZOO["sgd"], fresh=True)
+
+    def moved(g):
+        p = 0 * g + 1
+        p.grad = g
+        kind([p], lr=0.5, fused=True).step()
+        return p.detach()
+
+    assert moved(torch._neg_view(torch.ones(3))).tolist() == [1.5] * 3
+    assert torch.func.vmap(moved)(torch.ones(2, 3)).tolist() == [[0.5] * 3] * 2
+    with FlopCounterMode(display=False):
+        assert moved(torch.ones(3)).tolist() == [0.5] * 3
+    traced = torch.fx.experimental.proxy_tensor.make_fx(moved)(torch.ones(3))
+    assert traced(torch.zeros(3)).tolist() == [1.0] * 3
+
+
+@pytest.mark.usefixtures("only_c")
+def test_a_class_of_a_script_can_be_sent_to_a_worker_after_a_step(load):
+    kind = load(ZOO["adam"], fresh=True)
+    expected = trained(kind, [torch.ones(3)], fused=True)
+    module = sys.modules[kind.__module__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        other = cloudpickle.loads(cloudpickle.dumps(kind))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+    assert torch.equal(*trained(other, [torch.ones(3)], fused=True), *expected)
 
 
 def test_autograd_sees_that_the_parameters_changed(load):

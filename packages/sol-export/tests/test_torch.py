@@ -35,7 +35,7 @@ def test_the_signature_holds_every_number_of_the_rule(rule):
 def test_the_source_imports_torch_and_executes_no_text(rule):
     tree = ast.parse(export_rule(rule, "torch"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    to_compile = {"concurrent.futures", "ctypes", "functools", "os", "shlex", "subprocess", "tempfile"}
+    to_compile = {"concurrent.futures", "ctypes", "os", "shlex", "subprocess", "tempfile"}
     assert imported <= {"torch", "math", "warnings"} | to_compile
     parts = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert parts <= {"torch.distributed.tensor"}

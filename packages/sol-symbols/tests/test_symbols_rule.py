@@ -385,3 +385,9 @@ def test_save_and_read(tmp_path):
     rule.save(tmp_path / "rule.json")
     assert UpdateRule.from_json((tmp_path / "rule.json").read_text()) == rule
     assert [path.name for path in tmp_path.iterdir()] == ["rule.json"]
+
+
+def test_minus_zero_is_zero():
+    rule = UpdateRule.parse("k1*g where k1 = -0")
+    assert str(rule) == "g*k1 where k1 = 0"
+    assert UpdateRule.parse(str(rule)) == rule == UpdateRule.from_json(rule.to_json())

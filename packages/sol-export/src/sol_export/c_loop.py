@@ -87,7 +87,9 @@ def native_source(program: Program, passed: Sequence[str], decays: bool) -> str:
         functions=c_functions("\n".join(loop)),
         numbers=_lines(4, [*signs, *(f"const real v_{name} = (real)numbers[{i}];" for name, i in numbers.items())]),
         columns=2 + len(states),
-        pointers=_lines(8, [f"real *restrict to_{name} = row[{i}];" for name, i in arrays.items()]),
+        pointers=_lines(
+            8, [f"{'const ' * (i == 1)}real *restrict to_{name} = row[{i}];" for name, i in arrays.items()]
+        ),
         loop=_lines(12, loop),
     )
 

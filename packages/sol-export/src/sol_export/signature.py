@@ -24,7 +24,7 @@ _BETAS = ("beta1", "beta2")
 _BUILTINS = frozenset(dir(builtins))
 _MODULES = frozenset(
     (
-        *("concurrent", "ctypes", "functools", "jax", "jnp", "math", "optax", "os", "shlex", "subprocess", "tempfile"),
+        *("concurrent", "ctypes", "jax", "jnp", "math", "optax", "os", "shlex", "subprocess", "tempfile"),
         *("torch", "warnings"),
     )
 )

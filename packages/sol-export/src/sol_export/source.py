@@ -44,6 +44,9 @@ class ArrayPrinter(ExpressionPrinter):
             return super()._print_Function(expr)
         return f"_{operator.name}({', '.join(map(self._print, expr.args))})"
 
+    def _print_Integer(self, expr: sympy.Integer) -> str:
+        return repr(float(expr)) if abs(expr) >= 2**31 else str(super()._print_Integer(expr))  # beyond int32
+
     def is_array(self, value: sympy.Expr) -> bool:
         """Whether the value is an array, not a number."""
         return not self._elementwise.isdisjoint(free.name for free in value.free_symbols)

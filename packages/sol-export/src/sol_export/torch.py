@@ -147,11 +147,11 @@ _FUSED_CHECK = [
     '    raise RuntimeError("fused=True cannot be combined with foreach=True or differentiable=True")',
 ]
 _NATIVE = """
-        rows = _advance_native(rows, numbers, group["maximize"])
+        rows = _native.advance(rows, numbers, group["maximize"])
         if not rows:
             return
 """.lstrip("\n")
-_NATIVE_IMPORTS = ["concurrent.futures", "ctypes", "functools", "os", "shlex", "subprocess", "tempfile"]
+_NATIVE_IMPORTS = ["concurrent.futures", "ctypes", "os", "shlex", "subprocess", "tempfile"]
 _REDUCING_FOREACH = "Compute the norms of all tensors at once. False: one tensor at a time."
 _REDUCING_FUSED = "Compile the formula at the first step, which takes up to a minute and needs a C++ compiler."
 _TOTALS_FUSED = "Not available for formulas with values over all tensors."

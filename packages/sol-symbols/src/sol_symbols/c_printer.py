@@ -29,8 +29,8 @@ def c_functions(code: str | None = None) -> str:
 
     If ``VECTOR_FUNCTIONS`` is defined, it also declares those of the library that glibc's libmvec has for vectors.
     """
-    names = set(OPERATORS) if code is None else set(re.findall(r"(\w+)\(", code))
-    called = [o for o in OPERATORS.values() if not names.isdisjoint((o.name, o.c_name, *o.c_vectors))]
+    names = set(re.findall(r"(\w+)\(", code or ""))
+    called = [o for o in OPERATORS.values() if code is None or not names.isdisjoint((o.c_name, *o.c_vectors))]
     vectors = "".join(
         f"#pragma omp declare simd notinbranch\n{real} ({name}{suffix})({real});\n"
         for operator in called
@@ -41,9 +41,8 @@ def c_functions(code: str | None = None) -> str:
     if code is None or "step_at_0" in names:
         functions += "INLINE real step_at_0(real x) { return (real)(x > 0) + (real)0.5 * (real)(x == 0); }\n"
     inline = "#define INLINE static inline __attribute__((always_inline))\n"
-    return (f"#ifdef VECTOR_FUNCTIONS\n{vectors}#endif\n" if vectors else "") + (
-        inline + functions if functions else ""
-    )
+    declared = f"#ifdef VECTOR_FUNCTIONS\n{vectors}#endif\n" if vectors else ""
+    return declared + (inline + functions if functions else "")
 
 
 def format_c(expression: sympy.Expr) -> str:
@@ -78,6 +77,9 @@ class _Printer(C99CodePrinter):
         return f"((real){float(expr)!r})"
 
     _print_Rational = _print_Float
+
+    def _print_Integer(self, expr: sympy.Integer) -> str:
+        return self._print_Float(expr) if abs(expr) >= 2**31 else str(super()._print_Integer(expr))
 
     def _print_Heaviside(self, expr: sympy.Expr) -> str:  # a derivative of min
         return f"step_at_0({self._print(expr.args[0])})"

@@ -45,7 +45,7 @@ _INDEX = re.compile(r"_t(?![A-Za-z])|(?<=[,{])t(?=[,}])")  # the t of m_t and of
 def as_float(name: str, value: float) -> float:
     """``value`` as a float; a :class:`RuleError` that names it ``name`` if the integer is too large."""
     try:
-        return float(value)
+        return float(value) + 0.0  # -0 is 0: it prints like it
     except OverflowError:
         raise RuleError(f"{name} is beyond the range of float64") from None
 
