@@ -10,7 +10,8 @@ from sol_symbols import UpdateRule
 
 
 def constructor(source):
-    (definition,) = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    (definition,) = [node for node in classes if not node.name.startswith("_")]
     (init,) = [node for node in definition.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     return init.args
 
