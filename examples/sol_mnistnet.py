@@ -34,7 +34,13 @@ To regenerate this file:
         175.8*m_hat + 0.07527*rs + 0.103*sign(g) - 0.02708*sign(m) where lr = 0.0316, T = 100"
 """
 
+import concurrent.futures
+import ctypes
 import math
+import os
+import shlex
+import subprocess
+import tempfile
 import warnings
 
 import torch
@@ -75,7 +81,7 @@ class SolMnistnet(torch.optim.Optimizer):
         foreach: Join small tensors and split large ones into chunks of similar size. False: one tensor at a time.
         capturable: Keep the step count on the parameters' device, for CUDA graphs and ``torch.compile`` of ``step``.
         differentiable: Let autograd differentiate through the steps.
-        fused: Compile the formula into one kernel at the first step. This takes seconds and needs a C++ compiler.
+        fused: Compile the formula at the first step: as C on the CPU, else by ``torch.compile``. This needs a compiler.
 
     Raises:
         RuntimeError: ``fused=True`` is combined with ``foreach=True`` or ``differentiable=True``.
@@ -302,6 +308,9 @@ def _advance_all(rows, numbers, group):
     if not (group["capturable"] or group["differentiable"]):
         numbers = [float(x) for x in numbers]
     if group["fused"]:
+        rows = _native.advance(rows, numbers, group["maximize"])
+        if not rows:
+            return
         p = rows[0][0]
         numbers = torch.stack([torch.as_tensor(x, dtype=_precision(p), device=p.device) for x in numbers])
         for piece in _pieces(rows, size=2**30):
@@ -368,6 +377,155 @@ def _precision(p):
 def _local(x, p):
     """Return this process's shard of ``x``, placed like ``p``. Both are DTensors, as in FSDP2."""
     return x.redistribute(p.device_mesh, p.placements).to_local()
+
+
+_SOURCE = """
+#include <math.h>
+#include <tgmath.h>
+typedef REAL real;
+#define INLINE static inline __attribute__((always_inline))
+INLINE real signum(real x) { return (real)((x > 0) - (x < 0)); }
+
+/* Do share `part` of `parts` of a step. A tensor's row holds its parameter, its gradient and its states. */
+void advance(int part, int parts, long long tensors, const long long *sizes, real **row, const double *numbers)
+{
+    const real sign = (real)numbers[0];
+    const real v_lr = (real)numbers[1];
+    const real v_weight_decay = (real)numbers[2];
+    const real v_beta1 = (real)numbers[3];
+    const real v_beta2 = (real)numbers[4];
+    const real v_eps = (real)numbers[5];
+    const real v_one_minus_beta1 = (real)numbers[6];
+    const real v_inv_bc1 = (real)numbers[7];
+    const real v_one_minus_beta2 = (real)numbers[8];
+    const real v_inv_bc2 = (real)numbers[9];
+    const real v_k1 = (real)numbers[10];
+    const real v_k2 = (real)numbers[11];
+    const real v_k3 = (real)numbers[12];
+    const real v_k4 = (real)numbers[13];
+    const real v_k5 = (real)numbers[14];
+    for (; tensors > 0; --tensors, ++sizes, row += 4) {
+        real *restrict to_w = row[0];
+        const real *restrict to_g = row[1];
+        real *restrict to_m = row[2];
+        real *restrict to_v = row[3];
+        const long long stop = *sizes*(part + 1)/parts;
+        for (long long i = *sizes*part/parts; i < stop; ++i) {
+            const real v_w = to_w[i];
+            const real v_g = sign*to_g[i];
+            const real v_m_prev = to_m[i];
+            const real v_v_prev = to_v[i];
+            const real v_m = v_beta1*v_m_prev + v_g*v_one_minus_beta1;
+            const real v_m_hat = v_inv_bc1*v_m;
+            const real v_v = v_beta2*v_v_prev + ((v_g)*(v_g))*v_one_minus_beta2;
+            const real v_v_hat = v_inv_bc2*v_v;
+            const real v_denom = v_eps + sqrt(v_v_hat);
+            const real v_ad = v_m_hat/v_denom;
+            const real v_rs = v_g/v_denom;
+            const real v_phi = v_ad*v_k1 + v_k2*v_rs + v_k3*signum(v_g) + v_k4*signum(v_m) + v_k5*v_m_hat;
+            to_m[i] = v_m;
+            to_v[i] = v_v;
+            to_w[i] = v_w - v_lr*(v_phi + v_weight_decay*v_w);
+        }
+    }
+}
+"""
+_REALS = {torch.float32: "float", torch.float64: "double"}
+
+
+class _Native:
+    """The formula as C, compiled at the first step. A copy in another process is compiled again."""
+
+    def __init__(self):
+        self.functions, self.pools = {}, {}
+
+    def __reduce__(self):
+        return _Native, ()
+
+    def advance(self, rows, numbers, maximize):
+        """Run the formula, in one call, on the rows that C can take; return the others."""
+        p = rows[0][0]
+        modes = getattr(torch._C, "_len_torch_dispatch_stack", int)()  # they must see every operation
+        if not p.is_cpu or p.dtype not in _REALS or modes or torch.compiler.is_compiling():
+            return rows
+        function = self.function(_REALS[p.dtype])
+        taken, others = [], []
+        for row in rows if function else []:
+            (taken if _is_plain(row) else others).append(row)
+        try:
+            pointers = [x.data_ptr() for row in taken for x in row]
+        except RuntimeError:  # inside a transform of torch.func
+            return rows
+        if not taken or not all(pointers):
+            return rows
+        sizes = [row[0].numel() for row in taken]
+        values = [-1.0 if maximize else 1.0, *map(float, numbers)]
+        arguments = (
+            ctypes.c_longlong(len(taken)),
+            (ctypes.c_longlong * len(sizes))(*sizes),
+            (ctypes.c_void_p * len(pointers))(*pointers),
+            (ctypes.c_double * len(values))(*values),
+        )
+        parts = max(min(torch.get_num_threads(), sum(sizes) // 2**17), 1)  # at least 0.1 ms for each thread
+        self.share(parts, lambda part: function(part, parts, *arguments))
+        torch.autograd.graph.increment_version([row[0] for row in taken])
+        return others
+
+    def share(self, parts, run):
+        """Call ``run`` with 0 to ``parts - 1``, in threads."""
+        process, futures = os.getpid(), []
+        if parts > 1 and process not in self.pools:  # a forked process does not have the threads
+            self.pools[process] = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+        try:
+            for part in range(1, parts):
+                futures.append(self.pools[process].submit(run, part))
+        except RuntimeError:  # the interpreter is about to end and starts no threads
+            pass
+        for part in (0, *range(1 + len(futures), parts)):
+            run(part)
+        for future in futures:
+            future.result()
+
+    def function(self, real):
+        """Return the C function for numbers of the type ``real``, or None if it cannot be compiled."""
+        if real not in self.functions:
+            try:
+                with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                    self.functions[real] = _compiled(real, folder)
+            except (OSError, ValueError, subprocess.SubprocessError):
+                self.functions[real] = None
+        return self.functions[real]
+
+
+def _compiled(real, folder):
+    """Compile the source with files in a folder."""
+    source, library = os.path.join(folder, "step.c"), os.path.join(folder, "step.so")
+    with open(source, "w") as file:
+        file.write(_SOURCE)
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    command += ["-O3", "-shared", "-fPIC", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
+    command += ["-ffp-contract=off", f"-DREAL={real}", source, "-o", library]
+    for flags in (["-march=native", "-DVECTOR_FUNCTIONS", "-lmvec"], ["-march=native"], []):
+        words = [*command, *flags, "-lm"]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+        if done.returncode == 0:
+            return ctypes.CDLL(library).advance
+    return None
+
+
+def _is_plain(row):
+    """Whether a row's tensors are of PyTorch's own class, and of one shape, dtype and order of elements in memory."""
+    p = row[0]
+    for x in row:
+        if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.dtype != p.dtype or x.shape != p.shape or x.is_neg():
+            return False
+    if all(x.is_contiguous() for x in row):
+        return p.numel() > 0
+    channels_last = torch.channels_last if p.dim() == 4 else torch.channels_last_3d
+    return all(x.is_contiguous(memory_format=channels_last) for x in row)
+
+
+_native = _Native()
 
 
 def _tick(group):
