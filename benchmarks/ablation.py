@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sol_learner import LearnConfig, Learner, Workers, compare, load_task
+from sol_learner.comparing import PANEL
 from sol_symbols import write_atomically
 
 PARTS: dict[str, dict[str, Any]] = {
@@ -34,7 +35,7 @@ def panel() -> dict[str, float]:
     record = json.loads((Path(__file__).parent / "panel.json").read_text())
     (task,) = (found for found in record["comparisons"] if found["task"] == "mnistnet")
     rows = {who["name"]: who["metrics"] for who in task["optimizers"]}
-    best = min(("adamw", "nadamw", "nesterov", "lion"), key=lambda name: statistics.mean(rows[name]["train"]["loss"]))
+    best = min(PANEL, key=lambda name: statistics.mean(rows[name]["train"]["loss"]))
     return {split: statistics.mean(rows[best][split]["loss"]) for split in SPLITS}
 
 

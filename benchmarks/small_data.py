@@ -25,7 +25,7 @@ from sol_symbols import ZOO, UpdateRule, symbol, write_atomically
 from sol_tasks.small_trainings import small_trainings
 
 WITH = ZOO["sol-general"]
-WITHOUT = replace(WITH, expression=WITH.expression.xreplace({symbol("calm"): 1}))
+RULES = {"with": WITH, "without": replace(WITH, expression=WITH.expression.xreplace({symbol("calm"): 1}))}
 SIZES = {60: (60, 16, 300), 120: (30, 64, 200), 400: (64, 128, 400)}
 """Examples: examples in a batch, hidden units, steps."""
 
@@ -80,9 +80,6 @@ def on_family(count: int) -> dict[str, Any]:
             outcome = run_rule(task, rule.with_horizon(task.horizon), 0, Stream.EVALUATE, [0], rule.lr * rates)
             rows[name].append(log_objective(outcome)[:, 0].tolist())
     return rows
-
-
-RULES = {"with": WITH, "without": WITHOUT}
 
 
 def main() -> None:

@@ -133,7 +133,6 @@ def test_a_tensor_of_another_shape_is_an_error_and_not_read(load, wrong, monkeyp
         optimizer.step()
 
 
-@pytest.mark.usefixtures("only_c")
 def test_what_must_see_every_operation_does(load, monkeypatch):
     """Gradients that are negated lazily, transforms of functions, and modes."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)

@@ -11,7 +11,7 @@ from string import Template
 import numpy as np
 import sympy
 
-from sol_export.c_loop import c_loop
+from sol_export.c_loop import c_loop, moved
 from sol_export.file_header import described_formula, provenance
 from sol_export.optax import function_name
 from sol_export.signature import Argument, arguments, checked_name, checked_names, renamed
@@ -195,8 +195,7 @@ class _Writer:
     def file(self, origin: str) -> str:
         """The whole text; ``origin`` says where it comes from."""
         rule, prefix = self._rule, self._prefix
-        decay = " + v_weight_decay*v_w" if self._decays else ""
-        change = {"w[i]": f"v_w - v_lr*(v_phi{decay})"}
+        change = {"w[i]": moved(self._decays)}
         always = ["lr", *(["weight_decay"] if self._decays else [])]
         step = self._function("step", self._program, "phi", always, change)
         weights = ""

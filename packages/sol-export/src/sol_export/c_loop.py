@@ -13,7 +13,7 @@ from sol_export.source import WIDTH
 from sol_symbols import Program
 from sol_symbols.c_printer import C_INCLUDES, c_functions, format_c
 
-__all__ = ["c_loop", "native_source"]
+__all__ = ["c_loop", "moved", "native_source"]
 
 Steps = Sequence[tuple[str, sympy.Expr]]
 
@@ -60,6 +60,11 @@ def c_loop(
     ]
 
 
+def moved(decays: bool) -> str:
+    """The parameter after the step, with weight decay in addition to the formula or without."""
+    return f"v_w - v_lr*(v_phi{' + v_weight_decay*v_w' if decays else ''})"
+
+
 def native_source(program: Program, passed: Sequence[str], decays: bool) -> str:
     """C code that moves many tensors by an elementwise program in one call.
 
@@ -70,26 +75,26 @@ def native_source(program: Program, passed: Sequence[str], decays: bool) -> str:
         decays: Whether weight decay is added to the formula.
     """
     steps = [(a.name, renamed(a.value)) for a in program.body] + [("phi", renamed(program.outputs[0]))]
-    states = [*program.states]
-    used = {free.name for _, value in steps for free in value.free_symbols}
-    decay = " + v_weight_decay*v_w" if decays else ""
+    arrays = {name: f"to_{name}[i]" for name in ("w", "g", *program.states)}
     loop = c_loop(
         steps,
-        {"w": "to_w[i]", "g": "sign*to_g[i]", **{f"{name}_prev": f"to_{name}[i]" for name in states}},
-        {**{f"to_{name}[i]": f"v_{name}" for name in states}, "to_w[i]": f"v_w - v_lr*(v_phi{decay})"},
+        {"w": arrays["w"], "g": f"sign*{arrays['g']}", **{f"{name}_prev": arrays[name] for name in program.states}},
+        {**{arrays[name]: f"v_{name}" for name in program.states}, arrays["w"]: moved(decays)},
     )
-    arrays = {"w": 0, **({"g": 1} if "g" in used else {}), **{name: i for i, name in enumerate(states, start=2)}}
-    always = {"lr", *(["weight_decay"] if decays else [])}
-    numbers = {name: i for i, name in enumerate(passed, start=1) if name in used | always}
-    signs = ["const real sign = (real)numbers[0];"] if "g" in used else []
+    text = "\n".join(loop)
+    used = set(re.findall(r"\bv_(\w+)", text))
+    numbers = [f"const real v_{name} = (real)numbers[{i}];" for i, name in enumerate(passed, start=1) if name in used]
+    pointers = [
+        f"{'const ' * (name == 'g')}real *restrict to_{name} = row[{i}];"
+        for i, (name, place) in enumerate(arrays.items())
+        if place in text
+    ]
     return _NATIVE.format(
         includes=C_INCLUDES,
-        functions=c_functions("\n".join(loop)),
-        numbers=_lines(4, [*signs, *(f"const real v_{name} = (real)numbers[{i}];" for name, i in numbers.items())]),
-        columns=2 + len(states),
-        pointers=_lines(
-            8, [f"{'const ' * (i == 1)}real *restrict to_{name} = row[{i}];" for name, i in arrays.items()]
-        ),
+        functions=c_functions(text),
+        numbers=_lines(4, [*(["const real sign = (real)numbers[0];"] if arrays["g"] in text else []), *numbers]),
+        columns=len(arrays),
+        pointers=_lines(8, pointers),
         loop=_lines(12, loop),
     )
 
