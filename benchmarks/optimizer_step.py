@@ -33,7 +33,7 @@ TORCH = {
     "torch.optim.AdamW(foreach=True)": (2, lambda params: torch.optim.AdamW(params, 1e-6, foreach=True)),
     "torch.optim.Muon()": (1, lambda params: torch.optim.Muon(params, 1e-6)),
 }
-EMITTED = ["adam", "lion", "cautious-adamw", "lamb", "muon", "sol-general", "sol-mnistnet"]
+EMITTED = ["adam", "lion", "cautious-adamw", "lamb", "muon", "normalized-sgd", "sol-general", "sol-mnistnet"]
 FLAGS = {"": {}, "fused=True": {"fused": True}}
 
 

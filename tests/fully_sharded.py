@@ -1,7 +1,8 @@
 """Check one rank of FSDP2 with an emitted optimizer against the same training unsharded.
 
-``python fully_sharded.py RANK WORLD FOLDER [FLAG]`` reads ``FOLDER/emitted.py``; one process for each rank. FLAG, such
-as ``fused``, is an argument of the optimizer that is set to true.
+``python fully_sharded.py RANK WORLD FOLDER REDUCTIONS [FLAG]`` reads ``FOLDER/emitted.py``; one process for each rank.
+A step makes REDUCTIONS reductions over the processes. FLAG, such as ``fused``, is an argument of the optimizer that is
+set to true.
 """
 
 import copy
@@ -12,9 +13,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.debug import CommDebugMode
 
 
-def check(rank: int, world: int, folder: str, *flags: str) -> None:
+def check(rank: int, world: int, folder: str, reductions: int, *flags: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     spec = importlib.util.spec_from_file_location("emitted", f"{folder}/emitted.py")
@@ -29,7 +31,10 @@ def check(rank: int, world: int, folder: str, *flags: str) -> None:
         optimizer = module.Emitted(net.parameters(), lr=0.05, **dict.fromkeys(flags, True))
         for step in range(6):
             net(torch.linspace(-1, 1, 20).reshape(4, 5) * (step + 1)).square().mean().backward()
-            optimizer.step()
+            with CommDebugMode() as communication:
+                optimizer.step()
+            made = communication.get_comm_counts()[torch.ops.c10d_functional.all_reduce]
+            assert made == (reductions if net is sharded else 0), made
             optimizer.zero_grad()
             if net is sharded and step == 2:
                 saved = get_optimizer_state_dict(net, optimizer)
@@ -43,4 +48,4 @@ def check(rank: int, world: int, folder: str, *flags: str) -> None:
 
 
 if __name__ == "__main__":
-    check(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    check(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])

@@ -282,7 +282,7 @@ REDUCING = UpdateRule.parse(
 
 
 @pytest.mark.parametrize(
-    "flags", [{"foreach": False}, {"foreach": True}, {"capturable": True}, {"maximize": True}], ids=str
+    "flags", [{"foreach": False}, {"foreach": True}, {"capturable": True}, {"maximize": True}, {"fused": True}], ids=str
 )
 def test_rules_of_tensors_follow_the_flags(load, flags):
     """In two groups and two dtypes, with a parameter that gets its first gradient late."""
@@ -313,11 +313,6 @@ def test_rules_of_tensors_are_differentiable(load):
     (slope,) = torch.autograd.grad(p.sum(), start)
     # p = w - 0.1 |w| g/5, and d|w|/dw = w/|w|
     torch.testing.assert_close(slope, 1 - 0.1 * 7 / 5 / 3**0.5 * torch.ones(3))
-
-
-def test_what_rules_of_tensors_cannot_do_is_refused(load):
-    with pytest.raises(RuntimeError, match="fused=True is not available: the formula has values over all tensors"):
-        load(REDUCING)(parameters(torch.float32), fused=True)
 
 
 def test_rules_of_tensors_do_not_wait_for_the_device(load, monkeypatch):

@@ -99,19 +99,28 @@ def test_one_kernel_is_compiled_and_never_again(load, rule, compiler, monkeypatc
     assert_same(ours, theirs)
 
 
-OF_TENSORS = [ZOO["sol-general"], ZOO["lamb"], UpdateRule.parse("g*min(1, loss*inv0(dot(g, g)))")]
+OF_TENSORS = {
+    "sol-general": ZOO["sol-general"],
+    "lamb": ZOO["lamb"],
+    "polyak": UpdateRule.parse("g*min(1, loss*inv0(dot(g, g)))"),
+    "polyak-of-all": UpdateRule.parse("m*min(1, loss*inv0(all_dot(g, g)))"),
+    "spread": UpdateRule.parse("(la + mean(g))*exp(0.4*log_spread)"),
+    "float64": UpdateRule.parse("g*tensor_rate"),
+}
 
 
-@pytest.mark.parametrize("rule", OF_TENSORS, ids=["sol-general", "lamb", "polyak"])
-def test_a_rule_of_tensors_is_compiled_for_any_shape(load, rule):
+@pytest.mark.parametrize("name", OF_TENSORS)
+def test_a_rule_of_tensors_is_compiled_for_any_shape(load, name):
     torch._dynamo.reset()
+    rule, dtype = OF_TENSORS[name], getattr(torch, name, torch.float32)
     kind = load(rule, fresh=True)
     shapes = [*SHAPES, (16, 3, 3, 3), (8, 16, 2), (30, 7), (9, 9), (64,), (1, 7), (7, 1), (5, 0, 2)]
     horizon = {"horizon": 10} if rule.needs_horizon else {}
     generator, results = torch.Generator().manual_seed(0), []
-    starts = [torch.randn(shape, generator=generator) for shape in shapes]
-    starts += [starts[7].clone(memory_format=torch.channels_last), torch.randn(6, 5, generator=generator).t()]
-    grads = [[torch.randn(p.shape, generator=generator) for p in starts] for _ in range(6)]
+    starts = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    starts.append(starts[7].clone(memory_format=torch.channels_last))
+    starts.append(torch.randn(6, 5, generator=generator, dtype=dtype).t())
+    grads = [[torch.randn(p.shape, generator=generator, dtype=dtype) for p in starts] for _ in range(6)]
     for flags in ({"fused": True}, {}):
         params = [torch.nn.Parameter(p.clone()) for p in starts]
         optimizer = kind(params, lr=0.01, maximize=True, **horizon, **flags)
@@ -320,19 +329,24 @@ def test_pytorchs_wrong_inputs_for_adamw(load, case):
 
 
 SHARDED = {
-    "learned": RULES["learned"],
-    "sol-general": ZOO["sol-general"].with_horizon(10),  # sums and singular values of whole tensors
-    "of all tensors": UpdateRule.parse("(la*inv0(rms_v) + 0.1*g*inv0(norm(g)) + w*inv0(all_rms(w)))*exp(log_spread)"),
+    "learned": (RULES["learned"], "0"),
+    "sol-general": (ZOO["sol-general"].with_horizon(10), "1"),  # sums and singular values of whole tensors
+    "of all tensors": (
+        UpdateRule.parse("(la*inv0(rms_v) + 0.1*g*inv0(norm(g)) + w*inv0(all_rms(w)))*exp(log_spread)"),
+        "2",
+    ),
 }
+"""Rules, and the number of reductions over the processes in a step."""
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch is built without distributed")
-@pytest.mark.parametrize(("name", "flags"), [*((name, []) for name in SHARDED), ("sol-general", ["fused"])])
+@pytest.mark.parametrize(("name", "flags"), [*((name, []) for name in SHARDED), ("of all tensors", ["fused"])])
 def test_fully_sharded_parameters(name, flags, tmp_path):
-    (tmp_path / "emitted.py").write_text(export_rule(SHARDED[name], "torch", "Emitted"))
+    rule, reductions = SHARDED[name]
+    (tmp_path / "emitted.py").write_text(export_rule(rule, "torch", "Emitted"))
     command = [sys.executable, Path(__file__).with_name("fully_sharded.py")]
     environment = {"GLOO_SOCKET_IFNAME": "lo"} | os.environ
-    ranks = [subprocess.Popen([*command, rank, "2", tmp_path, *flags], env=environment) for rank in "01"]
+    ranks = [subprocess.Popen([*command, rank, "2", tmp_path, reductions, *flags], env=environment) for rank in "01"]
     try:
         assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     finally:

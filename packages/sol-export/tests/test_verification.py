@@ -176,7 +176,7 @@ def test_its_mistakes_are_found_too(plugin):
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("yield g, m_prev, w", "yield g, w, m_prev"),
+        ("yield g, m_prev, w, (", "yield g, w, m_prev, ("),
         ("torch.clamp(x, min=1e-30)", "x"),  # 0/0 where all is 0
         ("max(g.numel(), 1)", "max(g.numel(), 2)"),
         ("norms = iter(norms)", "norms = reversed(norms)"),

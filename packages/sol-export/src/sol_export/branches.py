@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import sympy
 
-from sol_symbols import Assignment, Kind, Program, symbol
+from sol_symbols import Assignment, Program, symbol
 
-__all__ = ["MASKS", "NORMS", "Branches", "branches_of"]
+__all__ = ["LOCAL", "MASKS", "Branches", "branches_of"]
 
 MASKS = ("matrices", "vectors")
 """The functions that are 0 for tensors of the other number of dimensions."""
 
-NORMS = ("norm", "rms")
-"""The functions of a tensor that are computed for all tensors at once."""
+LOCAL = ("orth", *MASKS)
+"""The functions of a tensor that are computed for it alone; all others are computed for all tensors at once."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Branches:
 
 
 def branches_of(program: Program) -> Branches | None:
-    """The branches of a program with one output; ``None`` if it has none, or if a branch needs norms or sums of a run.
+    """The branches of a program with one output; ``None`` if it has none, or if a branch needs norms or sums.
 
     Those are computed for all tensors together, which all must reach them.
     """
@@ -58,7 +58,7 @@ def branches_of(program: Program) -> Branches | None:
     common = tuple(a for a in inside if len(needed[a.name]) != 1)
     parts = {mask: tuple(a for a in inside if needed[a.name] == {mask}) for mask in MASKS}
     for a in (*parts["matrices"], *parts["vectors"]):
-        if a.reduction and (a.reduction.name in NORMS or a.reduction.gives is Kind.RUN):
+        if a.reduction and a.reduction.name not in LOCAL:
             return None
     arguments = {a.name: a.value.args[0] for a in program.body if a.name in masks}
     outputs = {

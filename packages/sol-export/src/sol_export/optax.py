@@ -269,7 +269,7 @@ class _Writer:
         lines += [f"{name} = {value}" for name, value in _INPUTS.items() if self.program.uses(name)]
         for group in rounds(self.program):
             lines += (
-                reductions(group, _OWN, _TOTALS, "jnp.stack")
+                reductions(group, _OWN, _TOTALS, ("jnp.stack([", "])"))
                 if group[0].reduction
                 else self._statements(group, printer)
             )

@@ -275,21 +275,23 @@ def _parts(text: str, operators: Sequence[str]) -> list[str]:
 
 
 def reductions(
-    group: Sequence[Assignment], own: Mapping[str, str], totals: Mapping[str, tuple[str, Sequence[str]]], stack: str
+    group: Sequence[Assignment],
+    own: Mapping[str, str],
+    totals: Mapping[str, tuple[str, Sequence[str]]],
+    around: tuple[str, str],
 ) -> list[str]:
     """Statements for reductions that can be computed together.
 
     Args:
         group: Assignments of one reduction each.
-        own: Value of each reduction over one tensor by name, in terms of ``{x}``, ``{y}`` (its arguments) and
-            ``{name}`` (its result, for what was computed before).
+        own: Value of each reduction over one tensor by name, in terms of ``{x}`` and ``{y}``, its arguments.
         totals: For each reduction over all tensors, its value in terms of sums ``{0}``, ``{1}``, ..., and the part of
             each sum that one tensor contributes.
-        stack: The function that stacks these parts, which the statements yield.
+        around: What is before and after these parts in what the statements yield.
     """
     lines, sums, after = list[str](), list[str](), list[str]()
     for a in group:
-        known = {"name": a.name, "x": a.value.args[0].name, "y": a.value.args[-1].name}
+        known = {"x": a.value.args[0].name, "y": a.value.args[-1].name}
         reduction = a.reduction.name if a.reduction else ""
         if reduction in own:
             lines.append(f"{a.name} = {own[reduction].format(**known)}")
@@ -298,5 +300,5 @@ def reductions(
             after.append(f"{a.name} = {value.format(*(f'totals[{len(sums) + i}]' for i in range(len(parts))))}")
             sums += [part.format(**known) for part in parts]
     if sums:
-        lines += listed(f"totals = yield {stack}([", sums, "])", 4, brackets=True)
+        lines += listed(f"totals = yield {around[0]}", sums, around[1], 4, brackets=True)
     return lines + after

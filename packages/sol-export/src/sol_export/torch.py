@@ -16,7 +16,7 @@ import numpy as np
 import sympy
 
 from sol_export.averaging import Averaging
-from sol_export.branches import MASKS, NORMS, branches_of
+from sol_export.branches import LOCAL, MASKS, branches_of
 from sol_export.c_loop import native_source
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
@@ -57,8 +57,7 @@ class TorchExporter:
         driver = _template("torch_reducing.txt" if writer.reduces else "torch_elementwise.txt")
         native = writer.native()
         if writer.reduces:
-            parts = {**(_TOGETHER if writer.totals else _IN_CHUNKS), "polar": _POLAR if writer.orthogonal else ""}
-            driver = Template(driver).substitute(parts)
+            driver = Template(driver).substitute(writer.driver())
         else:
             driver = Template(driver).substitute(native=_NATIVE if native else "") + native
         text = Template(_template("torch.txt")).substitute(
@@ -72,13 +71,10 @@ class TorchExporter:
             defaults=indented(12, [f'"{a.name}": {a.name},' for a in given] + writer.unused()),
             digest=rule.digest[:16],
             checks=indented(8, [line for a in given for line in _checks(a)]),
-            foreach=_REDUCING_FOREACH if writer.reduces else _FOREACH,
-            fused=_TOTALS_FUSED if writer.totals else _REDUCING_FUSED if writer.reduces else _FUSED,
-            fused_raises=_TOTALS_FUSED_RAISES if writer.totals else _FUSED_RAISES,
-            fused_check=indented(8, _TOTALS_FUSED_CHECK if writer.totals else _FUSED_CHECK),
+            foreach=_FOREACH_OF_TENSORS[writer.asks] if writer.reduces else _FOREACH,
+            fused=_FUSED_OF_TENSORS + " All groups or none." * bool(writer.totals) if writer.reduces else _FUSED,
             imports="".join(
-                f"import {name}\n"
-                for name in sorted(["math", *_NATIVE_IMPORTS * bool(native), *["warnings"] * writer.warns])
+                f"import {name}\n" for name in sorted(["math", *_NATIVE_IMPORTS * bool(native), "warnings"])
             ),
             inherit=indented(8, _INHERIT) + "\n" if writer.scheduled else "",
             clock=_CLOCK if writer.scheduled else "",
@@ -141,25 +137,17 @@ def _tick(group):
 
 _FOREACH = "Join small tensors and split large ones into chunks of similar size. False: one tensor at a time."
 _FUSED = "Compile the formula at the first step: as C on the CPU, else by ``torch.compile``. This needs a compiler."
-_FUSED_RAISES = "``fused=True`` is combined with ``foreach=True`` or ``differentiable=True``."
-_FUSED_CHECK = [
-    "if fused and (foreach or differentiable):",
-    '    raise RuntimeError("fused=True cannot be combined with foreach=True or differentiable=True")',
-]
 _NATIVE = """
         rows = _native.advance(rows, numbers, group["maximize"])
         if not rows:
             return
 """.lstrip("\n")
 _NATIVE_IMPORTS = ["concurrent.futures", "ctypes", "os", "shlex", "subprocess", "tempfile"]
-_REDUCING_FOREACH = "Compute the norms of all tensors at once. False: one tensor at a time."
-_REDUCING_FUSED = "Compile the formula at the first step, which takes up to a minute and needs a C++ compiler."
-_TOTALS_FUSED = "Not available for formulas with values over all tensors."
-_TOTALS_FUSED_RAISES = "``fused`` is true."
-_TOTALS_FUSED_CHECK = [
-    "if fused:",
-    '    raise RuntimeError("fused=True is not available: the formula has values over all tensors")',
-]
+_FOREACH_OF_TENSORS = {
+    True: "Compute the norms of all tensors at once. False: one tensor at a time.",
+    False: "Changes nothing: the formula takes one tensor at a time.",
+}
+_FUSED_OF_TENSORS = "Compile the formula at the first step, which takes up to a minute."
 
 
 def _checks(argument: Argument) -> list[str]:
@@ -187,8 +175,11 @@ class _Writer:
     def __init__(self, rule: UpdateRule, given: list[Argument], name: str) -> None:
         self.program: Program = hoisted(lower(rule, expand=False, clock="clock"))
         self.reduces = self.program.reduces
-        self.totals = any(a.reduction is not None and a.reduction.gives is Kind.RUN for a in self.program.body)
         self.orthogonal = any(a.reduction is not None and a.reduction.name == "orth" for a in self.program.body)
+        groups = [group for group in rounds(self.program) if group[0].reduction is not None]
+        self.totals = sum(a.reduction is not None and a.reduction.gives is Kind.RUN for a, *_ in groups)
+        asks = {a.reduction.name for group in groups for a in group if a.reduction is not None} - {*LOCAL}
+        self.asks, self.sums = bool(asks), bool(asks - {*_NORMS})
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.needs_loss = self.program.uses("loss")
@@ -196,7 +187,6 @@ class _Writer:
         self.branches = None if self.averaging else branches_of(self.program)
         self.timed = self.program.uses("t") or (self.averaging is not None and self.averaging.timed)
         self.scheduled = self.program.uses("clock")
-        self.warns = self.scheduled or not self.totals
         off = off_statement(rule, "clock" if self.scheduled else "")
         self.off = ["if not schedule:", f"    {off}"] if off else []
         self.decays = "wd" not in rule.values  # in addition to the formula
@@ -242,45 +232,76 @@ class _Writer:
                 f"        for {batch} in self._batches(group{', loss' * self.needs_loss}):",
                 f"            _advance_all(rows, {call}, group)",
             ]
+        ask = ["running = []"] if self.asks else []
         return [
             *check,
             'differentiable = all(group["differentiable"] for group in self.param_groups)',
-            'foreach = all(group["foreach"] is not False for group in self.param_groups) and not differentiable',
+            *(_FOREACH_OF_ALL if self.asks else []),
+            *(_FUSED_OF_ALL if self.totals else []),
             "with torch.set_grad_enabled(differentiable):",
-            "    running = []",
+            *(f"    {line}" for line in ask),
             "    for group in self.param_groups:",
             *(["        _tick(group)"] if self.scheduled else []),
             f"        for {batch} in self._batches(group{', loss' * self.needs_loss}):",
             f"            numbers = {call}",
-            *self._compiled(),
-            '            if not (group["capturable"] or group["differentiable"]):',
-            "                numbers = [float(x) for x in numbers]",
-            *self._started(),
+            *indented(12, self._advanced()).splitlines(),
+            *indented(4, self._answered()).splitlines(),
         ]
 
-    def _compiled(self) -> list[str]:
-        """The statements that run the formula compiled, where that is wanted."""
-        if self.totals:
-            return []
-        return [
-            '            if group["fused"]:',
-            "                for row in rows:",
-            '                    _advance_fused(row, numbers, group["maximize"])',
-            "                continue",
+    def _advanced(self) -> list[str]:
+        """The statements that start the formula on the rows of a batch."""
+        floats = [
+            'if not (group["capturable"] or group["differentiable"]):',
+            "    numbers = [float(x) for x in numbers]",
         ]
-
-    def _started(self) -> list[str]:
-        """The statements that run the formula on the rows of all batches."""
         if self.totals:
             return [
-                '            running += [_advance(*row, numbers, group["maximize"]) for row in rows]',
-                "    _run(running, foreach)",
+                "if fused:",
+                "    numbers = _stacked(numbers, rows[0][0])",
+                f"el{floats[0]}",
+                floats[1],
+                'running += [advance(*row, numbers, group["maximize"]) for row in rows]',
             ]
+        compiled = ['if group["fused"]:', '    rows = _advance_fused(rows, numbers, group["maximize"])', *floats]
+        if not self.asks:
+            return [*compiled, "for row in rows:", '    _advance(*row, numbers, group["maximize"])']
         return [
-            '            running += [(row[0].numel(), _advance(*row, numbers, group["maximize"])) for row in rows]',
-            "    for chunk in _chunks(running):",
-            "        _run(chunk, foreach)",
+            *compiled,
+            'running += [(row[0].numel(), _advance(*row, numbers, group["maximize"])) for row in rows]',
         ]
+
+    def _answered(self) -> list[str]:
+        """The statements that answer what the formula yields."""
+        if self.totals:
+            return ["_run(running, foreach)"]
+        return ["for chunk in _chunks(running):", "    _run(chunk, foreach)"] if self.asks else []
+
+    def driver(self) -> dict[str, str]:
+        """The parts of the code that runs a formula with values per tensor."""
+        parts = {
+            "side_by_side": "",
+            "orthogonal": _POLAR if self.orthogonal else "",
+            "fused": Template(_template("torch_compiled.txt")).substitute(self._fused()),
+        }
+        if self.asks:
+            parts["side_by_side"] = Template(_template("torch_side_by_side.txt")).substitute(
+                asks=(_ASKS_SUMS if self.sums else _ASKS_NORMS) + _ASKS_TOTALS * bool(self.totals),
+                add_up=_ADD_UP if self.totals else "",
+                chunks="" if self.totals else _CHUNKS,
+                **(_ANSWERS_WITH_SUMS if self.sums else _ANSWERS),
+            ) + (_SUM if self.sums else "")
+        return parts
+
+    def _fused(self) -> dict[str, str]:
+        """The parts of the code for ``fused=True``."""
+        if not self.totals:
+            function = "_advance_alone" if self.asks else "_advance"
+            advance = _FUSED_ROWS.substitute(function=function)
+            return {"advance": advance, "define": _ALONE if self.asks else "", "functions": function}
+        # A function for each number of totals that are known, since PyTorch limits the kernels of one function.
+        stages = [f"    lambda *arguments: _advance_to({i}, *arguments)," for i in range(self.totals + 1)]
+        define = _TO_TOTAL.substitute(rounds=self.totals, stages="\n".join(stages))
+        return {"advance": _FUSED_TOTALS, "define": define, "functions": "*_stages"}
 
     def collect(self) -> list[str]:
         """The method that groups parameters, gradients and states."""
@@ -425,11 +446,10 @@ class _Writer:
         lines += self._inputs()
         lines += self._body()
         lines.append("p.sub_(lr * (phi + weight_decay * w))" if self.decays else "p.sub_(lr * phi)")
-        if self.reduces and not any("yield" in line for line in lines):
-            lines.append("yield ()  # no norms are needed")
         states = "".join(f", {name}" for name in self.states)
         what = "one parameter" + (" and its state" if self.states else "") + ("s" if len(self.states) > 1 else "")
-        how = "in place; see ``_run`` for what it yields" if self.reduces else "elementwise and in place"
+        how = "in place; see ``_run`` for what it yields" if self.asks else "in place"
+        how = how if self.reduces else f"elementwise and {how}"
         helped = helpers(self.program, self._printer([]), _ORTH)
         return [
             f"def _advance(p, g{states}{', loss' * self.needs_loss}, numbers, maximize):",
@@ -535,39 +555,54 @@ class _Writer:
 
 def _reduced(group: Sequence[Assignment]) -> list[str]:
     """The statements for reductions that can be computed together."""
-    lines: list[str] = []
-    norms = [a for a in group if a.reduction and a.reduction.name in NORMS]
-    first: dict[str, str] = {}  # each tensor once, for its norm and its rms
-    for a in sorted(norms, key=lambda a: a.reduction.name == "rms"):  # type: ignore[union-attr]
-        first.setdefault(a.value.args[0].name, a.name)
-    if norms:
-        tensors = _tuple([*first])
-        lines += listed("", [*first.values()], " = yield " + (f"({tensors})" if len(first) == 1 else tensors))
-        lines += [f"{a.name} = {first[a.value.args[0].name]}" for a in norms if a.name not in first.values()]
-    return lines + reductions(group, _OWN, _TOTALS, "torch.stack")
+    asks: dict[str, str] = {}  # each once, for a tensor's norm and its rms
+    order = [*_NORMS, *(a.reduction.name for a in group if a.reduction is not None)]
+    for a in sorted(group, key=lambda a: order.index(a.reduction.name if a.reduction else "")):
+        if ask := _ask(a):
+            asks.setdefault(ask, a.name)
+    asked = f"({_tuple([*asks])})" if len(asks) == 1 else _tuple([*asks])
+    lines = listed("", [*asks.values()], f" = yield {asked}") if asks else []
+    for a in group:
+        if a.reduction is not None and (ask := _ask(a)):
+            value = asks[ask] + _DIVIDED.get(a.reduction.name, "").format(x=a.value.args[0].name)
+            lines += [f"{a.name} = {value}"] if value != a.name else []
+    return lines + reductions(group, _OWN, _TOTALS, ("[", "]"))
 
+
+def _ask(a: Assignment) -> str:
+    """What the formula yields for the reduction over one tensor; empty if it needs no answer."""
+    arguments = [x.name for x in a.value.args]
+    if a.reduction is None or a.reduction.gives is Kind.RUN or a.reduction.name in LOCAL:
+        return ""
+    return arguments[0] if a.reduction.name in _NORMS else f"({_tuple(arguments)})"
+
+
+_NORMS = ("norm", "rms")
+_DIVIDED = {"rms": " / max({x}.numel(), 1) ** 0.5", "mean": " / max({x}.numel(), 1)"}
+"""By what the answers for reductions over one tensor are divided."""
 
 _IS = {"matrices": "p.dim() > 1", "vectors": "p.dim() < 2"}
 """Whether a tensor is of the kind."""
 
-_TOGETHER = {
-    "asks": "A tuple of tensors asks for their norms, a vector for its sum over all parameters.",
-    "answers": """
-        if isinstance(asked[0], tuple):
-            answers = _norms(asked, foreach)
-        else:
-            total = torch.stack([x.to(asked[0]) for x in asked]).sum(0)
-            answers = [total.to(x) for x in asked]
-""".strip("\n"),
-    "chunks": "",
-    "fused": "",
-}
-"""The driver of a formula with values of the run: all parameters meet."""
+_FOREACH_OF_ALL = ['foreach = all(group["foreach"] is not False for group in self.param_groups) and not differentiable']
+_FUSED_OF_ALL = [
+    'sharded = any(hasattr(p, "to_local") for group in self.param_groups for p in group["params"])',
+    'fused = all(group["fused"] for group in self.param_groups) and not sharded',
+    "advance = _advance_fused if fused else _advance",
+]
 
-_IN_CHUNKS = {
-    "asks": "A tuple of tensors asks for their norms.",
-    "answers": "        answers = _norms(asked, foreach)",
-    "chunks": '''
+_ASKS_NORMS = "    A tuple asks for its tensors' norms."
+_ASKS_SUMS = "    A tuple asks for its tensors' norms and, where it holds a tuple, for the sum of that one's product."
+_ASKS_TOTALS = """
+    A list asks for sums over all parameters.
+""".rstrip("\n")
+_ADD_UP = """
+        if isinstance(asked[0], list):
+            parts = [torch.stack(row) for row in answers]
+            total = torch.stack([x.to(parts[0]) for x in parts]).sum(0)
+            answers = [total.to(x) for x in parts]
+""".strip("\n")
+_CHUNKS = '''
 def _chunks(running, size=2**20):
     """Yield formulas on parameters of about ``size`` elements together, which bounds the memory of a step."""
     chunk, count = [], 0
@@ -581,42 +616,97 @@ def _chunks(running, size=2**20):
         yield chunk
 
 
-'''.lstrip("\n"),
-    "fused": '''
+'''.lstrip("\n")
+_ANSWERS = {
+    "tensor": "x",
+    "answers": """
+        answers = torch._foreach_norm(asks) if foreach and asks else [torch.linalg.vector_norm(x) for x in asks]
+""".strip("\n"),
+    "sum": "(x * x).sum()",
+    "answer": "[x.sqrt() for x in sums]",
+}
+_ANSWERS_WITH_SUMS = {
+    "tensor": "x[0] if isinstance(x, tuple) else x",
+    "answers": """
+        tensors = [x for x in asks if torch.is_tensor(x)]
+        norms = torch._foreach_norm(tensors) if foreach and tensors else map(torch.linalg.vector_norm, tensors)
+        norms = iter(norms)
+        answers = [_sum(x) if isinstance(x, tuple) else next(norms) for x in asks]
+""".strip("\n"),
+    "sum": "_sum(x if isinstance(x, tuple) else (x, x))",
+    "answer": "[x if isinstance(ask, tuple) else x.sqrt() for ask, x in zip(asks, sums)]",
+}
+_SUM = '''
+
+def _sum(factors):
+    """Return the sum of the product of one or two tensors."""
+    return (factors[0] * factors[1] if len(factors) > 1 else factors[0]).sum()
+'''
+
+_FUSED_ROWS = Template(
+    '''
 
 
-def _advance_fused(row, numbers, maximize):
-    """Run the formula on one parameter, compiled or, if that fails, uncompiled after one warning."""
-    global _kernel
-    p = row[0]
-    numbers = torch.stack([torch.as_tensor(x, dtype=_precision(p), device=p.device) for x in numbers])
-    if hasattr(p, "to_local"):
-        return _advance_alone(*row, numbers, maximize)
-    row = [(x if torch.is_tensor(x) else torch.as_tensor(x, dtype=torch.float64)).detach() for x in row]
-    if p.dim() > 2 and p.numel() and all(x.is_contiguous() for x in row):
-        row = [x.flatten(1) if x.shape == p.shape else x for x in row]  # a view: as a matrix
-    if min(row[0].shape, default=1) < 2:  # small, and would be compiled for this size alone
-        return _advance_alone(*row, numbers, maximize)
-    try:
-        _kernel = _kernel or torch.compile(_advance_alone, dynamic=True)
-        _kernel(*row, numbers, maximize)
-    except RuntimeError as error:
-        warnings.warn(f"fused=True continues without a compiled kernel: {error}", stacklevel=2)
-        _kernel = _advance_alone
-        _kernel(*row, numbers, maximize)
+def _advance_fused(rows, numbers, maximize):
+    """Run the formula compiled; return the rows of DTensors, for which it is not."""
+    numbers = _stacked(numbers, rows[0][0])
+    for row in rows:
+        if not hasattr(row[0], "to_local"):
+            _compiled($function, row, numbers, maximize)
+    return [row for row in rows if hasattr(row[0], "to_local")]
+'''.rstrip("\n")
+)
+_FUSED_TOTALS = '''
 
+
+def _advance_fused(*arguments):
+    """Run the formula on one parameter, compiled; yield its part of each list of sums over all parameters."""
+    *row, numbers, maximize = arguments
+    *first, last = _stages
+    totals = []
+    for stage in first:
+        totals.append((yield [(x,) for x in _compiled(stage, row, numbers, maximize, *totals)]))
+    _compiled(last, row, numbers, maximize, *totals)
+'''.rstrip("\n")
+_ALONE = '''
 
 def _advance_alone(*arguments):
     """Run the formula on one parameter."""
     code = _advance(*arguments)
     asked = _send(code, None)
     while asked is not None:
-        asked = _send(code, *_norms([asked], foreach=False))
+        asked = _send(code, *_answers([asked], foreach=False))
+
+'''
+_TO_TOTAL = Template(
+    '''
+
+def _advance_to(count, *arguments):
+    """Run the formula on one parameter, with ``count`` totals as last arguments.
+
+    If it asks for another, return this parameter's part of it, and change nothing.
+    """
+    arguments, totals = arguments[: len(arguments) - count], iter(arguments[len(arguments) - count :])
+    if count < $rounds:
+        arguments = [x.clone() if torch.is_tensor(x) else x for x in arguments]
+    code = _advance(*arguments)
+    asked = _send(code, None)
+    while asked is not None:
+        (answer,) = _answers([asked], foreach=False)
+        if isinstance(asked, list):
+            total = next(totals, None)
+            if total is None:
+                return answer
+            answer = total
+        asked = _send(code, answer)
 
 
-_kernel = None  # compiled at the first call'''.lstrip(),
-}
-"""The driver of any other formula with values per tensor."""
+_stages = [  # a function for each number of totals: PyTorch limits the kernels of one
+$stages
+]
+
+'''
+)
 
 _ORTH = {
     "count": "x.numel()",
@@ -636,7 +726,7 @@ def _polar(x):
     """Return ``_orth`` of a tensor, in its own precision under autocast; of a DTensor, this process's part of it."""
     kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
     with torch.autocast(kind, enabled=False):
-        factor = _orth(_whole(x))
+        factor = _orth(x.full_tensor() if hasattr(x, "to_local") else x)
     if not hasattr(x, "to_local"):
         return factor
     from torch.distributed.tensor import DTensor, Replicate
@@ -648,22 +738,19 @@ def _polar(x):
 _OWN = {
     "orth": "_polar({x})",
     **{mask: f"{{x}} if {test} else torch.zeros_like({{x}})" for mask, test in _IS.items()},
-    "rms": "{name} / max({x}.numel(), 1) ** 0.5",
-    "mean": "_whole({x}.sum()) / max({x}.numel(), 1)",
-    "dot": "_whole(({x} * {y}).sum())",
 }
 _TOTALS = {
-    "all_dot": ("{0}", ("_whole(({x} * {y}).sum())",)),
+    "all_dot": ("{0}", ("({x}, {y})",)),
     "all_rms": (
         "torch.sqrt({0} / torch.clamp({1}, min=1))",
-        ("_whole(({x} * {x}).sum())", "_whole(torch.ones_like({x}).sum())"),
+        ("({x}, {x})", "(torch.full((), {x}.numel(), dtype={x}.dtype, device={x}.device),)"),
     ),
     "gmean": (
         "torch.exp({0} / torch.clamp({1}, min=1)) * ({1} > 0)",
-        ("torch.log(torch.where({x} > 0, {x}, 1))", "({x} > 0).to({x}.dtype)"),
+        ("(torch.log(torch.where({x} > 0, {x}, 1)),)", "(({x} > 0).to({x}.dtype),)"),
     ),
 }
-"""See :func:`~sol_export.source.reductions`; norms, which ``rms`` divides, come from one call for all tensors."""
+"""See :func:`~sol_export.source.reductions`; norms and other sums are yielded, and answered for all tensors at once."""
 
 
 def _recurrence(
