@@ -105,7 +105,7 @@ def test_every_study_is_there_and_every_json_can_be_reported(results, tmp_path):
     from sol_learner.report import report_page
 
     studies = {path.stem for path in (ROOT / "studies").glob("*.py")}
-    assert {"table2", "table3", "table4", "figure5", "figure6", "attack", "graph", "table6", "bert"} <= studies
+    assert {"table2", "table3", "table4", "figure5", "figure6", "attack", "table6", "bert"} <= studies
     for path in (ROOT / "studies").glob("*.json"):
         record = json.loads(path.read_text())
         if path.name != "paper.json":
