@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -313,6 +314,35 @@ def test_leading_axes_are_runs_of_their_own(rule):
     sizes = {Kind.TENSOR: len(LAYOUT.sizes), Kind.COORDINATE: COUNT}
     for name in rule.states:
         assert state[name].shape == (2, 3, sizes[rule.vocabulary.recurrences[name].kind])
+
+
+@pytest.mark.parametrize("lead", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("rule", [*RULES, *ZOO.values()], ids=[*TEXTS, *ZOO])
+def test_large_arrays_are_computed_in_pieces(rule, lead, monkeypatch):
+    torch = pytest.importorskip("torch")
+    layout = Layout(((2, 3), (0, 4), (9,), (), (3, 2, 2), (0,)))
+    rule = rule.with_horizon(STEPS) if rule.needs_horizon else rule
+    generator = torch.Generator().manual_seed(0)
+    shape = (STEPS, *lead, sum(layout.sizes))
+    g, w = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    loss = torch.rand((STEPS, *lead), generator=generator, dtype=torch.float64) if lead else 0.5
+    values = {"lr": torch.rand((lead[0], 1, 1), generator=generator, dtype=torch.float64)} if lead else {}
+    found = []
+    for large in (None, 1):
+        if large is not None:
+            monkeypatch.setattr("sol_symbols.evaluation.LARGE", large)
+            monkeypatch.setattr("sol_symbols.evaluation.PIECE", 4 * math.prod(lead))
+            monkeypatch.delattr("sol_symbols.evaluation.Evaluator._whole")
+        phi = evaluator(rule, torch, hoist=True, layout=layout)
+        phi.values.update(values)
+        state = phi.init(w[0])
+        for t in range(STEPS):
+            value, state = phi(g[t], state, w[t], t + 1, loss[t] if lead else loss)
+        found.append((value, state))
+    (value, state), (ours, our_state) = found
+    torch.testing.assert_close(ours, value.expand_as(ours), rtol=1e-11, atol=1e-13)
+    for name in state:
+        torch.testing.assert_close(our_state[name], state[name].expand_as(our_state[name]), rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if "orth(" not in str(rule)], ids=str)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +39,11 @@ from sol_symbols.vocabulary import Vocabulary
 __all__ = ["Evaluator", "array_function", "feature_evaluator"]
 
 State = dict[str, Any]
+
+PIECE = 2**15
+"""Size of the pieces in which large PyTorch arrays are computed, so that intermediate values stay in the cache."""
+LARGE = 2**21
+"""Number of coordinates from which on an array is large."""
 
 
 def _scalar_functions() -> dict[str, Any]:
@@ -155,9 +161,17 @@ class _Tensors:
         kept = [p if vectors == (len(shape) < 2) else self._xp.zeros_like(p) for p, shape in zip(parts, shapes)]
         return self._xp.concatenate(kept, -1) if kept else x
 
-    def reduce(self, reduction: Reduction, values: tuple[Any, ...]) -> Any:
-        """The value of a reduction."""
-        xp, name, x = self._xp, reduction.name, values[0]
+    def part(self, reduction: Reduction | None, factors: Sequence[Any]) -> Any:
+        """The sum over coordinates that a reduction is a function of, [...], from one tensor or a piece of one."""
+        assert reduction is not None
+        product = _wide(factors[0], self._xp)
+        if reduction.name != "mean":
+            product = product * _wide(factors[-1], self._xp)
+        return self._xp.sum(product) if self._layout is None else self._xp.sum(product, -1)
+
+    def reduce(self, reduction: Reduction, values: Sequence[Any], g: Any, total: Any = None) -> Any:
+        """The value of a reduction of arrays like ``g``; ``total`` is the sum of :meth:`part` if it is known."""
+        xp, name, x = self._xp, reduction.name, g if total is not None else values[0]
         if name == "gmean":
             one = xp.ones_like(x)
             kept = x > 0
@@ -170,8 +184,8 @@ class _Tensors:
         if name in ("matrices", "vectors"):
             return self.only(x, vectors=name == "vectors")
         if name == "mean":
-            return self.sum(x) / self.counts(x)
-        squares = self.sum(_wide(x, xp) * _wide(values[-1], xp))
+            return (self.sum(x) if total is None else total) / self.counts(x)
+        squares = self.sum(_wide(x, xp) * _wide(values[-1], xp)) if total is None else total
         if name.startswith("all_"):
             squares = self.total(squares)
             count = max(math.prod(x.shape) if self._layout is None else sum(self._layout.sizes), 1)
@@ -215,6 +229,41 @@ def _wide(x: Any, xp: ModuleType) -> Any:
     return x.to(xp.float32) if xp.__name__ == "torch" else x.astype(xp.float32)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A statement: ``name = function(needs)``. ``spreads``: whether it has one number per coordinate by itself."""
+
+    name: str
+    needs: tuple[str, ...]
+    function: Callable[..., Any]
+    spreads: bool
+
+
+@dataclass
+class _Round:
+    """Statements between reductions, and those that follow.
+
+    Attributes:
+        small: Statements of one number or one per tensor, which come first.
+        coordinates: Those of one number per coordinate.
+        reductions: The reductions after them.
+        kept: Names among the coordinates that more than sums of the same round need.
+    """
+
+    small: list[_Step] = field(default_factory=list)
+    coordinates: list[_Step] = field(default_factory=list)
+    reductions: list[Assignment] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
+
+    @property
+    def sums(self) -> list[Assignment]:
+        """The reductions that are functions of a sum over coordinates."""
+        return [a for a in self.reductions if a.reduction is not None and a.reduction.name in _OF_SUMS]
+
+
+_OF_SUMS = ("mean", "dot", "norm", "rms", "all_dot", "all_rms")
+
+
 class Evaluator:
     """Computes the outputs of a :class:`~sol_symbols.Program` step by step, with explicit state.
 
@@ -233,9 +282,9 @@ class Evaluator:
         self._tensors = _Tensors(xp, layout) if program.reduces else None
         self._needs_loss = program.uses("loss")
         self._scalars = [(a.name, a.needs, _scalar_function(a)) for a in program.scalars]
-        self._body = [(a.name, a.needs, _function(a, xp)) for a in program.body]
         outputs = [Assignment("", value) for value in program.outputs]
         self._outputs = [(a.needs, _function(a, xp)) for a in outputs]
+        self._rounds = self._split()
         elementwise = program.elementwise
         self.varying = tuple(i for i, a in enumerate(outputs) if not elementwise.isdisjoint(a.needs))
 
@@ -284,45 +333,133 @@ class Evaluator:
         known = {**scalars, "g": g, "w": w}
         known |= {f"{name}_prev": value for name, value in state.items()}
         if self._tensors is not None:
-            return self._with_tensors(known, state, loss)
-        for name, needs, function in self._body:
-            known[name] = function(*(known[need] for need in needs))
-        outputs = []
-        for needs, function in self._outputs:
-            outputs.append(self._array(function(*(known[need] for need in needs)), g))
-        return tuple(outputs), {name: known[name] for name in state}
+            if loss is None and self._needs_loss:
+                raise RuleError("the formula uses the loss: pass that of the step")
+            known |= self._tensors.inputs(g, loss)
+        pieces = self._pieces(known)
+        spread: dict[str, Any] = {}  # values of tensors, one number per coordinate
+        for part in self._rounds:
+            for step in part.small:
+                known[step.name] = step.function(*(known[need] for need in step.needs))
+            sums = self._in_pieces(part, known, pieces) if pieces else self._whole(part, known, spread)
+            for a in part.reductions:
+                assert self._tensors is not None
+                assert a.reduction is not None
+                arguments = [] if a.name in sums else [self._array(known[x.name], g) for x in a.value.args]
+                known[a.name] = self._tensors.reduce(a.reduction, arguments, g, sums.get(a.name))
+        return tuple(known[name] for name in self._output_names), {name: known[name] for name in state}
 
-    def _with_tensors(self, known: dict[str, Any], state: State, loss: Any) -> tuple[tuple[Any, ...], State]:
-        """:meth:`elementwise` of a program with reductions."""
-        tensors, kinds, g = self._tensors, self.program.kinds, known["g"]
-        assert tensors is not None
-        if loss is None and self._needs_loss:
-            raise RuleError("the formula uses the loss: pass that of the step")
-        known |= tensors.inputs(g, loss)
-        spread: dict[str, Any] = {}
+    def _split(self) -> list[_Round]:
+        """The body and the outputs, split after reductions."""
+        kinds, rounds = self.program.kinds, [_Round()]
+        for a in self.program.body:
+            if a.reduction is not None:
+                rounds[-1].reductions.append(a)
+                continue
+            if rounds[-1].reductions:
+                rounds.append(_Round())
+            steps = rounds[-1].coordinates if kinds[a.name] is Kind.COORDINATE else rounds[-1].small
+            steps.append(_Step(a.name, a.needs, _function(a, self.xp), self._spreads(a.needs)))
+        if rounds[-1].reductions:
+            rounds.append(_Round())
+        for name, (needs, function) in zip(self._output_names, self._outputs):
+            rounds[-1].coordinates.append(_Step(name, needs, function, self._spreads(needs)))
+        used = {*self.program.states, *self._output_names}
+        for part in reversed(rounds):
+            own, sums = {step.name for step in part.coordinates}, part.sums
+            used |= {need for a in part.reductions for need in a.needs if a not in sums or need not in own}
+            part.kept = own & used
+            used |= {need for step in (*part.small, *part.coordinates) for need in step.needs}
+        return rounds
+
+    @property
+    def _output_names(self) -> list[str]:
+        return [f"output {i}" for i in range(len(self.program.outputs))]
+
+    def _value(self, step: _Step, arguments: Iterable[Any], g: Any) -> Any:
+        """What a statement gives for coordinates."""
+        value = step.function(*arguments)
+        if step.name.startswith("output "):
+            value = self._array(value, g)
+        return value if step.spreads or self._tensors is None else value + self.xp.zeros_like(g)
+
+    def _whole(self, part: _Round, known: dict[str, Any], spread: dict[str, Any]) -> dict[str, Any]:
+        """Compute a round's statements of coordinates; returns no sums."""
+        kinds = self.program.kinds
 
         def at_coordinates(name: str) -> Any:
-            if kinds.get(name) is not Kind.TENSOR:
+            if self._tensors is None or kinds.get(name) is not Kind.TENSOR:
                 return known[name]
             if name not in spread:
-                spread[name] = tensors.expand(known[name], kinds[name])
+                spread[name] = self._tensors.expand(known[name], kinds[name])
             return spread[name]
 
-        for assignment, (name, needs, function) in zip(self.program.body, self._body):
-            reduction = assignment.reduction
-            if reduction is not None:
-                arguments = tuple(self._array(known[x.name], g) for x in assignment.value.args)
-                known[name] = tensors.reduce(reduction, arguments)
-            elif kinds[name] is Kind.COORDINATE:
-                value = function(*map(at_coordinates, needs))
-                known[name] = value if self._spreads(needs) else value + self.xp.zeros_like(g)
-            else:
-                known[name] = function(*(known[need] for need in needs))
-        outputs = []
-        for needs, function in self._outputs:
-            value = self._array(function(*map(at_coordinates, needs)), g)
-            outputs.append(value if self._spreads(needs) else value + self.xp.zeros_like(g))
-        return tuple(outputs), {name: known[name] for name in state}
+        for step in part.coordinates:
+            known[step.name] = self._value(step, map(at_coordinates, step.needs), known["g"])
+        return {}
+
+    def _in_pieces(self, part: _Round, known: dict[str, Any], pieces: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
+        """The same piece by piece; returns the sums over the coordinates of each tensor by the reductions' names."""
+        kinds, g, size = self.program.kinds, known["g"], known["g"].shape[-1]
+        own = {step.name for step in part.coordinates}
+        needs = [*(step.needs for step in part.coordinates), *(a.needs for a in part.sums)]
+        needed = {*itertools.chain(*needs)} - own
+        by_tensor = {name for name in needed if self.layout is not None and kinds.get(name) is Kind.TENSOR}
+        long = {name for name in needed - by_tensor if getattr(known[name], "shape", ())[-1:] == (size,)}
+        kept: dict[str, Any] = {}
+        sums: dict[str, dict[int, Any]] = {a.name: {} for a in part.sums}  # by tensor; empty ones are absent
+        for tensor, start, end in pieces:
+            piece = g[..., start:end]
+            here = {name: known[name] for name in needed}
+            here |= {name: known[name][..., tensor : tensor + 1] for name in by_tensor}
+            here |= {name: known[name][..., start:end] for name in long}
+            for step in part.coordinates:
+                here[step.name] = self._value(step, (here[need] for need in step.needs), piece)
+            for name in part.kept:
+                value = self._spread_out(here[name], piece)
+                if name not in kept:
+                    kept[name] = value.new_empty((*value.shape[:-1], size))
+                kept[name][..., start:end] = value
+            for a in part.sums:
+                assert self._tensors is not None
+                factors = [self._spread_out(here[x.name], piece) for x in a.value.args]
+                total = self._tensors.part(a.reduction, factors)
+                sums[a.name][tensor] = sums[a.name][tensor] + total if tensor in sums[a.name] else total
+        known |= kept
+        if self.layout is None:
+            return {name: totals[0] for name, totals in sums.items()}
+        zero = {name: self.xp.zeros_like(next(iter(totals.values()))) for name, totals in sums.items()}
+        tensors = range(len(self.layout.sizes))
+        return {name: self.xp.stack([totals.get(i, zero[name]) for i in tensors], -1) for name, totals in sums.items()}
+
+    def _spread_out(self, value: Any, piece: Any) -> Any:
+        """``value`` with one number for each coordinate of ``piece``."""
+        whole = getattr(value, "shape", ())[-1:] == piece.shape[-1:]
+        return value if whole else value + self.xp.zeros_like(piece)
+
+    def _pieces(self, known: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+        """The tensor, start and end of each piece of the last axis; empty if it is not worth it, or not possible."""
+        xp, g = self.xp, known["g"]
+        if (
+            xp.__name__ != "torch"
+            or type(g) is not xp.Tensor
+            or g.device.type != "cpu"
+            or g.ndim < 1
+            or g.shape[-1] < LARGE
+        ):
+            return []
+        arrays = [value for value in known.values() if isinstance(value, xp.Tensor)]
+        if any(x.requires_grad or xp._C._functorch.is_functorch_wrapped_tensor(x) for x in arrays):
+            return []
+        runs = g.numel() // g.shape[-1]
+        length = max(PIECE * xp.get_num_threads() // runs, 1)
+        ends = (g.shape[-1],) if self.layout is None else self.layout.ends
+        starts = (0, *ends)
+        return [
+            (tensor, start, min(start + length, end))
+            for tensor, end in enumerate(ends)
+            for start in range(starts[tensor], end, length)
+        ]
 
     def _spreads(self, needs: Sequence[str]) -> bool:
         """Whether a value of these names has one number per coordinate, or is a number without any name of an array."""

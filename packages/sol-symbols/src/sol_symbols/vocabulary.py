@@ -168,6 +168,7 @@ class Recurrence:
         if isinstance(self.init, bool) or not isinstance(self.init, int | float):
             raise RuleError(f"{start} must be an int or a float, got {quoted(self.init)}")
         finite(start, as_float(start, self.init))
+        object.__setattr__(self, "init", self.init + 0)  # -0.0 is 0
         if not isinstance(self.kind, Kind):
             known = ", ".join(f"Kind.{kind.name}" for kind in Kind)
             raise RuleError(f"the kind of state {quoted(self.name)} must be one of {known}, got {quoted(self.kind)}")

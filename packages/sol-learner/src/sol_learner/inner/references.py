@@ -177,9 +177,14 @@ def _factors(
     return (own / (TOLERANCE * level)).nan_to_num(nan=MOST).clamp(1.0, MOST)
 
 
-def _objectives(key: Key, rule: UpdateRule, *options: Any) -> Tensor:
-    """Objective of a rule on a reference, [C]; options are ``lr``, ``values``, ``clock``."""
+def _objectives(
+    key: Key,
+    rule: UpdateRule,
+    lr: Value | None = None,
+    values: Mapping[str, Value] | None = None,
+    clock: Clock | None = None,
+) -> Tensor:
+    """Objective of a rule on a reference, [C]."""
     seed, stream, number, horizon, weight = key
-    lr, values, clock = options or (None, None, None)
     task = _reference(seed, stream, number, horizon)
     return run_rule(task, rule, seed, stream, [number], lr, values, clock=clock).objective(weight)[:, 0]
