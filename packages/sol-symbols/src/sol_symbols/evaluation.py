@@ -42,7 +42,7 @@ State = dict[str, Any]
 
 PIECE = 2**15
 """Size of the pieces in which large PyTorch arrays are computed, so that intermediate values stay in the cache."""
-LARGE = 2**21
+LARGE = 2**20
 """Number of coordinates from which on an array is large."""
 
 
@@ -401,13 +401,13 @@ class Evaluator:
     def _in_pieces(self, part: _Round, known: dict[str, Any], pieces: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
         """The same piece by piece; returns the sums over the coordinates of each tensor by the reductions' names."""
         kinds, g, size = self.program.kinds, known["g"], known["g"].shape[-1]
-        own = {step.name for step in part.coordinates}
-        needs = [*(step.needs for step in part.coordinates), *(a.needs for a in part.sums)]
+        own, reductions = {step.name for step in part.coordinates}, part.sums
+        needs = [*(step.needs for step in part.coordinates), *(a.needs for a in reductions)]
         needed = {*itertools.chain(*needs)} - own
         by_tensor = {name for name in needed if self.layout is not None and kinds.get(name) is Kind.TENSOR}
         long = {name for name in needed - by_tensor if getattr(known[name], "shape", ())[-1:] == (size,)}
         kept: dict[str, Any] = {}
-        sums: dict[str, dict[int, Any]] = {a.name: {} for a in part.sums}  # by tensor; empty ones are absent
+        sums: dict[str, dict[int, Any]] = {a.name: {} for a in reductions}  # by tensor; empty ones are absent
         for tensor, start, end in pieces:
             piece = g[..., start:end]
             here = {name: known[name] for name in needed}
@@ -420,7 +420,7 @@ class Evaluator:
                 if name not in kept:
                     kept[name] = value.new_empty((*value.shape[:-1], size))
                 kept[name][..., start:end] = value
-            for a in part.sums:
+            for a in reductions:
                 assert self._tensors is not None
                 factors = [self._spread_out(here[x.name], piece) for x in a.value.args]
                 total = self._tensors.part(a.reduction, factors)
