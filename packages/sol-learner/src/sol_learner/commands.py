@@ -386,8 +386,15 @@ class Distil:
         return 130 if clock.cancelled else 0
 
 
+FURTHER = 6
+"""How many rates beyond five :class:`Tune` may try."""
+
+
 class Tune:
     """Choose a rule's learning rate for a task: five multiples of its own, one training each.
+
+    Where the best of them is at an end, or none trains, up to six further ones follow: a network that was trained
+    before needs far smaller rates than a fresh one.
 
     RULE is a zoo name, such as sol-general, a run folder, a rule file or a formula with a learning rate.
     """
@@ -415,7 +422,7 @@ class Tune:
         task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
         require_task(task)
         task = with_horizon(task, arguments.steps) if arguments.steps else task
-        measured = choose_learning_rate(task, rule, arguments.seed, episodes=arguments.seeds)
+        measured = choose_learning_rate(task, rule, arguments.seed, episodes=arguments.seeds, further=FURTHER)
         rate = measured[0][0]
         for lr, loss in sorted(measured):
             print(f"lr {lr:<10g} objective {loss:.4f}" + (" *" if lr == rate else ""))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sol_learner import Clock, Learner, compare, learn
-from sol_learner.inner import Optimizees, obstacle, run_rule, tune_learning_rate
-from sol_learner.inner.episodes import learning_rates
+from sol_learner.inner import Optimizees, choose_learning_rate, obstacle, run_rule, tune_learning_rate
+from sol_learner.inner.episodes import Outcome, learning_rates
 from sol_learner.runtime import Interrupted
 from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
 from sol_learner.testing import check_task
@@ -504,6 +504,31 @@ def test_tuning_brackets_the_optimum_wherever_it_lies(task, scale):
     assert rates[0] < best < rates[-1]
     assert len(rates) >= 13
     assert 0.05 < best * scale < 5
+
+
+@pytest.mark.parametrize(
+    ("own", "lowest", "highest"),
+    [(1.0, 0.25, 4.0), (0.02, 0.005, 1.28), (100.0, 25.0 / 4**4, 400.0)],
+    ids=["near", "too small", "too large"],
+)
+def test_further_rates_are_tried_beyond_the_best_at_an_end(make_task, own, lowest, highest):
+    """Where the loss after training is (log(rate/0.6))^2, and 1 (as at the start) from a rate of 4 on."""
+
+    def measure(task, rule, seed, stream, episodes, rates, **_):
+        losses = torch.where(rates < 4, (rates / 0.6).log().square() / 50, torch.ones_like(rates))[:, None]
+        return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
+
+    rule = UpdateRule.parse(f"g where lr = {own}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sol_learner.inner.episodes.run_rule", measure)
+        five = choose_learning_rate(make_task(), rule)
+        measured = choose_learning_rate(make_task(), rule, further=6)
+        assert len(choose_learning_rate(make_task(), rule, further=1)) <= 6
+    assert sorted(rate for rate, _ in five) == pytest.approx([own / 4, own / 2, own, 2 * own, 4 * own])
+    rates = sorted(rate for rate, _ in measured)
+    assert (rates[0], rates[-1]) == pytest.approx((lowest, highest))
+    assert 0.3 <= measured[0][0] <= 1.2
+    assert measured[0][0] not in (rates[0], rates[-1])
 
 
 def test_tuning_says_when_nothing_trains(make_task):

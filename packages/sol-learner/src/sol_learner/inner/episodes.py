@@ -252,6 +252,10 @@ def learning_rates(center: float, factor: float, count: int) -> Tensor:
     return torch.tensor([float(f"{rate:.3g}") for rate in rates.tolist()], dtype=torch.float64)
 
 
+IDLE = 0.95
+"""A training whose objective is above this share of the first batches' loss has hardly begun."""
+
+
 def nearby_rates(rule: UpdateRule) -> Tensor:
     """The rates that are tried for a rule on a new task: a quarter, a half, one, two and four times its own.
 
@@ -284,13 +288,19 @@ def choose_learning_rate(
     episodes: int = 1,
     weight: float = 0.4,
     clock: Clock | None = None,
+    further: int = 0,
 ) -> list[tuple[float, float]]:
     """A rule's learning rate for another task: :func:`nearby_rates`, each measured on the tuning stream.
+
+    A network that was trained before needs far smaller rates than a fresh one. So where the lowest rate is the best, or
+    none trains (the loss stays above :data:`IDLE` of that of the first batches), a quarter of the lowest is tried next,
+    and so on; where the highest is the best, twice as much.
 
     Args:
         task, rule, seed, clock: As in :func:`run_rule`. The rule needs a learning rate.
         episodes: Episodes per rate; the same for every rate.
         weight: Of the training loss in the objective.
+        further: How many such rates may be tried.
 
     Returns:
         Every rate with its mean objective, the best first.
@@ -298,9 +308,16 @@ def choose_learning_rate(
     Raises:
         SolError: The rule has no learning rate, or the loss is not finite at any.
     """
-    rates = nearby_rates(rule)
-    losses = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, clock=clock).objective(weight).mean(1)
-    measured = sorted(zip(rates.tolist(), losses.tolist()), key=lambda pair: pair[1])
+    rates, found = nearby_rates(rule), dict[float, float]()
+    for left in range(further, -1, -1):
+        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, clock=clock)
+        found.update(zip(rates.tolist(), outcome.objective(weight).mean(1).tolist()))
+        best = min(found, key=lambda rate: found[rate])
+        idle = not found[best] < IDLE * float(outcome.losses[0].mean())
+        if not left or not (idle or best in (min(found), max(found))):
+            break
+        rates = torch.tensor([min(found) / 4 if idle or best == min(found) else 2 * best], dtype=torch.float64)
+    measured = sorted(found.items(), key=lambda pair: pair[1])
     if not measured[0][1] < math.inf:
         raise SolError(f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {measured}")
     return measured
