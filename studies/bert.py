@@ -31,7 +31,7 @@ LINEAR = "ld*(ad + w*wd) where wd = 0.01"
 WARMED = "min(1, 10 - 10*ld)*ld*(ad + w*wd) where wd = 0.01"
 SHARED: dict[str, Any] = {
     "adamw": [LINEAR, WARMED],
-    "adamw rates": [2e-5, 5e-5, 1e-4, 2e-4],
+    "adamw rates": [5e-5, 1e-4, 2e-4, 4e-4],
     "learned": "sol-elementwise",
     "learned rates": [2.0**power for power in range(-10, -2)],
     "tuned over": "one epoch",
