@@ -304,6 +304,16 @@ def test_rules_of_tensors_follow_the_flags(load, flags):
     assert shapes == {()}
 
 
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)], ids=str)
+def test_sums_over_all_parameters_have_the_precision_of_the_finest(load, dtypes):
+    params = [torch.nn.Parameter(torch.zeros(2, dtype=dtype)) for dtype in dtypes]
+    for p in params:
+        p.grad = torch.full((2,), 1.0 if p.dtype == torch.float32 else 1e30, dtype=p.dtype)
+    load(UpdateRule.parse("g*inv0(all_rms(g))"))(params, lr=1.0).step()
+    (fine,) = (p for p in params if p.dtype == torch.float64)
+    torch.testing.assert_close(fine.detach(), torch.full((2,), -(2**0.5), dtype=torch.float64))
+
+
 def test_rules_of_tensors_are_differentiable(load):
     start = torch.ones(3, requires_grad=True)
     p = start.clone()

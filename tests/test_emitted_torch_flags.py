@@ -134,9 +134,12 @@ def test_a_rule_of_tensors_is_compiled_for_any_shape(load, name):
     assert_same(*results)
 
 
-@pytest.mark.parametrize("name", ["lion", "lamb"])
-def test_without_a_compiler_fused_warns_once_and_goes_on(load, monkeypatch, name):
-    kind = load(ZOO[name], fresh=True)
+BRANCHING = UpdateRule.parse("(matrices(orth(m)) + vectors(ad))*all_rms(g)*all_dot(orth(g), w)")
+
+
+@pytest.mark.parametrize("rule", [ZOO["lion"], ZOO["lamb"], BRANCHING], ids=["lion", "lamb", "branching"])
+def test_without_a_compiler_fused_warns_once_and_goes_on(load, monkeypatch, rule):
+    kind = load(rule, fresh=True)
 
     def no_compiler(*_, **__):
         raise RuntimeError("no C++ compiler")

@@ -33,6 +33,7 @@ REDUCING = [
     "g*dot(g, m_prev)*inv0(all_rms(g))",
     "clip(g, all_rms(m))*max(rms(w), 0.001) + fan_in**(-0.5)*g_prev*(1 - is_vector)",
     "sign(g)*gmean(rms(g)) + all_dot(g, w) + norm(w)",
+    "g*norm(matrices(m_prev)) + m*rms(vectors(g)) + 0.1*mean(matrices(g))*g",
     "(0.3*la*inv0(rms_v) + 0.1*sign(g))*tensor_rate*exp(0.4*log_spread)*(fan_in/100)**(-0.3)*exp(-0.7*is_vector)",
     "fan_in*ld + is_vector*g",
     "all_rms(g)*rms(g)",

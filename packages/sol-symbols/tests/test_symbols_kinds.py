@@ -316,8 +316,27 @@ def test_leading_axes_are_runs_of_their_own(rule):
         assert state[name].shape == (2, 3, sizes[rule.vocabulary.recurrences[name].kind])
 
 
+COUNTED = STANDARD.extended(Recurrence("a1", "t", kind=Kind.TENSOR), Recurrence("a2", "all_rms(g)", kind=Kind.TENSOR))
+NESTED = [
+    *map(UpdateRule.parse, ("g*norm(orth(m))", "mean(matrices(g))*g + rms(vectors(m))*m", "g*all_dot(orth(g), m)")),
+    UpdateRule.parse("g*a1 + m*norm(g)*a2_prev*a2", vocabulary=COUNTED),
+]
+"""Reductions of reductions, and states per tensor whose updates are one number."""
+
+
+@pytest.mark.parametrize("rule", NESTED, ids=str)
+def test_all_libraries_have_reductions_of_reductions(rule):
+    torch = pytest.importorskip("torch")
+    g, w = data()
+    phi = evaluator(rule, torch, layout=LAYOUT)
+    state = phi.init(torch.tensor(w[0]))
+    for t in range(STEPS):
+        value, state = phi(torch.tensor(g[t]), state, torch.tensor(w[t]), t + 1)
+    np.testing.assert_allclose(value, rule.evaluate(g, w, layout=LAYOUT)[-1], rtol=1e-11, atol=1e-13)
+
+
 @pytest.mark.parametrize("lead", [(), (2, 3)], ids=str)
-@pytest.mark.parametrize("rule", [*RULES, *ZOO.values()], ids=[*TEXTS, *ZOO])
+@pytest.mark.parametrize("rule", [*RULES, *NESTED, *ZOO.values()], ids=str)
 def test_large_arrays_are_computed_in_pieces(rule, lead, monkeypatch):
     torch = pytest.importorskip("torch")
     layout = Layout(((2, 3), (0, 4), (9,), (), (3, 2, 2), (0,)))

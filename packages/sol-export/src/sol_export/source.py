@@ -188,7 +188,8 @@ def rounds(program: Program) -> list[list[Assignment]]:
         run = reduces and assignment.reduction.gives is Kind.RUN  # type: ignore[union-attr]
         last = groups[-1][-1].reduction if groups else None
         same = groups and (last is not None) == reduces
-        if same and (not reduces or (last is not None and (last.gives is Kind.RUN) == run)):
+        inner = reduces and groups and {a.name for a in groups[-1]} & {*assignment.needs}  # as in norm(orth(x))
+        if same and not inner and (not reduces or (last is not None and (last.gives is Kind.RUN) == run)):
             groups[-1].append(assignment)
         else:
             groups.append([assignment])

@@ -72,7 +72,7 @@ class TorchExporter:
             digest=rule.digest[:16],
             checks=indented(8, [line for a in given for line in _checks(a)]),
             foreach=_FOREACH_OF_TENSORS[writer.asks] if writer.reduces else _FOREACH,
-            fused=_FUSED_OF_TENSORS + " All groups or none." * bool(writer.totals) if writer.reduces else _FUSED,
+            fused=_FUSED_OF_TENSORS + _OF_ALL_GROUPS * writer.totals if writer.reduces else _FUSED,
             imports="".join(
                 f"import {name}\n" for name in sorted(["math", *_NATIVE_IMPORTS * bool(native), "warnings"])
             ),
@@ -148,6 +148,7 @@ _FOREACH_OF_TENSORS = {
     False: "Changes nothing: the formula takes one tensor at a time.",
 }
 _FUSED_OF_TENSORS = "Compile the formula at the first step, which takes up to a minute."
+_OF_ALL_GROUPS = " Needs to be true in all groups."
 
 
 def _checks(argument: Argument) -> list[str]:
@@ -177,7 +178,7 @@ class _Writer:
         self.reduces = self.program.reduces
         self.orthogonal = any(a.reduction is not None and a.reduction.name == "orth" for a in self.program.body)
         groups = [group for group in rounds(self.program) if group[0].reduction is not None]
-        self.totals = sum(a.reduction is not None and a.reduction.gives is Kind.RUN for a, *_ in groups)
+        self.totals = any(a.reduction is not None and a.reduction.gives is Kind.RUN for a, *_ in groups)
         asks = {a.reduction.name for group in groups for a in group if a.reduction is not None} - {*LOCAL}
         self.asks, self.sums = bool(asks), bool(asks - {*_NORMS})
         self.given, self.name = given, name
@@ -298,9 +299,9 @@ class _Writer:
             function = "_advance_alone" if self.asks else "_advance"
             advance = _FUSED_ROWS.substitute(function=function)
             return {"advance": advance, "define": _ALONE if self.asks else "", "functions": function}
-        # A function for each number of totals that are known, since PyTorch limits the kernels of one function.
-        stages = [f"    lambda *arguments: _advance_to({i}, *arguments)," for i in range(self.totals + 1)]
-        define = _TO_TOTAL.substitute(rounds=self.totals, stages="\n".join(stages))
+        totals = sum("totals = yield" in line for line in self._body())
+        stages = ["    lambda *arguments: _advance_to(*arguments)," for _ in range(totals + 1)]
+        define = _TO_TOTAL.substitute(totals=totals, stages="\n".join(stages))
         return {"advance": _FUSED_TOTALS, "define": define, "functions": "*_stages"}
 
     def collect(self) -> list[str]:
@@ -591,15 +592,16 @@ _FUSED_OF_ALL = [
     "advance = _advance_fused if fused else _advance",
 ]
 
-_ASKS_NORMS = "    A tuple asks for its tensors' norms."
-_ASKS_SUMS = "    A tuple asks for its tensors' norms and, where it holds a tuple, for the sum of that one's product."
+_ASKS_NORMS = "    ``yield w, g`` asks for the norms of w and g."
+_ASKS_SUMS = "    ``yield g, (g, m)`` asks for the norm of g and for the sum of g*m."
 _ASKS_TOTALS = """
-    A list asks for sums over all parameters.
+    ``yield [(g, m)]`` asks for the sum over all parameters.
 """.rstrip("\n")
 _ADD_UP = """
         if isinstance(asked[0], list):
             parts = [torch.stack(row) for row in answers]
-            total = torch.stack([x.to(parts[0]) for x in parts]).sum(0)
+            dtype = max((x.dtype for x in parts), key=lambda kind: kind.itemsize)
+            total = torch.stack([x.to(parts[0].device, dtype) for x in parts]).sum(0)
             answers = [total.to(x) for x in parts]
 """.strip("\n")
 _CHUNKS = '''
@@ -665,8 +667,8 @@ def _advance_fused(*arguments):
     *first, last = _stages
     totals = []
     for stage in first:
-        totals.append((yield [(x,) for x in _compiled(stage, row, numbers, maximize, *totals)]))
-    _compiled(last, row, numbers, maximize, *totals)
+        totals.append((yield [(x,) for x in _compiled(stage, row, numbers, maximize, totals)]))
+    _compiled(last, row, numbers, maximize, totals)
 '''.rstrip("\n")
 _ALONE = '''
 
@@ -681,27 +683,29 @@ def _advance_alone(*arguments):
 _TO_TOTAL = Template(
     '''
 
-def _advance_to(count, *arguments):
-    """Run the formula on one parameter, with ``count`` totals as last arguments.
+def _advance_to(*arguments):
+    """Run the formula on one parameter, with those sums over all parameters that are known, in order, as last argument.
 
-    If it asks for another, return this parameter's part of it, and change nothing.
+    Unless these are all, change nothing, and return this parameter's part of the next ones.
     """
-    arguments, totals = arguments[: len(arguments) - count], iter(arguments[len(arguments) - count :])
-    if count < $rounds:
+    *arguments, totals = arguments
+    known = len(totals)
+    if known < $totals:
         arguments = [x.clone() if torch.is_tensor(x) else x for x in arguments]
-    code = _advance(*arguments)
+    code, given = _advance(*arguments), 0
     asked = _send(code, None)
     while asked is not None:
-        (answer,) = _answers([asked], foreach=False)
-        if isinstance(asked, list):
-            total = next(totals, None)
-            if total is None:
+        if isinstance(asked, list) and given < known:
+            answer, given = totals[given], given + 1
+        else:
+            (answer,) = _answers([asked], foreach=False)
+            if isinstance(asked, list):
                 return answer
-            answer = total
         asked = _send(code, answer)
 
 
-_stages = [  # a function for each number of totals: PyTorch limits the kernels of one
+# Each begins with the formula anew, with one more of the sums. One function would have too many kernels for PyTorch.
+_stages = [
 $stages
 ]
 

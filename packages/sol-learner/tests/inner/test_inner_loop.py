@@ -531,6 +531,16 @@ def test_further_rates_are_tried_beyond_the_best_at_an_end(make_task, own, lowes
     assert measured[0][0] not in (rates[0], rates[-1])
 
 
+def test_further_rates_go_up_where_all_are_far_too_small(make_task, monkeypatch):
+    def measure(task, rule, seed, stream, episodes, rates, **_):
+        losses = (-rates).exp()[:, None]
+        return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
+
+    monkeypatch.setattr("sol_learner.inner.episodes.run_rule", measure)
+    measured = choose_learning_rate(make_task(), UpdateRule.parse("g where lr = 0.0001"), further=6)
+    assert measured[0][0] == pytest.approx(0.0004 * 2**6)
+
+
 def test_tuning_says_when_nothing_trains(make_task):
     task = make_task()
     task.loss = lambda model, batch: (model(batch[0]) * float("nan")).mean()

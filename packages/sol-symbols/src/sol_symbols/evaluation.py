@@ -93,18 +93,18 @@ class _Tensors:
         """The inputs of kind tensor, [tensors], and the loss, [..., 1], if it is given."""
         layout = Layout.of([g]) if self._layout is None else self._layout
         values = {"fan_in": layout.fan_in, "is_vector": layout.is_vector}
-        found = {name: self._like([*map(float, value)], g) for name, value in values.items()}
+        found = {name: self.like([*map(float, value)], g) for name, value in values.items()}
         if loss is None:
             return found
         if isinstance(loss, int | float):
-            one = self._like([float(loss)], g)
+            one = self.like([float(loss)], g)
         else:
             one = loss if self._layout is None else loss[..., None]
             dtype = found["fan_in"].dtype
             one = one.to(dtype) if self._xp.__name__ == "torch" else one.astype(dtype)
         return found | {"loss": one}
 
-    def _like(self, values: list[float], g: Any) -> Any:
+    def like(self, values: list[float], g: Any) -> Any:
         """An array of one number per tensor, in the precision of reductions."""
         dtype = _wide(g[..., :0] if g.ndim else g, self._xp).dtype
         given: Any = values[0] if self._layout is None else values
@@ -124,7 +124,7 @@ class _Tensors:
         """The number of coordinates of each tensor, at least 1."""
         if self._layout is None:
             return float(max(math.prod(x.shape), 1))
-        return self._like([float(max(size, 1)) for size in self._layout.sizes], x)
+        return self.like([float(max(size, 1)) for size in self._layout.sizes], x)
 
     def total(self, x: Any) -> Any:
         """[..., 1] from [..., tensors]."""
@@ -340,7 +340,8 @@ class Evaluator:
         spread: dict[str, Any] = {}  # values of tensors, one number per coordinate
         for part in self._rounds:
             for step in part.small:
-                known[step.name] = step.function(*(known[need] for need in step.needs))
+                value = step.function(*(known[need] for need in step.needs))
+                known[step.name] = self._of_kind(step.name, value, g)
             sums = self._in_pieces(part, known, pieces) if pieces else self._whole(part, known, spread)
             for a in part.reductions:
                 assert self._tensors is not None
@@ -354,6 +355,8 @@ class Evaluator:
         kinds, rounds = self.program.kinds, [_Round()]
         for a in self.program.body:
             if a.reduction is not None:
+                if {x.name for x in rounds[-1].reductions} & {*a.needs}:  # as in norm(orth(x))
+                    rounds.append(_Round())
                 rounds[-1].reductions.append(a)
                 continue
             if rounds[-1].reductions:
@@ -375,6 +378,14 @@ class Evaluator:
     @property
     def _output_names(self) -> list[str]:
         return [f"output {i}" for i in range(len(self.program.outputs))]
+
+    def _of_kind(self, name: str, value: Any, g: Any) -> Any:
+        """``value`` with one number per tensor if that is the kind of ``name``, whose update may be of a lower kind."""
+        if self.layout is None or self._tensors is None or self.program.kinds[name] is not Kind.TENSOR:
+            return value
+        count = len(self.layout.sizes)
+        whole = getattr(value, "shape", ())[-1:] == (count,)
+        return value if whole else value + self._tensors.like([0.0] * count, g)
 
     def _value(self, step: _Step, arguments: Iterable[Any], g: Any) -> Any:
         """What a statement gives for coordinates."""
@@ -444,7 +455,8 @@ class Evaluator:
             xp.__name__ != "torch"
             or type(g) is not xp.Tensor
             or g.device.type != "cpu"
-            or g.ndim < 1
+            or not g.ndim
+            or not g.numel()
             or g.shape[-1] < LARGE
         ):
             return []

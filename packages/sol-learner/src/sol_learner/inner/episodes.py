@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -294,7 +295,7 @@ def choose_learning_rate(
 
     A network that was trained before needs far smaller rates than a fresh one. So where the lowest rate is the best, or
     none trains (the loss stays above :data:`IDLE` of that of the first batches), a quarter of the lowest is tried next,
-    and so on; where the highest is the best, twice as much.
+    and so on; where the highest is the best, twice as much (where none trains, only if each higher rate is better).
 
     Args:
         task, rule, seed, clock: As in :func:`run_rule`. The rule needs a learning rate.
@@ -314,9 +315,11 @@ def choose_learning_rate(
         found.update(zip(rates.tolist(), outcome.objective(weight).mean(1).tolist()))
         best = min(found, key=lambda rate: found[rate])
         idle = not found[best] < IDLE * float(outcome.losses[0].mean())
-        if not left or not (idle or best in (min(found), max(found))):
+        losses = [found[rate] for rate in sorted(found)]
+        up = best == max(found) and (not idle or all(a > b for a, b in itertools.pairwise(losses)))
+        if not left or not (up or idle or best == min(found)):
             break
-        rates = torch.tensor([min(found) / 4 if idle or best == min(found) else 2 * best], dtype=torch.float64)
+        rates = torch.tensor([2 * best if up else min(found) / 4], dtype=torch.float64)
     measured = sorted(found.items(), key=lambda pair: pair[1])
     if not measured[0][1] < math.inf:
         raise SolError(f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {measured}")
