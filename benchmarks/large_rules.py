@@ -19,14 +19,15 @@ import torch
 from sol_symbols import ZOO, Layout, UpdateRule, evaluation, evaluator, write_atomically
 
 RULES = ("adamw", "lion", "sol-elementwise", "sol-general")
-BLOCK = [*4 * [(384, 384)], *6 * [(384,)], (1536, 384), (1536,), (384, 1536), (384,)]
-MODELS = {
+Shape = tuple[int, ...]
+BLOCK: list[Shape] = [*4 * [(384, 384)], *6 * [(384,)], (1536, 384), (1536,), (384, 1536), (384,)]
+MODELS: dict[str, list[Shape]] = {
     **{f"{millions} M in 16 matrices": 16 * [(250 * millions, 250)] for millions in (1, 2, 4)},
     "BERT of 6 layers, 22.7 M": [(30522, 384), (512, 384), *6 * BLOCK, (2, 384), (2,)],
 }
 
 
-def measure(rule: UpdateRule, shapes: Sequence[tuple[int, ...]], rounds: int) -> dict[str, float]:
+def measure(rule: UpdateRule, shapes: Sequence[Shape], rounds: int) -> dict[str, float]:
     """Median milliseconds of a step in pieces and whole, and the median of their ratio."""
     layout = Layout(tuple(shapes))
     generator = torch.Generator().manual_seed(0)
