@@ -20,7 +20,7 @@ from sol_symbols import ZOO, Layout, UpdateRule, evaluation, evaluator, write_at
 
 RULES = ("adamw", "lion", "sol-elementwise", "sol-general")
 Shape = tuple[int, ...]
-BLOCK: Sequence[Shape] = [*4 * [(384, 384)], *6 * [(384,)], (1536, 384), (1536,), (384, 1536), (384,)]
+BLOCK: list[Shape] = [*4 * [(384, 384)], *6 * [(384,)], (1536, 384), (1536,), (384, 1536), (384,)]
 MODELS: dict[str, Sequence[Shape]] = {
     **{f"{millions} M in 16 matrices": 16 * [(250 * millions, 250)] for millions in (1, 2, 4)},
     "BERT of 6 layers, 22.7 M": [(30522, 384), (512, 384), *6 * BLOCK, (2, 384), (2,)],
