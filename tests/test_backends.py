@@ -5,13 +5,15 @@ where it is an infinity, they have the same infinity; where it is nan, they have
 sign, which is 0 of nan in PyTorch.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from sol_symbols import ZOO, UpdateRule, evaluator, lower
+from sol_symbols import STANDARD, ZOO, Kind, Layout, Recurrence, UpdateRule, evaluator, lower
 
 jax.config.update("jax_enable_x64", True)
 
@@ -105,3 +107,49 @@ def test_nan_comes_out_except_of_pytorchs_sign(xp, convert):
     found = path(UpdateRule.parse("sign(g)"), xp, g, g, convert)[:, 0]
     assert np.isnan(UpdateRule.parse("sign(g)").evaluate(g)[0])
     assert (found == 0).all() if xp is torch else np.isnan(found).all()
+
+
+COUNTED = STANDARD.extended(Recurrence("a1", "t", kind=Kind.TENSOR), Recurrence("a2", "all_rms(g)", kind=Kind.TENSOR))
+OF_TENSORS = {
+    text: UpdateRule.parse(text, vocabulary=COUNTED)
+    for text in (
+        "(la*inv0(rms_v) + mean(g) + 0.1*w*inv0(all_rms(w)))*exp(0.4*log_spread)",
+        "g*dot(g, m_prev)*inv0(norm(g)) + fan_in*m*is_vector",
+        "m*min(1, loss*inv0(all_dot(g, g)))",
+        "g*norm(orth(m))",
+        "mean(matrices(g))*g + rms(vectors(m))*m",
+        "g*all_dot(orth(g), m)",
+        "g*a1 + m*norm(g)*a2_prev*a2",
+    )
+}
+
+
+@pytest.mark.parametrize("lead", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("name", [*OF_TENSORS, *ZOO])
+def test_large_arrays_are_computed_in_pieces(name, lead, monkeypatch):
+    """As in the learner: [candidates, seeds, coordinates] of several tensors, with learning rates of candidates."""
+    steps, layout = 4, Layout(((2, 3), (0, 4), (9,), (), (3, 2, 2), (0,)))
+    rule = OF_TENSORS.get(name) or ZOO[name]
+    rule = rule.with_horizon(steps) if rule.needs_horizon else rule
+    generator = torch.Generator().manual_seed(0)
+    shape = (steps, *lead, sum(layout.sizes))
+    g, w = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    loss = torch.rand((steps, *lead), generator=generator, dtype=torch.float64)
+    values = {"lr": torch.rand((lead[0], 1, 1), generator=generator, dtype=torch.float64)} if lead else {}
+
+    def last(xp, convert):
+        phi = evaluator(rule, xp, hoist=True, layout=layout)
+        phi.values.update({key: convert(value) for key, value in values.items()})
+        state = phi.init(convert(w[0]))
+        for t in range(steps):
+            value, state = phi(convert(g[t]), state, convert(w[t]), t + 1, convert(loss[t]))
+        return value, state
+
+    reference, states = last(np, lambda x: x.numpy())
+    monkeypatch.setattr("sol_symbols.evaluation.LARGE", 1)
+    monkeypatch.setattr("sol_symbols.evaluation.PIECE", 4 * math.prod(lead))
+    monkeypatch.delattr("sol_symbols.evaluation.Evaluator._whole")
+    value, ours = last(torch, lambda x: x)
+    np.testing.assert_allclose(value, np.broadcast_to(reference, value.shape), rtol=1e-10, atol=1e-12)
+    for key, state in states.items():
+        np.testing.assert_allclose(ours[key], np.broadcast_to(state, ours[key].shape), rtol=1e-10, atol=1e-12)
