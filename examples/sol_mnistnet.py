@@ -326,7 +326,7 @@ def _advance_fused(*arguments):
     """Call ``_advance`` as one compiled kernel or, if it cannot be compiled, uncompiled after one warning."""
     global _kernel
     try:
-        _kernel = _kernel or torch.compile(_advance, dynamic=True, fullgraph=True)
+        _kernel = _kernel or torch.compile(_advance, dynamic=True)
         _kernel(*arguments)
     except RuntimeError as error:
         warnings.warn(f"fused=True continues without a compiled kernel: {error}", stacklevel=2)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing._internal import common_optimizers
+from torch.utils.flop_counter import FlopCounterMode
 
 from sol_export import export_rule
 from sol_symbols import ZOO, UpdateRule, evaluator
@@ -132,6 +133,17 @@ def test_a_rule_of_tensors_is_compiled_for_any_shape(load, name):
         results.append(params)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert_same(*results)
+
+
+@pytest.mark.parametrize("name", ["adam", "lamb"])
+def test_a_step_under_a_dispatch_mode_is_taken_once(load, name):
+    """PyTorch does not compile there, and has run the function by the time it says so."""
+    torch._dynamo.reset()
+    kind = load(ZOO[name], fresh=True)
+    ours, theirs = parameters(), parameters()
+    with FlopCounterMode(display=False):
+        train(kind(ours, lr=0.01, fused=True), ours)
+    assert_same(ours, train(kind(theirs, lr=0.01), theirs))
 
 
 BRANCHING = UpdateRule.parse("(matrices(orth(m)) + vectors(ad))*all_rms(g)*all_dot(orth(g), w)")
@@ -343,7 +355,7 @@ SHARDED = {
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch is built without distributed")
-@pytest.mark.parametrize(("name", "flags"), [*((name, []) for name in SHARDED), ("of all tensors", ["fused"])])
+@pytest.mark.parametrize(("name", "flags"), [(name, flags) for name in SHARDED for flags in ([], ["fused"])])
 def test_fully_sharded_parameters(name, flags, tmp_path):
     rule, reductions = SHARDED[name]
     (tmp_path / "emitted.py").write_text(export_rule(rule, "torch", "Emitted"))

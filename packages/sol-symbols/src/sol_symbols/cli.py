@@ -125,7 +125,7 @@ def main(words: Sequence[str] | None = None) -> int:
     # Waiting OpenMP threads release their core soon. With the default, a long spin, a learning step takes 2-4 times as
     # long on a busy machine, and is no faster on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # PyTorch asks Linux for huge pages: the time to fill large arrays for the first time is that of one page in 500.
+    # PyTorch asks Linux for huge pages: a large array is filled for the first time in a third of the time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):  # a formula or a file name must not fail on a terminal without Unicode
         if isinstance(stream, io.TextIOWrapper):
