@@ -535,6 +535,11 @@ def test_a_rule_with_a_rate_is_tuned_on_request(task):
     assert tuned.metric("train", "loss").mean() < as_it_is.metric("train", "loss").mean()
 
 
+def test_a_rate_for_an_optimizer_that_has_one_is_refused(task):
+    with pytest.raises(SolError, match=r"mine has the learning rate 0\.003, and 'tuned' gives it 0\.01: leave one out"):
+        compare(task, {"mine": "sign(g) where lr = 0.003"}, episodes=1, tuned={"mine": (0.01, [])})
+
+
 def test_the_panel_is_tuned_with_schedule_and_weight_decay(task):
     optimizers, references = against_panel(MINE)
     comparison = compare(task, optimizers, references=references, spent={MINE: 77}, **QUICK)

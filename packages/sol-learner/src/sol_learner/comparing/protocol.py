@@ -86,8 +86,8 @@ def compare(
         settings: Individual settings that override ``config``.
 
     Raises:
-        SolError: A name is unknown, a setting is out of range, an optimizer cannot train the task, or a package is
-            missing.
+        SolError: A name is unknown, a setting is out of range, an optimizer cannot train the task, a package is
+            missing, or ``tuned`` has an optimizer that has a learning rate of its own.
         Interrupted: The clock expired or was cancelled.
 
     Example::
@@ -113,7 +113,11 @@ def compare(
     chosen: dict[str, Settings] = {name: spec.fixed for name, spec in specs.items() if spec.fixed is not None}
     tables: dict[str, list[Result]] = {}
     for name, (rate, pairs) in (tuned or {}).items():
-        if name in specs and name not in chosen:
+        if name in chosen:
+            raise SolError(
+                f"{name} has the learning rate {chosen[name].get('lr')}, and 'tuned' gives it {rate}: leave one out"
+            )
+        if name in specs:
             chosen[name] = {"lr": rate}
             tables[name] = [{"settings": {"lr": r}, "objective": v if math.isfinite(v) else None} for r, v in pairs]
     protocol: dict[str, Any] = {"threads": threads, "versions": versions(), "device": str(device)}
