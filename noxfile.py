@@ -93,7 +93,8 @@ def cluster(session: nox.Session) -> None:
 def tasks(session: nox.Session) -> None:
     """Tests of sol-tasks, installed with what it declares and its extras, except those that need torchvision."""
     extras = nox.project.load_toml(f"{PACKAGES['tasks']}/pyproject.toml")["project"]["optional-dependencies"]
-    check_alone(session, "tasks", *(extra for extra in extras if extra not in ("robustbench", "fetch")))
+    used = [extra for extra in extras if extra not in ("robustbench", "fetch")]
+    check_alone(session, "tasks", *used, beside=("gguf", "accelerate"))  # with which transformers reads GGUF files
 
 
 @nox.session

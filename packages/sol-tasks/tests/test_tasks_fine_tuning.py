@@ -3,11 +3,13 @@
 import importlib.util
 import json
 
+import numpy
 import pytest
 import torch
 
 from sol_symbols import SolError
 from sol_tasks.fine_tuning import FineTuning, bert_glue, bert_head, instruction_tuning, matthews
+from sol_tasks.pretrained import load_pretrained
 
 
 def test_matthews_correlation_is_its_definition():
@@ -102,6 +104,40 @@ def test_steps_and_noise_are_not_lost_to_the_precision_of_a_checkpoint(kind, tok
     one, two = (task.build(torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert {p.dtype for p in one.parameters()} == {torch.float32}
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+
+
+def write_gguf(path, width=32):
+    """A Llama of one block with weights of 8 bits, as files of quantized models have them."""
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    names = [f"{layer}.weight" for layer in ("token_embd", "output_norm")]
+    matrices = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+    names += [f"blk.0.{layer}.weight" for layer in (*matrices, "attn_norm", "ffn_norm")]
+    writer, random = gguf.GGUFWriter(path, "llama"), numpy.random.default_rng(0)
+    writer.add_block_count(1)
+    for add in (writer.add_head_count, writer.add_head_count_kv):
+        add(2)
+    for add in (writer.add_context_length, writer.add_embedding_length, writer.add_feed_forward_length):
+        add(width)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"token {i}" for i in range(width)])
+    for name in names:
+        values = random.standard_normal((width,) if "norm" in name else (width, width)).astype(numpy.float32)
+        kind = gguf.GGMLQuantizationType.F32 if "norm" in name else gguf.GGMLQuantizationType.Q8_0
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_quantized_weights_of_a_file_are_trained_in_float32(tmp_path):
+    write_gguf(tmp_path / "tiny.gguf")
+    model, fresh = load_pretrained("AutoModelForCausalLM", str(tmp_path), "", gguf_file="tiny.gguf")
+    assert not fresh
+    assert {(p.dtype, p.requires_grad) for p in model.parameters()} == {(torch.float32, True)}
+    assert model(input_ids=torch.arange(5)[None]).logits.shape == (1, 5, 32)
 
 
 def test_texts_are_padded_at_their_ends_whatever_the_tokenizer_does(tokenizer, data, tmp_path):

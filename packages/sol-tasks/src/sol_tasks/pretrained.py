@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from sol_symbols import SolError
 from sol_tasks.extras import import_extra
 
@@ -71,6 +73,8 @@ def load_pretrained(auto_class: str, checkpoint: str, default: str, **options: A
         SolError: The extra is not installed, or the checkpoint cannot be loaded.
     """
     transformers = import_extra("transformers", "text")
+    if options.get("gguf_file") and hasattr(transformers, "GgufConfig"):  # else some devices keep 8-bit weights
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         with _quiet(import_extra("transformers.utils.logging", "text")):
             cls = getattr(transformers, auto_class)
@@ -81,7 +85,8 @@ def load_pretrained(auto_class: str, checkpoint: str, default: str, **options: A
     damaged = sorted(name for name in resized if name.startswith(f"{model.base_model_prefix}."))
     if damaged:
         raise SolError(f"{checkpoint!r} has {damaged[0]} in another size than its config.json says")
-    return model.float(), frozenset(report["missing_keys"]) | resized
+    # Not model.float(), which refuses models that were quantized in their file.
+    return nn.Module.float(model), frozenset(report["missing_keys"]) | resized
 
 
 @contextlib.contextmanager
