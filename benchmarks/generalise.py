@@ -4,9 +4,10 @@
     python benchmarks/generalise.py runs/mnistnet --targets relu siren
     python benchmarks/generalise.py sol-fits --panel-of benchmarks/generalise.json --json generalise_fits.json
 
-Each rule is used as it is and, as ``RULE x``, with the best of five learning rates, by one training each. AdamW,
-NAdamW, Nesterov momentum and Lion are tuned on each target, with schedule, warm-up and weight decay. All optimizers
-train on ten held-out seeds. A ratio is that of mean final losses to the one of the panel with the lowest training loss.
+Each rule is used as it is and, as ``RULE x``, with the best of five learning rates, by one training each. ``sol tune``
+is the best of sol-general and sol-fits, each at five rates, as this command chooses it. AdamW, NAdamW, Nesterov
+momentum and Lion are tuned on each target, with schedule, warm-up and weight decay. All optimizers train on ten
+held-out seeds. A ratio is that of mean final losses to the one of the panel with the lowest training loss.
 
 The targets are in ``generalise_targets.py``; some need ``SOL_DATA``. Rerun it with the same store to continue.
 """
@@ -23,7 +24,7 @@ from generalise_targets import GROUPS, TARGETS, make
 
 from sol_learner import Recipe, Workers
 from sol_learner.comparing import PANEL, compare
-from sol_learner.inner import choose_learning_rate
+from sol_learner.inner import choose_learning_rate, choose_rule
 from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule, write_atomically
 
 EXPENSIVE = {"text-transformer": 48, "siren": 48, "autoencoder": 48, "burgers": 32, "cifar10-cnn": 24}
@@ -33,7 +34,11 @@ LEAST = 0.05
 """Smaller ratios count as this in means and in the picture: a training loss can be 0."""
 
 
-def optimizers_for(task, rules):
+TUNED = "sol tune"
+"""Name of the shipped rule that is chosen with its rate."""
+
+
+def optimizers_for(task, rules, tune):
     """Each rule as it is and with its rate chosen, and what the choice measured."""
     optimizers: dict[str, UpdateRule] = {}
     chosen: dict[str, Any] = {}
@@ -44,6 +49,10 @@ def optimizers_for(task, rules):
         except SolError as error:  # no rate is finite
             chosen[name] = [[rule.lr, str(error)]]
         optimizers[f"{name} x"] = replace(rule, lr=chosen[name][0][0])
+    if tune:
+        measured = choose_rule(task)
+        optimizers[TUNED] = measured[0][0].with_horizon(task.horizon)
+        chosen[TUNED] = [[rule.name, rule.lr, loss] for rule, loss in measured]
     return optimizers, chosen
 
 
@@ -103,7 +112,12 @@ def picture(rows, names, path):
     figure, axes = pyplot.subplots(figsize=(7, 0.24 * len(order) + 1.2))
     for name, marker in zip(names, "o^sD"):
         values = [min(max(rows[target]["ratios"][name]["train"], LEAST), 4) for target in order]
-        axes.plot(values, range(len(order)), marker, label=name.replace(" x", ", rate chosen from five"), alpha=0.8)
+        label = (
+            "sol tune: sol-general or sol-fits, ten trainings"
+            if name == TUNED
+            else name.replace(" x", ", rate chosen from five")
+        )
+        axes.plot(values, range(len(order)), marker, label=label, alpha=0.8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     ticks = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 4]
@@ -121,6 +135,7 @@ def picture(rows, names, path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("rules", nargs="*", help="zoo names, run folders, files; default sol-general")
+    parser.add_argument("--tune", action="store_true", help="also the shipped rule and rate that sol tune chooses")
     parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trainings", type=int, default=120)
@@ -133,13 +148,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.store.parent.mkdir(parents=True, exist_ok=True)
     names = [] if arguments.panel_only else arguments.rules or ["sol-general"]
+    tune = arguments.tune or not (arguments.rules or arguments.panel_only)
     rules = {name: ZOO[name] if name in ZOO else resolve_rule(name) for name in names}
     workers, rows = Workers(arguments.jobs), {}
     known = json.loads(arguments.panel_of.read_text())["targets"] if arguments.panel_of else {}
     for target in arguments.targets:
         start = time.monotonic()
         task = make(target)
-        optimizers, chosen = optimizers_for(task, {n: r.with_horizon(task.horizon) for n, r in rules.items()})
+        optimizers, chosen = optimizers_for(task, {n: r.with_horizon(task.horizon) for n, r in rules.items()}, tune)
         comparison = compare(
             Recipe(make, (target,)),
             {**optimizers, **({} if known else {name: name for name in PANEL})},

@@ -19,7 +19,8 @@ from torch import nn
 
 from sol_learner import from_loaders
 from sol_learner.inner import run_rule
-from sol_learner.inner.episodes import learning_rates, log_objective
+from sol_learner.inner.episodes import log_objective
+from sol_learner.inner.rates import learning_rates
 from sol_learner.task import Stream
 from sol_symbols import ZOO, UpdateRule, symbol, write_atomically
 from sol_tasks.small_trainings import small_trainings

@@ -391,18 +391,19 @@ FURTHER = 6
 
 
 class Tune:
-    """Choose a rule's learning rate for a task: five multiples of its own, one training each.
+    """Choose a rule and its learning rate for a task, by one training each.
 
-    Where the best of them is at an end, or none trains, up to six further ones follow: a network that was trained
+    Without RULE, these are sol-general and sol-fits, each at five learning rates. With RULE, a zoo name, a run folder,
+    a rule file or a formula with a learning rate, they are five multiples of its rate.
+
+    Where the best rate is at an end, or nothing trains, up to six further ones follow: a network that was trained
     before needs far smaller rates than a fresh one.
-
-    RULE is a zoo name, such as sol-general, a run folder, a rule file or a formula with a learning rate.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
         parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
-        parser.add_argument("rule", metavar="RULE", nargs="?", default="sol-general", help="default: sol-general")
+        parser.add_argument("rule", metavar="RULE", nargs="?", help="default: sol-general and sol-fits")
         parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
         parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="trainings per rate (default 1)")
         parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
@@ -411,27 +412,26 @@ class Tune:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
-        from dataclasses import replace
-
-        from sol_learner.inner import choose_learning_rate
+        from sol_learner.inner.rates import choose_rule, nearby, shipped_rules
         from sol_learner.task import require_task, with_horizon
         from sol_learner.task_registry import load_task, parse_device
         from sol_symbols import resolve_rule
 
-        rule = resolve_rule(arguments.rule)
+        given = arguments.rule
+        rules = shipped_rules() if given is None else nearby(resolve_rule(given))
         task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
         require_task(task)
         task = with_horizon(task, arguments.steps) if arguments.steps else task
-        measured = choose_learning_rate(task, rule, arguments.seed, episodes=arguments.seeds, further=FURTHER)
-        rate = measured[0][0]
-        for lr, loss in sorted(measured):
-            print(f"lr {lr:<10g} objective {loss:.4f}" + (" *" if lr == rate else ""))
-        tuned = replace(rule, lr=rate).with_horizon(task.horizon)
+        measured = choose_rule(task, rules, arguments.seed, episodes=arguments.seeds, further=FURTHER)
+        best = measured[0][0]
+        for rule, loss in sorted(measured, key=lambda row: (row[0].name, row[0].lr)):
+            name = f"{rule.name:<13}" if given is None else ""
+            print(f"{name}lr {rule.lr:<10g} objective {loss:.4f}" + (" *" if rule is best else ""))
         if arguments.out:
-            tuned.save(arguments.out)
+            best.with_horizon(task.horizon).save(arguments.out)
             print(f"wrote {arguments.out}; sol export {arguments.out} --to torch writes an optimizer")
-        horizon = f", horizon={task.horizon}" if rule.needs_horizon else ""
-        print(f'load_optimizer("{arguments.rule}")(model.parameters(), lr={rate:g}{horizon})')
+        horizon = f", horizon={task.horizon}" if best.needs_horizon else ""
+        print(f'load_optimizer("{given or best.name}")(model.parameters(), lr={best.lr:g}{horizon})')
         return 0
 
 

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import OBJECTIVE_SPLITS, RuleOptimizer, nearby_decays, nearby_rates, run_episodes
+from sol_learner.inner.episodes import OBJECTIVE_SPLITS, RuleOptimizer, run_episodes
 from sol_learner.inner.full_gradient import GRADIENT_COST
+from sol_learner.inner.rates import nearby_decays, nearby_rates
 from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.progress import Phase

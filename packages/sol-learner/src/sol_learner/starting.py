@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.episodes import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
+from sol_learner.inner.rates import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
 from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.mixture import TaskMixture

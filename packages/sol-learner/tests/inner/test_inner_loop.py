@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from sol_learner import Clock, Learner, compare, learn
-from sol_learner.inner import Optimizees, choose_learning_rate, obstacle, run_rule, tune_learning_rate
-from sol_learner.inner.episodes import Outcome, learning_rates
+from sol_learner.inner import (
+    Optimizees,
+    choose_learning_rate,
+    choose_rule,
+    obstacle,
+    run_rule,
+    shipped_rules,
+    tune_learning_rate,
+)
+from sol_learner.inner.episodes import Outcome
+from sol_learner.inner.rates import learning_rates
 from sol_learner.runtime import Interrupted
 from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
 from sol_learner.testing import check_task
@@ -520,7 +529,7 @@ def test_further_rates_are_tried_beyond_the_best_at_an_end(make_task, own, lowes
 
     rule = UpdateRule.parse(f"g where lr = {own}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sol_learner.inner.episodes.run_rule", measure)
+        patch.setattr("sol_learner.inner.rates.run_rule", measure)
         five = choose_learning_rate(make_task(), rule)
         measured = choose_learning_rate(make_task(), rule, further=6)
         assert len(choose_learning_rate(make_task(), rule, further=1)) <= 6
@@ -536,9 +545,33 @@ def test_further_rates_go_up_where_all_are_far_too_small(make_task, monkeypatch)
         losses = (-rates).exp()[:, None]
         return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
 
-    monkeypatch.setattr("sol_learner.inner.episodes.run_rule", measure)
+    monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
     measured = choose_learning_rate(make_task(), UpdateRule.parse("g where lr = 0.0001"), further=6)
     assert measured[0][0] == pytest.approx(0.0004 * 2**6)
+
+
+def test_a_shipped_rule_is_chosen_with_its_rate(make_task, monkeypatch):
+    """Where sol-fits is best, at a rate below those that are tried first; then only that rule goes on."""
+
+    def measure(task, rule, seed, stream, episodes, rates, **_):
+        losses = (rates / 0.0007).log().square()[:, None] / 50
+        losses = losses + (0.0 if rule.name == "sol-fits" else 0.5)
+        return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
+
+    monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
+    first = {(rule.name, rule.lr) for rule in shipped_rules()}
+    assert len(first) == 10
+    found = choose_rule(make_task())
+    assert {(rule.name, rule.lr) for rule, _ in found} == first
+    assert (found[0][0].name, found[0][0].lr) == ("sol-fits", 0.00119)
+    further = choose_rule(make_task(), further=6)
+    assert {(rule.name, rule.lr) for rule, _ in further} - first == {("sol-fits", 0.0002975)}
+    assert found[0] == further[0]
+
+
+def test_a_choice_needs_rules_with_rates(make_task):
+    with pytest.raises(SolError, match="has no learning rate"):
+        choose_rule(make_task(), [ZOO["adam"]])
 
 
 def test_tuning_says_when_nothing_trains(make_task):

@@ -4,14 +4,18 @@ from sol_learner.inner.episodes import (
     Optimizer,
     Outcome,
     RuleOptimizer,
-    choose_learning_rate,
-    learning_rates,
     objective,
     run_episodes,
     run_rule,
-    tune_learning_rate,
 )
 from sol_learner.inner.optimizees import PRECISIONS, Optimizees
+from sol_learner.inner.rates import (
+    choose_learning_rate,
+    choose_rule,
+    learning_rates,
+    shipped_rules,
+    tune_learning_rate,
+)
 from sol_learner.inner.side_by_side import Obstacle, obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 
@@ -24,11 +28,13 @@ __all__ = [
     "RuleOptimizer",
     "TaskSet",
     "choose_learning_rate",
+    "choose_rule",
     "learning_rates",
     "objective",
     "obstacle",
     "run_episodes",
     "run_rule",
+    "shipped_rules",
     "tune_learning_rate",
     "vectorizes",
 ]

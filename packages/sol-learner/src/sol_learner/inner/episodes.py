@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,16 +22,11 @@ __all__ = [
     "Outcome",
     "RuleOptimizer",
     "Value",
-    "choose_learning_rate",
-    "learning_rates",
     "log_objective",
-    "nearby_decays",
-    "nearby_rates",
     "objective",
     "run_episodes",
     "run_rule",
     "shares",
-    "tune_learning_rate",
 ]
 
 Value = float | Tensor
@@ -245,138 +238,3 @@ def _joined(outcomes: list[list[Outcome]]) -> Outcome:
         for split, table in outcomes[0][0].metrics.items()
     }
     return Outcome(joined([[o.losses for o in row] for row in outcomes]), metrics)
-
-
-def learning_rates(center: float, factor: float, count: int) -> Tensor:
-    """``count`` log-spaced rates around ``center``, a factor of ``factor`` between neighbours, to three digits."""
-    rates = center * factor ** (torch.arange(count, dtype=torch.float64) - (count - 1) / 2)
-    return torch.tensor([float(f"{rate:.3g}") for rate in rates.tolist()], dtype=torch.float64)
-
-
-IDLE = 0.95
-"""A training whose objective is above this share of the first batches' loss has hardly begun."""
-
-
-def nearby_rates(rule: UpdateRule) -> Tensor:
-    """The rates that are tried for a rule on a new task: a quarter, a half, one, two and four times its own.
-
-    Raises:
-        SolError: The rule has no learning rate.
-    """
-    if rule.lr is None:
-        raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
-    return learning_rates(rule.lr, 2.0, 5)
-
-
-def nearby_decays(lr: float, horizon: int) -> dict[str, Tensor]:
-    """The pairs of a rate and a decoupled weight decay that are tried for a rule on a new task.
-
-    The rates are ``lr``, twice and four times as much: weight decay allows larger ones. With each, weight decay shrinks
-    the weights by a fifth and by two fifths in all, so that wd = 0.2/(lr T) or 0.4/(lr T).
-
-    Returns:
-        ``lr`` and ``wd``, each [6].
-    """
-    options = (torch.tensor(numbers, dtype=torch.float64) for numbers in ((1.0, 2.0, 4.0), (0.2, 0.4)))
-    rates, shares = torch.cartesian_prod(*options).unbind(1)
-    return {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
-
-
-def choose_learning_rate(
-    task: Task,
-    rule: UpdateRule,
-    seed: int = 0,
-    episodes: int = 1,
-    weight: float = 0.4,
-    clock: Clock | None = None,
-    further: int = 0,
-) -> list[tuple[float, float]]:
-    """A rule's learning rate for another task: :func:`nearby_rates`, each measured on the tuning stream.
-
-    A network that was trained before needs far smaller rates than a fresh one. So where the lowest rate is the best, or
-    none trains (the loss stays above :data:`IDLE` of that of the first batches), a quarter of the lowest is tried next,
-    and so on; where the highest is the best, twice as much (where none trains, only if each higher rate is better).
-
-    Args:
-        task, rule, seed, clock: As in :func:`run_rule`. The rule needs a learning rate.
-        episodes: Episodes per rate; the same for every rate.
-        weight: Of the training loss in the objective.
-        further: How many such rates may be tried.
-
-    Returns:
-        Every rate with its mean objective, the best first.
-
-    Raises:
-        SolError: The rule has no learning rate, or the loss is not finite at any.
-    """
-    rates, found = nearby_rates(rule), dict[float, float]()
-    for left in range(further, -1, -1):
-        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, clock=clock)
-        found.update(zip(rates.tolist(), outcome.objective(weight).mean(1).tolist()))
-        best = min(found, key=lambda rate: found[rate])
-        idle = not found[best] < IDLE * float(outcome.losses[0].mean())
-        losses = [found[rate] for rate in sorted(found)]
-        up = best == max(found) and (not idle or all(a > b for a, b in itertools.pairwise(losses)))
-        if not left or not (up or idle or best == min(found)):
-            break
-        rates = torch.tensor([2 * best if up else min(found) / 4], dtype=torch.float64)
-    measured = sorted(found.items(), key=lambda pair: pair[1])
-    if not measured[0][1] < math.inf:
-        raise SolError(f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {measured}")
-    return measured
-
-
-def tune_learning_rate(
-    task: Task,
-    rule: UpdateRule,
-    seed: int,
-    episodes: int = 4,
-    horizon: int | None = None,
-    clock: Clock | None = None,
-    coarse: int = 9,
-    fine: int = 9,
-    weight: float = 0.5,
-    objectives: Callable[[Tensor], Sequence[float]] | None = None,
-) -> tuple[float, list[tuple[float, float]]]:
-    """The learning rate with the lowest mean objective over the tuning stream.
-
-    A coarse grid of powers of sqrt(10) is centred on 1e-2 and moved until its optimum is inside. Then a fine grid
-    (a factor of 10**(1/8) between neighbours) is centred on the optimum.
-
-    Args:
-        task, rule, seed, horizon, clock: As in :func:`run_rule`.
-        episodes: Episodes of the tuning stream; the same for every rate.
-        coarse, fine: Number of rates in each grid.
-        weight: Of the training loss in the objective.
-        objectives: Measures the mean objective at several rates, if not this process alone does.
-
-    Returns:
-        The rate, and every (rate, mean objective) that was measured, sorted by rate.
-
-    Raises:
-        SolError: The loss is not finite at any rate.
-    """
-    measured: dict[float, float] = {}
-
-    def here(rates: Tensor) -> list[float]:
-        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, horizon=horizon, clock=clock)
-        return outcome.objective(weight).mean(1).tolist()
-
-    def measure(rates: Tensor) -> float:
-        new = torch.tensor([rate for rate in rates.tolist() if rate not in measured], dtype=torch.float64)
-        measured.update(zip(new.tolist(), here(new) if objectives is None else objectives(new)))
-        return min(measured, key=lambda rate: measured[rate])
-
-    center = 1e-2
-    for _ in range(4):
-        grid = learning_rates(center, 10**0.5, coarse)
-        best = measure(grid)
-        if grid[0] < best < grid[-1]:
-            break
-        center = best
-    if not measured[best] < float("inf"):
-        raise SolError(
-            f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {sorted(measured)}"
-        )
-    best = measure(learning_rates(best, 10**0.125, fine))
-    return best, sorted(measured.items())

@@ -1,0 +1,215 @@
+"""Which rule trains a task best, and at which learning rate: a few are measured on the tuning stream."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sol_learner.inner.episodes import run_rule
+from sol_learner.runtime.clock import Clock
+from sol_learner.task import Stream, Task
+from sol_symbols import ZOO, SolError, UpdateRule
+
+__all__ = [
+    "IDLE",
+    "SHIPPED",
+    "choose_learning_rate",
+    "choose_rule",
+    "learning_rates",
+    "nearby",
+    "nearby_decays",
+    "nearby_rates",
+    "shipped_rules",
+    "tune_learning_rate",
+]
+
+SHIPPED = ("sol-general", "sol-fits")
+"""The rules of the zoo that are tried for a new task: for noisy gradients and for fits of functions."""
+
+IDLE = 0.95
+"""A training whose objective is above this share of the first batches' loss has hardly begun."""
+
+
+def learning_rates(center: float, factor: float, count: int) -> Tensor:
+    """``count`` log-spaced rates around ``center``, a factor of ``factor`` between neighbours, to three digits."""
+    rates = center * factor ** (torch.arange(count, dtype=torch.float64) - (count - 1) / 2)
+    return torch.tensor([float(f"{rate:.3g}") for rate in rates.tolist()], dtype=torch.float64)
+
+
+def _rate_of(rule: UpdateRule) -> float:
+    """The rule's learning rate.
+
+    Raises:
+        SolError: It has none.
+    """
+    if rule.lr is None:
+        raise SolError(f"the rule {rule} has no learning rate; append one: where lr = ...")
+    return rule.lr
+
+
+def nearby_rates(rule: UpdateRule) -> Tensor:
+    """The rates that are tried for a rule on a new task: a quarter, a half, one, two and four times its own.
+
+    Raises:
+        SolError: The rule has no learning rate.
+    """
+    return learning_rates(_rate_of(rule), 2.0, 5)
+
+
+def nearby(rule: UpdateRule) -> list[UpdateRule]:
+    """The rule at each of :func:`nearby_rates`."""
+    return [replace(rule, lr=rate) for rate in nearby_rates(rule).tolist()]
+
+
+def nearby_decays(lr: float, horizon: int) -> dict[str, Tensor]:
+    """The pairs of a rate and a decoupled weight decay that are tried for a rule on a new task.
+
+    The rates are ``lr``, twice and four times as much: weight decay allows larger ones. With each, weight decay shrinks
+    the weights by a fifth and by two fifths in all, so that wd = 0.2/(lr T) or 0.4/(lr T).
+
+    Returns:
+        ``lr`` and ``wd``, each [6].
+    """
+    options = (torch.tensor(numbers, dtype=torch.float64) for numbers in ((1.0, 2.0, 4.0), (0.2, 0.4)))
+    rates, shares = torch.cartesian_prod(*options).unbind(1)
+    return {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
+
+
+def shipped_rules() -> list[UpdateRule]:
+    """The rules of :data:`SHIPPED`, each at five learning rates."""
+    return [rule for name in SHIPPED for rule in nearby(ZOO[name])]
+
+
+def choose_rule(
+    task: Task,
+    rules: Sequence[UpdateRule] | None = None,
+    seed: int = 0,
+    episodes: int = 1,
+    weight: float = 0.4,
+    clock: Clock | None = None,
+    further: int = 0,
+) -> list[tuple[UpdateRule, float]]:
+    """A rule and its learning rate for another task, each measured by a training on the tuning stream.
+
+    A network that was trained before needs far smaller rates than a fresh one. So where the lowest rate of the best
+    rule is the best, or nothing trains (the loss stays above :data:`IDLE` of that of the first batches), a quarter of
+    the lowest is tried next, and so on; where the highest is the best, twice as much (where nothing trains, only if
+    each higher rate is better).
+
+    Args:
+        task, seed, clock: As in :func:`run_rule`.
+        rules: Rules with learning rates; by default, :func:`shipped_rules`.
+        episodes: Episodes per rule and rate; the same for all.
+        weight: Of the training loss in the objective.
+        further: How many such rates may be tried.
+
+    Returns:
+        Every rule, with its learning rate, and its mean objective, the best first.
+
+    Raises:
+        SolError: A rule has no learning rate, or the loss is not finite for any.
+    """
+    pending, found = list(shipped_rules() if rules is None else rules), list[tuple[UpdateRule, float]]()
+    for left in range(further, -1, -1):
+        for open_rule, same in itertools.groupby(pending, lambda rule: replace(rule, lr=None)):
+            rates = torch.tensor([_rate_of(rule) for rule in same], dtype=torch.float64)
+            outcome = run_rule(task, open_rule, seed, Stream.TUNE, range(episodes), rates, clock=clock)
+            losses = outcome.objective(weight).mean(1).tolist()
+            found += [(replace(open_rule, lr=rate), loss) for rate, loss in zip(rates.tolist(), losses)]
+        found.sort(key=lambda pair: pair[1])
+        best, lowest = found[0]
+        tried = {_rate_of(rule): loss for rule, loss in found if replace(rule, lr=best.lr) == best}
+        rate, rising = _rate_of(best), [tried[rate] for rate in sorted(tried)]
+        idle = not lowest < IDLE * float(outcome.losses[0].mean())
+        up = rate == max(tried) and (not idle or all(a > b for a, b in itertools.pairwise(rising)))
+        if not left or not (up or idle or rate == min(tried)):
+            break
+        pending = [replace(best, lr=2 * rate if up else min(tried) / 4)]
+    if not found[0][1] < math.inf:
+        tried_all = [(rule.lr, loss) for rule, loss in found]
+        raise SolError(
+            f"{found[0][0]} does not train {task.name}: the loss is not finite at any learning rate in {tried_all}"
+        )
+    return found
+
+
+def choose_learning_rate(
+    task: Task,
+    rule: UpdateRule,
+    seed: int = 0,
+    episodes: int = 1,
+    weight: float = 0.4,
+    clock: Clock | None = None,
+    further: int = 0,
+) -> list[tuple[float, float]]:
+    """A rule's learning rate for another task: :func:`choose_rule` among :func:`nearby_rates`.
+
+    Returns:
+        Every rate with its mean objective, the best first.
+
+    Raises:
+        SolError: The rule has no learning rate, or the loss is not finite at any.
+    """
+    found = choose_rule(task, nearby(rule), seed, episodes, weight, clock, further)
+    return [(_rate_of(one), loss) for one, loss in found]
+
+
+def tune_learning_rate(
+    task: Task,
+    rule: UpdateRule,
+    seed: int,
+    episodes: int = 4,
+    horizon: int | None = None,
+    clock: Clock | None = None,
+    coarse: int = 9,
+    fine: int = 9,
+    weight: float = 0.5,
+    objectives: Callable[[Tensor], Sequence[float]] | None = None,
+) -> tuple[float, list[tuple[float, float]]]:
+    """The learning rate with the lowest mean objective over the tuning stream.
+
+    A coarse grid of powers of sqrt(10) is centred on 1e-2 and moved until its optimum is inside. Then a fine grid
+    (a factor of 10**(1/8) between neighbours) is centred on the optimum.
+
+    Args:
+        task, rule, seed, horizon, clock: As in :func:`run_rule`.
+        episodes: Episodes of the tuning stream; the same for every rate.
+        coarse, fine: Number of rates in each grid.
+        weight: Of the training loss in the objective.
+        objectives: Measures the mean objective at several rates, if not this process alone does.
+
+    Returns:
+        The rate, and every (rate, mean objective) that was measured, sorted by rate.
+
+    Raises:
+        SolError: The loss is not finite at any rate.
+    """
+    measured: dict[float, float] = {}
+
+    def here(rates: Tensor) -> list[float]:
+        outcome = run_rule(task, rule, seed, Stream.TUNE, range(episodes), rates, horizon=horizon, clock=clock)
+        return outcome.objective(weight).mean(1).tolist()
+
+    def measure(rates: Tensor) -> float:
+        new = torch.tensor([rate for rate in rates.tolist() if rate not in measured], dtype=torch.float64)
+        measured.update(zip(new.tolist(), here(new) if objectives is None else objectives(new)))
+        return min(measured, key=lambda rate: measured[rate])
+
+    center = 1e-2
+    for _ in range(4):
+        grid = learning_rates(center, 10**0.5, coarse)
+        best = measure(grid)
+        if grid[0] < best < grid[-1]:
+            break
+        center = best
+    if not measured[best] < float("inf"):
+        raise SolError(
+            f"{rule} does not train {task.name}: the loss is not finite at any learning rate in {sorted(measured)}"
+        )
+    best = measure(learning_rates(best, 10**0.125, fine))
+    return best, sorted(measured.items())

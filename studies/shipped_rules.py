@@ -1,0 +1,97 @@
+"""What the trainings are worth by which ``sol tune TASK`` chooses a shipped rule and its rate.
+
+    python studies/shipped_rules.py --json studies/prior/shipped-rules.json
+
+Each rule trains at eight rates on draws of ``sol_tasks.small_trainings`` and ``sol_tasks.small_fits`` that no search
+saw, with two seeds. One seed chooses among the rules and rates of a set, the other says what the choice is worth, and
+the reverse. A value is the logarithmic objective less that of ``sol-general`` at its own rate, cut to [-3, 3]; lower is
+better. The JSON keeps the objectives; a run that is started again continues.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from sol_learner import TaskMixture
+from sol_learner.inner import run_rule
+from sol_learner.task import Stream, Substream, generator_for
+from sol_symbols import ZOO, write_atomically
+from sol_tasks.small_fits import small_fits
+from sol_tasks.small_trainings import small_trainings
+
+SEED = 33
+RULES = ("sol-general", "sol-fits", "sol-elementwise")
+FACTORS = [2.0**power for power in range(-4, 4)]
+PAIRS = [(name, factor) for name in RULES for factor in FACTORS]
+DRAWS = {"trainings": range(48), "fits": range(0, 48, 2)}
+LEAST = {"trainings": 1e-4, "fits": 1e-6}
+"""Smaller losses count as this."""
+
+
+def objectives(family: TaskMixture, draw: int, least: float) -> list[list[float]]:
+    """Logarithmic objective of every pair on a draw, [pairs][2 seeds]: the mean of training and validation loss."""
+    task = family.draw(generator_for(SEED, Stream.VALID, draw, Substream.RECORDING))
+    rows = []
+    for name in RULES:
+        rule = ZOO[name].with_horizon(task.horizon)
+        assert rule.lr is not None
+        rates = torch.tensor([float(f"{factor * rule.lr:.3g}") for factor in FACTORS], dtype=torch.float64)
+        metrics = run_rule(task, rule, SEED, Stream.VALID, [2 * draw, 2 * draw + 1], rates).metrics
+        logs = [metrics[split]["loss"].clamp(min=least).log() for split in ("train", "valid")]
+        rows += (0.5 * (logs[0] + logs[1])).nan_to_num(nan=20.0, posinf=20.0).clamp(max=20).tolist()
+    return [[round(value, 4) for value in row] for row in rows]
+
+
+def values(table: numpy.ndarray, chosen: Sequence[int]) -> numpy.ndarray:
+    """What a portfolio is worth on each draw of ``table`` [draws, pairs, 2]."""
+    reference, columns, found = PAIRS.index(("sol-general", 1.0)), numpy.array(chosen), []
+    for seed in (0, 1):
+        best = columns[table[:, columns, seed].argmin(1)]
+        other = table[..., 1 - seed]
+        found.append(other[numpy.arange(len(other)), best] - other[:, reference])
+    return numpy.clip(numpy.mean(found, 0), -3, 3)
+
+
+def main() -> None:
+    """Measure what is missing, choose."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path("portfolio.json"))
+    path = parser.parse_args().json
+    torch.set_num_threads(1)
+    record: dict[str, Any] = {"pairs": PAIRS, "objectives": {name: {} for name in DRAWS}}
+    record |= json.loads(path.read_text()) if path.exists() else {}
+    families: dict[str, TaskMixture] = {"trainings": small_trainings(), "fits": small_fits()}
+    for name, family in families.items():
+        rows = record["objectives"][name]
+        for draw in DRAWS[name]:
+            if str(draw) not in rows:
+                rows[str(draw)] = objectives(family, draw, LEAST[name])
+                write_atomically(path, json.dumps(record) + "\n")
+    tables = {
+        name: numpy.array([rows[str(draw)] for draw in DRAWS[name]]) for name, rows in record["objectives"].items()
+    }
+
+    def described(label: str, chosen: Sequence[int]) -> None:
+        found = {name: values(table, chosen) for name, table in tables.items()}
+        errors = {name: float(x.std() / len(x) ** 0.5) for name, x in found.items()}
+        means = {name: float(x.mean()) for name, x in found.items()}
+        print(f"{label:<36}", *(f"{name} {means[name]:+.3f} ± {errors[name]:.3f}" for name in found))
+        pairs = [PAIRS[i] for i in chosen]
+        record["sets"][label] = {"pairs": pairs, "value": means, "standard error": errors}
+
+    five = {name: [PAIRS.index((name, 2.0**power)) for power in range(-2, 3)] for name in RULES}
+    record["sets"] = {}
+    for name in RULES:
+        described(f"five rates of {name}", five[name])
+    for count in (2, 3):
+        described(f"five rates of {count} rules", [i for name in RULES[:count] for i in five[name]])
+    write_atomically(path, json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
