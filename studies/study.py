@@ -142,6 +142,15 @@ class Study:
         self.record.setdefault("comparisons", []).append(comparison.record(statistics=True))
         return comparison
 
+    @property
+    def earlier(self) -> Mapping[str, Any]:
+        """The JSON next to the scripts if it is of the same settings, else nothing."""
+        path = HERE / f"{self.name}-{self.size}.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"study": {}}
+        about, settings = record["study"], json.loads(json.dumps(self.settings))
+        same = about.get("settings") == settings and about.get("budget") == asdict(self.budget)
+        return record if same else {}
+
     def save(self) -> None:
         """Write the JSON next to the scripts."""
         about: dict[str, Any] = {"name": self.name, "shows": self.shows, "title": self.title, "size": self.size}

@@ -2,7 +2,8 @@
 
 The learner starts from ``sol-general``, whose rate it tries on the narrow network first, and gets at most 60 trainings
 there. Its rule then trains other widths for other numbers of steps: no setting is tried there. Each opponent is tuned
-there in full: rate, warm-up, decay, momenta, averaging, eps, weight decay.
+there in full: rate, warm-up, decay, momenta, averaging, eps, weight decay. Comparisons in the JSON of the same settings
+are not made again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from study import NO_COMPARISON, Budget, Study
 
 from sol_learner import LearnConfig
 from sol_learner.comparing import PANEL
+from sol_symbols import UpdateRule
 from sol_tasks import image_classification
 
 LEARNER = LearnConfig(
@@ -50,9 +52,14 @@ def main(study: Study) -> None:
     """Learn on the narrow network, compare on each of the others, write."""
     settings = study.settings
     narrow = study.task(image_classification, settings["network"], "cifar10", **settings["learned on"])
-    learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))
-    study.record["rules"] = {"learned": str(learned)}
-    for task in settings["compared on"]:
+    done = study.earlier.get("comparisons", ())
+    if done:
+        study.record |= {name: study.earlier[name] for name in ("learning", "rules", "comparisons")}
+        learned = UpdateRule.parse(study.record["rules"]["learned"])
+    else:
+        learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))
+        study.record["rules"] = {"learned": str(learned)}
+    for task in settings["compared on"][len(done) :]:
         recipe = study.task(image_classification, settings["network"], "cifar10", **task)
         laid = learned.with_horizon(task["horizon"])
         study.compare(recipe, {"learned": laid, **{name: name for name in settings["opponents"]}}, tune="full")

@@ -101,6 +101,38 @@ def test_graphs_are_decided_by_the_interval_and_holms_p(results, monkeypatch, tm
     assert results.graphs().count("- not run: ") == 5
 
 
+@pytest.mark.parametrize(
+    ("gain", "spread", "words"),
+    [
+        (0.02, 0.001, "- reproduced: SST-2: +2.00 points (95 % interval +1.00 to +3.00), p = "),
+        (0.02, 0.015, "- **undecided**: SST-2: +2.00 points"),
+        (-0.02, 0.001, "- **not reproduced**: SST-2: −2.00 points"),
+    ],
+    ids=["better", "too few seeds", "worse"],
+)
+def test_bert_is_decided_by_the_interval_and_holms_p(results, monkeypatch, tmp_path, gain, spread, words):
+    """Of two data sets, so that a p of 0.04 is not enough."""
+    ours = [0.80, 0.82, 0.84, 0.83, 0.81]
+    for name, more in (("SST-2", gain), ("RTE", 0.0)):
+        theirs = [a - more - spread * b for a, b in zip(ours, (1, -1, 1, -1, 0.5))]
+        metrics = {n: {"test": {"accuracy": scores}} for n, scores in (("learned", ours), ("adamw", theirs))}
+        record = {
+            "study": {"size": "cpu", "notes": ["Small."], "budget": {"seeds": 5, "trials": 8}},
+            "tried": {},
+            "steps": 375,
+            "comparisons": [{"optimizers": [{"name": n, "metrics": found} for n, found in metrics.items()]}],
+            "test accuracy": {n: {"mean": 0.8, "std": 0.01} for n in metrics},
+            "accuracy, learned - adamw": {"mean": more, "low": more - 0.01, "high": more + 0.01},
+        }
+        (tmp_path / f"bert-{name}-cpu.json").write_text(json.dumps(record))
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    files = {name: [f"bert-{name}-cpu"] for name in results.GLUE}
+    found = results.pairs("Table 7", "BERT", "The paper.", files, {"CoLA": "mcc"}, "bert.py")
+    assert words in found
+    assert "8 settings for each baseline" in found
+    assert found.count("- not run: ") == 3
+
+
 def test_every_study_is_there_and_every_json_can_be_reported(results, tmp_path):
     from sol_learner.report import report_page
 

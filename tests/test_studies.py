@@ -4,7 +4,7 @@ import importlib
 import json
 import runpy
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,27 @@ def test_a_study_goes_on_where_it_was_and_gives_the_same_numbers(study, tmp_path
     monkeypatch.setattr(comparing_module, "run_trial", never)
     second, _ = run(study())
     assert second == first
+
+
+def test_a_json_of_the_same_settings_is_continued(study, monkeypatch):
+    whole = study()
+    assert whole.earlier == {}
+    whole.record |= {"learning": {}, "rules": {"learned": "ad where lr = 0.1"}, "comparisons": [{"task": "first"}]}
+    whole.save()
+    assert study().earlier["comparisons"] == [{"task": "first"}]
+    assert replace(study(), settings={"learner": "another"}).earlier == {}
+
+    def compared(self, recipe, optimizers, **options):
+        self.record["comparisons"].append({"rule": str(optimizers["learned"])})
+
+    monkeypatch.setattr(type(whole), "compare", compared)
+    tasks = [{"horizon": 5}, {"horizon": 9}]
+    more = {"learned on": {}, "network": "convnet", "learner": {}, "opponents": [], "compared on": tasks}
+    whole = replace(study(), settings=more, record={**whole.record})
+    whole.save()
+    importlib.import_module("transfer").main(replace(study(), settings=more, record={}))
+    kept = replace(study(), settings=more).earlier["comparisons"]
+    assert kept == [{"task": "first"}, {"rule": "ad where lr = 0.1"}]
 
 
 def test_a_part_of_a_study_keeps_its_own_and_refuses_another_identity(study):
