@@ -127,7 +127,7 @@ def picture(rows, names, path):
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
     axes.set_xlabel("training loss over that of the best tuned AdamW, NAdamW, Nesterov or Lion")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
@@ -174,7 +174,8 @@ def main() -> None:
     if rules:
         print(table(rows, [*optimizers]))
         if arguments.picture:
-            picture(rows, [*optimizers], arguments.picture)
+            names = [name for name in optimizers if not (tune and name.endswith(" x"))]
+            picture(rows, names, arguments.picture)
 
 
 if __name__ == "__main__":
