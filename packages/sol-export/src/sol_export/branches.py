@@ -10,13 +10,10 @@ import sympy
 
 from sol_symbols import Assignment, Program, symbol
 
-__all__ = ["LOCAL", "MASKS", "Branches", "branches_of"]
+__all__ = ["MASKS", "Branches", "branches_of"]
 
 MASKS = ("matrices", "vectors")
 """The functions that are 0 for tensors of the other number of dimensions."""
-
-LOCAL = ("orth", *MASKS)
-"""The functions of a tensor that are computed for it alone; all others are computed for all tensors at once."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def branches_of(program: Program) -> Branches | None:
     common = tuple(a for a in inside if len(needed[a.name]) != 1)
     parts = {mask: tuple(a for a in inside if needed[a.name] == {mask}) for mask in MASKS}
     for a in (*parts["matrices"], *parts["vectors"]):
-        if a.reduction and a.reduction.name not in LOCAL:
+        if a.reduction and not a.reduction.local:  # computed for all tensors at once
             return None
     arguments = {a.name: a.value.args[0] for a in program.body if a.name in masks}
     outputs = {

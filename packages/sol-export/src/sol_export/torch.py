@@ -16,7 +16,7 @@ import numpy as np
 import sympy
 
 from sol_export.averaging import Averaging
-from sol_export.branches import LOCAL, MASKS, branches_of
+from sol_export.branches import MASKS, branches_of
 from sol_export.c_loop import native_source
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
@@ -179,7 +179,7 @@ class _Writer:
         self.orthogonal = any(a.reduction is not None and a.reduction.name == "orth" for a in self.program.body)
         groups = [group for group in rounds(self.program) if group[0].reduction is not None]
         self.totals = any(a.reduction is not None and a.reduction.gives is Kind.RUN for a, *_ in groups)
-        asks = {a.reduction.name for group in groups for a in group if a.reduction is not None} - {*LOCAL}
+        asks = {a.reduction.name for group in groups for a in group if a.reduction and not a.reduction.local}
         self.asks, self.sums = bool(asks), bool(asks - {*_NORMS})
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
@@ -573,7 +573,7 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
 def _ask(a: Assignment) -> str:
     """What the formula yields for the reduction over one tensor; empty if it needs no answer."""
     arguments = [x.name for x in a.value.args]
-    if a.reduction is None or a.reduction.gives is Kind.RUN or a.reduction.name in LOCAL:
+    if a.reduction is None or a.reduction.gives is Kind.RUN or a.reduction.local:
         return ""
     return arguments[0] if a.reduction.name in _NORMS else f"({_tuple(arguments)})"
 

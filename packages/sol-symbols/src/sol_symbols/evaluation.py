@@ -258,10 +258,7 @@ class _Round:
     @property
     def sums(self) -> list[Assignment]:
         """The reductions that are functions of a sum over coordinates."""
-        return [a for a in self.reductions if a.reduction is not None and a.reduction.name in _OF_SUMS]
-
-
-_OF_SUMS = ("mean", "dot", "norm", "rms", "all_dot", "all_rms")
+        return [a for a in self.reductions if a.reduction is not None and a.reduction.of_sum]
 
 
 class Evaluator:

@@ -462,6 +462,16 @@ class Reduction(Operator):
     takes: Kind = Kind.COORDINATE
     gives: Kind = Kind.TENSOR
 
+    @property
+    def local(self) -> bool:
+        """Whether it gives a value for each coordinate, which is computed for its tensor alone."""
+        return self.gives is Kind.COORDINATE
+
+    @property
+    def of_sum(self) -> bool:
+        """Whether it is a function of a sum over coordinates."""
+        return self.takes is Kind.COORDINATE and not self.local
+
     def refusal(self, found: str) -> str:
         """What to say of an argument of another kind than it takes."""
         verb = "reduces" if self.gives < self.takes else "takes"
