@@ -31,6 +31,22 @@ def run(tmp_path_factory):
     return folder, done
 
 
+def test_tune_chooses_a_shipped_rule_or_a_rate(tmp_path):
+    for given, names in (([], {"sol-general", "sol-fits"}), (["sol-general"], {"lr"})):
+        out = tmp_path / "tuned.json"
+        done = sol("tune", "quadratic", *given, "--steps", 12, "--out", out)
+        assert done.returncode == 0, done.stderr
+        *lines, wrote, call = done.stdout.splitlines()
+        assert {line.split()[0] for line in lines} == names
+        assert 5 * len({*names}) <= len(lines) <= 5 * len({*names}) + 6
+        best = min(lines, key=lambda line: float(line.split()[-1]))
+        rule = resolve_rule(str(out))
+        assert f"lr {rule.lr:g} " in best
+        assert rule.horizon == 12
+        assert wrote.startswith(f"wrote {out}")
+        assert call == f'load_optimizer("{rule.name}")(model.parameters(), lr={rule.lr:g}, horizon=12)'
+
+
 def test_learn_writes_everything_and_says_what_it_found(run):
     folder, done = run
     files = {path.name for path in folder.iterdir()}

@@ -415,18 +415,20 @@ class Tune:
         from sol_learner.inner.rates import choose_rule, nearby, shipped_rules
         from sol_learner.task import require_task, with_horizon
         from sol_learner.task_registry import load_task, parse_device
-        from sol_symbols import resolve_rule
+        from sol_symbols import UpdateRule, resolve_rule
 
         given = arguments.rule
         rules = shipped_rules() if given is None else nearby(resolve_rule(given))
         task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
         require_task(task)
         task = with_horizon(task, arguments.steps) if arguments.steps else task
-        measured = choose_rule(task, rules, arguments.seed, episodes=arguments.seeds, further=FURTHER)
+
+        def report(rule: UpdateRule, loss: float) -> None:
+            name = "" if given else f"{rule.name:<13}"
+            print(f"{name}lr {rule.lr:<10g} objective {loss:.4g}", flush=True)
+
+        measured = choose_rule(task, rules, arguments.seed, arguments.seeds, further=FURTHER, report=report)
         best = measured[0][0]
-        for rule, loss in sorted(measured, key=lambda row: (row[0].name, row[0].lr)):
-            name = f"{rule.name:<13}" if given is None else ""
-            print(f"{name}lr {rule.lr:<10g} objective {loss:.4f}" + (" *" if rule is best else ""))
         if arguments.out:
             best.with_horizon(task.horizon).save(arguments.out)
             print(f"wrote {arguments.out}; sol export {arguments.out} --to torch writes an optimizer")

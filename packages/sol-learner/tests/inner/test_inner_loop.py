@@ -561,7 +561,9 @@ def test_a_shipped_rule_is_chosen_with_its_rate(make_task, monkeypatch):
     monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
     first = {(rule.name, rule.lr) for rule in shipped_rules()}
     assert len(first) == 10
-    found = choose_rule(make_task())
+    said = []
+    found = choose_rule(make_task(), report=lambda *pair: said.append(pair))
+    assert sorted(said, key=lambda pair: pair[1]) == found
     assert {(rule.name, rule.lr) for rule, _ in found} == first
     assert (found[0][0].name, found[0][0].lr) == ("sol-fits", 0.00119)
     further = choose_rule(make_task(), further=6)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.inner.episodes import run_rule
+from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
 from sol_symbols import ZOO, SolError, UpdateRule
@@ -93,6 +94,7 @@ def choose_rule(
     weight: float = 0.4,
     clock: Clock | None = None,
     further: int = 0,
+    report: Callable[[UpdateRule, float], None] = lambda rule, loss: None,
 ) -> list[tuple[UpdateRule, float]]:
     """A rule and its learning rate for another task, each measured by a training on the tuning stream.
 
@@ -107,6 +109,8 @@ def choose_rule(
         episodes: Episodes per rule and rate; the same for all.
         weight: Of the training loss in the objective.
         further: How many such rates may be tried.
+        report: Called with each rule and its mean objective once they are measured: those of a task whose models train
+            one after another one by one, else those of all rates of a rule.
 
     Returns:
         Every rule, with its learning rate, and its mean objective, the best first.
@@ -116,11 +120,14 @@ def choose_rule(
     """
     pending, found = list(shipped_rules() if rules is None else rules), list[tuple[UpdateRule, float]]()
     for left in range(further, -1, -1):
-        for open_rule, same in itertools.groupby(pending, lambda rule: replace(rule, lr=None)):
+        groups = [[*same] for _, same in itertools.groupby(pending, lambda rule: replace(rule, lr=None))]
+        for same in groups if vectorizes(task) else [[rule] for rule in pending]:
             rates = torch.tensor([_rate_of(rule) for rule in same], dtype=torch.float64)
-            outcome = run_rule(task, open_rule, seed, Stream.TUNE, range(episodes), rates, clock=clock)
-            losses = outcome.objective(weight).mean(1).tolist()
-            found += [(replace(open_rule, lr=rate), loss) for rate, loss in zip(rates.tolist(), losses)]
+            outcome = run_rule(task, same[0], seed, Stream.TUNE, range(episodes), rates, clock=clock)
+            measured = [*zip(same, outcome.objective(weight).mean(1).tolist())]
+            for rule, loss in measured:
+                report(rule, loss)
+            found += measured
         found.sort(key=lambda pair: pair[1])
         best, lowest = found[0]
         tried = {_rate_of(rule): loss for rule, loss in found if replace(rule, lr=best.lr) == best}
