@@ -187,6 +187,7 @@ def figure5() -> str:
 def draw(record: Record, path: Path, columns: int = 2) -> None:
     """Mean batch losses over seeds and a twentieth of the steps, a panel a comparison; see :data:`SHOWN`."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     comparisons = record["comparisons"]
     count = len(comparisons)
@@ -202,6 +203,8 @@ def draw(record: Record, path: Path, columns: int = 2) -> None:
             width, style = (2.2, "-") if name == "learned" else (1.3, "--" if name in HAND_MADE else "-")
             axes.plot(range(1, len(smooth) + 1), smooth, style, linewidth=width, label=name)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(plain))
+        axes.yaxis.set_minor_formatter(FuncFormatter(plain))
         axes.set_ylim(top=min(5, axes.get_ylim()[1]))  # the paper's recipe rises to 3,000 on ReLU before it falls
         axes.set_title(comparison["task"], fontsize=10)
         axes.grid(alpha=0.3, which="both")
@@ -210,6 +213,12 @@ def draw(record: Record, path: Path, columns: int = 2) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5 if columns > 1 else 3, frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def plain(x: float, place: int) -> str:
+    """The label of a tick on an axis of logarithms: 0.4, not a power of ten; none at 0.5, 0.7, 0.8 and 0.9."""
+    digits = x / 10 ** math.floor(math.log10(x))
+    return "" if round(digits, 6) in (5, 7, 8, 9) else f"{x:g}"
 
 
 def accuracies(name: str, shows: str, title: str, claim: str, picture: Path | None = None) -> str:
