@@ -261,6 +261,12 @@ def interval(paired: Record) -> str:
     return f"{mean} points (95 % interval {low} to {high})"
 
 
+def tested(what: str, paired: Record, p: float | None) -> tuple[str, Holds]:
+    """A claim of a difference with an interval and a p after Holm's correction, ``None`` for none; and if it holds."""
+    holds = decided(paired["low"], paired["high"]) if p is None or p < 0.05 else UNDECIDED
+    return f"{what}: {interval(paired)}" + ("" if p is None else f", p = {p:.2g}"), holds
+
+
 def table4() -> str:
     """Memory of meta-training."""
     claim = "The paper: the memory of meta-training grows more slowly than the model, and L2LGD2's much faster."
@@ -335,9 +341,7 @@ def pairs(shows: str, title: str, claim: str, files: Mapping[str, Sequence[str]]
         paired = record[f"{metric[name]}, {first[0]} - {other[0]}"]
         how = f"`{which}`, {record['steps']} steps"
         rows.append([name, given(theirs), given(ours), percent(other[1]), percent(first[1]), how])
-        p = p_values[name]
-        holds = decided(paired["low"], paired["high"]) if p is None or p < 0.05 else UNDECIDED
-        claims.append((f"{name}: {interval(paired)}" + ("" if p is None else f", p = {p:.2g}"), holds))
+        claims.append(tested(name, paired, p_values[name]))
     head = ["", "paper, baseline", "paper, learned", "ours, baseline", "ours, learned", "from"]
     parts = [*said, table(head, rows), verdict(*claims)]
     return section(title, claim, parts if tests else [*parts, f"**{NOT_RUN}** (`studies/{script}`)"])
@@ -369,9 +373,7 @@ def graphs() -> str:
         p_values = holm([ttest(record, rival) for record in own.values()])
         for (name, record), p in zip(own.items(), p_values):
             paired = record[f"accuracy, learned - {rival}"]
-            holds = decided(paired["low"], paired["high"]) if p is None or p < 0.05 else UNDECIDED
-            shown = "" if p is None else f", p = {p:.2g}"
-            claims.append((f"{name}, better than {words}: {interval(paired)}{shown}", holds))
+            claims.append(tested(f"{name}, better than {words}", paired, p))
     claims += [(name, None) for name, record in records.items() if record is None]
     head = ["", "paper, Adam", "paper, learned", "ours, Adam 0.01", "ours, tuned", "ours, learned"]
     return section("Table 6 and Figure 7: graphs", claim, [*said, table(head, rows), verdict(*claims)])

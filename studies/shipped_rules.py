@@ -48,7 +48,7 @@ def objectives(family: TaskMixture, draw: int, least: float) -> list[list[float]
 
 
 def values(table: numpy.ndarray, chosen: Sequence[int]) -> numpy.ndarray:
-    """What a portfolio is worth on each draw of ``table`` [draws, pairs, 2]."""
+    """What a choice among some pairs is worth on each draw of ``table`` [draws, pairs, 2]."""
     reference, columns, found = PAIRS.index(("sol-general", 1.0)), numpy.array(chosen), []
     for seed in (0, 1):
         best = columns[table[:, columns, seed].argmin(1)]
@@ -58,9 +58,9 @@ def values(table: numpy.ndarray, chosen: Sequence[int]) -> numpy.ndarray:
 
 
 def main() -> None:
-    """Measure what is missing, choose."""
+    """Measure what is missing, and say what sets of pairs are worth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path("portfolio.json"))
+    parser.add_argument("--json", type=Path, default=Path("shipped-rules.json"))
     path = parser.parse_args().json
     torch.set_num_threads(1)
     record: dict[str, Any] = {"pairs": PAIRS, "objectives": {name: {} for name in DRAWS}}

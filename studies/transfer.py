@@ -52,9 +52,10 @@ def main(study: Study) -> None:
     """Learn on the narrow network, compare on each of the others, write."""
     settings = study.settings
     narrow = study.task(image_classification, settings["network"], "cifar10", **settings["learned on"])
-    done = study.earlier.get("comparisons", ())
+    earlier = study.earlier
+    done = earlier.get("comparisons", ())
     if done:
-        study.record |= {name: study.earlier[name] for name in ("learning", "rules", "comparisons")}
+        study.record |= {name: earlier[name] for name in ("learning", "rules", "comparisons")}
         learned = UpdateRule.parse(study.record["rules"]["learned"])
     else:
         learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from sol_learner.comparing.optimizer_specs import PANEL
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
 from sol_learner.inner.optimizees import PRECISIONS
+from sol_learner.inner.rates import PRIORS
 from sol_learner.networks.base import KERNELS
 from sol_learner.networks.eql import FEATURES, UNITS
 from sol_learner.search.terms import DECAYS, DIRECTIONS
@@ -42,9 +43,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Settings of each recipe; paper is the published one: a network that is meta-trained from Adam and read out."""
-
-PRIORS = ("sol-general", "sol-fits")
-"""Zoo rules that were learned on many trainings, and that start a search of their own coefficients and constants."""
 
 _CHOICES = {
     "start": ("auto", "prior", *ZOO),

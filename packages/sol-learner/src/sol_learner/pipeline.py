@@ -19,8 +19,9 @@ import torch
 
 from sol_learner.comparing.comparison import Comparison
 from sol_learner.comparing.protocol import compare
-from sol_learner.config import PRIORS, LearnConfig
+from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import Optimizer, RuleOptimizer
+from sol_learner.inner.rates import PRIORS
 from sol_learner.inner.references import has_matrices, reference
 from sol_learner.inner.side_by_side import obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet

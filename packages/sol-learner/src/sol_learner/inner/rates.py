@@ -18,7 +18,7 @@ from sol_symbols import ZOO, SolError, UpdateRule
 
 __all__ = [
     "IDLE",
-    "SHIPPED",
+    "PRIORS",
     "choose_learning_rate",
     "choose_rule",
     "learning_rates",
@@ -29,8 +29,8 @@ __all__ = [
     "tune_learning_rate",
 ]
 
-SHIPPED = ("sol-general", "sol-fits")
-"""The rules of the zoo that are tried for a new task: for noisy gradients and for fits of functions."""
+PRIORS = ("sol-general", "sol-fits")
+"""Zoo rules that were learned on many trainings. They are tried on a new task, and start a search of their numbers."""
 
 IDLE = 0.95
 """A training whose objective is above this share of the first batches' loss has hardly begun."""
@@ -82,8 +82,8 @@ def nearby_decays(lr: float, horizon: int) -> dict[str, Tensor]:
 
 
 def shipped_rules() -> list[UpdateRule]:
-    """The rules of :data:`SHIPPED`, each at five learning rates."""
-    return [rule for name in SHIPPED for rule in nearby(ZOO[name])]
+    """The rules of :data:`PRIORS`, each at five learning rates."""
+    return [rule for name in PRIORS for rule in nearby(ZOO[name])]
 
 
 def choose_rule(
