@@ -5,10 +5,10 @@
     python benchmarks/generalise.py sol-fits --panel-of benchmarks/generalise.json --json generalise_fits.json
 
 Each rule is used as it is and, as ``RULE x``, with the best of five learning rates, by one training each. ``sol tune``
-is the best of sol-general and sol-fits, each at five rates, as this command chooses it, by one training and by three
-trainings for each rate. AdamW, NAdamW, Nesterov momentum and Lion are tuned on each target, with schedule, warm-up and
-weight decay. All optimizers train on ten held-out seeds. A ratio is that of mean final losses to the one of the panel
-with the lowest training loss.
+is the best of sol-general and sol-fits, each at five rates, and then with more and more weight decay, as this command
+chooses it, by one training and by three trainings for each. AdamW, NAdamW, Nesterov momentum and Lion are tuned on each
+target, with schedule, warm-up and weight decay. All optimizers train on ten held-out seeds. A ratio is that of mean
+final losses to the one of the panel with the lowest training loss.
 
 The targets are in ``generalise_targets.py``; some need ``SOL_DATA``. Rerun it with the same store to continue.
 """
@@ -36,7 +36,7 @@ LEAST = 0.05
 
 
 TUNED = {"sol tune": 1, "sol tune --seeds 3": 3}
-"""Names of the shipped rule that is chosen with its rate, and the trainings by which each rate is measured."""
+"""Names of the shipped rule that is chosen with its rate and weight decay, and the trainings for each of these."""
 
 
 def optimizers_for(task, rules, tune):
@@ -52,9 +52,9 @@ def optimizers_for(task, rules, tune):
         optimizers[f"{name} x"] = replace(rule, lr=chosen[name][0][0])
     if tune:
         for name, seeds in TUNED.items():
-            measured = choose_rule(task, episodes=seeds)
+            measured = choose_rule(task, episodes=seeds, decays=True)
             optimizers[name] = measured[0][0].with_horizon(task.horizon)
-            chosen[name] = [[rule.name, rule.lr, loss] for rule, loss in measured]
+            chosen[name] = [[rule.name, rule.lr, rule.values.get("wd", 0.0), loss] for rule, loss in measured]
     return optimizers, chosen
 
 
@@ -114,7 +114,7 @@ def picture(rows, names, path):
     figure, axes = pyplot.subplots(figsize=(7, 0.24 * len(order) + 1.2))
     for name, marker in zip(names, "o^sD"):
         values = [min(max(rows[target]["ratios"][name]["train"], LEAST), 4) for target in order]
-        counted = f"{name}, {10 * TUNED[name]} trainings" if name in TUNED else name
+        counted = f"{name}, {11 * TUNED[name]} trainings or more" if name in TUNED else name
         label = counted.replace(" x", ", rate chosen from five")
         axes.plot(values, range(len(order)), marker, label=label, alpha=0.8)
     axes.axvline(1, color="black", linewidth=0.8)

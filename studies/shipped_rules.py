@@ -1,15 +1,18 @@
-"""What the trainings are worth by which ``sol tune TASK`` chooses a shipped rule and its rate.
+"""What the trainings are worth by which ``sol tune TASK`` chooses a shipped rule, its rate and its weight decay.
 
     python studies/shipped_rules.py --json studies/prior/shipped-rules.json
 
 Each rule trains at eight rates on draws of ``sol_tasks.small_trainings`` and ``sol_tasks.small_fits`` that no search
 saw, with two seeds. One seed chooses among the rules and rates of a set, the other says what the choice is worth, and
 the reverse. A value is the logarithmic objective less that of ``sol-general`` at its own rate, cut to [-3, 3]; lower is
-better. The JSON keeps the objectives; a run that is started again continues.
+better. The best of the ten pairs of ``sol tune`` then trains with weight decay: one seed chooses it as ``sol tune``
+does, and the other says how much the logarithms of losses and objective change by it. The JSON keeps what was measured;
+a run that is started again continues.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,8 @@ import torch
 
 from sol_learner import TaskMixture
 from sol_learner.inner import run_rule
-from sol_learner.task import Stream, Substream, generator_for
+from sol_learner.inner.rates import PRIORS, SHRINKING, growing_decays
+from sol_learner.task import Stream, Substream, Task, generator_for
 from sol_symbols import ZOO, write_atomically
 from sol_tasks.small_fits import small_fits
 from sol_tasks.small_trainings import small_trainings
@@ -33,10 +37,14 @@ LEAST = {"trainings": 1e-4, "fits": 1e-6}
 """Smaller losses count as this."""
 
 
+def drawn(family: TaskMixture, draw: int) -> Task:
+    """A task of a family."""
+    return family.draw(generator_for(SEED, Stream.VALID, draw, Substream.RECORDING))
+
+
 def objectives(family: TaskMixture, draw: int, least: float) -> list[list[float]]:
     """Logarithmic objective of every pair on a draw, [pairs][2 seeds]: the mean of training and validation loss."""
-    task = family.draw(generator_for(SEED, Stream.VALID, draw, Substream.RECORDING))
-    rows = []
+    task, rows = drawn(family, draw), []
     for name in RULES:
         rule = ZOO[name].with_horizon(task.horizon)
         assert rule.lr is not None
@@ -45,6 +53,28 @@ def objectives(family: TaskMixture, draw: int, least: float) -> list[list[float]
         logs = [metrics[split]["loss"].clamp(min=least).log() for split in ("train", "valid")]
         rows += (0.5 * (logs[0] + logs[1])).nan_to_num(nan=20.0, posinf=20.0).clamp(max=20).tolist()
     return [[round(value, 4) for value in row] for row in rows]
+
+
+def decayed(task: Task, pair: tuple[str, float], draw: int) -> dict[str, list[list[float]]]:
+    """Final losses of a pair without weight decay and with each, ``train`` and ``valid``, each [6][2 seeds]."""
+    rule = ZOO[pair[0]].with_horizon(task.horizon).with_weight_decay(0.0)
+    assert rule.lr is not None
+    rate = float(f"{pair[1] * rule.lr:.3g}")
+    decays = torch.tensor([0.0, *SHRINKING], dtype=torch.float64) / (rate * task.horizon)
+    rates = torch.full_like(decays, rate)
+    run = run_rule(task, rule, SEED, Stream.VALID, [2 * draw, 2 * draw + 1], rates, {"wd": decays})
+    return {split: run.metrics[split]["loss"].tolist() for split in ("train", "valid")}
+
+
+def gains(losses: dict[str, list[list[float]]], least: float, seed: int) -> list[float]:
+    """What weight decay changes on the other seed: logarithms of training loss, validation loss and objective."""
+    cut = {split: numpy.nan_to_num(numpy.array(rows), nan=1e9).clip(least, 1e9) for split, rows in losses.items()}
+    cut["objective"] = 0.4 * cut["train"] + 0.6 * cut["valid"]
+    chosen_by = cut["objective"][:, seed].tolist()
+    pending = iter(chosen_by[1:])
+    tried = growing_decays(lambda *_: [next(pending)], [1.0], 1, chosen_by[0])
+    best = min(range(len(tried) + 1), key=lambda i: chosen_by[i])
+    return [math.log(rows[best, 1 - seed] / rows[0, 1 - seed]) for rows in cut.values()]
 
 
 def values(table: numpy.ndarray, chosen: Sequence[int]) -> numpy.ndarray:
@@ -63,7 +93,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("shipped-rules.json"))
     path = parser.parse_args().json
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"pairs": PAIRS, "objectives": {name: {} for name in DRAWS}}
+    record: dict[str, Any] = {
+        "pairs": PAIRS,
+        **{kind: {name: {} for name in DRAWS} for kind in ("objectives", "decays")},
+    }
     record |= json.loads(path.read_text()) if path.exists() else {}
     families: dict[str, TaskMixture] = {"trainings": small_trainings(), "fits": small_fits()}
     for name, family in families.items():
@@ -90,6 +123,23 @@ def main() -> None:
         described(f"five rates of {name}", five[name])
     for count in (2, 3):
         described(f"five rates of {count} rules", [i for name in RULES[:count] for i in five[name]])
+    tuned = numpy.array([i for name in PRIORS for i in five[name]])
+    record["weight decay"] = {}
+    for name, family in families.items():
+        found = []
+        for number, draw in enumerate(DRAWS[name]):
+            rows = record["decays"][name].setdefault(str(draw), {})
+            for seed in (0, 1):
+                first = int(tuned[tables[name][number, tuned, seed].argmin()])
+                if str(first) not in rows:
+                    rows[str(first)] = decayed(drawn(family, draw), PAIRS[first], draw)
+                    write_atomically(path, json.dumps(record) + "\n")
+                found.append(gains(rows[str(first)], LEAST[name], seed))
+        both = numpy.clip(numpy.reshape(found, (-1, 2, 3)).mean(1), -3, 3)
+        means, errors = both.mean(0).tolist(), (both.std(0) / len(both) ** 0.5).tolist()
+        record["weight decay"][name] = {"value": means, "standard error": errors}
+        shown = zip(("training loss", "validation loss", "objective"), means, errors)
+        print(f"weight decay, {name}:", *(f"{kind} {mean:+.3f} ± {error:.3f}" for kind, mean, error in shown))
     write_atomically(path, json.dumps(record) + "\n")
 
 

@@ -9,7 +9,9 @@ import sys
 import time
 
 import pytest
+import torch
 
+from sol_export import load_optimizer
 from sol_symbols import ZOO, lower, resolve_rule
 from sol_symbols.cli import main
 
@@ -38,13 +40,46 @@ def test_tune_chooses_a_shipped_rule_or_a_rate(tmp_path):
         assert done.returncode == 0, done.stderr
         *lines, wrote, call = done.stdout.splitlines()
         assert {line.split()[0] for line in lines} == names
-        assert 5 * len({*names}) <= len(lines) <= 5 * len({*names}) + 6
+        rates = [line for line in lines if "weight_decay" not in line]
+        assert 5 * len({*names}) <= len(rates) <= 5 * len({*names}) + 6
+        assert 1 <= len(lines) - len(rates) <= 5
         best = min(lines, key=lambda line: float(line.split()[-1]))
         rule = resolve_rule(str(out))
         assert f"lr {rule.lr:g} " in best
         assert rule.horizon == 12
         assert wrote.startswith(f"wrote {out}")
         assert call == f'load_optimizer("{rule.name}")(model.parameters(), lr={rule.lr:g}, horizon=12)'
+
+
+OVERFIT = """
+import torch
+from torch import nn
+from sol_learner import from_loaders
+
+def overfit():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(260, 30, generator=generator)
+    y = x[:, :5].sum(1) + torch.randn(260, generator=generator)
+    data = [(x[i], y[i, None]) for i in (slice(0, 60), slice(60, 160), slice(160, 260))]
+    return from_loaders("overfit", lambda: nn.Linear(30, 1), *data, steps=60, loss_fn=nn.MSELoss())
+"""
+
+
+def test_tune_finds_weight_decay_where_data_are_few(tmp_path):
+    (tmp_path / "few.py").write_text(OVERFIT)
+    done = sol("tune", f"{tmp_path / 'few.py'}:overfit", "sol-general", "--out", tmp_path / "tuned.json")
+    assert done.returncode == 0, done.stderr
+    rule = resolve_rule(str(tmp_path / "tuned.json"))
+    parameters = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
+    call = done.stdout.splitlines()[-1].replace("model.parameters()", "[parameter]")
+    assert f"weight_decay={rule.values['wd']:g}, horizon=60" in call
+    for parameter, make in zip(parameters, (call, "load_optimizer(rule)([parameter])")):
+        optimizer = eval(make, {"load_optimizer": load_optimizer, "parameter": parameter, "rule": rule})
+        for _ in range(3):
+            parameter.grad = 1 + parameter.detach() ** 2
+            optimizer.step()
+    torch.testing.assert_close(*parameters)
+    assert not torch.equal(parameters[0], torch.ones(3, 2))
 
 
 def test_learn_writes_everything_and_says_what_it_found(run):

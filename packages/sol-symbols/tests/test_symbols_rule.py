@@ -353,6 +353,17 @@ def test_numbered_constants_leave_out_names_that_are_taken():
     assert "k1" in UpdateRule.parse("c1*g + 0.5*m where c1 = 1").with_numbered_constants("k").values
 
 
+def test_weight_decay_is_added_or_set():
+    rule = UpdateRule.parse("ld*ad where lr = 0.01, T = 9", name="n").with_weight_decay(0.1)
+    assert rule == UpdateRule.parse("ld*ad + w*wd where lr = 0.01, T = 9, wd = 0.1")
+    assert rule.name == "n"
+    assert rule.with_weight_decay(0.2).values["wd"] == 0.2
+    assert ZOO["adamw"].with_weight_decay(0.3).expression == ZOO["adamw"].expression
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(RuleError, match="wd must be in"):
+            rule.with_weight_decay(bad)
+
+
 def test_horizon():
     rule = UpdateRule.parse("ld*g", name="n", provenance={"a": 1})
     assert (rule.needs_horizon, rule.horizon) == (True, None)

@@ -397,7 +397,7 @@ class Tune:
     a rule file or a formula with a learning rate, they are five multiples of its rate.
 
     Where the best rate is at an end, or nothing trains, up to six further ones follow: a network that was trained
-    before needs far smaller rates than a fresh one.
+    before needs far smaller rates than a fresh one. Then it tries weight decay, and more of it while that is better.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -424,16 +424,20 @@ class Tune:
         task = with_horizon(task, arguments.steps) if arguments.steps else task
 
         def report(rule: UpdateRule, loss: float) -> None:
-            name = "" if given else f"{rule.name:<13}"
-            print(f"{name}lr {rule.lr:<10g} objective {loss:.4g}", flush=True)
+            name, wd = "" if given else f"{rule.name:<13}", ""
+            if rule.values.get("wd"):
+                wd = f"weight_decay {rule.values['wd']:<10g} "
+            print(f"{name}lr {rule.lr:<10g} {wd}objective {loss:.4g}", flush=True)
 
-        measured = choose_rule(task, rules, arguments.seed, arguments.seeds, further=FURTHER, report=report)
+        seeds = arguments.seed, arguments.seeds
+        measured = choose_rule(task, rules, *seeds, further=FURTHER, decays=True, report=report)
         best = measured[0][0]
         if arguments.out:
             best.with_horizon(task.horizon).save(arguments.out)
             print(f"wrote {arguments.out}; sol export {arguments.out} --to torch writes an optimizer")
         horizon = f", horizon={task.horizon}" if best.needs_horizon else ""
-        print(f'load_optimizer("{given or best.name}")(model.parameters(), lr={best.lr:g}{horizon})')
+        wd = f", weight_decay={best.values['wd']:g}" if best.values.get("wd") else ""
+        print(f'load_optimizer("{given or best.name}")(model.parameters(), lr={best.lr:g}{wd}{horizon})')
         return 0
 
 

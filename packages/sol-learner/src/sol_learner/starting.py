@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.rates import learning_rates, nearby_decays, nearby_rates, tune_learning_rate
+from sol_learner.inner.rates import growing_decays, learning_rates, nearby_rates, tune_learning_rate
 from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.mixture import TaskMixture
@@ -21,9 +21,8 @@ from sol_learner.runtime.checkpoints import Checkpoints
 from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.runtime.workers import Constant, Workers
-from sol_learner.search.terms import rounded
 from sol_learner.task import Stream, Task
-from sol_symbols import ZOO, SolError, UpdateRule, symbol
+from sol_symbols import ZOO, SolError, UpdateRule
 
 __all__ = ["Start", "StartFinder", "Tuning", "reference_of"]
 
@@ -211,13 +210,15 @@ class StartFinder:
             loss: Its lowest objective.
         """
         name = f"{start.rule.name} {DECAYED}"
-        decayed = replace(start.rule, expression=start.rule.expression + symbol("wd") * symbol("w"))
-        values = nearby_decays(start.lr, horizon)
-        losses = self._measured("weight decay", start.task_set, decayed, lr=values["lr"], values=values)
-        best = int(numpy.argmin(losses))
-        start.objectives |= {name: losses[best]}
-        if losses[best] < loss - NEARLY * abs(loss):
-            found = {name: rounded(float(column[best])) for name, column in values.items()}
-            start.rule = replace(decayed, values={**decayed.values, "wd": found["wd"]})
-            start.lr = found["lr"]
-        return len(losses)
+        decayed = start.rule.with_weight_decay(0.0)
+
+        def measure(rates: Sequence[float], decays: Sequence[float]) -> list[float]:
+            lr, wd = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rates, decays))
+            return self._measured(f"weight decay {decays}", start.task_set, decayed, lr=lr, values={"wd": wd})
+
+        found = growing_decays(measure, [start.lr, 2 * start.lr], horizon, loss)
+        lr, wd, lowest = min(found, key=lambda tried: tried[-1])
+        start.objectives |= {name: lowest}
+        if lowest < loss - NEARLY * abs(loss):
+            start.rule, start.lr = start.rule.with_weight_decay(wd), lr
+        return len(found)

@@ -1,6 +1,7 @@
 """Optimizees side by side, random streams, running and tuning rules."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from sol_learner.inner import (
     tune_learning_rate,
 )
 from sol_learner.inner.episodes import Outcome
-from sol_learner.inner.rates import learning_rates
+from sol_learner.inner.rates import learning_rates, nearby
 from sol_learner.runtime import Interrupted
 from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
 from sol_learner.testing import check_task
@@ -569,6 +570,30 @@ def test_a_shipped_rule_is_chosen_with_its_rate(make_task, monkeypatch):
     further = choose_rule(make_task(), further=6)
     assert {(rule.name, rule.lr) for rule, _ in further} - first == {("sol-fits", 0.0002975)}
     assert found[0] == further[0]
+
+
+def test_weight_decay_grows_while_it_helps(make_task, monkeypatch):
+    """The best at wd lr T = 1.6; of the others, only the next is measured."""
+
+    def measure(task, rule, seed, stream, episodes, rates, **_):
+        shrinking = rule.values.get("wd", 0.0) * rates * task.horizon
+        losses = (1 + (rates / 0.008).log().square() + (shrinking - 1.6).square())[:, None]
+        return Outcome(torch.full((1, len(rates), 1), 9.0), {split: {"loss": losses} for split in ("train", "valid")})
+
+    monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
+    task = make_task()
+    plain = choose_rule(task, nearby(ZOO["sol-general"]))
+    said = []
+    found = choose_rule(task, nearby(ZOO["sol-general"]), decays=True, report=lambda *pair: said.append(pair))
+    assert [pair for pair in found if "wd" not in pair[0].values] == plain
+    assert sorted(said, key=lambda pair: pair[1]) == found
+    wds = [rule.values["wd"] * rule.lr * task.horizon for rule, _ in said[5:]]
+    assert wds == pytest.approx([0.4, 0.8, 1.6, 3.2], rel=0.01)
+    best = found[0][0]
+    assert (best.lr, best.values["wd"]) == (0.008, pytest.approx(1.6 / 0.008 / task.horizon, rel=0.01))
+    assert best.complexity.terms == ZOO["sol-general"].complexity.terms + 1
+    (only,) = [rule for rule, _ in choose_rule(task, nearby(replace(ZOO["adamw"], lr=0.008)), decays=True)[:1]]
+    assert only.expression == ZOO["adamw"].expression  # it has a weight decay already, which gets the value
 
 
 def test_a_choice_needs_rules_with_rates(make_task):

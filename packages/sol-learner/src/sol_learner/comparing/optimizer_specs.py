@@ -35,7 +35,7 @@ from sol_learner.networks.base import State
 from sol_learner.networks.trained_lstm import LSTM_FILE, LSTM_WEIGHTS, TrainedLSTM
 from sol_learner.task_registry import install_line
 from sol_learner.user_code import file_digest, from_file
-from sol_symbols import ZOO, Layout, RuleEvaluator, SolError, UpdateRule, evaluator, resolve_rule, symbol
+from sol_symbols import ZOO, Layout, RuleEvaluator, SolError, UpdateRule, evaluator, resolve_rule
 
 __all__ = [
     "EXTRA",
@@ -165,10 +165,7 @@ class RuleSpec:
 
     def with_decay(self, settings: Settings) -> UpdateRule:
         """The rule, plus decoupled weight decay ``wd*w`` if ``settings`` have a ``wd`` that it has no place for."""
-        if "wd" not in settings or "wd" in self.rule.values:
-            return self.rule
-        decay = symbol("wd") * symbol("w")
-        return replace(self.rule, expression=self.rule.expression + decay, values={**self.rule.values, "wd": 0.0})
+        return self.rule if "wd" not in settings or "wd" in self.rule.values else self.rule.with_weight_decay(0.0)
 
     def check(self) -> None:
         """See :class:`OptimizerSpec`; a rule can always be used."""

@@ -1,4 +1,4 @@
-"""Which rule trains a task best, and at which learning rate: a few are measured on the tuning stream."""
+"""Which rule trains a task best, at which learning rate and weight decay: a few are measured on the tuning stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sol_learner.inner.episodes import run_rule
+from sol_learner.inner.episodes import Outcome, run_rule
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
@@ -19,11 +19,12 @@ from sol_symbols import ZOO, SolError, UpdateRule
 __all__ = [
     "IDLE",
     "PRIORS",
+    "SHRINKING",
     "choose_learning_rate",
     "choose_rule",
+    "growing_decays",
     "learning_rates",
     "nearby",
-    "nearby_decays",
     "nearby_rates",
     "shipped_rules",
     "tune_learning_rate",
@@ -34,6 +35,10 @@ PRIORS = ("sol-general", "sol-fits")
 
 IDLE = 0.95
 """A training whose objective is above this share of the first batches' loss has hardly begun."""
+
+
+SHRINKING = (0.4, 0.8, 1.6, 3.2, 6.4)
+"""Weight decays that are tried on a new task, as wd lr T; alone, they shrink the weights by a factor exp(-wd lr T)."""
 
 
 def learning_rates(center: float, factor: float, count: int) -> Tensor:
@@ -67,18 +72,32 @@ def nearby(rule: UpdateRule) -> list[UpdateRule]:
     return [replace(rule, lr=rate) for rate in nearby_rates(rule).tolist()]
 
 
-def nearby_decays(lr: float, horizon: int) -> dict[str, Tensor]:
-    """The pairs of a rate and a decoupled weight decay that are tried for a rule on a new task.
+def growing_decays(
+    measure: Callable[[Sequence[float], Sequence[float]], Sequence[float]],
+    rates: Sequence[float],
+    horizon: int,
+    to_beat: float,
+) -> list[tuple[float, float, float]]:
+    """Measure decoupled weight decays, from the smallest of :data:`SHRINKING` on, while each is better than the last.
 
-    The rates are ``lr``, twice and four times as much: weight decay allows larger ones. With each, weight decay shrinks
-    the weights by a fifth and by two fifths in all, so that wd = 0.2/(lr T) or 0.4/(lr T).
+    Args:
+        measure: Gives the objectives at some rates, each with its weight decay.
+        rates: Learning rates; each gets the weight decay that shrinks the weights alike.
+        horizon: Steps of a training.
+        to_beat: The objective without weight decay.
 
     Returns:
-        ``lr`` and ``wd``, each [6].
+        Learning rate, weight decay to three digits, and objective of all that was measured.
     """
-    options = (torch.tensor(numbers, dtype=torch.float64) for numbers in ((1.0, 2.0, 4.0), (0.2, 0.4)))
-    rates, shares = torch.cartesian_prod(*options).unbind(1)
-    return {"lr": lr * rates, "wd": shares / (lr * rates * horizon)}
+    tried = list[tuple[float, float, float]]()
+    for shrinking in SHRINKING:
+        decays = [float(f"{shrinking / (rate * horizon):.3g}") for rate in rates]
+        losses = measure(rates, decays)
+        tried += zip(rates, decays, losses)
+        if not min(losses) < to_beat:
+            break
+        to_beat = min(losses)
+    return tried
 
 
 def shipped_rules() -> list[UpdateRule]:
@@ -94,9 +113,10 @@ def choose_rule(
     weight: float = 0.4,
     clock: Clock | None = None,
     further: int = 0,
+    decays: bool = False,
     report: Callable[[UpdateRule, float], None] = lambda rule, loss: None,
 ) -> list[tuple[UpdateRule, float]]:
-    """A rule and its learning rate for another task, each measured by a training on the tuning stream.
+    """A rule, its learning rate and weight decay for another task, each measured by a training on the tuning stream.
 
     A network that was trained before needs far smaller rates than a fresh one. So where the lowest rate of the best
     rule is the best, or nothing trains (the loss stays above :data:`IDLE` of that of the first batches), a quarter of
@@ -109,25 +129,31 @@ def choose_rule(
         episodes: Episodes per rule and rate; the same for all.
         weight: Of the training loss in the objective.
         further: How many such rates may be tried.
+        decays: Whether to try weight decay with the best, see :func:`growing_decays`.
         report: Called with each rule and its mean objective once they are measured: those of a task whose models train
             one after another one by one, else those of all rates of a rule.
 
     Returns:
-        Every rule, with its learning rate, and its mean objective, the best first.
+        Every rule, with its learning rate and weight decay, and its mean objective, the best first.
 
     Raises:
         SolError: A rule has no learning rate, or the loss is not finite for any.
     """
     pending, found = list(shipped_rules() if rules is None else rules), list[tuple[UpdateRule, float]]()
+
+    def measure(same: Sequence[UpdateRule]) -> Outcome:
+        rates = torch.tensor([_rate_of(rule) for rule in same], dtype=torch.float64)
+        outcome = run_rule(task, same[0], seed, Stream.TUNE, range(episodes), rates, clock=clock)
+        measured = [*zip(same, outcome.objective(weight).mean(1).tolist())]
+        for rule, loss in measured:
+            report(rule, loss)
+        found.extend(measured)
+        return outcome
+
     for left in range(further, -1, -1):
         groups = [[*same] for _, same in itertools.groupby(pending, lambda rule: replace(rule, lr=None))]
         for same in groups if vectorizes(task) else [[rule] for rule in pending]:
-            rates = torch.tensor([_rate_of(rule) for rule in same], dtype=torch.float64)
-            outcome = run_rule(task, same[0], seed, Stream.TUNE, range(episodes), rates, clock=clock)
-            measured = [*zip(same, outcome.objective(weight).mean(1).tolist())]
-            for rule, loss in measured:
-                report(rule, loss)
-            found += measured
+            outcome = measure(same)
         found.sort(key=lambda pair: pair[1])
         best, lowest = found[0]
         tried = {_rate_of(rule): loss for rule, loss in found if replace(rule, lr=best.lr) == best}
@@ -142,6 +168,15 @@ def choose_rule(
         raise SolError(
             f"{found[0][0]} does not train {task.name}: the loss is not finite at any learning rate in {tried_all}"
         )
+    if decays:
+        best, lowest = found[0]
+
+        def decayed(_: Sequence[float], decays: Sequence[float]) -> list[float]:
+            measure([best.with_weight_decay(decays[0])])
+            return [found[-1][1]]
+
+        growing_decays(decayed, [_rate_of(best)], task.horizon, lowest)
+        found.sort(key=lambda pair: pair[1])
     return found
 
 
