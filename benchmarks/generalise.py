@@ -25,7 +25,7 @@ from generalise_targets import GROUPS, TARGETS, make
 
 from sol_learner import Recipe, Workers
 from sol_learner.comparing import PANEL, compare
-from sol_learner.inner import choose_learning_rate, choose_rule
+from sol_learner.inner import choose_rule, nearby
 from sol_symbols import ZOO, SolError, UpdateRule, resolve_rule, write_atomically
 
 EXPENSIVE = {"text-transformer": 48, "siren": 48, "autoencoder": 48, "burgers": 32, "cifar10-cnn": 24}
@@ -46,7 +46,7 @@ def optimizers_for(task, rules, tune):
     for name, rule in rules.items():
         optimizers[name] = rule
         try:
-            chosen[name] = choose_learning_rate(task, rule)
+            chosen[name] = [[one.lr, loss] for one, loss in choose_rule(task, nearby(rule))]
         except SolError as error:  # no rate is finite
             chosen[name] = [[rule.lr, str(error)]]
         optimizers[f"{name} x"] = replace(rule, lr=chosen[name][0][0])

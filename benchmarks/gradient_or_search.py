@@ -22,7 +22,7 @@ import torch
 from generalise_targets import make
 
 from sol_learner import load_task
-from sol_learner.inner import choose_learning_rate, run_rule
+from sol_learner.inner import choose_rule, nearby, run_rule
 from sol_learner.inner.episodes import RuleOptimizer
 from sol_learner.inner.full_gradient import GRADIENT_COST
 from sol_learner.inner.task_set import TaskSet
@@ -44,15 +44,15 @@ POPULATION = 8
 
 def measure(task, seed, budget, method, episodes):
     """The ratio of the learned rule's objective to that of its start, and the seconds of the search."""
-    rate = choose_learning_rate(task, ZOO["sol-general"], seed)[0][0]
-    rule = replace(ZOO["sol-general"].with_horizon(task.horizon), lr=rate)
+    rule = choose_rule(task, nearby(ZOO["sol-general"]), seed)[0][0].with_horizon(task.horizon)
+    assert rule.lr is not None
     task_set, known = TaskSet((task,), (1.0,), 0.4), rule.vocabulary.hyperparameters
     values = {name: h.default for name, h in known.items() if h.default is not None}
     values |= {name: value for name, value in rule.values.items() if value is not None}
     evaluator = CandidateEvaluator(task_set, seed, 0, 3)
     recorded = (evaluator.fresh(1), 150)
     terms, optimizer = split(rule)[0], RuleOptimizer(rule)
-    samples = record(task_set, optimizer, rate, values, rule.vocabulary, seed, *recorded, terms=terms)
+    samples = record(task_set, optimizer, rule.lr, values, rule.vocabulary, seed, *recorded, terms=terms)
     steps: dict[str, Any] = {"descent_steps": budget // GRADIENT_COST, "generations": 0}
     if method == "cma-es":
         steps = {"generations": budget // POPULATION}
@@ -65,7 +65,7 @@ def measure(task, seed, budget, method, episodes):
         numbers = [run_rule(task, chosen, seed, Stream.EVALUATE, [e]).objective(0.4) for e in range(episodes)]
         return float(torch.stack(numbers).mean())
 
-    return objective(replace(polished.rule, lr=rate)) / objective(rule), seconds
+    return objective(replace(polished.rule, lr=rule.lr)) / objective(rule), seconds
 
 
 def main() -> None:

@@ -412,7 +412,7 @@ class Tune:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run the command and return the exit status."""
-        from sol_learner.inner.rates import choose_rule, nearby, shipped_rules
+        from sol_learner.inner import choose_rule, nearby, shipped_rules
         from sol_learner.task import require_task, with_horizon
         from sol_learner.task_registry import load_task, parse_device
         from sol_symbols import UpdateRule, resolve_rule

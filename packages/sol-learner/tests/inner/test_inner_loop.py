@@ -9,15 +9,15 @@ import torch
 from sol_learner import Clock, Learner, compare, learn
 from sol_learner.inner import (
     Optimizees,
-    choose_learning_rate,
     choose_rule,
+    nearby,
     obstacle,
     run_rule,
     shipped_rules,
     tune_learning_rate,
 )
 from sol_learner.inner.episodes import Outcome
-from sol_learner.inner.rates import learning_rates, nearby
+from sol_learner.inner.rates import learning_rates
 from sol_learner.runtime import Interrupted
 from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
 from sol_learner.testing import check_task
@@ -528,17 +528,17 @@ def test_further_rates_are_tried_beyond_the_best_at_an_end(make_task, own, lowes
         losses = torch.where(rates < 4, (rates / 0.6).log().square() / 50, torch.ones_like(rates))[:, None]
         return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
 
-    rule = UpdateRule.parse(f"g where lr = {own}")
+    rules = nearby(UpdateRule.parse(f"g where lr = {own}"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sol_learner.inner.rates.run_rule", measure)
-        five = choose_learning_rate(make_task(), rule)
-        measured = choose_learning_rate(make_task(), rule, further=6)
-        assert len(choose_learning_rate(make_task(), rule, further=1)) <= 6
-    assert sorted(rate for rate, _ in five) == pytest.approx([own / 4, own / 2, own, 2 * own, 4 * own])
-    rates = sorted(rate for rate, _ in measured)
+        five = choose_rule(make_task(), rules)
+        measured = choose_rule(make_task(), rules, further=6)
+        assert len(choose_rule(make_task(), rules, further=1)) <= 6
+    assert sorted(rule.lr for rule, _ in five) == pytest.approx([own / 4, own / 2, own, 2 * own, 4 * own])
+    rates = sorted(rule.lr for rule, _ in measured)
     assert (rates[0], rates[-1]) == pytest.approx((lowest, highest))
-    assert 0.3 <= measured[0][0] <= 1.2
-    assert measured[0][0] not in (rates[0], rates[-1])
+    assert 0.3 <= measured[0][0].lr <= 1.2
+    assert measured[0][0].lr not in (rates[0], rates[-1])
 
 
 def test_further_rates_go_up_where_all_are_far_too_small(make_task, monkeypatch):
@@ -547,8 +547,8 @@ def test_further_rates_go_up_where_all_are_far_too_small(make_task, monkeypatch)
         return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
 
     monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
-    measured = choose_learning_rate(make_task(), UpdateRule.parse("g where lr = 0.0001"), further=6)
-    assert measured[0][0] == pytest.approx(0.0004 * 2**6)
+    measured = choose_rule(make_task(), nearby(UpdateRule.parse("g where lr = 0.0001")), further=6)
+    assert measured[0][0].lr == pytest.approx(0.0004 * 2**6)
 
 
 def test_a_shipped_rule_is_chosen_with_its_rate(make_task, monkeypatch):

@@ -9,13 +9,7 @@ from sol_learner.inner.episodes import (
     run_rule,
 )
 from sol_learner.inner.optimizees import PRECISIONS, Optimizees
-from sol_learner.inner.rates import (
-    choose_learning_rate,
-    choose_rule,
-    learning_rates,
-    shipped_rules,
-    tune_learning_rate,
-)
+from sol_learner.inner.rates import choose_rule, learning_rates, nearby, shipped_rules, tune_learning_rate
 from sol_learner.inner.side_by_side import Obstacle, obstacle, vectorizes
 from sol_learner.inner.task_set import TaskSet
 
@@ -27,9 +21,9 @@ __all__ = [
     "Outcome",
     "RuleOptimizer",
     "TaskSet",
-    "choose_learning_rate",
     "choose_rule",
     "learning_rates",
+    "nearby",
     "objective",
     "obstacle",
     "run_episodes",

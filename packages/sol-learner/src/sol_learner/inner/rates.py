@@ -20,7 +20,6 @@ __all__ = [
     "IDLE",
     "PRIORS",
     "SHRINKING",
-    "choose_learning_rate",
     "choose_rule",
     "growing_decays",
     "learning_rates",
@@ -178,27 +177,6 @@ def choose_rule(
         growing_decays(decayed, [_rate_of(best)], task.horizon, lowest)
         found.sort(key=lambda pair: pair[1])
     return found
-
-
-def choose_learning_rate(
-    task: Task,
-    rule: UpdateRule,
-    seed: int = 0,
-    episodes: int = 1,
-    weight: float = 0.4,
-    clock: Clock | None = None,
-    further: int = 0,
-) -> list[tuple[float, float]]:
-    """A rule's learning rate for another task: :func:`choose_rule` among :func:`nearby_rates`.
-
-    Returns:
-        Every rate with its mean objective, the best first.
-
-    Raises:
-        SolError: The rule has no learning rate, or the loss is not finite at any.
-    """
-    found = choose_rule(task, nearby(rule), seed, episodes, weight, clock, further)
-    return [(_rate_of(one), loss) for one, loss in found]
 
 
 def tune_learning_rate(
