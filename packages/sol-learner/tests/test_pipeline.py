@@ -379,36 +379,44 @@ def test_auto_starts_from_the_better_of_prior_and_adam(task):
     tried += 5 * (start.objectives["sol-fits"] < start.objectives["sol-general"])
     decays = start.trainings // SEARCH.tuning_episodes - tried
     assert start.trainings % SEARCH.tuning_episodes == 0
-    assert decays in ((2, 4, 6, 8, 10) if better.startswith("sol") else (0,))  # two rates, with more and more decay
+    assert decays in (
+        range(4, 21, 2) if better.startswith("sol") else (0,)
+    )  # two rates, two kinds, more and more decay
     assert start_of(task, replace(SMALL, start="auto")).rule.name == "adam"
 
 
-def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch):
-    factor = 1.5
+@pytest.mark.parametrize(("kind", "schedule"), [("weight decay", 1), ("weight decay that falls", symbol("pd"))])
+def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch, kind, schedule):
+    factor, favoured = 1.5, symbol("w") * symbol("wd") * schedule
 
     def run(self, rule, *arguments, measure=TaskSet.run, **options):
-        return measure(self, rule, *arguments, **options) * (factor if "wd" in rule.values else 1.0)
+        if "wd" not in rule.values:
+            return measure(self, rule, *arguments, **options)
+        favour = 0.5 if favoured in rule.expression.expand().args else 1.0
+        return measure(self, rule, *arguments, **options) * factor * favour
 
     monkeypatch.setattr(TaskSet, "run", run)
+    factor = 3.0
     assert "wd" not in start_of(task, SEARCH).rule.values
-    factor = 0.5
+    factor = 1.0
     start = start_of(task, SEARCH)
-    wd = start.rule.values["wd"]
-    assert min(abs(start.lr * wd * task.horizon / shrinking - 1) for shrinking in SHRINKING) < 0.01
-    assert min(start.objectives, key=start.objectives.get) == "sol-general with weight decay"
+    wd, mean = start.rule.values["wd"], 1 if schedule == 1 else 1 / (1 + start.rule.values["decay_power"])
+    assert min(abs(start.lr * wd * task.horizon * mean / shrinking - 1) for shrinking in SHRINKING) < 0.01
+    assert min(start.objectives, key=start.objectives.get) == f"sol-general with {kind}"
     result = Learner([task], replace(SEARCH, max_terms=12)).run()
-    assert " + w*wd where" in str(result.rule)  # searched by wd, not by a coefficient; other terms share factors
+    assert f" + {favoured} where" in str(result.rule)  # searched by wd, not by a coefficient; other terms share factors
     assert result.rule.values["wd"] not in (wd, 0.0)
     assert result.rule.complexity.terms <= 13
 
 
-def test_the_coefficient_of_weight_decay_is_a_part_of_it():
-    rule = UpdateRule.parse("ad + wd*w where lr = 0.1, wd = 0.2")
+@pytest.mark.parametrize("decay", ["wd*w", "wd*w*pd"])
+def test_the_coefficient_of_weight_decay_is_a_part_of_it(decay):
+    rule = UpdateRule.parse(f"ad + {decay} where lr = 0.1, wd = 0.2")
     units, _ = split(rule)
-    assert str(combine(rule, units, [2.0 if unit.has(symbol("w")) else 3.0 for unit in units])) == (
-        "3*ad + w*wd where lr = 0.1, wd = 0.4"
-    )
-    assert "- 2*w*wd" in str(combine(rule, units, [-2.0 if unit.has(symbol("w")) else 3.0 for unit in units]))
+    doubled = combine(rule, units, [2.0 if unit.has(symbol("w")) else 3.0 for unit in units])
+    assert doubled == UpdateRule.parse(f"3.0*ad + {decay} where lr = 0.1, wd = 0.4")
+    negative = combine(rule, units, [-2.0 if unit.has(symbol("w")) else 3.0 for unit in units])
+    assert negative == UpdateRule.parse(f"3.0*ad - 2.0*{decay} where lr = 0.1, wd = 0.2")
 
 
 class Lengths:

@@ -21,6 +21,7 @@ from sol_symbols import (
     UpdateRule,
     evaluator,
     format_expression,
+    symbol,
 )
 
 TEXTS = [
@@ -358,6 +359,8 @@ def test_weight_decay_is_added_or_set():
     assert rule == UpdateRule.parse("ld*ad + w*wd where lr = 0.01, T = 9, wd = 0.1")
     assert rule.name == "n"
     assert rule.with_weight_decay(0.2).values["wd"] == 0.2
+    falling = UpdateRule.parse("ad").with_weight_decay(0.1, symbol("ld"))
+    assert falling == UpdateRule.parse("ad + w*wd*ld where wd = 0.1")
     assert ZOO["adamw"].with_weight_decay(0.3).expression == ZOO["adamw"].expression
     for bad in (-1.0, math.nan, math.inf):
         with pytest.raises(RuleError, match="wd must be in"):

@@ -17,7 +17,7 @@ from typing import Any
 from sol_learner.config import LearnConfig
 from sol_learner.inner.episodes import OBJECTIVE_SPLITS, RuleOptimizer, run_episodes
 from sol_learner.inner.full_gradient import GRADIENT_COST
-from sol_learner.inner.rates import SHRINKING, nearby_rates
+from sol_learner.inner.rates import nearby_rates
 from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.progress import Phase
@@ -53,6 +53,7 @@ _VARIANTS = 12
 _VARIANT = 1.3  # cost of a training on a variant, on average
 _META = 3.0  # cost of a step of meta-training
 _VALIDATED = 6  # rules that a search validates
+_DECAYED = 6  # starts with weight decay: two kinds at two rates, and more where it helps, up to 20
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,7 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             trainings = sum(part[0] for part in parts) + sum(count for count, _ in plain) + references
             found.append(Stage(phase, round(trainings), seconds))
 
-    starts = len(nearby_rates(ZOO["sol-general"])) + 2 * len(SHRINKING) + len(config.priors[1:])
+    starts = len(nearby_rates(ZOO["sol-general"])) + _DECAYED + len(config.priors[1:])
     rates = (0 if config.start != "auto" and general and tasks == 1 else 18) + (starts if general else 0)
     rates += 9 if tasks > 1 else 0
     tuned = (rates * config.tuning_episodes * tasks, 9 * config.tuning_episodes, tuning_jobs)

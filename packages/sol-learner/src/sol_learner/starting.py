@@ -22,15 +22,12 @@ from sol_learner.runtime.clock import Clock
 from sol_learner.runtime.progress import Phase, Progress
 from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.task import Stream, Task
-from sol_symbols import ZOO, SolError, UpdateRule
+from sol_symbols import ZOO, SolError, UpdateRule, symbol
 
 __all__ = ["Start", "StartFinder", "Tuning", "reference_of"]
 
 Tuning = list[tuple[float, float]]
 """Learning rates with the mean objective of each."""
-
-DECAYED = "with weight decay"
-"""What is added to the name of such a start in a summary."""
 
 NEARLY = 0.03
 """A guarded start has the smallest rate whose objective is this close to the best, relatively: it leaves more room."""
@@ -204,21 +201,28 @@ class StartFinder:
     def _decayed(self, start: Start, horizon: int, loss: float) -> int:
         """Give the start decoupled weight decay if that is better by :data:`NEARLY`; returns how many were tried.
 
+        It is constant, or falls like the rule's power decay, pd, whose mean is 1/(1 + decay_power).
+
         Args:
             start: The start without weight decay; changed.
             horizon: Steps of an episode.
             loss: Its lowest objective.
         """
-        name = f"{start.rule.name} {DECAYED}"
-        decayed = start.rule.with_weight_decay(0.0)
+        before, rates, tried, lowest = start.rule, [start.lr, 2 * start.lr], 0, loss - NEARLY * abs(loss)
+        falling = 1 / (1 + (before.values["decay_power"] or 0.0))
+        for kind, schedule, mean in (("weight decay", 1, 1.0), ("weight decay that falls", symbol("pd"), falling)):
+            decayed = before.with_weight_decay(0.0, schedule)
 
-        def measure(rates: Sequence[float], decays: Sequence[float]) -> list[float]:
-            lr, wd = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rates, decays))
-            return self._measured(f"weight decay {decays}", start.task_set, decayed, lr=lr, values={"wd": wd})
+            def measure(
+                rates: Sequence[float], decays: Sequence[float], kind: str = kind, decayed: UpdateRule = decayed
+            ) -> list[float]:
+                lr, wd = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rates, decays))
+                return self._measured(f"{kind} {decays}", start.task_set, decayed, lr=lr, values={"wd": wd})
 
-        found = growing_decays(measure, [start.lr, 2 * start.lr], horizon, loss)
-        lr, wd, lowest = min(found, key=lambda tried: tried[-1])
-        start.objectives |= {name: lowest}
-        if lowest < loss - NEARLY * abs(loss):
-            start.rule, start.lr = start.rule.with_weight_decay(wd), lr
-        return len(found)
+            found = growing_decays(measure, rates, horizon * mean, loss)
+            lr, wd, best = min(found, key=lambda pair: pair[-1])
+            start.objectives |= {f"{before.name} with {kind}": best}
+            if best < lowest:
+                lowest, start.rule, start.lr = best, decayed.with_weight_decay(wd), lr
+            tried += len(found)
+        return tried

@@ -252,15 +252,19 @@ class UpdateRule:
         """The same rule with its schedule over ``horizon`` steps; the rule itself if it has no schedule."""
         return replace(self, values={**self.values, "T": horizon}) if self.needs_horizon else self
 
-    def with_weight_decay(self, wd: float) -> UpdateRule:
+    def with_weight_decay(self, wd: float, schedule: sympy.Expr | int = 1) -> UpdateRule:
         """The same rule with decoupled weight decay: it adds ``wd*w`` to phi, so that a step shrinks w by ``lr*wd*w``.
 
         If the rule has a ``wd`` already, that gets the value.
 
+        Args:
+            wd: Weight decay.
+            schedule: A factor of it, such as the linear decay ``symbol("ld")``.
+
         >>> str(UpdateRule.parse("ad").with_weight_decay(0.1))
         'ad + w*wd where wd = 0.1'
         """
-        decay = 0 if "wd" in self.values else symbol("wd") * symbol("w")
+        decay = 0 if "wd" in self.values else symbol("wd") * symbol("w") * schedule
         return replace(self, expression=self.expression + decay, values={**self.values, "wd": wd})
 
     def with_numbered_constants(self, prefix: str = "c") -> UpdateRule:

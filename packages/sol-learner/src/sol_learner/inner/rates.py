@@ -74,7 +74,7 @@ def nearby(rule: UpdateRule) -> list[UpdateRule]:
 def growing_decays(
     measure: Callable[[Sequence[float], Sequence[float]], Sequence[float]],
     rates: Sequence[float],
-    horizon: int,
+    horizon: float,
     to_beat: float,
 ) -> list[tuple[float, float, float]]:
     """Measure decoupled weight decays, from the smallest of :data:`SHRINKING` on, while each is better than the last.
@@ -82,7 +82,7 @@ def growing_decays(
     Args:
         measure: Gives the objectives at some rates, each with its weight decay.
         rates: Learning rates; each gets the weight decay that shrinks the weights alike.
-        horizon: Steps of a training.
+        horizon: Steps of a training, times the mean of the schedule of weight decay.
         to_beat: The objective without weight decay.
 
     Returns:

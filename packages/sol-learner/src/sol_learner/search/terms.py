@@ -45,9 +45,6 @@ coefficients of opposite signs, and the rule explodes slightly off the recorded 
 _MOST_TERMS = 400  # above this many, only the largest terms enter the elimination
 
 
-_DECAY = symbol("w") * symbol("wd")
-
-
 def split(rule: UpdateRule) -> tuple[list[sympy.Expr], list[float]]:
     """Additive terms without coefficients, like terms merged, and the coefficients."""
     together: dict[sympy.Expr, float] = {}
@@ -65,13 +62,13 @@ def combine(
 ) -> UpdateRule:
     """The rule sum_j c_j u_j with the values of ``rule`` or ``constants``; numbers have :data:`DIGITS` digits.
 
-    The coefficient of w*wd becomes a part of wd.
+    The coefficient of w*wd, or of its product with a decay, becomes a part of wd.
     """
     values = {**rule.values, **{name: rounded(value) for name, value in (constants or {}).items()}}
     numbers = [rounded(coefficient) for coefficient in coefficients]
-    wd = values.get("wd")
-    if wd and _DECAY in units and numbers[place := units.index(_DECAY)] > 0:
-        values["wd"], numbers[place] = rounded(wd * numbers[place]), 1.0
+    wd, places = values.get("wd"), [place for place, unit in enumerate(units) if unit.has(symbol("wd"))]
+    if wd and len(places) == 1 and _is_weight_decay(units[places[0]]) and numbers[places[0]] > 0:
+        values["wd"], numbers[places[0]] = rounded(wd * numbers[places[0]]), 1.0
     return UpdateRule(weighted_sum([*map(sympy.Float, numbers)], units), values, rule.lr, vocabulary=rule.vocabulary)
 
 
@@ -126,7 +123,7 @@ def rounded(value: float) -> float:
 def weighted_sum(coefficients: Sequence[sympy.Expr], units: Sequence[sympy.Expr]) -> sympy.Expr:
     """sum_j c_j u_j, with the factors in front that all terms but weight decay share."""
     pairs = [*zip(coefficients, units, strict=True)]
-    decays = [c * unit for c, unit in pairs if {free.name for free in unit.free_symbols} <= {"w", "wd"}]
+    decays = [c * unit for c, unit in pairs if _is_weight_decay(unit)]
     pairs = [(c, unit) for c, unit in pairs if c * unit not in decays]
     factors = [sympy.Mul.make_args(unit) for _, unit in pairs]
     shared = [factor for factor in (factors[0] if len(factors) > 1 else ()) if all(factor in f for f in factors)]
@@ -142,6 +139,12 @@ def weighted_sum(coefficients: Sequence[sympy.Expr], units: Sequence[sympy.Expr]
 
 def _is_decay(factor: sympy.Expr) -> bool:
     return {free.name for free in factor.free_symbols} <= {"ld", "cd", "pd", "t", "T", "wu"}
+
+
+def _is_weight_decay(unit: sympy.Expr) -> bool:
+    """Whether a term is w, w*wd, or w*wd times decays."""
+    w, wd = symbol("w"), symbol("wd")
+    return unit in (w, w * wd) or (unit.has(w) and unit.has(wd) and _is_decay(unit / (w * wd)))
 
 
 class Fit:
