@@ -4,9 +4,9 @@
 
 The tasks, the panel and ``sol-general`` with the best of five rates are those of ``generalise.json``, by the same ten
 held-out seeds. Learning starts from ``sol-general`` or ``sol-fits``: five trainings for the rate of the first, one for
-the other as it is (and five if that is better), six for weight decay, one to record states, seven generations of
-eight candidates, and three validation episodes for the start and for each of five points of the search, for the task
-alone (no reference networks). It needs ``SOL_DATA``. A repeated call continues.
+the other as it is (and five if that is better), four to twenty for weight decay, one to record states, seven
+generations of eight candidates, and three validation episodes for the start and for each of five points of the search,
+for the task alone (no reference networks). It needs ``SOL_DATA``. A repeated call continues.
 """
 
 import argparse
