@@ -72,7 +72,7 @@ def gains(losses: dict[str, list[list[float]]], least: float, seed: int) -> list
     cut["objective"] = 0.4 * cut["train"] + 0.6 * cut["valid"]
     chosen_by = cut["objective"][:, seed].tolist()
     pending = iter(chosen_by[1:])
-    tried = growing_decays(lambda *_: [next(pending)], [1.0], 1, chosen_by[0])
+    tried = growing_decays(lambda _: [next(pending)], [1.0], 1, chosen_by[0])
     best = min(range(len(tried) + 1), key=lambda i: chosen_by[i])
     return [math.log(rows[best, 1 - seed] / rows[0, 1 - seed]) for rows in cut.values()]
 

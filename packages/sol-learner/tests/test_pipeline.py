@@ -379,15 +379,14 @@ def test_auto_starts_from_the_better_of_prior_and_adam(task):
     tried += 5 * (start.objectives["sol-fits"] < start.objectives["sol-general"])
     decays = start.trainings // SEARCH.tuning_episodes - tried
     assert start.trainings % SEARCH.tuning_episodes == 0
-    assert decays in (
-        range(4, 21, 2) if better.startswith("sol") else (0,)
-    )  # two rates, two kinds, more and more decay
+    # two rates and two kinds, with more and more decay
+    assert decays in (range(4, 21, 2) if better.startswith("sol") else (0,))
     assert start_of(task, replace(SMALL, start="auto")).rule.name == "adam"
 
 
 @pytest.mark.parametrize(("kind", "schedule"), [("weight decay", 1), ("weight decay that falls", symbol("pd"))])
 def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch, kind, schedule):
-    factor, favoured = 1.5, symbol("w") * symbol("wd") * schedule
+    factor, favoured = 3.0, symbol("w") * symbol("wd") * schedule
 
     def run(self, rule, *arguments, measure=TaskSet.run, **options):
         if "wd" not in rule.values:
@@ -396,7 +395,6 @@ def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch, kind, sc
         return measure(self, rule, *arguments, **options) * factor * favour
 
     monkeypatch.setattr(TaskSet, "run", run)
-    factor = 3.0
     assert "wd" not in start_of(task, SEARCH).rule.values
     factor = 1.0
     start = start_of(task, SEARCH)
@@ -409,14 +407,14 @@ def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch, kind, sc
     assert result.rule.complexity.terms <= 13
 
 
-@pytest.mark.parametrize("decay", ["wd*w", "wd*w*pd"])
+@pytest.mark.parametrize("decay", ["w*wd", "pd*w*wd"])
 def test_the_coefficient_of_weight_decay_is_a_part_of_it(decay):
     rule = UpdateRule.parse(f"ad + {decay} where lr = 0.1, wd = 0.2")
     units, _ = split(rule)
     doubled = combine(rule, units, [2.0 if unit.has(symbol("w")) else 3.0 for unit in units])
-    assert doubled == UpdateRule.parse(f"3.0*ad + {decay} where lr = 0.1, wd = 0.4")
+    assert str(doubled) == f"3*ad + {decay} where lr = 0.1, wd = 0.4"
     negative = combine(rule, units, [-2.0 if unit.has(symbol("w")) else 3.0 for unit in units])
-    assert negative == UpdateRule.parse(f"3.0*ad - 2.0*{decay} where lr = 0.1, wd = 0.2")
+    assert f"- 2*{decay}" in str(negative)
 
 
 class Lengths:

@@ -198,6 +198,13 @@ class StartFinder:
         start.trainings = (spent + tried * len(self.members)) * config.tuning_episodes + guards
         return start
 
+    def _with_decays(
+        self, kind: str, task_set: TaskSet, rule: UpdateRule, rates: Sequence[float], decays: Sequence[float]
+    ) -> list[float]:
+        """Mean objective of a rule at some rates, each with its weight decay."""
+        lr, wd = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rates, decays))
+        return self._measured(f"{kind} {decays}", task_set, rule, lr=lr, values={"wd": wd})
+
     def _decayed(self, start: Start, horizon: int, loss: float) -> int:
         """Give the start decoupled weight decay if that is better by :data:`NEARLY`; returns how many were tried.
 
@@ -212,13 +219,7 @@ class StartFinder:
         falling = 1 / (1 + (before.values["decay_power"] or 0.0))
         for kind, schedule, mean in (("weight decay", 1, 1.0), ("weight decay that falls", symbol("pd"), falling)):
             decayed = before.with_weight_decay(0.0, schedule)
-
-            def measure(
-                rates: Sequence[float], decays: Sequence[float], kind: str = kind, decayed: UpdateRule = decayed
-            ) -> list[float]:
-                lr, wd = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rates, decays))
-                return self._measured(f"{kind} {decays}", start.task_set, decayed, lr=lr, values={"wd": wd})
-
+            measure = partial(self._with_decays, kind, start.task_set, decayed, rates)
             found = growing_decays(measure, rates, horizon * mean, loss)
             lr, wd, best = min(found, key=lambda pair: pair[-1])
             start.objectives |= {f"{before.name} with {kind}": best}

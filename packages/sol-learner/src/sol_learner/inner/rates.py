@@ -72,7 +72,7 @@ def nearby(rule: UpdateRule) -> list[UpdateRule]:
 
 
 def growing_decays(
-    measure: Callable[[Sequence[float], Sequence[float]], Sequence[float]],
+    measure: Callable[[Sequence[float]], Sequence[float]],
     rates: Sequence[float],
     horizon: float,
     to_beat: float,
@@ -80,10 +80,10 @@ def growing_decays(
     """Measure decoupled weight decays, from the smallest of :data:`SHRINKING` on, while each is better than the last.
 
     Args:
-        measure: Gives the objectives at some rates, each with its weight decay.
+        measure: Gives the objective at each rate, from its weight decay.
         rates: Learning rates; each gets the weight decay that shrinks the weights alike.
         horizon: Steps of a training, times the mean of the schedule of weight decay.
-        to_beat: The objective without weight decay.
+        to_beat: The objective that the smallest has to beat.
 
     Returns:
         Learning rate, weight decay to three digits, and objective of all that was measured.
@@ -91,7 +91,7 @@ def growing_decays(
     tried = list[tuple[float, float, float]]()
     for shrinking in SHRINKING:
         decays = [float(f"{shrinking / (rate * horizon):.3g}") for rate in rates]
-        losses = measure(rates, decays)
+        losses = measure(decays)
         tried += zip(rates, decays, losses)
         if not min(losses) < to_beat:
             break
@@ -170,7 +170,7 @@ def choose_rule(
     if decays:
         best, lowest = found[0]
 
-        def decayed(_: Sequence[float], decays: Sequence[float]) -> list[float]:
+        def decayed(decays: Sequence[float]) -> list[float]:
             measure([best.with_weight_decay(decays[0])])
             return [found[-1][1]]
 
