@@ -4,9 +4,9 @@
 
 The tasks, the panel and ``sol-general`` with the best of five rates are those of ``generalise.json``, by the same ten
 held-out seeds. Learning starts from ``sol-general`` or ``sol-fits``: five trainings for the rate of the first, one for
-the other as it is (and five if that is better), four to twenty for weight decay, one to record states, seven
-generations of eight candidates, and three validation episodes for the start and for each of five points of the search,
-for the task alone (no reference networks). It needs ``SOL_DATA``. A repeated call continues.
+the other as it is (and five if that is better), four to twenty for weight decay, one to record states, six generations
+of eight candidates, and for the start and for each of five points of the search two validation episodes, and three at
+1.4 times the rate, for the task alone (no reference networks). It needs ``SOL_DATA``. A repeated call continues.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from sol_symbols import write_atomically
 
 SETTINGS: dict[str, Any] = {
     **{"start": "prior", "guard": False, "tuning_episodes": 1, "record_episodes": 1, "population": 8},
-    **{"polish_episodes": 1, "generations": 7, "validation_episodes": 3, "check_episodes": 0, "front": False},
-    **{"baselines": (), "evaluation_episodes": 1},
+    **{"polish_episodes": 1, "generations": 6, "validation_episodes": 2, "check": "rate", "check_episodes": 3},
+    **{"front": False, "baselines": (), "evaluation_episodes": 1},
 }
 PANEL = Path(__file__).parent / "generalise.json"
 SEEDS = 10

@@ -46,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _CHOICES = {
     "start": ("auto", "prior", *ZOO),
+    "check": ("variants", "rate"),
     "estimator": tuple(ESTIMATORS),
     "meta_loss": tuple(META_LOSSES),
     "outer_split": ("train", "valid"),
@@ -115,8 +116,9 @@ class LearnConfig:
         sigma: Initial CMA-ES step size, in units of the root mean square of phi.
         guard: Whether a rule must train reference networks, too, if it starts from a prior and episodes is 0;
             without, it is learned for the task alone, and may diverge on others.
-        check_episodes: Episodes of each variant of the task (twice the rate, other steps, inputs, batches) that a rule
-            has to hold on; 0 skips the check.
+        check: What a rule has to hold on, by the validation stream: variants of the task (1.4 times and twice the rate,
+            other steps, inputs, batches), or rate: 1.4 times the rate alone, where trainings are few.
+        check_episodes: Episodes of each; 0 skips the check.
         front: Whether to also prune the rule to every smaller number of terms, for the front of length vs. loss.
         front_generations: CMA-ES generations in that pruning, run once at three quarters of the terms; 0 skips them.
         evaluation_episodes: Held-out episodes in the final comparison.
@@ -179,6 +181,7 @@ class LearnConfig:
     polish_episodes: int = 2
     sigma: float = 0.1
     guard: bool = True
+    check: str = "variants"
     check_episodes: int = 2
     front: bool = True
     front_generations: int = 0

@@ -37,9 +37,10 @@ LESS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("half of the candidates", {"population": 8, "polish_episodes": 1, "prune_episodes": 2, "record_episodes": 2}),
     ("tuning Adam", {"start": "prior", "tuning_episodes": 1}),
     ("more episodes", {"validation_episodes": 2, "evaluation_episodes": 3, "record_episodes": 1, "prune_episodes": 1}),
-    ("the check on variants", {"check_episodes": 0}),
+    ("the check on variants, but for the rate", {"check": "rate"}),
     ("the reference networks", {"guard": False}),
     ("the comparison with baselines", {"baselines": (), "validation_episodes": 1, "evaluation_episodes": 1}),
+    ("the check of the rate", {"check_episodes": 0}),
 )
 """What a run leaves out that does not fit, first of all the least useful part, and the settings that say so."""
 
@@ -49,7 +50,7 @@ ENOUGH = 4
 _WIDTH = 8  # trainings side by side in the second measurement
 _LEAST_SECONDS = 0.5  # of a measurement
 _STARTING, _WRITING = 4.0, 4.0  # seconds to start processes, and to write the files of a run
-_VARIANTS = 12
+_VARIANTS = 13
 _VARIANT = 1.3  # cost of a training on a variant, on average
 _META = 3.0  # cost of a step of meta-training
 _VALIDATED = 6  # rules that a search validates
@@ -355,8 +356,8 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
         rules=chosen,
         levels=levels,
     )
-    checks = _VARIANTS * config.check_episodes * tasks
-    add(Phase.CHECK, (_VARIANT * _VALIDATED * checks, _VALIDATED * config.check_episodes, None))
+    checks = (1.0 if config.check == "rate" else _VARIANT * _VARIANTS) * config.check_episodes * tasks
+    add(Phase.CHECK, (_VALIDATED * checks, _VALIDATED * config.check_episodes, None))
     spent += sum(stage.trainings for stage in found)
     terms = min(terms, config.max_terms)
     if config.front:
@@ -366,7 +367,7 @@ def _stages(config: LearnConfig, tasks: int, cost: Cost, spent: int, over: Colle
             Phase.FRONT,
             (pruned, wide, None),
             (terms * config.validation_episodes * tasks, 4 * config.validation_episodes, None),
-            (_VARIANT * terms * checks, terms * config.check_episodes, None),
+            (terms * checks, terms * config.check_episodes, None),
             searched=pruned / tasks,
             rules=terms,
         )

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from sol_learner import Clock
+from sol_learner import Clock, LearnConfig, Learner
 from sol_learner.inner import RuleOptimizer, TaskSet
 from sol_learner.inner.episodes import run_rule
 from sol_learner.inner.full_gradient import GRADIENT_COST
@@ -15,6 +15,7 @@ from sol_learner.runtime.progress import Phase
 from sol_learner.search import CandidateEvaluator, Samples, Trajectories, polish, prune, record
 from sol_learner.search.descent import descend
 from sol_learner.search.front import FrontPoint, best_points, held
+from sol_learner.search.polishing import Polished
 from sol_learner.search.space import SearchSpace
 from sol_learner.search.terms import Fit, fit_library, leading_terms, together
 from sol_learner.search.validity import failures, losses_elsewhere, variants
@@ -273,6 +274,19 @@ def test_a_rule_at_the_edge_of_stability_fails_with_twice_its_rate(task):
     assert [*table] == [*variants(task)]
     assert "twice the learning rate" not in failures(table, 0)
     assert "twice the learning rate" in failures(table, 1)
+
+
+def test_where_trainings_are_few_the_check_is_a_larger_rate(task):
+    task.horizon = 60
+    start, edge = (UpdateRule.parse(f"g where lr = {lr}") for lr in (0.5, 1.2))
+    losses = [float(run_rule(task, rule, 0, Stream.VALID, [0]).objective()) for rule in (start, edge)]
+    assert losses[1] < losses[0]
+    learner = Learner([task], LearnConfig(start="sol-general", check="rate", check_episodes=1))
+    learner._constants = {task.name: learner.workers.constant(task)}
+    found, shown = learner.valid_choice(Polished(edge, 0.1, [], ((edge, 0.1), (start, 0.2)), start))
+    assert (found.rule, found.loss) == (start, 0.2)
+    assert [*shown] == [f"{task.name}: 1.4 times the learning rate"]
+    assert learner.checked == 2
 
 
 def test_inputs_are_standardised_where_they_are_one_tensor(task):
