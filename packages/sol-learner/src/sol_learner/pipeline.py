@@ -481,9 +481,9 @@ class Learner:
         config, table = self.config, dict[str, list[float]]()
         for task in self.tasks if rules and config.check_episodes else ():
             self.clock.check()
-            sizes = (config.seed, config.check_episodes, config.objective, self.workers, self.clock)
-            kinds = {"guarded": self._guarded, "brief": config.check == "rate"}
-            measure = partial(losses_elsewhere, rules, self._constants[task.name], *sizes, **kinds)
+            kinds = self._guarded, config.check == "rate"
+            sizes = (config.seed, config.check_episodes, config.objective, self.workers, self.clock, *kinds)
+            measure = partial(losses_elsewhere, rules, self._constants[task.name], *sizes)
             losses = self.checkpoints.once(f"{key}/{task.name}", measure)
             self.checked += len(losses) * len(rules) * config.check_episodes
             table |= {f"{task.name}: {variant}": row for variant, row in losses.items()}
