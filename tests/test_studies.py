@@ -123,7 +123,7 @@ def completed(settings):
         return settings
     return {
         name: asdict(LearnConfig(**{"constants": False, "front_generations": 8, **value}))
-        if name == "learner"
+        if name in ("learner", "paper's recipe")
         else completed(value)
         for name, value in settings.items()
     }
