@@ -67,6 +67,16 @@ def test_the_search_is_shortened_before_the_comparison_is_left_out(spent):
     assert 0.8 * 230 < plan.seconds <= 230
 
 
+@pytest.mark.parametrize(("given", "kept"), [({}, ("rate", 3)), ({"check_episodes": 0}, ("variants", 0))])
+def test_a_short_plan_keeps_the_check_at_a_larger_rate(given, kept):
+    plan = planned(LearnConfig(**given), 1, SLOW, 300.0, 300.0)
+    assert (plan.config.check, plan.config.check_episodes) == kept
+    checked = 6 * 3 if kept[1] else 0
+    assert plan.of(Phase.CHECK).trainings == checked
+    own = LearnConfig(check="rate", check_episodes=1)
+    assert planned(own, 1, SLOW, 300.0, 300.0).config.check_episodes == 1
+
+
 def test_meta_training_is_shortened_with_the_search():
     config = LearnConfig(episodes=100, start="adam")
     plan = planned(config, 1, COST, 300.0, 300.0)

@@ -37,10 +37,12 @@ LESS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("half of the candidates", {"population": 8, "polish_episodes": 1, "prune_episodes": 2, "record_episodes": 2}),
     ("tuning Adam", {"start": "prior", "tuning_episodes": 1}),
     ("more episodes", {"validation_episodes": 2, "evaluation_episodes": 3, "record_episodes": 1, "prune_episodes": 1}),
-    ("the check on variants, but for the rate", {"check": "rate"}),
+    ("the check on variants, but for the rate", {"check": "rate", "check_episodes": 3}),
     ("the reference networks", {"guard": False}),
-    ("the comparison with baselines", {"baselines": (), "validation_episodes": 1, "evaluation_episodes": 1}),
-    ("the check of the rate", {"check_episodes": 0}),
+    (
+        "the check of the rate, the comparison with baselines",
+        {"check_episodes": 0, "baselines": (), "validation_episodes": 1, "evaluation_episodes": 1},
+    ),
 )
 """What a run leaves out that does not fit, first of all the least useful part, and the settings that say so."""
 
@@ -267,6 +269,8 @@ def _overhead(jobs: int, budget: float | None) -> float:
 
 def _less(config: LearnConfig, changes: Mapping[str, Any]) -> LearnConfig:
     """The settings with the changes that reduce them."""
+    if "check" in changes:  # more episodes of one variant, in place of fewer of many
+        return replace(config, **changes) if config.check == "variants" and config.check_episodes else config
     kept: dict[str, Any] = {}
     for name, value in changes.items():
         now = getattr(config, name)
