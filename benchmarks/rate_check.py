@@ -28,7 +28,7 @@ from sol_symbols import UpdateRule, write_atomically
 
 FACTORS = (1.0, 1.4, 2.0)
 FURTHER = 100
-EPISODES = 3
+EPISODES: int = SETTINGS["check_episodes"]
 SEED_OF_FURTHER = 77
 WEIGHT = LearnConfig().objective
 
@@ -48,9 +48,8 @@ def measured(seed: int) -> list[dict[str, Any]]:
     task = make("siren")
     learner = Watched([task], LearnConfig(seed=seed, **SETTINGS))
     learner.run()
-    rules, rows = [rule for rule, _ in learner.polished.others], []
-    start = learner.polished.start
-    for rule in rules[: rules.index(start) + 1 if start in rules else None]:
+    rows = []
+    for rule in learner.polished.contenders:
         row: dict[str, Any] = {"rule": str(rule)}
         row |= {f"x {factor:g}": on_pictures(task, rule, seed, factor) for factor in FACTORS}
         found = run_rule(task, rule, SEED_OF_FURTHER, Stream.VALID, range(FURTHER)).objective(WEIGHT)[0]

@@ -495,8 +495,7 @@ class Learner:
         Returns:
             The choice, and for each task and variant the mean objective of ``start`` and of ``learned``.
         """
-        rules = [rule for rule, _ in polished.others]
-        rules = rules[: rules.index(polished.start) + 1] if polished.start in rules else rules  # the best first
+        rules = polished.contenders
         try:
             table = self._elsewhere("valid", rules)
         except Interrupted:

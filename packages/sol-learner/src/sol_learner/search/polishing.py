@@ -47,6 +47,12 @@ class Polished:
     others: tuple[tuple[UpdateRule, float], ...] = ()
     start: UpdateRule | None = None
 
+    @property
+    def contenders(self) -> list[UpdateRule]:
+        """The validated rules that are not worse than the start, the best first, and the start as the last."""
+        rules = [rule for rule, _ in self.others]
+        return rules[: rules.index(self.start) + 1] if self.start in rules else rules
+
 
 def polish(
     rule: UpdateRule,
