@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import sympy
 
+from sol_export import torch_text as fragments
 from sol_export.averaging import Averaging
 from sol_export.branches import MASKS, branches_of
 from sol_export.c_loop import native_source
 from sol_export.file_header import described_formula, provenance
 from sol_export.signature import NO_HORIZON, Argument, arguments, checked_name, checked_names, off_statement, renamed
-from sol_export.source import WIDTH, ArrayPrinter, helpers, indented, listed, reductions, rounds, statement
+from sol_export.source import WIDTH, helpers, indented, listed, reductions, rounds, statement
+from sol_export.torch_printer import TorchPrinter, recurrence
 from sol_export.verification import Trajectory, imported, stepped
 from sol_symbols import Assignment, Kind, Program, UpdateRule, hoisted, lower, symbol
-from sol_symbols.operators import TINY
 
 __all__ = ["TorchExporter"]
 
@@ -59,10 +60,10 @@ class TorchExporter:
         if writer.reduces:
             driver = Template(driver).substitute(writer.driver())
         else:
-            driver = Template(driver).substitute(native=_NATIVE if native else "") + native
+            driver = Template(driver).substitute(native=fragments.NATIVE if native else "") + native
         text = Template(_template("torch.txt")).substitute(
             name=name,
-            closure=_CLOSURE_FOR_LOSS if writer.needs_loss else _CLOSURE,
+            closure=fragments.CLOSURE_FOR_LOSS if writer.needs_loss else fragments.CLOSURE,
             formula=described_formula(rule, decays="wd" not in rule.values),
             provenance=provenance(rule, "torch", name),
             states_in_float32=", with states stored in float32" if writer.states else "",
@@ -71,14 +72,16 @@ class TorchExporter:
             defaults=indented(12, [f'"{a.name}": {a.name},' for a in given] + writer.unused()),
             digest=rule.digest[:16],
             checks=indented(8, [line for a in given for line in _checks(a)]),
-            foreach=_FOREACH_OF_TENSORS[writer.asks] if writer.reduces else _FOREACH,
-            fused=_FUSED_OF_TENSORS + _OF_ALL_GROUPS * writer.totals if writer.reduces else _FUSED,
+            foreach=fragments.FOREACH_OF_TENSORS[writer.asks] if writer.reduces else fragments.FOREACH,
+            fused=fragments.FUSED_OF_TENSORS + fragments.OF_ALL_GROUPS * writer.totals
+            if writer.reduces
+            else fragments.FUSED,
             imports="".join(
-                f"import {name}\n" for name in sorted(["math", *_NATIVE_IMPORTS * bool(native), "warnings"])
+                f"import {name}\n" for name in sorted(["math", *fragments.NATIVE_IMPORTS * bool(native), "warnings"])
             ),
-            inherit=indented(8, _INHERIT) + "\n" if writer.scheduled else "",
-            clock=_CLOCK if writer.scheduled else "",
-            tick=_TICK.strip("\n") if writer.scheduled else "",
+            inherit=indented(8, fragments.INHERIT) + "\n" if writer.scheduled else "",
+            clock=fragments.CLOCK if writer.scheduled else "",
+            tick=fragments.TICK.strip("\n") if writer.scheduled else "",
             loop=indented(8, writer.loop()),
             driver=driver.rstrip("\n"),
             collect=indented(4, writer.collect()),
@@ -107,48 +110,6 @@ def _resumed(fresh: Any, optimizer: Any) -> Any:
 
 def _template(name: str) -> str:
     return resources.files("sol_export").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-_CLOSURE = "Recomputes the loss and its gradients, and returns the loss."
-_CLOSURE_FOR_LOSS = "Returns the loss, which the formula uses; it may recompute it and its gradients."
-
-_CLOCK = """
-    In schedules, as in t/T, t counts the optimizer's steps; elsewhere, a parameter's own, from its first gradient.
-"""
-
-_INHERIT = [
-    "if self.param_groups:  # the schedule goes on",
-    '    param_group = {"clock": int(self.param_groups[0]["clock"]), **param_group}',
-]
-
-_TICK = '''
-def _tick(group):
-    """Count a step of the schedule, the same for all parameters; warn at the first step after its end."""
-    if group["capturable"]:
-        device = next((p.device for p in group["params"]), None)
-        group["clock"] = torch.as_tensor(group["clock"], dtype=torch.float32, device=device)
-        group["clock"] += 1
-        return
-    group["clock"] = int(group["clock"]) + 1
-    if group["schedule"] and group["horizon"] < group["clock"] <= group["horizon"] + 1:
-        count = f"step {group['clock']} of {group['horizon']:g}"
-        warnings.warn(f"the schedule has ended: {count}; give horizon in optimizer steps, not in epochs", stacklevel=4)
-'''
-
-_FOREACH = "Join small tensors and split large ones into chunks of similar size. False: one tensor at a time."
-_FUSED = "Compile the formula at the first step: as C on the CPU, else by ``torch.compile``. This needs a compiler."
-_NATIVE = """
-        rows = _native.advance(rows, numbers, group["maximize"])
-        if not rows:
-            return
-""".lstrip("\n")
-_NATIVE_IMPORTS = ["concurrent.futures", "ctypes", "os", "shlex", "subprocess", "tempfile"]
-_FOREACH_OF_TENSORS = {
-    True: "Compute the norms of all tensors at once. False: one tensor at a time.",
-    False: "Changes nothing: the formula takes one tensor at a time.",
-}
-_FUSED_OF_TENSORS = "Compile the formula at the first step, which takes up to a minute."
-_OF_ALL_GROUPS = " Needs to be true in all groups."
 
 
 def _checks(argument: Argument) -> list[str]:
@@ -184,7 +145,7 @@ class _Writer:
         self.given, self.name = given, name
         self.states = tuple(self.program.states)
         self.needs_loss = self.program.uses("loss")
-        self.averaging = None if rule.evaluation is None else Averaging(rule, given, _TorchPrinter)
+        self.averaging = None if rule.evaluation is None else Averaging(rule, given, TorchPrinter)
         self.branches = None if self.averaging else branches_of(self.program)
         self.timed = self.program.uses("t") or (self.averaging is not None and self.averaging.timed)
         self.scheduled = self.program.uses("clock")
@@ -237,8 +198,8 @@ class _Writer:
         return [
             *check,
             'differentiable = all(group["differentiable"] for group in self.param_groups)',
-            *(_FOREACH_OF_ALL if self.asks else []),
-            *(_FUSED_OF_ALL if self.totals else []),
+            *(fragments.FOREACH_OF_ALL if self.asks else []),
+            *(fragments.FUSED_OF_ALL if self.totals else []),
             "with torch.set_grad_enabled(differentiable):",
             *(f"    {line}" for line in ask),
             "    for group in self.param_groups:",
@@ -281,28 +242,29 @@ class _Writer:
         """The parts of the code that runs a formula with values per tensor."""
         parts = {
             "side_by_side": "",
-            "orthogonal": _POLAR if self.orthogonal else "",
+            "orthogonal": fragments.POLAR if self.orthogonal else "",
             "fused": Template(_template("torch_compiled.txt")).substitute(self._fused()),
         }
         if self.asks:
             parts["side_by_side"] = Template(_template("torch_side_by_side.txt")).substitute(
-                asks=(_ASKS_SUMS if self.sums else _ASKS_NORMS) + _ASKS_TOTALS * bool(self.totals),
-                add_up=_ADD_UP if self.totals else "",
-                chunks="" if self.totals else _CHUNKS,
-                **(_ANSWERS_WITH_SUMS if self.sums else _ANSWERS),
-            ) + (_SUM if self.sums else "")
+                asks=(fragments.ASKS_SUMS if self.sums else fragments.ASKS_NORMS)
+                + fragments.ASKS_TOTALS * bool(self.totals),
+                add_up=fragments.ADD_UP if self.totals else "",
+                chunks="" if self.totals else fragments.CHUNKS,
+                **(fragments.ANSWERS_WITH_SUMS if self.sums else fragments.ANSWERS),
+            ) + (fragments.SUM if self.sums else "")
         return parts
 
     def _fused(self) -> dict[str, str]:
         """The parts of the code for ``fused=True``."""
         if not self.totals:
             function = "_advance_alone" if self.asks else "_advance"
-            advance = _FUSED_ROWS.substitute(function=function)
-            return {"advance": advance, "define": _ALONE if self.asks else "", "functions": function}
+            advance = fragments.FUSED_ROWS.substitute(function=function)
+            return {"advance": advance, "define": fragments.ALONE if self.asks else "", "functions": function}
         totals = sum("totals = yield" in line for line in self._body())
         stages = ["    lambda *arguments: _advance_to(*arguments)," for _ in range(totals + 1)]
-        define = _TO_TOTAL.substitute(totals=totals, stages="\n".join(stages))
-        return {"advance": _FUSED_TOTALS, "define": define, "functions": "*_stages"}
+        define = fragments.TO_TOTAL.substitute(totals=totals, stages="\n".join(stages))
+        return {"advance": fragments.FUSED_TOTALS, "define": define, "functions": "*_stages"}
 
     def collect(self) -> list[str]:
         """The method that groups parameters, gradients and states."""
@@ -347,7 +309,7 @@ class _Writer:
             if mask is None:
                 lines.append(made)
                 continue
-            lines += [f"    if {_IS[mask]}:", f"    {made}", "    else:  # not used"]
+            lines += [f"    if {fragments.IS[mask]}:", f"    {made}", "    else:  # not used"]
             lines.append(f'        state["{name}"] = torch.zeros(0, dtype=_precision(p), device=p.device)')
         if self.states:
             lines += [
@@ -404,7 +366,7 @@ class _Writer:
         times |= {"clock": "clock"} if self.scheduled else {}
         names = [*times, *(number for a in converted for number in a.numbers)]
         values = [*times.values(), *(f"*{a.name}" if a.parts else a.name for a in converted)]
-        printer = _TorchPrinter({*needed, *times, *scalars})
+        printer = TorchPrinter({*needed, *times, *scalars})
         what = "Compute the scalars of the formula" + (" at this step" if times else "")
         lines = [
             *self.off,
@@ -451,7 +413,7 @@ class _Writer:
         what = "one parameter" + (" and its state" if self.states else "") + ("s" if len(self.states) > 1 else "")
         how = "in place; see ``_run`` for what it yields" if self.asks else "in place"
         how = how if self.reduces else f"elementwise and {how}"
-        helped = helpers(self.program, self._printer([]), _ORTH)
+        helped = helpers(self.program, self._printer([]), fragments.ORTH)
         return [
             f"def _advance(p, g{states}{', loss' * self.needs_loss}, numbers, maximize):",
             f'    """Update {what} by the formula, {how}."""',
@@ -488,8 +450,8 @@ class _Writer:
             if self.program.uses(name)
         ]
 
-    def _printer(self, names: Sequence[str]) -> _TorchPrinter:
-        return _TorchPrinter({*self.program.elementwise, *names, *_HELPED})
+    def _printer(self, names: Sequence[str]) -> TorchPrinter:
+        return TorchPrinter({*self.program.elementwise, *names, *_HELPED})
 
     def _received(self) -> list[str]:
         """The statements that unpack the numbers, as many per line as fit."""
@@ -514,7 +476,7 @@ class _Writer:
         lines, matrices, vectors = self._statements(self.branches.common, *ends)
         return [
             *lines,
-            f"if {_IS['matrices']}:",
+            f"if {fragments.IS['matrices']}:",
             *(f"    {line}" for line in matrices),
             "else:",
             *(f"    {line}" for line in vectors),
@@ -549,7 +511,7 @@ class _Writer:
             previous = symbol(f"{name}_prev")
             if any(previous in later.free_symbols for _, later in steps[i + 1 :]):
                 lines.append(f"{previous} = {name}.clone()")
-            lines += _recurrence(name, value, previous, value.xreplace(old), printer)
+            lines += recurrence(name, value, previous, value.xreplace(old), printer)
             del old[previous]
         return [*found, lines]
 
@@ -567,7 +529,7 @@ def _reduced(group: Sequence[Assignment]) -> list[str]:
         if a.reduction is not None and (ask := _ask(a)):
             value = asks[ask] + _DIVIDED.get(a.reduction.name, "").format(x=a.value.args[0].name)
             lines += [f"{a.name} = {value}"] if value != a.name else []
-    return lines + reductions(group, _OWN, _TOTALS, ("[", "]"))
+    return lines + reductions(group, fragments.OWN, fragments.TOTALS, ("[", "]"))
 
 
 def _ask(a: Assignment) -> str:
@@ -581,222 +543,6 @@ def _ask(a: Assignment) -> str:
 _NORMS = ("norm", "rms")
 _DIVIDED = {"rms": " / max({x}.numel(), 1) ** 0.5", "mean": " / max({x}.numel(), 1)"}
 """By what the answers for reductions over one tensor are divided."""
-
-_IS = {"matrices": "p.dim() > 1", "vectors": "p.dim() < 2"}
-"""Whether a tensor is of the kind."""
-
-_FOREACH_OF_ALL = ['foreach = all(group["foreach"] is not False for group in self.param_groups) and not differentiable']
-_FUSED_OF_ALL = [
-    'sharded = any(hasattr(p, "to_local") for group in self.param_groups for p in group["params"])',
-    'fused = all(group["fused"] for group in self.param_groups) and not sharded',
-    "advance = _advance_fused if fused else _advance",
-]
-
-_ASKS_NORMS = "    ``yield w, g`` asks for the norms of w and g."
-_ASKS_SUMS = "    ``yield g, (g, m)`` asks for the norm of g and for the sum of g*m."
-_ASKS_TOTALS = """
-    ``yield [(g, m)]`` asks for the sum over all parameters.
-""".rstrip("\n")
-_ADD_UP = """
-        if isinstance(asked[0], list):
-            parts = [torch.stack(row) for row in answers]
-            dtype = max((x.dtype for x in parts), key=lambda kind: kind.itemsize)
-            total = torch.stack([x.to(parts[0].device, dtype) for x in parts]).sum(0)
-            answers = [total.to(x) for x in parts]
-""".strip("\n")
-_CHUNKS = '''
-def _chunks(running, size=2**20):
-    """Yield formulas on parameters of about ``size`` elements together, which bounds the memory of a step."""
-    chunk, count = [], 0
-    for elements, code in running:
-        if chunk and count + elements > size:
-            yield chunk
-            chunk, count = [], 0
-        chunk.append(code)
-        count += elements
-    if chunk:
-        yield chunk
-
-
-'''.lstrip("\n")
-_ANSWERS = {
-    "tensor": "x",
-    "answers": """
-        answers = torch._foreach_norm(asks) if foreach and asks else [torch.linalg.vector_norm(x) for x in asks]
-""".strip("\n"),
-    "sum": "(x * x).sum()",
-    "answer": "[x.sqrt() for x in sums]",
-}
-_ANSWERS_WITH_SUMS = {
-    "tensor": "x[0] if isinstance(x, tuple) else x",
-    "answers": """
-        tensors = [x for x in asks if torch.is_tensor(x)]
-        norms = torch._foreach_norm(tensors) if foreach and tensors else map(torch.linalg.vector_norm, tensors)
-        norms = iter(norms)
-        answers = [_sum(x) if isinstance(x, tuple) else next(norms) for x in asks]
-""".strip("\n"),
-    "sum": "_sum(x if isinstance(x, tuple) else (x, x))",
-    "answer": "[x if isinstance(ask, tuple) else x.sqrt() for ask, x in zip(asks, sums)]",
-}
-_SUM = '''
-
-def _sum(factors):
-    """Return the sum of the product of one or two tensors."""
-    return (factors[0] * factors[1] if len(factors) > 1 else factors[0]).sum()
-'''
-
-_FUSED_ROWS = Template(
-    '''
-
-
-def _advance_fused(rows, numbers, maximize):
-    """Run the formula compiled; return the rows of DTensors, for which it is not."""
-    numbers = _stacked(numbers, rows[0][0])
-    for row in rows:
-        if not hasattr(row[0], "to_local"):
-            _compiled($function, row, numbers, maximize)
-    return [row for row in rows if hasattr(row[0], "to_local")]
-'''.rstrip("\n")
-)
-_FUSED_TOTALS = '''
-
-
-def _advance_fused(*arguments):
-    """Run the formula on one parameter, compiled; yield its part of each list of sums over all parameters."""
-    *row, numbers, maximize = arguments
-    *first, last = _stages
-    totals = []
-    for stage in first:
-        totals.append((yield [(x,) for x in _compiled(stage, row, numbers, maximize, totals)]))
-    _compiled(last, row, numbers, maximize, totals)
-'''.rstrip("\n")
-_ALONE = '''
-
-def _advance_alone(*arguments):
-    """Run the formula on one parameter."""
-    code = _advance(*arguments)
-    asked = _send(code, None)
-    while asked is not None:
-        asked = _send(code, *_answers([asked], foreach=False))
-
-'''
-_TO_TOTAL = Template(
-    '''
-
-def _advance_to(*arguments):
-    """Run the formula on one parameter, with those sums over all parameters that are known, in order, as last argument.
-
-    Unless these are all, change nothing, and return this parameter's part of the next ones.
-    """
-    *arguments, totals = arguments
-    known = len(totals)
-    if known < $totals:
-        arguments = [x.clone() if torch.is_tensor(x) else x for x in arguments]
-    code, given = _advance(*arguments), 0
-    asked = _send(code, None)
-    while asked is not None:
-        if isinstance(asked, list) and given < known:
-            answer, given = totals[given], given + 1
-        else:
-            (answer,) = _answers([asked], foreach=False)
-            if isinstance(asked, list):
-                return answer
-        asked = _send(code, answer)
-
-
-# Each begins with the formula anew, with one more of the sums. One function would have too many kernels for PyTorch.
-_stages = [
-$stages
-]
-
-'''
-)
-
-_ORTH = {
-    "count": "x.numel()",
-    "dimensions": "x.dim()",
-    "root": "x.numel() ** 0.5",
-    "largest": f"torch.clamp(x.abs().amax(), min={TINY})",
-    "norm": "torch.clamp(torch.linalg.vector_norm(x), min=1)",
-    "matrix": "x.flatten(1)",
-    "one": "torch.eye(matrix.shape[0], dtype=x.dtype, device=x.device)",
-}
-"""See :func:`~sol_export.source.helpers`."""
-
-_POLAR = '''
-
-
-def _polar(x):
-    """Return ``_orth`` of a tensor, in its own precision under autocast; of a DTensor, this process's part of it."""
-    kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
-    with torch.autocast(kind, enabled=False):
-        factor = _orth(x.full_tensor() if hasattr(x, "to_local") else x)
-    if not hasattr(x, "to_local"):
-        return factor
-    from torch.distributed.tensor import DTensor, Replicate
-
-    mesh = x.device_mesh
-    return DTensor.from_local(factor, mesh, [Replicate()] * mesh.ndim).redistribute(placements=x.placements)
-'''
-
-_OWN = {
-    "orth": "_polar({x})",
-    **{mask: f"{{x}} if {test} else torch.zeros_like({{x}})" for mask, test in _IS.items()},
-}
-_TOTALS = {
-    "all_dot": ("{0}", ("({x}, {y})",)),
-    "all_rms": (
-        "torch.sqrt({0} / torch.clamp({1}, min=1))",
-        ("({x}, {x})", "(torch.full((), {x}.numel(), dtype={x}.dtype, device={x}.device),)"),
-    ),
-    "gmean": (
-        "torch.exp({0} / torch.clamp({1}, min=1)) * ({1} > 0)",
-        ("(torch.log(torch.where({x} > 0, {x}, 1)),)", "(({x} > 0).to({x}.dtype),)"),
-    ),
-}
-"""See :func:`~sol_export.source.reductions`; norms and other sums are yielded, and answered for all tensors at once."""
-
-
-def _recurrence(
-    name: str, value: sympy.Expr, previous: sympy.Symbol, current: sympy.Expr, printer: _TorchPrinter
-) -> list[str]:
-    """Assign ``value`` to ``name`` in place: ``factor * name + rest`` as ``name.mul_(factor).add_(rest)``."""
-    terms = [term for term in sympy.Add.make_args(value) if previous in term.free_symbols]
-    factor = terms[0] / previous if len(terms) == 1 else sympy.nan
-    if factor is sympy.nan or previous in factor.free_symbols or printer.is_array(factor):
-        text = printer.doprint(current)
-        call = f"{name}.copy_({text})" if printer.is_array(current) else f"{name}.fill_({text})"
-        return [call] if len(call) + 4 <= WIDTH else [*statement("new", text), f"{name}.copy_(new)"]
-    rest = current - (terms[0].xreplace({previous: symbol(name)}))
-    scaled = f".mul_({printer.doprint(factor)})" if factor != 1 else ""
-    added = printer.doprint(rest)
-    call = name + scaled + (f".add_({added})" if rest != 0 else "")
-    return [call] if len(call) + 4 <= WIDTH else [*statement("new", added), f"{name}{scaled}.add_(new)"]
-
-
-class _TorchPrinter(ArrayPrinter):
-    """Code for tensors; ``torch.minimum`` does not accept numbers."""
-
-    def __init__(self, elementwise: Collection[str]) -> None:
-        super().__init__("torch.", elementwise)
-
-    def _print_Min(self, expr: sympy.Min) -> str:
-        return self._extremum(expr, "minimum", "max")
-
-    def _print_Max(self, expr: sympy.Max) -> str:
-        return self._extremum(expr, "maximum", "min")
-
-    def _extremum(self, expr: sympy.Expr, function: str, limit: str) -> str:
-        text = ""
-        for value in sorted(expr.args, key=self.is_array, reverse=True):
-            printed = self._print(value)
-            if not text:
-                text = printed
-            elif self.is_array(value):
-                text = f"torch.{function}({text}, {printed})"
-            else:
-                text = f"torch.clamp({text}, {limit}={printed})"
-        return text
 
 
 def _target(names: Sequence[str]) -> str:
