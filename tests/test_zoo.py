@@ -332,6 +332,7 @@ def test_every_rule_that_names_a_twin_is_compared_with_it():
         "sol-elementwise",
         "sol-general",
         "sol-fits",
+        "sol-attack",
     }
 
 

@@ -384,6 +384,30 @@ def test_auto_starts_from_the_better_of_prior_and_adam(task):
     assert start_of(task, replace(SMALL, start="auto")).rule.name == "adam"
 
 
+def test_a_rule_that_the_task_names_is_tried_first_and_its_own_terms_are_searched(make_task, monkeypatch):
+    task = make_task()
+    task.priors = ["sol-attack"]
+    start = start_of(task, replace(SEARCH, start="prior"))
+    assert [*start.objectives][:2] == ["sol-attack", "sol-general"]
+
+    def run(self, rule, *given, measure=TaskSet.run, **options):
+        return measure(self, rule, *given, **options) * (100 if rule.name in ("sol-general", "sol-fits") else 1)
+
+    monkeypatch.setattr(TaskSet, "run", run)
+    task.priors = ["sol-mnistnet"]
+    config = replace(SEARCH, start="prior", max_terms=20, guard=False, check_episodes=0, front=False, generations=1)
+    result = Learner([task], config).run()
+    assert [search["of"] for search in result.summary["searches"]] == ["polish"]
+    assert result.summary["tuning"]["rule"] == "sol-mnistnet"
+
+
+def test_a_prior_that_is_not_in_the_zoo_is_refused(make_task):
+    task = make_task()
+    task.priors = ["sol-unheard"]
+    with pytest.raises(SolError, match="priors of regression must be zoo rules with a learning rate, got 'sol-unh"):
+        start_of(task, replace(SEARCH, start="auto"))
+
+
 @pytest.mark.parametrize(("kind", "schedule"), [("weight decay", 1), ("weight decay that falls", symbol("pd"))])
 def test_weight_decay_joins_the_start_where_it_helps(task, monkeypatch, kind, schedule):
     factor, favoured = 3.0, symbol("w") * symbol("wd") * schedule

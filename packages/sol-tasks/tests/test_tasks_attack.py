@@ -30,6 +30,11 @@ def linear_victim():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
 
 
+def curved_victim():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5))
+
+
 def norms(delta, norm):
     return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
 
@@ -160,6 +165,22 @@ class TestRuleAttack:
         before = victim(images).softmax(1).gather(1, ((labels + 1) % 5)[:, None])
         after = victim(attack(images, labels)).softmax(1).gather(1, ((labels + 1) % 5)[:, None])
         assert (after > before).all()
+
+    def test_the_default_rule_fools_more_than_pgd_in_few_steps(self):
+        images, _ = problem(count=200)
+        victim = curved_victim()
+        labels = victim(images).argmax(1)
+        fooled = [
+            (
+                victim(self.attack(victim, rule, eps=0.03, steps=5, keep="best")(images, labels)).argmax(1) != labels
+            ).sum()
+            for rule in (None, PGD)
+        ]
+        assert fooled[0] > fooled[1]
+        with pytest.raises(SolError, match="sol-attack is for linf, got norm 'l2'; pass a rule") as refused:
+            self.attack(victim, norm="l2")
+        advised = UpdateRule.parse(str(refused.value).partition("such as ")[2])
+        assert (victim(self.attack(victim, advised, "l2", 2.0, 20)(images, labels)).argmax(1) != labels).any()
 
     def test_a_rule_without_a_rate_and_unknown_names_are_refused(self):
         with pytest.raises(SolError, match="no learning rate"):

@@ -393,8 +393,8 @@ FURTHER = 6
 class Tune:
     """Choose a rule and its learning rate for a task, by one training each.
 
-    Without RULE, these are sol-general and sol-fits, each at five learning rates. With RULE, a zoo name, a run folder,
-    a rule file or a formula with a learning rate, they are five multiples of its rate.
+    Without RULE, these are sol-general, sol-fits and those that the task names, each at five learning rates. With
+    RULE, a zoo name, a run folder, a rule file or a formula with a learning rate, they are five multiples of its rate.
 
     Where the best rate is at an end, or nothing trains, up to six further ones follow: a network that was trained
     before needs far smaller rates than a fresh one. Then it tries weight decay, and more of it while that is better.
@@ -403,7 +403,7 @@ class Tune:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
         parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
-        parser.add_argument("rule", metavar="RULE", nargs="?", help="default: sol-general and sol-fits")
+        parser.add_argument("rule", metavar="RULE", nargs="?", help="default: sol-general, sol-fits and the task's own")
         parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
         parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="trainings per rate (default 1)")
         parser.add_argument("--seed", type=_seed, default=0, help="base seed of all random streams (default 0)")
@@ -418,8 +418,8 @@ class Tune:
         from sol_symbols import UpdateRule, resolve_rule
 
         given = arguments.rule
-        rules = shipped_rules() if given is None else nearby(resolve_rule(given))
         task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
+        rules = shipped_rules(task) if given is None else nearby(resolve_rule(given))
         require_task(task)
         task = with_horizon(task, arguments.steps) if arguments.steps else task
 

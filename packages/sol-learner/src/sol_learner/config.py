@@ -70,8 +70,9 @@ class LearnConfig:
     Attributes:
         seed: Base seed; all random streams are derived from it.
         steps: Inner steps per episode (the horizon T) that the rule is learned for; 0 uses the task's horizon.
-        start: Zoo rule that learning starts from; its learning rate is tuned first. auto measures Adam, sol-general and
-            sol-fits and takes the best one, and Adam if a network is meta-trained; prior does so without Adam.
+        start: Zoo rule that learning starts from; its learning rate is tuned first. auto measures Adam, sol-general,
+            sol-fits and the priors of the task and takes the best one, and Adam if a network is meta-trained; prior
+            does so without Adam.
         objective: Weight of the training loss in the selection objective; the validation loss gets the rest.
         tuning_episodes: Episodes per learning rate when tuning a baseline.
         features: Input features of the network, as expressions in the standard vocabulary.

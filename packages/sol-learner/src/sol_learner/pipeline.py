@@ -42,7 +42,7 @@ from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import failures, losses_elsewhere
 from sol_learner.settings import with_current_names
-from sol_learner.starting import Start, StartFinder, Tuning, reference_of
+from sol_learner.starting import Start, StartFinder, Tuning, reference_of, starts_of
 from sol_learner.task import Stream, Task, build_optimizee, calling, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
 
@@ -238,7 +238,7 @@ class Learner:
         if not alone:
             evaluator.start_workers(self.start, lr, -(-self.config.population // self.workers.jobs))
         start = replace(self.start, lr=lr).with_horizon(task_set.horizon or self.start.horizon or 100)
-        if _reduces(self.start.expression, self.start.vocabulary):
+        if self.start.name in starts_of(self.members, config) or _reduces(self.start.expression, self.start.vocabulary):
             training, readout, error, wide = MetaTraining[Any](None), start, 0.0, start
         else:
             with self._phase(Phase.META_TRAIN):

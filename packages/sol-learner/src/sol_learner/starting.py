@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sol_learner.config import LearnConfig
-from sol_learner.inner.rates import growing_decays, learning_rates, nearby_rates, tune_learning_rate
+from sol_learner.inner.rates import growing_decays, learning_rates, nearby_rates, priors_of, tune_learning_rate
 from sol_learner.inner.references import CHOOSING, REFERENCES
 from sol_learner.inner.task_set import SharedTaskSet, TaskSet
 from sol_learner.mixture import TaskMixture
@@ -24,7 +24,7 @@ from sol_learner.runtime.workers import Constant, Workers
 from sol_learner.task import Stream, Task
 from sol_symbols import ZOO, SolError, UpdateRule, symbol
 
-__all__ = ["Start", "StartFinder", "Tuning", "reference_of"]
+__all__ = ["Start", "StartFinder", "Tuning", "reference_of", "starts_of"]
 
 Tuning = list[tuple[float, float]]
 """Learning rates with the mean objective of each."""
@@ -59,6 +59,13 @@ def reference_of(config: LearnConfig) -> UpdateRule:
     return ZOO["adam" if config.priors else config.start]
 
 
+def starts_of(members: Sequence[Task], config: LearnConfig) -> tuple[str, ...]:
+    """The priors that are measured as starts; none if a network is meta-trained."""
+    if config.episodes:
+        return ()
+    return priors_of(members) if config.start in ("auto", "prior") else config.priors
+
+
 class StartFinder:
     """Tunes the reference on each task; measures the priors, the best also with weight decay, if they may be the start.
 
@@ -87,7 +94,7 @@ class StartFinder:
         self.shared = self.workers.constant(self.members) if shared is None else shared
         self.tasks = tuple(task for task in members if not isinstance(task, TaskMixture))
         self.checkpoints, self.progress, self.clock = checkpoints, progress, clock
-        self.reference = reference_of(config)
+        self.reference, self.priors = reference_of(config), starts_of(members, config)
         self.stretch = config.seed, Stream.TUNE, range(config.tuning_episodes)
 
     def run(self) -> Start:
@@ -164,7 +171,7 @@ class StartFinder:
         """
         config, several = self.config, len(self.tasks) > 1
         mixed = len(self.members) > len(self.tasks)
-        priors = () if config.episodes else config.priors
+        priors = self.priors
         if mixed and "sol-general" not in priors:
             raise SolError("a mixture of tasks needs start = sol-general and episodes = 0")
         spent = sum(len(measured) for _, measured in tunings.values()) + (9 * len(self.tasks) if several else 0)
@@ -216,7 +223,8 @@ class StartFinder:
             loss: Its lowest objective.
         """
         before, rates, tried, lowest = start.rule, [start.lr, 2 * start.lr], 0, loss - NEARLY * abs(loss)
-        falling = 1 / (1 + (before.values["decay_power"] or 0.0))
+        power = before.values.get("decay_power", before.vocabulary.hyperparameters["decay_power"].default)
+        falling = 1 / (1 + (power or 0.0))
         for kind, schedule, mean in (("weight decay", 1, 1.0), ("weight decay that falls", symbol("pd"), falling)):
             decayed = before.with_weight_decay(0.0, schedule)
             measure = partial(self._with_decays, kind, start.task_set, decayed, rates)

@@ -69,13 +69,14 @@ SPLITS = ("train", "valid", "test")
 class Task(Protocol):
     """Something to train again and again: a model, its data and its loss.
 
-    Any object with these members is a task; no base class is needed. Five optional members are used where present:
+    Any object with these members is a task; no base class is needed. Six optional members are used where present:
     ``vectorizable: bool`` (default true) says whether the loss may be mapped over stacked parameters by
     :func:`torch.vmap`; ``unroll: int`` is the window of meta-training that suits the task (default 20);
     ``project(model)`` is called after every inner step and moves the parameters back into their constraint set;
     ``pool(split)`` is for tasks where every episode is a separate problem, such as the images under attack, and returns
     the same task over the problems of a split (see :func:`task_for`); ``single_domain = True`` says that the splits are
-    meant to be the same data, as for the points of an equation or a function with a known optimum.
+    meant to be the same data, as for the points of an equation or a function with a known optimum;
+    ``priors: Sequence[str]`` are zoo rules that suit the task, which are tried before those for networks.
     """
 
     name: str

@@ -551,6 +551,17 @@ def test_further_rates_go_up_where_all_are_far_too_small(make_task, monkeypatch)
     assert measured[0][0].lr == pytest.approx(0.0004 * 2**6)
 
 
+def test_a_loss_below_zero_says_nothing_about_idling(make_task, monkeypatch):
+    """The loss of an attack is minus a cross-entropy, and its objective a distance; no lower rates are tried."""
+
+    def measure(task, rule, seed, stream, episodes, rates, **_):
+        losses = (rates / 0.0001).log().square()[:, None] / 50 + 0.1
+        return Outcome(-torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
+
+    monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
+    assert len(choose_rule(make_task(), nearby(UpdateRule.parse("g where lr = 0.0001")), further=6)) == 5
+
+
 def test_a_shipped_rule_is_chosen_with_its_rate(make_task, monkeypatch):
     """Where sol-fits is best, at a rate below those that are tried first; then only that rule goes on."""
 
@@ -560,7 +571,7 @@ def test_a_shipped_rule_is_chosen_with_its_rate(make_task, monkeypatch):
         return Outcome(torch.ones(1, len(rates), 1), {split: {"loss": losses} for split in ("train", "valid")})
 
     monkeypatch.setattr("sol_learner.inner.rates.run_rule", measure)
-    first = {(rule.name, rule.lr) for rule in shipped_rules()}
+    first = {(rule.name, rule.lr) for rule in shipped_rules(make_task())}
     assert len(first) == 10
     said = []
     found = choose_rule(make_task(), report=lambda *pair: said.append(pair))

@@ -226,6 +226,11 @@ class Attack:
         self.victim = victim.to(device).eval().requires_grad_(False)
         self._data, self._images, self._device, self._split = data, images, device, split
 
+    @property
+    def priors(self) -> tuple[str, ...]:
+        """The zoo's rule for attacks, where it was learned for the norm."""
+        return ("sol-attack",) if self.norm == "linf" else ()
+
     def pool(self, split: str) -> Attack:
         """The same task over the images of another split."""
         part = copy.copy(self)

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack as _TorchAttack
 
-from sol_symbols import Layout, SolError, UpdateRule, evaluator
+from sol_symbols import ZOO, Layout, SolError, UpdateRule, evaluator
 from sol_tasks.attack import BALLS, LOSSES, check_images, check_radius, in_precision_of, random_start
 
 __all__ = ["RuleAttack"]
+
+
+_L2 = "g*inv0(sqrt(dot(g, g))) where lr = 0.25"
 
 
 class RuleAttack(_TorchAttack):
@@ -20,24 +23,25 @@ class RuleAttack(_TorchAttack):
     Args:
         model: The victim. It maps images in [0, 1] to logits.
         rule: The update rule; ``sign(g) where lr = 0.25`` is PGD with steps of eps/4. Its schedule spans ``steps``.
+            Default: ``sol-attack`` of the zoo, for ``linf``.
         norm: ``linf`` or ``l2``.
         eps: Radius of the ball.
         steps: Number of steps.
-        loss: ``ce`` or ``dlr``.
+        loss: ``ce``, or ``dlr`` for a victim that is so confident that the gradient of its cross-entropy vanishes.
         lr: Replaces the rule's learning rate.
         keep: ``last`` returns the last iterate, as PGD does. ``best`` returns for each image, as APGD does, the iterate
             with the highest loss among those that fool the victim, or among all if none does.
         seed: Seed of the random start.
 
     Raises:
-        SolError: There is no learning rate, or ``norm``, ``loss`` or ``keep`` is unknown, or ``eps`` or ``steps`` is
-            not positive.
+        SolError: There is no learning rate, or no rule for ``l2``, or ``norm``, ``loss`` or ``keep`` is unknown, or
+            ``eps`` or ``steps`` is not positive.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        rule: UpdateRule,
+        rule: UpdateRule | None = None,
         norm: str = "linf",
         eps: float = 8 / 255,
         steps: int = 100,
@@ -46,13 +50,16 @@ class RuleAttack(_TorchAttack):
         keep: str = "last",
         seed: int = 0,
     ) -> None:
-        super().__init__(rule.name or "RuleAttack", model)
         for what, given, known in (("norm", norm, BALLS), ("loss", loss, LOSSES), ("keep", keep, ("last", "best"))):
             if given not in known:
                 raise SolError(f"{what} must be one of {', '.join(known)}, got {given!r}")
         if not (eps > 0 and steps >= 1):
             raise SolError(f"eps and steps must be positive, got {eps} and {steps}")
         check_radius(norm, eps)
+        if rule is None and norm != "linf":
+            raise SolError(f"sol-attack is for linf, got norm {norm!r}; pass a rule, such as {_L2}")
+        rule = ZOO["sol-attack"] if rule is None else rule
+        super().__init__(rule.name or "RuleAttack", model)
         rate = rule.lr if lr is None else lr
         if rate is None:
             raise SolError(f"the rule {rule} has no learning rate; pass lr, or append one to the rule: where lr = ...")

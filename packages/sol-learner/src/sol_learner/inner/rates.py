@@ -25,12 +25,29 @@ __all__ = [
     "learning_rates",
     "nearby",
     "nearby_rates",
+    "priors_of",
     "shipped_rules",
     "tune_learning_rate",
 ]
 
 PRIORS = ("sol-general", "sol-fits")
 """Zoo rules that were learned on many trainings. They are tried on a new task, and start a search of their numbers."""
+
+
+def priors_of(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The zoo rules that are tried on tasks: those that all of them name in ``priors`` first, then :data:`PRIORS`.
+
+    Raises:
+        SolError: A task names a rule that is not in the zoo, or has no learning rate.
+    """
+    named = [tuple(getattr(task, "priors", ())) for task in tasks]
+    for task, names in zip(tasks, named):
+        for name in names:
+            if name not in ZOO or ZOO[name].lr is None:
+                raise SolError(f"priors of {task.name} must be zoo rules with a learning rate, got {name!r}")
+    own = [name for name in named[0] if all(name in names for names in named)] if named else []
+    return tuple(dict.fromkeys((*own, *PRIORS)))
+
 
 IDLE = 0.95
 """A training whose objective is above this share of the first batches' loss has hardly begun."""
@@ -99,9 +116,9 @@ def growing_decays(
     return tried
 
 
-def shipped_rules() -> list[UpdateRule]:
-    """The rules of :data:`PRIORS`, each at five learning rates."""
-    return [rule for name in PRIORS for rule in nearby(ZOO[name])]
+def shipped_rules(task: Task) -> list[UpdateRule]:
+    """The rules of :func:`priors_of`, each at five learning rates."""
+    return [rule for name in priors_of([task]) for rule in nearby(ZOO[name])]
 
 
 def choose_rule(
@@ -138,7 +155,7 @@ def choose_rule(
     Raises:
         SolError: A rule has no learning rate, or the loss is not finite for any.
     """
-    pending, found = list(shipped_rules() if rules is None else rules), list[tuple[UpdateRule, float]]()
+    pending, found = list(shipped_rules(task) if rules is None else rules), list[tuple[UpdateRule, float]]()
 
     def measure(same: Sequence[UpdateRule]) -> Outcome:
         rates = torch.tensor([_rate_of(rule) for rule in same], dtype=torch.float64)
@@ -157,7 +174,8 @@ def choose_rule(
         best, lowest = found[0]
         tried = {_rate_of(rule): loss for rule, loss in found if replace(rule, lr=best.lr) == best}
         rate, rising = _rate_of(best), [tried[rate] for rate in sorted(tried)]
-        idle = not lowest < IDLE * float(outcome.losses[0].mean())
+        begun = float(outcome.losses[0].mean())
+        idle = begun > 0 and not lowest < IDLE * begun  # a loss below 0 is not what the objective measures
         up = rate == max(tried) and (not idle or all(a > b for a, b in itertools.pairwise(rising)))
         if not left or not (up or idle or rate == min(tried)):
             break
