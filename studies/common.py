@@ -32,13 +32,18 @@ def results(comparison: Comparison, metric: str) -> dict[str, Any]:
     }
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Mean of ours - theirs over seeds, its 95 % confidence interval (Student's t), and how often ours is larger."""
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Mean of ours - theirs over seeds or images, and how often ours is larger.
+
+    Its 95 % confidence interval and the two-sided p are of Student's t; p is ``None`` if all differences are equal.
+    """
     difference = torch.tensor([a - b for a, b in zip(ours, theirs, strict=True)], dtype=torch.float64)
     count = len(difference)
     half = float(stats.t.ppf(0.975, count - 1) * difference.std() / math.sqrt(count)) if count > 1 else math.nan
-    mean = float(difference.mean())
-    return {"mean": mean, "low": mean - half, "high": mean + half, "larger": int((difference > 0).sum()), "of": count}
+    mean, p = float(difference.mean()), float(stats.ttest_1samp(difference, 0).pvalue) if count > 1 else math.nan
+    larger = int((difference > 0).sum())
+    tested = {"low": mean - half, "high": mean + half, "p": p if math.isfinite(p) else None}
+    return {"mean": mean, **tested, "larger": larger, "of": count}
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

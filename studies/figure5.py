@@ -120,7 +120,7 @@ def search(
 def main(study: Study) -> None:
     """Learn on MNISTNET, compare on all four, write."""
     recipe = study.task(load_task, NETWORKS[0])
-    learned, published = (study.learn(recipe, LearnConfig.from_mapping(study.settings[key]), key) for key in LEARNERS)
+    learned, published = (study.learn([recipe], LearnConfig.from_mapping(study.settings[key]), key) for key in LEARNERS)
     task, objective = recipe.load(), float(study.settings["learner"]["objective"])
     family = TaskSet((task,), (1.0,), objective)
     with open_progress() as progress:

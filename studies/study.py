@@ -103,15 +103,19 @@ class Study:
         options = {**options, "data": self.given.data, "device": self.given.device}
         return Recipe(make, arguments, tuple(sorted(options.items())))
 
-    def learn(self, recipe: Recipe, config: LearnConfig, key: str = "learned") -> UpdateRule:
-        """The rule that the whole pipeline learns; its summary is in the record."""
+    def learn(self, recipes: Sequence[Recipe], config: LearnConfig, key: str = "learned") -> UpdateRule:
+        """The rule that the whole pipeline learns for these tasks; its summary is in the record."""
         folder = self.folder / key
         folder.mkdir(parents=True, exist_ok=True)
 
         def run() -> dict[str, Any]:
             own = Checkpoints(folder, {"config": asdict(config), "settings": self.settings}, resume=True)
             with open_progress() as progress:
-                return Learner([recipe.load()], config, checkpoints=own, progress=progress).run().summary
+                return (
+                    Learner([recipe.load() for recipe in recipes], config, checkpoints=own, progress=progress)
+                    .run()
+                    .summary
+                )
 
         summary = dict(self.kept.once(key, run))
         summary.pop("comparison")  # on one seed, not used

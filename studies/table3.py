@@ -13,7 +13,7 @@ NARROW = {"width": 4, "batch_size": 128, "sample": 1_000, "horizon": EPOCH}
 SIZES = sizes(
     "resnet18",
     paper={"learned on": NARROW, "compared on": [{**NARROW, "width": 64, "horizon": 20 * EPOCH, "sample": 5_000}]},
-    cpu={"learned on": NARROW, "compared on": [{**NARROW, "width": 16}]},
+    cpu={"learned on": NARROW, "compared on": [{**NARROW, "width": 16, "precision": "bfloat16"}]},
 )
 ALWAYS = [
     "The rule is learned on a sixteenth of the width, for one epoch, and nothing of it is tuned after that.",
@@ -21,7 +21,11 @@ ALWAYS = [
 ]
 NOTES = {
     "paper": ["The paper's text does not give the number of epochs; here they are 20.", *ALWAYS],
-    "cpu": ["ResNet-18 with a quarter of the filters (0.7M parameters), one epoch in batches of 128.", *ALWAYS],
+    "cpu": [
+        "ResNet-18 with a quarter of the filters (0.7M parameters), one epoch in batches of 128.",
+        "The forward pass of the comparison is in bfloat16; parameters, gradients and states are in float32.",
+        *ALWAYS,
+    ],
 }
 
 if __name__ == "__main__":

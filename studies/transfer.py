@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from study import NO_COMPARISON, Budget, Study
 
-from sol_learner import LearnConfig
+from sol_learner import LearnConfig, Recipe
 from sol_learner.comparing import PANEL
 from sol_symbols import UpdateRule
 from sol_tasks import image_classification
@@ -48,20 +49,27 @@ def sizes(network: str, paper: Mapping[str, Any], cpu: Mapping[str, Any]) -> Siz
     return {s: ({**common, **found[s], "opponents": opponents[s]}, budgets[s]) for s in found}
 
 
+def _recipe(study: Study, precision: str = "float32", **task: Any) -> Recipe:
+    """The network of the study on CIFAR-10; a ``precision`` other than float32 is that of the forward pass."""
+    if precision != "float32":
+        task["dtype"] = getattr(torch, precision)
+    return study.task(image_classification, study.settings["network"], "cifar10", **task)
+
+
 def main(study: Study) -> None:
     """Learn on the narrow network, compare on each of the others, write."""
     settings = study.settings
-    narrow = study.task(image_classification, settings["network"], "cifar10", **settings["learned on"])
+    narrow = _recipe(study, **settings["learned on"])
     earlier = study.earlier
     done = earlier.get("comparisons", ())
     if done:
         study.record |= {name: earlier[name] for name in ("learning", "rules", "comparisons")}
         learned = UpdateRule.parse(study.record["rules"]["learned"])
     else:
-        learned = study.learn(narrow, LearnConfig.from_mapping(settings["learner"]))
+        learned = study.learn([narrow], LearnConfig.from_mapping(settings["learner"]))
         study.record["rules"] = {"learned": str(learned)}
     for task in settings["compared on"][len(done) :]:
-        recipe = study.task(image_classification, settings["network"], "cifar10", **task)
+        recipe = _recipe(study, **task)
         laid = learned.with_horizon(task["horizon"])
         study.compare(recipe, {"learned": laid, **{name: name for name in settings["opponents"]}}, tune="full")
         study.save()

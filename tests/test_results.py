@@ -133,6 +133,36 @@ def test_bert_is_decided_by_the_interval_and_holms_p(results, monkeypatch, tmp_p
     assert found.count("- not run: ") == 3
 
 
+def difference(mean, half, p):
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": p, "larger": 1, "of": 2}
+
+
+@pytest.mark.parametrize(
+    ("means", "models", "words"),
+    [
+        ((0.02, 0.02), (0.02, 0.03), ["- reproduced", "- reproduced", "- reproduced"]),
+        ((0.02, 0.001), (0.02, 0.001), ["- reproduced", "- **undecided**", "- **undecided**"]),
+        ((0.02, -0.02), (0.02, -0.02), ["- reproduced", "- **not reproduced**", "- **not reproduced**"]),
+    ],
+)
+def test_attacks_are_decided_by_steps_and_by_model_at_the_last(results, means, models, words):
+    def row(mean):
+        return difference(mean, 0.01, 0.001 if abs(mean) > 0.01 else 0.8)
+
+    found = {s: {"ours : pgd": {"a": row(models[0]), "b": row(models[1]), "mean": row(m)}} for s, m in zip("12", means)}
+    lines = results.verdict(*results.stronger(found, {"ours : pgd": "PGD"})).splitlines()
+    assert [line.partition(":")[0] for line in lines] == words
+    assert "better than PGD, 1 steps: +2.00 points (95 % interval +1.00 to +3.00)" in lines[0]
+
+
+def test_holm_counts_every_attack_of_the_table(results):
+    found = {"1": {pair: {n: difference(0.02, 0.01, 0.03) for n in ("a", "mean")} for pair in ("x : y", "x : z")}}
+    alone = results.verdict(*results.stronger(found, {"x : y": "Y"}))
+    both = results.verdict(*results.stronger(found, {"x : y": "Y", "x : z": "Z"}))
+    assert alone.count("- reproduced") == 2
+    assert both.count("- **undecided**") == 4
+
+
 def test_every_study_is_there_and_every_json_can_be_reported(results, tmp_path):
     from sol_learner.report import report_page
 

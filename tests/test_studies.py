@@ -39,7 +39,7 @@ def study(monkeypatch, tmp_path):
 
 def run(study):
     recipe = study.task(load_task, "quadratic")
-    rule = study.learn(recipe, TINY)
+    rule = study.learn([recipe], TINY)
     study.compare(recipe, {"learned": rule, "adam": "adam"})
     study.save()
     record = json.loads(Path(study.name + "-cpu.json").read_text())
