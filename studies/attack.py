@@ -201,9 +201,10 @@ def main(study: Study) -> None:
         images, labels = (part[first:last].to(study.given.device) for part in load_cifar10(data)[split])
         return images.float() / 255, labels
 
-    victim, tuned = load_victim(settings["learned on"], data, study.given.device), dict[int, str]()
+    victims = {name: load_victim(name, data, study.given.device) for name in list_victims(data)}
+    victim, tuned = victims[settings["learned on"]], dict[int, str]()
+    known = loaded("train", 0, settings["tuning images"])
     for steps in settings["steps"]:
-        known = loaded("train", 0, settings["tuning images"])
         tried = {
             text: kept.once(
                 f"tuned/{steps}/{text}", partial(distance, victim, ruled(text, "ce", "best", steps, 0), *known)
@@ -215,7 +216,6 @@ def main(study: Study) -> None:
 
     first, last = settings["test images"]
     images, labels = loaded("test", first, last)
-    victims = {name: load_victim(name, data, study.given.device) for name in list_victims(data)}
     starts, runs = range(settings["starts"]), defaultdict[tuple[int, str], list[Run]](list)
     for steps, (name, victim), start in itertools.product(settings["steps"], victims.items(), starts):
         for key, make in attacks(rule, tuned[steps], steps, start).items():

@@ -111,11 +111,8 @@ class Study:
         def run() -> dict[str, Any]:
             own = Checkpoints(folder, {"config": asdict(config), "settings": self.settings}, resume=True)
             with open_progress() as progress:
-                return (
-                    Learner([recipe.load() for recipe in recipes], config, checkpoints=own, progress=progress)
-                    .run()
-                    .summary
-                )
+                tasks = [recipe.load() for recipe in recipes]
+                return Learner(tasks, config, checkpoints=own, progress=progress).run().summary
 
         summary = dict(self.kept.once(key, run))
         summary.pop("comparison")  # on one seed, not used
