@@ -2,9 +2,9 @@
 
 The rule is that of ``table3.py`` (ResNet-18), or where that was not run that of ``table2.py`` (ConvNet), at the same
 size. It was learned for other gradients, so its learning rate is one of eight. AdamW, with linear decay, has eight
-settings: four rates, with a warm-up of a tenth of the steps and without. All of these are tried on a quarter of the
-steps and one seed of the tuning stream, and chosen by the mean of training and validation loss; then the schedules are
-laid over all steps. Both train with what ``sol export --to torch`` writes, with ``fused=True``.
+settings: four rates, with a warm-up of a tenth of the steps and without. All of these are tried over all steps, on one
+seed of the tuning stream, and chosen by the mean of training and validation loss. Both train with what ``sol export
+--to torch`` writes, with ``fused=True``.
 
 With ``rank``, low-rank adapters of all linear layers of the blocks are trained (LoRA, by the package peft), in float32;
 the weights that stay are in the precision of the forward pass.
@@ -15,7 +15,6 @@ the weights that stay are in the precision of the forward pass.
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from sol_tasks.pretrained import GET_SMOLLM2, find_language_model, load_pretrain
 SHARED: dict[str, Any] = {
     "adamw": [LINEAR, WARMED],
     "learned rates": [2.0**power for power in range(-6, 2)],
-    "tuned over": "a quarter of the steps",
+    "tuned over": "all steps",
     "precision": "bfloat16",
     "trained with": "the emitted files, fused=True",
 }
@@ -99,14 +98,12 @@ def main(study: Study) -> None:
     """Tune, compare, write."""
     settings = study.settings
     name, rule = source(study.size)
-    made = partial(study.task, language_model, rank=settings["rank"], precision=settings["precision"])
-    horizon = settings["task"]["horizon"]
-    whole, short = made(**settings["task"]), made(**{**settings["task"], "horizon": horizon // 4})
+    task = study.task(language_model, rank=settings["rank"], precision=settings["precision"], **settings["task"])
     candidates = {
         "learned": multiples(rule, settings["learned rates"]),
         "adamw": adamw(settings["adamw rates"]),
     }
-    comparison = tuned_and_compared(study, candidates, short, whole)
+    comparison = tuned_and_compared(study, candidates, task, task)
     study.record |= {"learned in": name, **results(comparison, "loss")}
     study.save()
 

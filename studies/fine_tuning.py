@@ -1,4 +1,4 @@
-"""Fine-tuning studies: optimizers are tuned on short trainings and compared on long ones, as emitted files."""
+"""Fine-tuning studies: optimizers are tuned on one training and compared on another, as emitted files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Emitted(RuleSpec):
 
 
 def tuned_and_compared(study: Study, candidates: Candidates, short: Recipe, whole: Recipe) -> Comparison:
-    """Choose each optimizer's candidate on the short training, and compare those on the whole one."""
+    """Choose each optimizer's candidate on the training ``short``, and compare those on the whole one."""
     steps = whole.load().horizon
     optimizers, tuned, tried = {}, {}, {}
     for name, options in candidates.items():

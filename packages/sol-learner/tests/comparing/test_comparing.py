@@ -467,20 +467,20 @@ def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
     }
 
 
-def bowl(settings):
-    """A loss with its minimum 0 at lr 0.05, beta1 0.8, linear."""
-    distance = math.log10(settings["lr"] / 0.05) ** 2 + (10 * (settings["beta1"] - 0.8)) ** 2 / 9
+def bowl(settings, rate=0.05):
+    """A loss with its minimum 0 at the rate, beta1 0.8, linear."""
+    distance = math.log10(settings["lr"] / rate) ** 2 + (10 * (settings["beta1"] - 0.8)) ** 2 / 9
     return distance + (settings["schedule"] != "linear") + 0.1 * math.log10(settings["wd"] + 1e-5) + 0.5
 
 
-def searched(trainings, episodes=1, halving=frozenset(), noise=0.0, seed=0):
+def searched(trainings, episodes=1, halving=frozenset(), noise=0.0, seed=0, rate=0.05):
     asked = []
 
     def measure(requests):
         asked.extend(requests)
         offset = [0.0, 5.0, -3.0, *[1.0] * 20]  # an episode's own level
         return [
-            [bowl(settings) + offset[e] + random.Random(f"{settings} {e}").gauss(0, noise) for e in episodes]
+            [bowl(settings, rate) + offset[e] + random.Random(f"{settings} {e}").gauss(0, noise) for e in episodes]
             for _, (settings, episodes) in requests
         ]
 
@@ -511,6 +511,25 @@ def test_halving_spends_the_budget_on_the_better_settings():
     count = {n: [bowl(t["settings"]) for t in table if len(t["losses"]) == n] for n in (1, 3)}
     assert sum(count[3]) / len(count[3]) < sum(count[1]) / len(count[1])
     assert bowl(table[0]["settings"]) < 0.5  # levels of episodes do not confuse it
+
+
+@pytest.mark.parametrize(
+    ("rate", "climbed"),
+    [
+        (5e-5, [1e-2, 1e-3, 1e-1, 1e-4, 1e-5, 3.16e-5, 3.16e-4]),
+        (0.05, [1e-2, 1e-3, 1e-1, 1e-4, 1.0, 3.16e-2, 0.316]),
+        (2e-3, [1e-2, 1e-3, 1e-1, 1e-4, 3.16e-4, 3.16e-3]),
+        (200.0, [1e-2, 1e-3, 1e-1, 1e-4, 1.0, 10.0, 100.0, 31.6, 316.0]),
+    ],
+)
+def test_few_settings_climb_to_the_best_rate_of_a_usual_schedule(rate, climbed):
+    table, asked = searched(16, rate=rate)
+    settings = [settings for _, (settings, _) in asked]
+    assert [s["lr"] for s in settings[: len(climbed)]] == climbed
+    assert {(s["warmup"], s["schedule"], s["floor"]) for s in settings[: len(climbed)]} == {(0.05, "linear", 0.0)}
+    assert len(settings) == 16
+    assert all(1 / 11 < s["lr"] / rate < 11 for s in settings[len(climbed) :])
+    assert bowl(table[0]["settings"], rate) < min(bowl(s, rate) for s in settings[:4])
 
 
 @pytest.mark.parametrize("trainings", [1, 2, 3, 5])

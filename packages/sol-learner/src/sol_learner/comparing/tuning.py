@@ -2,12 +2,15 @@
 
 The search of one optimizer, whose trainings are all of the same length:
 
-1. Rates: eight learning rates over seven decades, all else at its default. They fix a window of two decades. Of up to
-   eight trainings, all are for rates.
+1. Rates: eight learning rates over seven decades, all else at its default. They fix a window of two decades.
 2. Quasi-random settings (scrambled Sobol points) over the whole space, in this window: a quarter of the trainings.
 3. TPE from Optuna (Bergstra et al. 2011; multivariate, with constant liar), in batches.
 4. Finals: the best few train on further episodes; the best mean over all episodes wins. This keeps a lucky episode
    from choosing.
+
+Few trainings, fewer than :data:`FEW`, do not cover the space. They start from what people use, :data:`USUAL`: four
+learning rates a decade apart, further ones until the best is not the lowest or highest, then those half-way to its
+neighbours. TPE goes on within half a decade of the best, in batches of half the size. There is no second stage.
 
 Each setting trains on the same few episodes. With ``halving``, only the better half of a batch goes on to the second
 episode, the better half of those to the third, and so on (successive halving): this is for tasks whose trainings
@@ -44,6 +47,12 @@ WINDOW = 12.0
 
 BATCH = 8
 """Settings per round."""
+
+FEW, NEAR = 32, 3.2
+"""From how many settings on the whole space is searched; and the factor of :data:`WINDOW` below that."""
+
+USUAL: Settings = {"warmup": 0.05, "schedule": "linear"}
+"""The schedule that a search of few settings starts from."""
 
 FINALS = ((1 / 20, 3), (1 / 48, 8))
 """Rounds of the finals: the number of settings per training of the budget, and their further episodes."""
@@ -143,19 +152,15 @@ class _Budget:
 
 def _search(space: Sequence[Dimension], budget: _Budget, tried: list[_Entry], seed: int) -> _Search:
     """Yields requests and receives their losses, until the budget is spent."""
-    rate = space[0]
-    first = FIRST_RATES if rate.default is None else [float(rate.default) * factor for factor in FIRST_FACTORS]
-    defaults = {d.name: d.default for d in space if d.default is not None}
-    half = -(-budget.search // (2 * budget.episodes))
-    few = budget.search <= len(first) * budget.episodes  # then nothing matters as much as the rate
-    rates = first[: max(1, budget.affordable(0, len(first) if few else min(len(first), half)))]
-    yield from _measured([{**defaults, "lr": lr} for lr in rates], budget, tried)
+    few = budget.affordable(0, FEW) < FEW
+    yield from _rates_of_few(space, budget, tried) if few else _rates(space, budget, tried)
+    factor, size = (NEAR, BATCH // 2) if few else (WINDOW, BATCH)
     best = float(_ranked(tried, budget)[0].settings["lr"])
-    space = [Dimension("lr", None, best / WINDOW, best * WINDOW), *space[1:]]
-    random = 0.25 * budget.search + _spent(tried)
+    space = [Dimension("lr", None, best / factor, best * factor), *space[1:]]
+    random = (0.0 if few else 0.25 * budget.search) + _spent(tried)
     points = iter(_sobol(space, budget.search, seed))
     sampler = _Sampler(space, seed, budget.halving)
-    while count := budget.affordable(_spent(tried), BATCH):
+    while count := budget.affordable(_spent(tried), size):
         quasi_random = _spent(tried) < random
         batch = [next(points) for _ in range(count)] if quasi_random else sampler.propose(count, tried)
         yield from _measured(batch, budget, tried)
@@ -167,6 +172,42 @@ def _search(space: Sequence[Dimension], budget: _Budget, tried: list[_Entry], se
         for entry, losses in zip(finalists, answers):
             entry.losses |= zip(stretch, losses)
         begin += further
+
+
+def _defaults(space: Sequence[Dimension]) -> dict[str, float | str]:
+    return {d.name: d.default for d in space if d.default is not None}
+
+
+def _rates(space: Sequence[Dimension], budget: _Budget, tried: list[_Entry]) -> _Search:
+    """The first stage: rates of :data:`FIRST_RATES`, or near the known one, for at most half of the trainings."""
+    known = space[0].default
+    first = FIRST_RATES if known is None else [float(known) * factor for factor in FIRST_FACTORS]
+    half = -(-budget.search // (2 * budget.episodes))
+    rates = first[: max(1, budget.affordable(0, min(len(first), half)))]
+    yield from _measured([{**_defaults(space), "lr": lr} for lr in rates], budget, tried)
+
+
+def _rates_of_few(space: Sequence[Dimension], budget: _Budget, tried: list[_Entry]) -> _Search:
+    """The first stage of few settings: rates until the best has neighbours, and those half-way to them."""
+    rate, known = space[0], space[0].default
+    first = FIRST_RATES[:4] if known is None else [float(known) * factor for factor in FIRST_FACTORS[:3]]
+    between = 10.0 if known is None else 2.0
+    names = {dimension.name for dimension in space}
+    others = _defaults(space) | {name: value for name, value in USUAL.items() if name in names}
+
+    def measured(rates: Sequence[float]) -> _Search:
+        if count := budget.affordable(_spent(tried), len(rates)):
+            yield from _measured([{**others, "lr": float(f"{lr:.3g}")} for lr in rates[:count]], budget, tried)
+
+    yield from measured(first)
+    while budget.affordable(_spent(tried), 1):
+        best, *_ = ranked = [float(entry.settings["lr"]) for entry in _ranked(tried, budget)]
+        beyond = best / between if best == min(ranked) else best * between if best == max(ranked) else math.nan
+        if not rate.low <= beyond <= rate.high:
+            break
+        yield from measured([beyond])
+    best = float(_ranked(tried, budget)[0].settings["lr"])
+    yield from measured([best / between**0.5, best * between**0.5])
 
 
 def _measured(batch: Sequence[Settings], budget: _Budget, tried: list[_Entry]) -> _Search:
