@@ -88,6 +88,24 @@ def test_it_is_the_emitted_file():
     assert "beta1, beta2 = betas" in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max(matrices(g), ld)",
+        "min(vectors(g), t/T)",
+        "clip(matrices(g), ld)",
+        "max(vectors(g), beta1)",
+        "g*trust(beta1, g)",
+        "sign(trust(li, t/T))",
+        "li + trust(m_hat - ad, beta1)",
+        "g + trust(matrices(g), beta1)",
+        "matrices: max(g, ld); vectors: g*trust(ld, g)",
+    ],
+)
+def test_functions_take_arrays_and_numbers(text):
+    load_optimizer(text)  # verifies what it loads
+
+
 def verify(*words):
     parser = argparse.ArgumentParser()
     Verify().add_arguments(parser)

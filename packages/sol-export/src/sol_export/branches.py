@@ -37,9 +37,10 @@ class Branches:
 
 
 def branches_of(program: Program) -> Branches | None:
-    """The branches of a program with one output; ``None`` if it has none, or if a branch needs norms or sums.
+    """The branches of a program with one output; ``None`` if it has none, or cannot be parted.
 
-    Those are computed for all tensors together, which all must reach them.
+    That is so if a branch needs norms or sums, which are computed for all tensors together, or a function of numbers
+    alone, as ``max(matrices(g), ld)`` is for vectors.
     """
     masks = {a.name: a.reduction.name for a in program.body if a.reduction and a.reduction.name in MASKS}
     needed: dict[str, set[str]] = defaultdict(set)  # in which branches a name is
@@ -64,6 +65,9 @@ def branches_of(program: Program) -> Branches | None:
         )
         for mask in MASKS
     }
+    numbers = [node for value in outputs.values() for node in value.atoms(sympy.Min, sympy.Max, sympy.Function)]
+    if any(program.elementwise.isdisjoint(free.name for free in node.free_symbols) for node in numbers):
+        return None
     return Branches(common, parts, outputs)
 
 

@@ -13,7 +13,7 @@ from sympy.printing.precedence import PRECEDENCE, precedence
 from sol_symbols import OPERATORS, Assignment, ExpressionPrinter, Kind, Operator, Program, Reduction, symbol
 from sol_symbols.operators import ORTH_POLYNOMIAL, ORTH_STEPS
 
-__all__ = ["WIDTH", "ArrayPrinter", "helpers", "indented", "listed", "reductions", "rounds", "statement"]
+__all__ = ["WIDTH", "ArrayPrinter", "defined", "helpers", "indented", "listed", "reductions", "rounds", "statement"]
 
 WIDTH = 120
 
@@ -39,10 +39,14 @@ class ArrayPrinter(ExpressionPrinter):
         self._elementwise = frozenset(elementwise)
 
     def _print_Function(self, expr: sympy.Function) -> str:
-        operator = _defined(type(expr))
+        operator = defined(type(expr))
         if operator is None:
             return super()._print_Function(expr)
-        return f"_{operator.name}({', '.join(map(self._print, expr.args))})"
+        return f"_{operator.name}({', '.join(self._arguments(expr))})"
+
+    def _arguments(self, call: sympy.Function) -> list[str]:
+        """The arguments of a call of a helper function."""
+        return [*map(self._print, call.args)]
 
     def _print_Integer(self, expr: sympy.Integer) -> str:
         return repr(float(expr)) if abs(expr) >= 2**31 else str(super()._print_Integer(expr))  # beyond int32
@@ -115,8 +119,8 @@ class ArrayPrinter(ExpressionPrinter):
         return f"{expr.p} / {expr.q}"
 
 
-def _defined(function: type[sympy.Basic]) -> Operator | None:
-    """The operator with a definition that is called ``function``."""
+def defined(function: type[sympy.Basic]) -> Operator | None:
+    """The operator with a definition whose calls are of this class."""
     return next((o for o in OPERATORS.values() if o.definition is not None and o.function is function), None)
 
 

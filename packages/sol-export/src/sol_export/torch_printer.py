@@ -18,6 +18,15 @@ class TorchPrinter(ArrayPrinter):
     def __init__(self, elementwise: Collection[str]) -> None:
         super().__init__("torch.", elementwise)
 
+    def _arguments(self, call: sympy.Function) -> list[str]:
+        """See :class:`ArrayPrinter`; functions of several arrays get no numbers, which ``torch.minimum`` refuses."""
+        arrays = sorted(free.name for free in call.free_symbols if self.is_array(free))
+        texts = super()._arguments(call)
+        if not arrays:
+            return texts
+        pairs = zip(call.args, texts)
+        return [text if self.is_array(value) else f"{text} + torch.zeros_like({arrays[0]})" for value, text in pairs]
+
     def _print_Min(self, expr: sympy.Min) -> str:
         return self._extremum(expr, "minimum", "max")
 
