@@ -316,3 +316,11 @@ def test_the_choice_on_a_front_holds_elsewhere_if_one_does(tmp_path):
     assert [str(resolve_rule(str(tmp_path), n)) for n in (1, 2, 3)] == ["ad", "ad", "ad + rs + sign(g)"]
     (tmp_path / "front.json").write_text(json.dumps([{**row, "holds": False} for row in front]))
     assert str(resolve_rule(str(tmp_path), 3)) == "ad + rs"
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-3, 1e4, 1e6, 1e20])
+def test_a_trust_ratio_is_exact_at_any_size_in_float32(size):
+    x, y = np.float32([0.01, 0.0, 0.01]), np.float32([size, size, 0.0])
+    found = value("trust(g, w)", 1, g=x, w=y)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.where((x > 0) & (y > 0), x / np.where(y > 0, y, 1), 1), rtol=1e-6)

@@ -441,7 +441,7 @@ _OPERATORS = _table(
         degree=0,
         bounds=lambda x, y: Bound(0.0, math.inf),
         latex=r"\operatorname{trust}",
-        definition=lambda x, y: 1 + Step(x) * Step(y) * (x * Inv0(y) - 1),
+        definition=lambda x, y: sympy.Max(x, 0) * Inv0(y) + Step(sympy.S.Half - Step(x) * Step(y)),  # one of them is 0
         schema=2,
     ),
 )
