@@ -114,10 +114,11 @@ class StartFinder:
         if len(self.tasks) == 1:
             ((lr, measured),) = tunings.values()
             return self._chosen(self._set(self.tasks), tunings, lr, min(loss for _, loss in measured))
-        task_set = self._set(self.tasks, tuple(min(loss for _, loss in measured) for _, measured in tunings.values()))
+        lowest = [min(loss for _, loss in measured) for _, measured in tunings.values()]
+        task_set = self._set(self.tasks, tuple(abs(loss) or 1.0 for loss in lowest))
         own = [rate for rate, _ in tunings.values()]
         middle, width = math.sqrt(min(own) * max(own)), (max(own) / min(own)) ** (1 / 8)
-        rates = learning_rates(middle, width, 9)
+        rates = learning_rates(middle, max(width, 2 ** (1 / 8)), 9)
         losses = self._measured("task_set", task_set, self.reference, lr=rates)
         return self._chosen(task_set, tunings, float(rates[int(numpy.argmin(losses))]), min(losses))
 

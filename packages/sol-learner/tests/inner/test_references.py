@@ -1,5 +1,6 @@
 """Reference trainings, and what they make of the objective of rules."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,22 @@ def test_a_start_has_a_rate_where_objectives_are_negative():
     result = Learner([Negative(reference(5, Stream.TUNE, 0, 10))], LearnConfig(**settings, **small)).run()
     assert result.rule.lr == result.summary["tuning"]["lr"]
     assert result.summary["tuning"]["starts"]["sol-general"] < 0
+
+
+@pytest.mark.parametrize("least", [-3.0, 0.0])
+def test_several_tasks_may_have_objectives_of_any_sign(least):
+    class Moved(Line):
+        def __init__(self, name):
+            self.name = name
+
+        def evaluate(self, model, split):
+            return {"loss": max(least, float(self.loss(model, torch.ones(3)).detach()) + least - 1e-3)}
+
+    small = {"tuning_episodes": 1, "validation_episodes": 1, "evaluation_episodes": 1, "generations": 0}
+    config = LearnConfig(front=False, baselines=(), check_episodes=0, **small)
+    starts = Learner([Moved("a"), Moved("b")], config).run().summary["tuning"]["starts"]
+    assert all(map(math.isfinite, starts.values()))
+    assert starts["adam-constant"] == pytest.approx(-1.0, abs=0.05) if least else starts["adam-constant"] >= 0
 
 
 class Line:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sol_learner.inner.episodes import Outcome, Value, log_objective, objective, run_rule, shares
+from sol_learner.inner.episodes import Outcome, Value, finite_or_inf, log_objective, objective, run_rule, shares
 from sol_learner.inner.full_gradient import relative_gradient
 from sol_learner.inner.optimizees import Optimizees
 from sol_learner.inner.references import penalty, references_of
@@ -31,8 +31,8 @@ class TaskSet:
     Attributes:
         tasks: Tasks, and mixtures (:class:`~sol_learner.mixture.TaskMixture`), whose objective is that of the
             logarithms of the losses.
-        scales: Divisor of each task's losses: with several tasks, the tuned start's objective, so that all tasks count
-            the same; else 1.
+        scales: Divisor of each task's losses: with several tasks, the size of the tuned start's objective, so that all
+            tasks count the same, or 1 where that is 0; else 1.
         weight: Weight of the training loss in the objective.
         guarded: Whether |L| (p - 1) is added to the objective L of a rule, where p is its penalty on references;
             see :func:`~sol_learner.inner.references.penalty`.
@@ -195,7 +195,7 @@ class SharedTaskSet:
 
 def _penalised(losses: Tensor, factors: Tensor) -> Tensor:
     """Losses, which can be negative, with a penalty; what is lost stays infinite."""
-    return torch.nan_to_num(losses + losses.abs() * (factors - 1), nan=torch.inf, posinf=torch.inf)
+    return finite_or_inf(losses + losses.abs() * (factors - 1))
 
 
 def _alone(
