@@ -38,6 +38,10 @@ def test_presets_fill_in_what_is_not_given(tmp_path):
     assert LearnConfig.from_toml(tmp_path / "run.toml") == quick
     with pytest.raises(SolError, match="effort must be one of quick, normal, thorough, got 'much'"):
         LearnConfig.from_mapping({"effort": "much"})
+    base = LearnConfig(seed=3, generations=50)
+    both = LearnConfig.from_mapping({"effort": "quick"}, base)
+    assert (both.seed, both.generations) == (3, LearnConfig.from_mapping({"effort": "quick"}).generations)
+    assert LearnConfig.from_mapping({"generations": 2}, base) == LearnConfig(seed=3, generations=2)
     paper = LearnConfig.from_mapping({"effort": "quick", "preset": "paper", "episodes": 2})
     assert (paper.start, paper.meta_batch, paper.generations, paper.episodes) == ("adam", 10, 0, 2)
     assert paper.evaluation_episodes == quick.evaluation_episodes

@@ -230,11 +230,11 @@ class LearnConfig:
         return explanations(cls)
 
     @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any]) -> LearnConfig:
+    def from_mapping(cls, settings: Mapping[str, Any], base: LearnConfig | None = None) -> LearnConfig:
         """Build a configuration from names and plain values: lists for tuples, or text for lists (``"10,20"``).
 
         ``effort`` (quick, normal or thorough) and ``preset`` (default or paper) stand for settings that are not given;
-        where they differ, the preset's count.
+        where they differ, the preset's count. Whatever else is not given is that of ``base``, or its default.
 
         Raises:
             SolError: A setting is unknown or its value has the wrong type.
@@ -245,7 +245,8 @@ class LearnConfig:
             if chosen not in known:
                 raise SolError(f"{name} must be one of {', '.join(known)}, got {chosen!r}")
             presets |= known[chosen]
-        return settings_from(cls, {**presets, **with_current_names(cls, given)})
+        known = {} if base is None else dataclasses.asdict(base)
+        return settings_from(cls, {**known, **presets, **with_current_names(cls, given)})
 
     @classmethod
     def from_toml(cls, path: str | Path, **overrides: Any) -> LearnConfig:

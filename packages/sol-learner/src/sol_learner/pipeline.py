@@ -41,7 +41,6 @@ from sol_learner.search.pruning import prune
 from sol_learner.search.samples import Samples, record
 from sol_learner.search.terms import fit_library, split
 from sol_learner.search.validity import failures, losses_elsewhere
-from sol_learner.settings import with_current_names
 from sol_learner.starting import Start, StartFinder, Tuning, reference_of, starts_of
 from sol_learner.task import Stream, Task, build_optimizee, calling, device_of, require_task, with_horizon
 from sol_symbols import ZOO, SolError, UpdateRule, Vocabulary, feature_evaluator
@@ -99,13 +98,7 @@ def learn(
         SolError: A setting is invalid, an argument is not a task, no learning rate trains it, or every window of
             meta-training diverged.
     """
-    config = LearnConfig.from_mapping(
-        {
-            **({} if config is None else asdict(config)),
-            **{"baselines": (), "evaluation_episodes": 1},
-            **with_current_names(LearnConfig, settings),
-        }
-    )
+    config = LearnConfig.from_mapping({"baselines": (), "evaluation_episodes": 1, **settings}, config)
     return Learner(tasks, config, progress=progress, clock=Clock(budget)).run().rule
 
 

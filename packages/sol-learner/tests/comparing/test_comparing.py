@@ -1,6 +1,7 @@
 """Comparing: names of optimizers, tuning, the store, processes that die, tests and tables."""
 
 import collections
+import itertools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from sol_learner.comparing.optimizer_specs import Started
 from sol_learner.comparing.schedules import schedule_factor
 from sol_learner.comparing.significance import bootstrap_interval, holm, paired_test
 from sol_learner.comparing.trials import Trial, TrialBatch, fingerprint, run_batch, run_trial
-from sol_learner.comparing.tuning import FINALS, FIRST_RATES, tune_side_by_side
+from sol_learner.comparing.tuning import FINALS, FIRST_RATES, _Budget, tune_side_by_side
 from sol_learner.inner import Optimizees, Outcome, run_rule
 from sol_learner.networks import LSTMNetwork, LSTMOptimizer, TrainedLSTM
 from sol_learner.runtime import NullProgress
@@ -505,6 +506,15 @@ def test_the_finals_are_not_won_by_a_lucky_episode():
     assert sum(chosen) < sum(lucky)
 
 
+@pytest.mark.parametrize("episodes", [2, 3, 4])
+def test_halving_trains_the_better_half_on_each_further_episode(episodes):
+    _, asked = searched(96, episodes=episodes, halving={"adam"})
+    counts = [sum(e in row for _, (_, row) in asked) for e in range(episodes)]
+    finals = sum(count * further for count, further in _Budget(96, episodes, True).finals)
+    assert 96 - finals - 3 < sum(counts) <= 96 - finals
+    assert all(before / 2 <= after < 0.7 * before for before, after in itertools.pairwise(counts))
+
+
 def test_halving_spends_the_budget_on_the_better_settings():
     table, asked = searched(120, episodes=3, halving={"adam"})
     assert sum(len(episodes) for _, (_, episodes) in asked) <= 120
@@ -910,6 +920,9 @@ def test_the_paired_test_by_hand():
     assert paired_test([math.exp(1), math.exp(3), math.exp(3)], [1.0, math.e, 1.0]) == pytest.approx(p)  # logarithms
     assert paired_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) is None  # twice as much each time
     assert paired_test([1.0], [2.0]) is None
+    mine, theirs = numpy.array([1.0, 1.1, 0.9]), numpy.array([2.0, 2.1, 2.3])
+    for scale in (1e-30, 1e12, 1e30):
+        assert paired_test(scale * mine, scale * theirs) == pytest.approx(paired_test(mine, theirs))
     assert paired_test([-1.0, 0.0], [0.0, 1.0]) is None
     assert paired_test([1.0, math.nan], [2.0, 4.0]) is None
 

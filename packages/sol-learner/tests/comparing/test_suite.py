@@ -61,6 +61,11 @@ def test_wins_ties_and_losses_are_counted_after_holm():
     assert suite.counts == {"win": 1, "tie": 0, "loss": 1}
     assert (suite.outcome, suite.left_out) == ("worse", 1)  # lost runs are no detail
     assert suite.line.startswith("not better than the best baseline of each of 2 problems: use those; 0.")
+    other = drawn(rng, 1.0)
+    both = {name: np.where(np.arange(10) < 9, math.nan, values) for name, values in other.items()}
+    suite = Suite([*(problem(str(n), **drawn(rng, 0.5)) for n in range(4)), problem("lost", **both)])
+    assert suite.counts == {"win": 4, "tie": 1, "loss": 0}
+    assert suite.outcome == "even"  # not better where it loses runs, even if the others lose as many
     # A p-value that is enough for one problem is not enough for one of twenty.
     weak = drawn(np.random.default_rng(1), 0.96, noise=0.03)
     alone = Suite([problem("a", **weak)])

@@ -239,6 +239,17 @@ def test_the_best_baseline_sets_the_target_and_misses_count():
     assert comparison.record()["optimizers"][0]["steps_to_target"][2] is None
 
 
+def test_smoothed_losses_stand_a_huge_one():
+    spike = torch.cat([torch.ones(5), torch.tensor([1e18]), torch.full((54,), 0.1)]).double()[:, None].expand(60, 2)
+    tiny = torch.cat([torch.full((30,), 1e6), torch.full((30,), 1e-12)]).double()[:, None].expand(60, 2)
+    for losses, best, target in ((spike, 0.1, 0.05), (tiny, 1e-12, 1e-13)):
+        found = result("mine", [1, 1], losses).quantities(target)
+        assert found["best loss"].tolist() == pytest.approx([best, best], rel=1e-6)
+        assert found["steps to target"].tolist() == [math.inf, math.inf]
+    reached = result("mine", [1, 1], spike).quantities(0.5)["steps to target"]
+    assert reached.tolist() == [9, 9]  # the last three steps are below
+
+
 # -- code -------------------------------------------------------------------------------------------------------
 
 

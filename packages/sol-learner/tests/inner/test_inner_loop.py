@@ -16,9 +16,11 @@ from sol_learner.inner import (
     shipped_rules,
     tune_learning_rate,
 )
-from sol_learner.inner.episodes import Outcome
+from sol_learner.inner.episodes import LOST, Outcome, log_objective, objective
 from sol_learner.inner.rates import learning_rates
 from sol_learner.runtime import Interrupted
+from sol_learner.search.terms import combine
+from sol_learner.search.terms import split as split_rule
 from sol_learner.task import Stream, Substream, build_optimizee, draw_batches, generator_for
 from sol_learner.testing import check_task
 from sol_symbols import ZOO, RuleError, SolError, UpdateRule
@@ -492,6 +494,24 @@ def test_schedules_are_laid_over_the_horizon_of_the_run(task):
 def test_a_diverging_rule_has_an_infinite_objective(task):
     outcome = run_rule(task, UpdateRule.parse("g**3 where lr = 1e30"), 0, Stream.VALID, [0])
     assert outcome.objective().item() == float("inf")
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_the_worst_objective(loss):
+    losses = torch.tensor([[loss]], dtype=torch.float64)
+    metrics = {split: {"loss": losses} for split in ("train", "valid")}
+    assert objective(metrics).item() == float("inf")
+    assert log_objective(Outcome(losses[None], metrics)).item() == LOST
+
+
+def test_a_rule_is_measured_by_its_evaluation_weights(task):
+    averaged = UpdateRule.parse("g evaluate w_avg where lr = 0.1, beta_avg = 0.99")
+    plain = UpdateRule.parse("g where lr = 0.1")
+    rates = torch.tensor([0.05, 0.1])
+    with_them, without = (run_rule(task, rule, 0, Stream.VALID, [0, 1], rates) for rule in (averaged, plain))
+    assert torch.equal(with_them.losses, without.losses)
+    assert (with_them.metrics["train"]["loss"] > without.metrics["train"]["loss"]).all()  # an average lags behind
+    assert combine(averaged, *split_rule(averaged)).evaluation == averaged.evaluation
 
 
 def test_a_cancelled_clock_stops_a_run(task):

@@ -66,10 +66,9 @@ class OptimizerResult:
         """Batch losses averaged over the last T/20 steps, [T, S], which reduces batch noise."""
         losses = self.outcome.losses[:, 0].double()
         window = max(1, len(losses) // 20)
-        sums = torch.cat([losses.new_zeros(1, losses.shape[1]), losses.cumsum(0)])
-        ends = torch.arange(1, len(losses) + 1)
-        starts = (ends - window).clamp(min=0)
-        return (sums[ends] - sums[starts]) / (ends - starts).unsqueeze(1)
+        counts = torch.arange(1, window).unsqueeze(1)
+        begin = losses[: window - 1].cumsum(0) / counts[: len(losses)]
+        return torch.cat([begin, losses.unfold(0, window, 1).mean(-1)])
 
     @property
     def curve(self) -> tuple[Tensor, Tensor, int]:

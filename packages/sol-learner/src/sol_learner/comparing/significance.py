@@ -39,7 +39,8 @@ def paired_test(first: Values, second: Values) -> float | None:
     """
     with numpy.errstate(invalid="ignore"):
         pair = numpy.array([first, second], float)
-        difference = numpy.subtract(*(numpy.log(pair) if (pair > 0).all() else pair))
+        pair = numpy.log(pair) if (pair > 0).all() else pair
+        difference = numpy.subtract(*pair)
     if len(difference) < 2 or not numpy.isfinite(difference).all() or numpy.ptp(difference) <= 1e-12 * abs(pair).max():
         return None
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))

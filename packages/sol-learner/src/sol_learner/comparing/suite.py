@@ -164,7 +164,8 @@ class Suite:
             return "worse"
         if self.train is None or (self.test is not None and self.test.sign > 0):
             return "worse" if self.train is not None else "even"
-        return {-1: "better", 0: "even", 1: "worse"}[self.train.sign]
+        loses = any(comparison.optimizers[0].side(None).lost for comparison, _ in self._judged)
+        return {-1: "even" if loses else "better", 0: "even", 1: "worse"}[self.train.sign]
 
     @property
     def line(self) -> str:

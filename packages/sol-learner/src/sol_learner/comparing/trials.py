@@ -41,7 +41,7 @@ from sol_learner.task_registry import Recipe
 
 __all__ = ["PeakMemory", "Trial", "TrialBatch", "fingerprint", "loaded_task", "run_batch", "run_trial", "versions"]
 
-RESULT_VERSION = 5
+RESULT_VERSION = 6
 """Incremented whenever the meaning of a trial's result changes, which invalidates stored results."""
 
 Given = Task | Recipe | Constant[Any]

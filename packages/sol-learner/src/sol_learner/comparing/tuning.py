@@ -213,14 +213,12 @@ def _rates_of_few(space: Sequence[Dimension], budget: _Budget, tried: list[_Entr
 def _measured(batch: Sequence[Settings], budget: _Budget, tried: list[_Entry]) -> _Search:
     """Train each setting of a batch, with halving only the better ones on later episodes."""
     entries = [_Entry(settled(settings)) for settings in batch]
-    rungs = budget.rungs(len(entries))
-    episode = 0
+    rungs, alive, episode = budget.rungs(len(entries)), entries, 0
     while episode < len(rungs):
         end = episode + 1 if budget.halving else len(rungs)
-        kept = sorted(entries, key=lambda e: sum(e.losses.values()))[: rungs[episode]] if episode else entries
-        kept = kept if not episode else [e for e in kept if len(e.losses) == episode]
-        answers = yield [(entry.settings, range(episode, end)) for entry in kept]
-        for entry, losses in zip(kept, answers):
+        alive = sorted(alive, key=lambda e: sum(e.losses.values()))[: rungs[episode]] if episode else alive
+        answers = yield [(entry.settings, range(episode, end)) for entry in alive]
+        for entry, losses in zip(alive, answers):
             entry.losses |= zip(range(episode, end), losses)
         episode = end
     tried += entries

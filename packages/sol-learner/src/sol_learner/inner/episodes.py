@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "RuleOptimizer",
     "Value",
+    "finite_or_inf",
     "log_objective",
     "objective",
     "run_episodes",
@@ -46,14 +47,19 @@ def shares(weight: float) -> dict[str, float]:
     return {split: share for split, share in zip(OBJECTIVE_SPLITS, (weight, 1 - weight)) if share}
 
 
+def finite_or_inf(losses: Tensor) -> Tensor:
+    """Losses, infinite where they are not finite."""
+    return torch.nan_to_num(losses, nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+
+
 def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) -> Tensor:
-    """The objective that every choice minimizes, [C, S]; infinite where it is not a number.
+    """The objective that every choice minimizes, [C, S]; infinite where it is not finite.
 
     ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
     optimizer gets far, and not by overfitting.
     """
     parts = [share * metrics[split]["loss"] for split, share in shares(weight).items()]
-    return torch.nan_to_num(sum(parts[1:], parts[0]), nan=torch.inf, posinf=torch.inf)
+    return finite_or_inf(sum(parts[1:], parts[0]))
 
 
 def log_objective(outcome: Outcome, weight: float = 0.5) -> Tensor:
@@ -62,8 +68,8 @@ def log_objective(outcome: Outcome, weight: float = 0.5) -> Tensor:
     The scale of a task's losses cancels in every ranking. Losses count as at least :data:`LEAST_LOSS`, and the
     objective is at most :data:`LOST`.
     """
-    logs = {split: {"loss": table["loss"].clamp(min=LEAST_LOSS).log()} for split, table in outcome.metrics.items()}
-    return objective(logs, weight).clamp(max=LOST)
+    losses = {split: finite_or_inf(table["loss"]).clamp(min=LEAST_LOSS) for split, table in outcome.metrics.items()}
+    return objective({split: {"loss": loss.log()} for split, loss in losses.items()}, weight).clamp(max=LOST)
 
 
 @dataclass(frozen=True)
@@ -123,11 +129,18 @@ class RuleOptimizer:
         """See :class:`Optimizer`; rules that use the loss need ``losses`` of the step, of one axis less."""
         return self._phi(gradient, state, theta, t, losses)
 
+    def weights(self, state: State, theta: Tensor, t: int, lr: Value) -> Tensor:
+        """The weights to evaluate with after step t at a learning rate."""
+        weights: Tensor = self._phi.weights(state, theta, t, lr)  # type: ignore[arg-type]
+        return weights
+
 
 def _train(
     optimizees: Optimizees, optimizer: Optimizer, lr: Callable[[int], Value], horizon: int, clock: Clock | None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train ``optimizees``; yields (t, losses, gradients) before each step t = 1..``horizon``.
+
+    At the end, they have the weights to evaluate with, if those of the rule are not those that it trains.
 
     Raises:
         Interrupted: By the clock.
@@ -141,6 +154,8 @@ def _train(
         measured = (losses,) if isinstance(optimizer, RuleOptimizer) else ()
         phi, state = optimizer.step(gradients, state, optimizees.theta, t, *measured)
         optimizees.descend(phi, lr(t))
+    if isinstance(optimizer, RuleOptimizer) and optimizer.rule.evaluation is not None:
+        optimizees.place(optimizer.weights(state, optimizees.theta, horizon, lr(horizon)))
 
 
 def run_episodes(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sol_learner.inner.episodes import shares
+from sol_learner.inner.episodes import finite_or_inf, shares
 from sol_learner.inner.optimizees import Drawn, Optimizees
 from sol_learner.networks.base import State
 from sol_learner.networks.differentiable import DIFFERENTIABLE
@@ -138,7 +138,7 @@ def _final(optimizees: Optimizees, weight: float) -> tuple[Tensor, Tensor]:
         for _ in range(_BATCHES):
             loss, gradient = optimizees.losses_and_gradients(optimizees.draw(split))
             losses, adjoint = losses + share / _BATCHES * loss, adjoint + share / _BATCHES * gradient
-    return losses[0].nan_to_num(nan=torch.inf, posinf=torch.inf), adjoint
+    return finite_or_inf(losses[0]), adjoint
 
 
 def _finite(value: Tensor) -> Tensor:

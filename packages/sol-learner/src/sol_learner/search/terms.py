@@ -69,7 +69,8 @@ def combine(
     wd, places = values.get("wd"), [place for place, unit in enumerate(units) if unit.has(symbol("wd"))]
     if wd and len(places) == 1 and _is_weight_decay(units[places[0]]) and numbers[places[0]] > 0:
         values["wd"], numbers[places[0]] = rounded(wd * numbers[places[0]]), 1.0
-    return UpdateRule(weighted_sum([*map(sympy.Float, numbers)], units), values, rule.lr, vocabulary=rule.vocabulary)
+    expression = weighted_sum([*map(sympy.Float, numbers)], units)
+    return UpdateRule(expression, values, rule.lr, vocabulary=rule.vocabulary, evaluation=rule.evaluation)
 
 
 def opened(
@@ -80,7 +81,7 @@ def opened(
     names = [f"c{index}" for index in range(1, len(units) + 1)]
     expression = weighted_sum([symbol(name) for name in names], units)
     known = {**(rule.values if values is None else values), **dict.fromkeys(names, 1.0)}
-    return UpdateRule(expression, known, rule.lr, vocabulary=rule.vocabulary), names
+    return UpdateRule(expression, known, rule.lr, vocabulary=rule.vocabulary, evaluation=rule.evaluation), names
 
 
 def together(rules: Sequence[UpdateRule]) -> tuple[UpdateRule, dict[str, Tensor]]:
