@@ -79,7 +79,7 @@ def on_family(count: int) -> dict[str, Any]:
         for name, rule in RULES.items():
             assert rule.lr is not None
             outcome = run_rule(task, rule.with_horizon(task.horizon), 0, Stream.EVALUATE, [0], rule.lr * rates)
-            rows[name].append(log_objective(outcome)[:, 0].tolist())
+            rows[name].append(log_objective(outcome, 0.5)[:, 0].tolist())
     return rows
 
 

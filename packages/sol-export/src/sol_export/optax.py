@@ -384,5 +384,4 @@ _TOTALS = {
     "all_rms": ("jnp.sqrt({0} / jnp.maximum({1}, 1))", ("jnp.sum({x} * {x})", "{x}.size")),
     "gmean": ("jnp.exp({0} / jnp.maximum({1}, 1)) * ({1} > 0)", ("jnp.log(jnp.where({x} > 0, {x}, 1))", "{x} > 0")),
 }
-_REDUCTIONS = _OWN, _TOTALS, "jnp.stack"
 """See :func:`~sol_export.source.reductions`."""

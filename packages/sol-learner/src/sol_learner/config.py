@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from sol_learner.comparing.optimizer_specs import PANEL
 from sol_learner.estimators import ESTIMATORS, META_LOSSES
+from sol_learner.inner.episodes import WEIGHT
 from sol_learner.inner.optimizees import PRECISIONS
 from sol_learner.inner.rates import PRIORS
 from sol_learner.networks.base import KERNELS
@@ -141,7 +142,7 @@ class LearnConfig:
     seed: int = 0
     steps: int = 0
     start: str = "auto"
-    objective: float = 0.4
+    objective: float = WEIGHT
     tuning_episodes: int = 4
     features: tuple[str, ...] = FEATURES
     units: tuple[tuple[str, ...], ...] = (UNITS,)

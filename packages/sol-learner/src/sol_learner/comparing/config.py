@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sol_learner.inner.episodes import shares
+from sol_learner.inner.episodes import WEIGHT, shares
 from sol_learner.settings import names_checked
 from sol_symbols import SolError
 
@@ -49,7 +49,7 @@ class CompareConfig:
     tune: str = "full"
     trainings: int = 240
     tune_for: str = "objective"
-    objective: float = 0.4
+    objective: float = WEIGHT
     tuning_episodes: int = 1
     target: float | None = None
     threads: int = 1

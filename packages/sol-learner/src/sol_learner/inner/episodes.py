@@ -18,6 +18,7 @@ from sol_symbols import Layout, SolError, UpdateRule, evaluator
 
 __all__ = [
     "OBJECTIVE_SPLITS",
+    "WEIGHT",
     "Optimizer",
     "Outcome",
     "RuleOptimizer",
@@ -34,6 +35,9 @@ Value = float | Tensor
 
 OBJECTIVE_SPLITS = ("train", "valid")
 """Splits whose losses after the last step make up the objective."""
+
+WEIGHT = 0.4
+"""Weight of the training loss in the objective, by default."""
 
 LEAST_LOSS = 1e-4
 """Smaller losses count as this in logarithms: beyond it, only rounding is fitted."""
@@ -52,7 +56,7 @@ def finite_or_inf(losses: Tensor) -> Tensor:
     return torch.nan_to_num(losses, nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
 
 
-def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) -> Tensor:
+def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = WEIGHT) -> Tensor:
     """The objective that every choice minimizes, [C, S]; infinite where it is not finite.
 
     ``weight`` times the training loss plus ``1 - weight`` times the validation loss, both after the last step: a good
@@ -62,7 +66,7 @@ def objective(metrics: Mapping[str, Mapping[str, Tensor]], weight: float = 0.5) 
     return finite_or_inf(sum(parts[1:], parts[0]))
 
 
-def log_objective(outcome: Outcome, weight: float = 0.5) -> Tensor:
+def log_objective(outcome: Outcome, weight: float = WEIGHT) -> Tensor:
     """The objective for a mixture of tasks: the same mean of the logarithms of the losses, [C, S].
 
     The scale of a task's losses cancels in every ranking. Losses count as at least :data:`LEAST_LOSS`, and the
@@ -84,7 +88,7 @@ class Outcome:
     losses: Tensor
     metrics: dict[str, dict[str, Tensor]]
 
-    def objective(self, weight: float = 0.5) -> Tensor:
+    def objective(self, weight: float = WEIGHT) -> Tensor:
         """See :func:`objective`."""
         return objective(self.metrics, weight)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sol_learner.inner.episodes import Outcome, run_rule
+from sol_learner.inner.episodes import WEIGHT, Outcome, run_rule
 from sol_learner.inner.side_by_side import vectorizes
 from sol_learner.runtime.clock import Clock
 from sol_learner.task import Stream, Task
@@ -126,7 +126,7 @@ def choose_rule(
     rules: Sequence[UpdateRule] | None = None,
     seed: int = 0,
     episodes: int = 1,
-    weight: float = 0.4,
+    weight: float = WEIGHT,
     clock: Clock | None = None,
     further: int = 0,
     decays: bool = False,
@@ -206,7 +206,7 @@ def tune_learning_rate(
     clock: Clock | None = None,
     coarse: int = 9,
     fine: int = 9,
-    weight: float = 0.5,
+    weight: float = WEIGHT,
     objectives: Callable[[Tensor], Sequence[float]] | None = None,
 ) -> tuple[float, list[tuple[float, float]]]:
     """The learning rate with the lowest mean objective over the tuning stream.
