@@ -21,9 +21,9 @@ of the training and of the validation loss. The search has 12 coefficients, in c
 correlations of the terms, and 9 constants. The rule is the mean of the search's means from ``--from`` on.
 Some JSON is older than the code: ``sol-elementwise`` was searched without ``init_scale``, the safe start for small
 weights, and on half as many long trainings; the first stages of ``sol-general`` and seed 5 of the second, which began
-at seed 0 of the first, ran with ``tensor_rate`` in place of ``tensor_pace``. All but ``general-third-seed8.json``, which
-goes on from the second stage, were searched when the family's digits were sorted: most of its trainings on digits
-lacked classes that validation had.
+at seed 0 of the first, ran with ``tensor_rate`` in place of ``tensor_pace``. All but ``general-third-seed8.json``,
+which goes on from the second stage, were searched when the family's digits were sorted: most of its trainings on
+digits lacked classes that validation had.
 The JSON keeps the means; a run that is started again continues after the last one, with its covariance anew.
 """
 
