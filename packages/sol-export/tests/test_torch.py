@@ -6,7 +6,7 @@ import re
 import pytest
 
 from sol_export import export_rule
-from sol_symbols import UpdateRule
+from sol_symbols import UpdateRule, resolve_rule
 
 
 def constructor(source):
@@ -18,9 +18,10 @@ def constructor(source):
 
 def test_the_signature_holds_every_number_of_the_rule(rule):
     arguments = constructor(export_rule(rule, "torch"))
-    names = [argument.arg for argument in arguments.args]
-    first = len(names) - len(arguments.defaults)
-    defaults = {name: ast.literal_eval(value) for name, value in zip(names[first:], arguments.defaults)}
+    names = [argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)]
+    first = len(arguments.args) - len(arguments.defaults)
+    given = [*zip(names[first:], arguments.defaults), *zip(names[len(arguments.args) :], arguments.kw_defaults)]
+    defaults = {name: ast.literal_eval(value) for name, value in given if value is not None}
     assert defaults["lr"] == (rule.lr or 1e-3)
     if "betas" in defaults:
         betas = [name for name in ("beta1", "beta2") if name in rule.values]
@@ -31,6 +32,13 @@ def test_the_signature_holds_every_number_of_the_rule(rule):
             assert name in names
         else:
             assert defaults[name] == value
+
+
+@pytest.mark.parametrize("text", ["sol-general", "ld*g where lr = 0.1, T = 50", "ld*g", "ad"])
+def test_the_learning_rate_comes_first_and_the_horizon_by_its_name(text):
+    found = constructor(export_rule(resolve_rule(text), "torch"))
+    assert [argument.arg for argument in found.args[:3]] == ["self", "params", "lr"]
+    assert ("horizon" in [argument.arg for argument in found.kwonlyargs]) == (text != "ad")
 
 
 def test_the_source_imports_torch_and_executes_no_text(rule):

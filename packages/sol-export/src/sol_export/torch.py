@@ -68,7 +68,7 @@ class TorchExporter:
             provenance=provenance(rule, "torch", name),
             states_in_float32=", with states stored in float32" if writer.states else "",
             documentation=indented(8, [a.documentation for a in given]),
-            signature=indented(8, [f"{a.signature}," for a in given]),
+            signature=indented(8, _signature(given)),
             defaults=indented(12, [f'"{a.name}": {a.name},' for a in given] + writer.unused()),
             digest=rule.digest[:16],
             checks=indented(8, [line for a in given for line in _checks(a)]),
@@ -110,6 +110,12 @@ def _resumed(fresh: Any, optimizer: Any) -> Any:
 
 def _template(name: str) -> str:
     return resources.files("sol_export").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _signature(given: Sequence[Argument]) -> list[str]:
+    """Arguments of the constructor after ``params``: the learning rate first, the horizon by its name only."""
+    named = [a for a in given if a.name == "horizon"]
+    return [*(f"{a.signature}," for a in given if a not in named), "*,", *(f"{a.signature}," for a in named)]
 
 
 def _checks(argument: Argument) -> list[str]:
