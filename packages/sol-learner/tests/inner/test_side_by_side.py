@@ -237,7 +237,8 @@ def test_attention_with_dropout_is_trained(make_task):
             return self.head(self.first(x[..., None] * torch.arange(1.0, 7.0))[:, 0])
 
     task = built(make_task, Attention)
-    assert obstacle(task).broken
+    check_task(task)
+    assert obstacle(task) is None  # its masks are drawn in the order of memory, which vmap changes
     outcome = run_rule(task, ZOO["adam"], 0, Stream.TRAIN, range(2), lr=0.02)
     assert (outcome.metrics["train"]["loss"][0] < outcome.losses[0, 0]).all()
 

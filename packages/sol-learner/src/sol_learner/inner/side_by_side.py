@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -192,14 +193,14 @@ class SideBySide:
         if self._nests:
             both = torch.vmap(mapped, in_dims=(0, None, None), randomness="same")
             try:
-                with seeded(seed), context:
+                with seeded(seed), context, _without_advice():
                     return both(list(values), self._others, tensors)
             except Exception:  # PyTorch maps some functions once, but not twice; if it is the task's, it comes again
                 self._nests = False
         rows = []
         try:
             for c in range(self._candidates):
-                with seeded(seed), context:
+                with seeded(seed), context, _without_advice():
                     own = [value.squeeze(0) if self._candidates == 1 else value[c] for value in values]
                     rows.append(mapped(own, self._others, tensors))
         except SolError:
@@ -223,6 +224,14 @@ class SideBySide:
 
 
 _ADVICE = "; set vectorizable = False"
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Without PyTorch's warning, at every step, that it maps a function by a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
 
 
 @dataclass(frozen=True)
@@ -288,12 +297,34 @@ def _tested(task: Task) -> Obstacle | None:
         return Obstacle(f"training changes tensors of a model that are not trained ({', '.join(changed[:3])})")
     if alone[0].ignored:
         return Obstacle(f"torch.vmap ignores the {alone[0].ignored} of embeddings")
-    training = True
-    if trainable(models[0])[0].is_cuda:
-        # There, kernels draw other masks for stacked tensors, so that models with masks are compared without them.
-        training = torch.equal(alone[0].loss, one_step(task, models[0], batches[0], seed=1).loss)
-        if not training:
-            alone = [one_step(task, model.eval(), batch) for model, batch in zip(_built(task), batches)]
+    masked = not torch.equal(alone[0].loss, one_step(task, models[0], batches[0], 1).loss)
+    if not (masked and trainable(models[0])[0].is_cuda):
+        found = _compared(task, batches, alone)
+        if found is None or not masked:
+            return found
+    # Masks follow the order in memory, which vmap may change, and CUDA draws others for stacked tensors: without masks.
+    alone = [one_step(task, model, batch) for model, batch in zip(_unmasked(task, batches), batches)]
+    return _compared(task, batches, alone, masks=False)
+
+
+def _unmasked(task: Task, batches: list[Batch]) -> list[nn.Module]:
+    """Models without dropout: in evaluation mode only if their loss is random all the same."""
+
+    def built() -> list[nn.Module]:
+        models = _built(task)
+        for module in (module for model in models for module in model.modules()):
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.p = 0.0
+            elif isinstance(getattr(module, "dropout", None), float):  # of attention and recurrent layers
+                setattr(module, "dropout", 0.0)  # noqa: B010  (types of attributes of modules are not known)
+        return models
+
+    first, second = (one_step(task, built()[0], batches[0], seed).loss for seed in (0, 1))
+    return built() if torch.equal(first, second) else [model.eval() for model in _built(task)]
+
+
+def _compared(task: Task, batches: list[Batch], alone: Sequence[Step], masks: bool = True) -> Obstacle | None:
+    """The obstacle if two models side by side do not take the steps that they took alone, with dropout or without."""
     models = _built(task)  # as before the step, also in what they keep beside tensors
     values = [torch.stack([a.detach(), b.detach()])[None].requires_grad_() for a, b in zip(*map(trainable, models))]
     try:
@@ -302,9 +333,7 @@ def _tested(task: Task) -> Obstacle | None:
             together.losses([value.expand(2, *value.shape[1:]) for value in values], batches, seed=0)
         with torch.no_grad():
             task.loss(together.load(0), batches[0])
-        models = _built(task)
-        if not training:
-            models = [model.eval() for model in models]
+        models = _built(task) if masks else _unmasked(task, batches)
         losses = SideBySide(task, models, 1, "same").losses(values, batches, seed=0)
         gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True, materialize_grads=True)
     except Exception as error:  # of the task's code or of PyTorch
