@@ -38,7 +38,7 @@ def test_tune_chooses_a_shipped_rule_or_a_rate(tmp_path):
         out = tmp_path / "tuned.json"
         done = sol("tune", "quadratic", *given, "--steps", 12, "--out", out)
         assert done.returncode == 0, done.stderr
-        *lines, wrote, call = done.stdout.splitlines()
+        *lines, call, wrote = done.stdout.splitlines()
         assert {line.split()[0] for line in lines} == names
         rates = [line for line in lines if "weight_decay" not in line]
         assert 5 * len({*names}) <= len(rates) <= 5 * len({*names}) + 6
@@ -49,6 +49,13 @@ def test_tune_chooses_a_shipped_rule_or_a_rate(tmp_path):
         assert rule.horizon == 12
         assert wrote.startswith(f"wrote {out}")
         assert call == f'load_optimizer("{rule.name}")(model.parameters(), lr={rule.lr:g}, horizon=12)'
+
+
+def test_tune_checks_what_it_writes_before_it_trains(tmp_path):
+    done = sol("tune", "quadratic", "sol-general", "--out", tmp_path / "no" / "x.json")
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert not done.stdout
 
 
 OVERFIT = """
@@ -71,7 +78,7 @@ def test_tune_finds_weight_decay_where_data_are_few(tmp_path):
     assert done.returncode == 0, done.stderr
     rule = resolve_rule(str(tmp_path / "tuned.json"))
     parameters = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
-    call = done.stdout.splitlines()[-1].replace("model.parameters()", "[parameter]")
+    call = done.stdout.splitlines()[-2].replace("model.parameters()", "[parameter]")
     assert f"weight_decay={rule.values['wd']:g}, horizon=60" in call
     for parameter, make in zip(parameters, (call, "load_optimizer(rule)([parameter])")):
         optimizer = eval(make, {"load_optimizer": load_optimizer, "parameter": parameter, "rule": rule})

@@ -189,7 +189,7 @@ def test_a_formula_can_begin_with_a_minus(text, capsys):
     ("words", "message"),
     [
         (["shwo", "adam"], "no command 'shwo'; did you mean 'show'?"),
-        (["qqq"], "no command 'qqq' "),
+        (["qqq"], "no command 'qqq'. Commands: "),
         (["show"], "the following arguments are required: RULE"),
         (["show", "adam", "--nope"], "unrecognized arguments: --nope"),
         (["show", "ad + foo"], "unknown name 'foo'"),

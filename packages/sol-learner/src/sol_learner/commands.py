@@ -147,6 +147,7 @@ class Learn:
 
     def _run(self, arguments: argparse.Namespace, config: LearnConfig, device: torch.device, ranks: Ranks) -> int:
         from sol_learner.run_folder import prepare_folder
+        from sol_learner.runtime.checkpoints import CHECKPOINTS, checkpoints_in
         from sol_learner.runtime.clock import Clock
         from sol_learner.task_registry import short_name
 
@@ -161,6 +162,8 @@ class Learn:
             with shared_threads(jobs):
                 print("\n".join(learner.plan().lines()))
             return 0
+        if arguments.resume and not checkpoints_in(out / CHECKPOINTS) and ranks.rank == 0:
+            print(f"nothing to resume in {out}: starting anew", file=sys.stderr)
         ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         with ExitStack() as held:
             ranks.shared(lambda: held.enter_context(lock_folder(out)))
@@ -176,7 +179,7 @@ class Learn:
         out: Path,
     ) -> int:
         from sol_learner.run_folder import METRICS
-        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints
+        from sol_learner.runtime.checkpoints import CHECKPOINTS, Checkpoints, checkpoints_in
         from sol_learner.runtime.clock import Interrupted
         from sol_learner.runtime.progress import MetricsFile, MultiProgress, TensorBoard, open_progress
         from sol_learner.runtime.workers import shared_threads
@@ -203,6 +206,8 @@ class Learn:
                 clock.credit(checkpoints.elapsed)
                 result = learner.run()
         except Interrupted:
+            if checkpoints_in(out / CHECKPOINTS):
+                print(f"no rule yet; go on with --resume --out {out}", file=sys.stderr)
             raise KeyboardInterrupt from None
         if ranks.rank == 0:
             result.summary["command"] = _command(arguments)
@@ -402,7 +407,7 @@ class Tune:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare options and operands."""
-        parser.add_argument("task", metavar="TASK", help="task name; see sol tasks")
+        parser.add_argument("task", metavar="TASK", help="name of sol tasks, or FILE.py:CLASS")
         parser.add_argument("rule", metavar="RULE", nargs="?", help="default: sol-general, sol-fits and the task's own")
         parser.add_argument("--steps", type=_count, metavar="N", help="inner steps (default: the task's horizon)")
         parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="trainings per rate (default 1)")
@@ -418,6 +423,8 @@ class Tune:
         from sol_symbols import UpdateRule, resolve_rule
 
         given = arguments.rule
+        if arguments.out is not None:
+            check_target(arguments.out)
         task = load_task(arguments.task, arguments.data, parse_device(arguments.device))
         rules = shipped_rules(task) if given is None else nearby(resolve_rule(given))
         require_task(task)
@@ -432,12 +439,12 @@ class Tune:
         seeds = arguments.seed, arguments.seeds
         measured = choose_rule(task, rules, *seeds, further=FURTHER, decays=True, report=report)
         best = measured[0][0]
-        if arguments.out:
-            best.with_horizon(task.horizon).save(arguments.out)
-            print(f"wrote {arguments.out}; sol export {arguments.out} --to torch writes an optimizer")
         horizon = f", horizon={task.horizon}" if best.needs_horizon else ""
         wd = f", weight_decay={best.values['wd']:g}" if best.values.get("wd") else ""
         print(f'load_optimizer("{given or best.name}")(model.parameters(), lr={best.lr:g}{wd}{horizon})')
+        if arguments.out is not None:
+            best.with_horizon(task.horizon).save(arguments.out)
+            print(f"wrote {arguments.out}; sol export {arguments.out} --to torch writes an optimizer")
         return 0
 
 

@@ -208,8 +208,10 @@ class LearnConfig:
                 raise SolError(f"{name} must be {bound}, got {value!r}")
             if not math.isfinite(value):
                 raise SolError(f"{name} must be finite, got {value!r}")
-        if not (self.objective <= 1 and self.sparsity_from < 1):
-            raise SolError("objective must be at most 1 and sparsity_from less than 1")
+        if self.objective > 1:
+            raise SolError(f"objective must be at most 1, got {self.objective!r}")
+        if self.sparsity_from >= 1:
+            raise SolError(f"sparsity_from must be less than 1, got {self.sparsity_from!r}")
         for name in ("directions", "decays"):
             if not getattr(self, name):
                 raise SolError(f"{name} must not be empty")

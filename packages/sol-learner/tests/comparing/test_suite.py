@@ -113,6 +113,12 @@ def test_the_profile_by_hand():
     assert performance_profile(np.array([[-1.0, 1.0]])) == [[], []]
 
 
+def test_a_wrong_task_ends_a_suite_before_it_begins(tmp_path):
+    with pytest.raises(SolError, match="no task 'quadratc'"):
+        compare_tasks(["quadratic", "quadratc"], ["sgd where lr = 0.1"], store=tmp_path / "runs.sqlite")
+    assert not (tmp_path / "runs.sqlite").exists()
+
+
 def test_tasks_and_horizons_from_python(make_task, tmp_path):
     tasks = [make_task(), type("Other", (type(make_task()),), {"name": "other"})()]
     names = {"mine": "ad where lr = 0.03", "a": "sign(g) where lr = 0.01", "b": "g where lr = 0.1"}

@@ -130,6 +130,9 @@ def test_one_seed_decides_nothing():
     assert verdict.outcome == "even"
     assert verdict.line == "one seed decides nothing: 0.10 of the training loss of b0"
     assert judge(Side("mine", np.array([1.0])), [], 100) is None
+    few = plain([0.5, 0.7], [1.0, 1.1])
+    assert few.outcome == "even"
+    assert few.line.startswith("undecided, evaluate on more seeds: 0.57 of the training loss of b0 (95 %")
     equal = plain([0.5, 0.5], [1.0, 1.0])  # no variance: as good as one seed
     assert equal.outcome == "even"
 

@@ -32,12 +32,12 @@ def test_control_c_cancels_once_and_interrupts_twice(capsys):
     assert "Ctrl-C again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5min", 300), ("2m", 120), ("1.5h", 5400)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5min", 300), ("2m", 120), ("1.5h", 5400)])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "abc", "5 years", "-3s", "0", "1e3"])
+@pytest.mark.parametrize("text", ["", "abc", "5 years", "-3s", "90", "1e3"])
 def test_wrong_durations(text):
     with pytest.raises(SolError, match="not a time"):
         parse_duration(text)
@@ -49,9 +49,9 @@ def test_a_budget_of_another_type_is_refused(budget):
         Clock(budget)
 
 
-@pytest.mark.parametrize("budget", [0, -1, float("nan"), "0s", "soon"])
+@pytest.mark.parametrize("budget", [0, -1, float("nan"), "0s", "soon", "5"])
 def test_a_budget_is_a_time(budget):
-    with pytest.raises(SolError, match=r"is not a time|must be more than 0 seconds"):
+    with pytest.raises(SolError, match=r"is not a time|must be more than 0"):
         Clock(budget)
 
 

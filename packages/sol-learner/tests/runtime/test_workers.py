@@ -73,7 +73,7 @@ with Clock().catching_interrupts():
 def test_processes_that_start_are_kept_from_control_c():
     result = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, start_new_session=True)
     assert result.stdout == "[1, 2]\n"
-    assert result.stderr.strip() == "stopping and saving the best result so far (press Ctrl-C again to stop at once)"
+    assert result.stderr.strip() == "stopping; what is complete is kept (press Ctrl-C again to stop at once)"
 
 
 def test_what_fails_in_another_process_is_said_as_its_own_error():

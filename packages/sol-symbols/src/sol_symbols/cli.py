@@ -103,7 +103,8 @@ def _dispatch(words: Sequence[str]) -> int:
     if name not in plugins:
         near = difflib.get_close_matches(name, plugins, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SolError(f"no command {quoted(name)}{hint} Commands: {', '.join(sorted(plugins))}")
+        others = "; sol-learner and sol-export bring others"
+        raise SolError(f"no command {quoted(name)}{hint or '.'} Commands: {', '.join(sorted(plugins))}{others}")
     kind = load_plugin(COMMANDS, plugins[name])
     command: Command = kind()
     parser = _Parser(

@@ -29,7 +29,7 @@ from sol_learner.comparing.store import Store
 from sol_learner.comparing.tables import laid_out, shortened
 from sol_learner.comparing.verdict import Contrast, Verdict
 from sol_learner.task import Task
-from sol_learner.task_registry import Recipe
+from sol_learner.task_registry import Recipe, load_task
 from sol_symbols import SolError, UpdateRule
 
 __all__ = ["Problem", "Suite", "compare_tasks", "performance_profile"]
@@ -76,6 +76,11 @@ def compare_tasks(
     target = options.get("target", config.target if config else None)
     if target is not None and len(tasks) * len(horizons) > 1:
         raise SolError("one target cannot fit several problems; leave it out to take the best baseline's final loss")
+    given = (options.get("data"), options.get("device", "cpu"))
+    tasks = [Recipe(load_task, (task, *given)) if isinstance(task, str) else task for task in tasks]
+    for task in tasks if len(tasks) > 1 else ():  # a mistake in the last one must not cost the comparison of the first
+        if isinstance(task, Recipe):
+            task.load()
     opened = Store(store) if isinstance(store, str | Path) else store
     comparisons = [
         compare(task, optimizers, config, store=opened, **{**options, "steps": horizon})

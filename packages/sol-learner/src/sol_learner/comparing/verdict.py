@@ -92,6 +92,11 @@ class Contrast:
         return (self.interval[0] > neutral) - (self.interval[1] < neutral)
 
     @property
+    def below(self) -> bool:
+        """Whether the whole interval is lower than that of equals."""
+        return self.interval is not None and self.interval[1] < (1.0 if self.ratio else 0.0)
+
+    @property
     def text(self) -> str:
         """``value``, with three decimals if close to 1."""
         return _number(self.value, self.ratio)
@@ -283,6 +288,8 @@ def _line(
         held += f" ({test.evidence}), significantly worse" if test.sign > 0 >= train.sign else ""
     if len(first.train) == 1:
         return f"one seed decides nothing: {_of(train, 'training loss')} {rival}{shown}{held}"
+    if outcome == "even" and train.below:
+        return f"undecided, evaluate on more seeds: {_of(train, 'training loss')} {rival}{shown}{held}"
     return f"not better than {rival}: use that; {_of(train, 'training loss', True)}{shown}{held}"
 
 

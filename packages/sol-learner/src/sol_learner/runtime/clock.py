@@ -21,15 +21,17 @@ class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in ``90``, ``90s``, ``5min``, ``1.5h``.
+    """Seconds in ``90s``, ``5min``, ``1.5h``.
 
     Raises:
-        SolError: The text is none of these.
+        SolError: The text is none of these, or not more than 0.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(s|m|min|h|)", text.strip())
-    if not match or not float(match[1]):
-        raise SolError(f"{text!r} is not a time; use 90s, 5min or 1h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(s|m|min|h)", text.strip())
+    if not match:
+        raise SolError(f"{text.strip()!r} is not a time; use 90s, 5min or 1h")
+    if not float(match[1]):
+        raise SolError(f"a time must be more than 0, got {text.strip()!r}")
+    return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
 
 
 class Clock:
@@ -112,7 +114,7 @@ class Clock:
         def cancel(number: int, frame: FrameType | None) -> None:
             self.cancel()
             signal.signal(signal.SIGINT, previous)
-            print("\nstopping and saving the best result so far (press Ctrl-C again to stop at once)", file=sys.stderr)
+            print("\nstopping; what is complete is kept (press Ctrl-C again to stop at once)", file=sys.stderr)
 
         previous = signal.signal(signal.SIGINT, cancel)
         try:
