@@ -113,9 +113,9 @@ def test_the_profile_by_hand():
     assert performance_profile(np.array([[-1.0, 1.0]])) == [[], []]
 
 
-def test_a_wrong_task_ends_a_suite_before_it_begins(tmp_path):
+def test_a_wrong_task_ends_a_suite_before_it_begins(task, tmp_path):
     with pytest.raises(SolError, match="no task 'quadratc'"):
-        compare_tasks(["quadratic", "quadratc"], ["sgd where lr = 0.1"], store=tmp_path / "runs.sqlite")
+        compare_tasks([task, "quadratc"], ["sgd where lr = 0.1"], store=tmp_path / "runs.sqlite")
     assert not (tmp_path / "runs.sqlite").exists()
 
 

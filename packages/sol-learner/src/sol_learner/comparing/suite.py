@@ -76,11 +76,9 @@ def compare_tasks(
     target = options.get("target", config.target if config else None)
     if target is not None and len(tasks) * len(horizons) > 1:
         raise SolError("one target cannot fit several problems; leave it out to take the best baseline's final loss")
-    given = (options.get("data"), options.get("device", "cpu"))
-    tasks = [Recipe(load_task, (task, *given)) if isinstance(task, str) else task for task in tasks]
     for task in tasks if len(tasks) > 1 else ():  # a mistake in the last one must not cost the comparison of the first
-        if isinstance(task, Recipe):
-            task.load()
+        if isinstance(task, str):
+            Recipe(load_task, (task, options.get("data"), options.get("device", "cpu"))).load()
     opened = Store(store) if isinstance(store, str | Path) else store
     comparisons = [
         compare(task, optimizers, config, store=opened, **{**options, "steps": horizon})

@@ -280,9 +280,12 @@ def obstacle(task: Task) -> Obstacle | None:
 def _tested(task: Task) -> Obstacle | None:
     batches = [next(draw_batches(task, "train", 0, Stream.TRAIN, episode)) for episode in (0, 1)]
     models = _built(task)
-    odd = [type(leaf).__name__ for leaf in pytree.tree_leaves(batches) if not isinstance(leaf, Tensor | None)]
+    leaves = pytree.tree_leaves(batches)
+    odd = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | None)]
     if odd:
         return Obstacle(f"a batch holds values that are no tensors ({odd[0]})")
+    if any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in leaves):
+        return Obstacle("a batch holds sparse tensors")
     for name in _IGNORED:
         if any(getattr(module, name, None) is not None for module in models[0].modules()):
             return Obstacle(f"torch.vmap ignores the {name} of embeddings")
