@@ -207,7 +207,7 @@ def test_the_schedule_can_be_switched_off(load, text, flags):
 
 def test_a_horizon_that_is_no_schedule_stays(load):
     kind = load(UpdateRule.parse("ld*g + 0.001*T*sign(g)"))
-    with pytest.raises(TypeError, match="missing 1 required positional argument: 'horizon'"):
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'horizon'"):
         kind(parameters(torch.float64), schedule=False)
     ours, theirs = parameters(torch.float64), parameters(torch.float64)
     train(kind(ours, horizon=50, schedule=False), ours, torch.float64, 5)

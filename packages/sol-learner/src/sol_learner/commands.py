@@ -162,9 +162,9 @@ class Learn:
             with shared_threads(jobs):
                 print("\n".join(learner.plan().lines()))
             return 0
+        ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         if arguments.resume and not checkpoints_in(out / CHECKPOINTS) and ranks.rank == 0:
             print(f"nothing to resume in {out}: starting anew", file=sys.stderr)
-        ranks.shared(lambda: prepare_folder(out, arguments.overwrite, arguments.resume))
         with ExitStack() as held:
             ranks.shared(lambda: held.enter_context(lock_folder(out)))
             return self._learn(arguments, config, device, ranks, clock, out)
