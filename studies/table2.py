@@ -28,8 +28,8 @@ NOTES = {
     "cpu": [
         "The paper's ConvNet for one epoch, and a quarter of its width for five, in batches of 128.",
         *ALWAYS,
-        "The opponents were tuned by an earlier search, which spent half of its 16 trainings on constant rates: they can"
-        " do better.",
+        "The opponents were tuned by an earlier search, which spent half of its 16 trainings on constant rates: they"
+        " can do better.",
     ],
 }
 
