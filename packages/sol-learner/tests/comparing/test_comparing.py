@@ -468,6 +468,15 @@ def test_every_baseline_gets_the_same_budget_and_the_best_is_taken(task):
     }
 
 
+@pytest.mark.parametrize(
+    "name", ["schedule-free-adamw", "ad evaluate ema_weights", "pytorch_optimizer:ScheduleFreeAdamW"]
+)
+def test_what_averages_its_weights_is_tuned_without_a_schedule(name):
+    names = {dimension.name for dimension in resolve_optimizer(name).space(full=True)}
+    assert "lr" in names
+    assert not names & {"warmup", "schedule", "floor"}
+
+
 def bowl(settings, rate=0.05):
     """A loss with its minimum 0 at the rate, beta1 0.8, linear."""
     distance = math.log10(settings["lr"] / rate) ** 2 + (10 * (settings["beta1"] - 0.8)) ** 2 / 9

@@ -154,13 +154,14 @@ class RuleSpec:
         return {"rule": self.rule.digest}
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """See :class:`OptimizerSpec`. A rule that already contains a schedule gets no additional one."""
+        """See :class:`OptimizerSpec`. A rule that already contains a schedule gets no additional one, and one with
+        evaluation weights needs none."""
         rate = learning_rate(self.around)
         if not full or self.rate_only:
             return (rate,)
         known = self.rule.vocabulary.hyperparameters  # a constant is not tuned, whatever its name
         values = {name: value for name, value in self.rule.values.items() if value is not None and name in known}
-        schedule = () if self.rule.needs_horizon else SCHEDULE
+        schedule = () if self.rule.needs_horizon or self.rule.evaluation is not None else SCHEDULE
         return (rate, *space_of({**values, "wd": values.get("wd", 0.0)}), *schedule)
 
     def with_decay(self, settings: Settings) -> UpdateRule:
@@ -242,7 +243,8 @@ class TorchSpec:
         return {"source": source, "class": self.name, "digest": self.digest}
 
     def space(self, full: bool) -> tuple[Dimension, ...]:
-        """See :class:`OptimizerSpec`. A class that takes a ``horizon`` has its own schedule and gets no other."""
+        """See :class:`OptimizerSpec`. A class that takes a ``horizon`` has its own schedule and gets no other, and one
+        that averages its weights, with ``train()`` and ``eval()``, needs none."""
         defaults, rate = self._defaults, learning_rate(self._own_rate)
         if not full:
             return (rate,)
@@ -250,7 +252,8 @@ class TorchSpec:
         if isinstance(betas, tuple) and len(betas) >= 2:
             defaults |= {"beta1": betas[0], "beta2": betas[1]}
         numbers = {name: v for name, v in defaults.items() if isinstance(v, float) or (v == 0 and v is not False)}
-        return (rate, *space_of(numbers), *(() if "horizon" in defaults else SCHEDULE))
+        averages = callable(getattr(self.optimizer_class, "eval", None))
+        return (rate, *space_of(numbers), *(() if "horizon" in defaults or averages else SCHEDULE))
 
     def check(self) -> None:
         """See :class:`OptimizerSpec`. Tries one step on four parameters.
