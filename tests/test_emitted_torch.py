@@ -205,13 +205,23 @@ def test_the_schedule_can_be_switched_off(load, text, flags):
     torch.testing.assert_close(torch.cat([p.detach().flatten() for p in ours]), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_horizon_that_is_no_schedule_stays(load):
-    kind = load(UpdateRule.parse("ld*g + 0.001*T*sign(g)"))
+@pytest.mark.parametrize(
+    "part, stays",
+    [
+        ("0.001*T*sign(g)", "0.05*sign(g)"),
+        ("step(t - 1)*100/T*sign(g)", "2*step(t - 1)*sign(g)"),
+        ("(1 - 0.9**t)/T*sign(g)", "(1 - 0.9**t)/50*sign(g)"),
+        ("tanh(1/t)/T*sign(g)", "tanh(1/t)/50*sign(g)"),
+    ],
+)
+def test_a_horizon_that_is_no_schedule_stays(load, part, stays):
+    """Only the share of the steps made, such as t/T, is 0: what a step does at its own time stays."""
+    kind = load(UpdateRule.parse(f"ld*g + {part}"))
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'horizon'"):
         kind(parameters(torch.float64), schedule=False)
     ours, theirs = parameters(torch.float64), parameters(torch.float64)
     train(kind(ours, horizon=50, schedule=False), ours, torch.float64, 5)
-    train(load(UpdateRule.parse("g + 0.05*sign(g)"))(theirs), theirs, torch.float64, 5)
+    train(load(UpdateRule.parse(f"g + {stays}"))(theirs), theirs, torch.float64, 5)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 

@@ -8,13 +8,16 @@ outputs  phi, or several expressions, elementwise
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import sympy
 
+from sol_symbols.bounds import enclose
 from sol_symbols.grammar import symbol
+from sol_symbols.intervals import Bound
 from sol_symbols.kinds import Kind
 from sol_symbols.operators import Reduction, expanded, kind_of, operator_of
 from sol_symbols.vocabulary import INPUTS, Vocabulary
@@ -182,8 +185,21 @@ def _clocked(value: sympy.Expr, clock: sympy.Symbol) -> sympy.Expr:
     arguments = []
     for argument in value.args:
         alone = argument.free_symbols == {t}
-        arguments.append(argument.xreplace({t: clock}) if alone else _clocked(argument, clock))
+        if not alone:
+            argument = _clocked(argument, clock)
+        elif _grows(argument):
+            argument = argument.xreplace({t: clock})
+        arguments.append(argument)
     return value.func(*arguments)
+
+
+def _grows(value: sympy.Expr) -> bool:
+    """Whether a factor of the step alone, or its inverse, grows with it: t - 1 and 1/t do; step(t - 1) does not."""
+    if value.is_Mul:
+        return any(map(_grows, value.args))
+    if value.is_Pow:
+        return value.exp.is_number and _grows(value.base)
+    return enclose(value, {"t": Bound(1, math.inf)}).size == math.inf
 
 
 def _reducing(program: Program) -> bool:
