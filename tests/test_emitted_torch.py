@@ -206,7 +206,7 @@ def test_the_schedule_can_be_switched_off(load, text, flags):
 
 
 @pytest.mark.parametrize(
-    "part, stays",
+    ("part", "stays"),
     [
         ("0.001*T*sign(g)", "0.05*sign(g)"),
         ("step(t - 1)*100/T*sign(g)", "2*step(t - 1)*sign(g)"),

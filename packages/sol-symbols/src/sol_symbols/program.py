@@ -15,7 +15,6 @@ from functools import cached_property
 
 import sympy
 
-from sol_symbols.bounds import enclose
 from sol_symbols.grammar import symbol
 from sol_symbols.intervals import Bound
 from sol_symbols.kinds import Kind
@@ -199,6 +198,8 @@ def _grows(value: sympy.Expr) -> bool:
         return any(map(_grows, value.args))
     if value.is_Pow:
         return value.exp.is_number and _grows(value.base)
+    from sol_symbols.bounds import enclose  # loads NumPy, which a rule does not need
+
     return enclose(value, {"t": Bound(1, math.inf)}).size == math.inf
 
 
